@@ -1,0 +1,70 @@
+"""A checkpoint: an uploaded weights file, addressed by sha256, and what is inside it."""
+
+from typing import Literal
+
+from app.domain.base import Value
+
+CheckpointFormat = Literal["torch-zip", "torch-legacy", "safetensors"]
+
+
+class TensorInfo(Value):
+    """One tensor of a state dict. ``dtype`` is torch's name without its prefix; ``bytes`` is numel × itemsize."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    trainable: bool | None = None
+    """True for a parameter, False for a buffer; None while no architecture has said which it is."""
+    tied_to: str | None = None
+    """The first name under which the same storage is already listed."""
+
+
+class Repair(Value):
+    """Leading segments taken off every key, because that and only that gives a bijection by name and shape."""
+
+    stripped_prefix: str
+    keys: int
+    examples: tuple[tuple[str, str], ...] = ()
+    """A few (uploaded key, key after repair) pairs."""
+
+
+class CheckpointInspection(Value):
+    """What reading the file told, before any architecture is chosen."""
+
+    format: CheckpointFormat
+    bytes: int
+    nesting: tuple[str, ...] = ()
+    """Keys that lead from the top of the file to the state dict, such as ("model",)."""
+    candidates: tuple[str, ...] = ()
+    """Every dotted path in the file that holds a state dict; "" is the top."""
+    tensors: tuple[TensorInfo, ...] = ()
+    parameter_count: int = 0
+    tensor_bytes: int = 0
+    dtypes: dict[str, int] = {}
+    """Number of tensors of each dtype."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know, such as "3 tensors hold NaN"."""
+
+
+class LoadReport(Value):
+    """How the uploaded state dict met the architecture."""
+
+    strict: bool
+    nesting: tuple[str, ...] = ()
+    repair: Repair | None = None
+    missing_keys: tuple[str, ...] = ()
+    unexpected_keys: tuple[str, ...] = ()
+    shape_mismatches: tuple[str, ...] = ()
+    ignored_keys: tuple[str, ...] = ()
+    """Uploaded tensors left out because strict=false."""
+
+
+class ParameterReport(Value):
+    """What ``parameters()`` and ``named_parameters()`` of the loaded module tell. Counts are elements."""
+
+    total: int
+    trainable: int
+    buffers: int
+    bytes: int
+    tensors: tuple[TensorInfo, ...]

@@ -1,0 +1,82 @@
+"""A conversion: one job, which clients see as a resource; its target, options, stages and states."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from app.domain.base import Value
+
+TargetName = Literal["onnx", "torchscript"]
+OnMismatch = Literal["fail", "warn"]
+VerificationMode = Literal["auto", "full"]
+
+
+class State(StrEnum):
+    """Where a conversion stands as a whole."""
+
+    queued = "queued"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    canceled = "canceled"
+    timed_out = "timed_out"
+
+    @property
+    def final(self) -> bool:
+        return self not in (State.queued, State.running)
+
+
+class Stage(StrEnum):
+    """The steps of a running conversion, in order. The same names stand in code, events, timings and errors."""
+
+    inspect = "inspect"
+    build = "build"
+    load = "load"
+    export = "export"
+    verify = "verify"
+    package = "package"
+    publish = "publish"
+
+
+class CommonOptions(Value):
+    """Options of every target."""
+
+    example_shapes: dict[str, tuple[int, ...]] | None = None
+    """Sizes of the sample input used to export, by input name, instead of the signature's."""
+    dynamic_axes: dict[str, dict[int, str]] | None = None
+    """Axis position to axis name, by input name. None: what the signature declares. {}: everything static."""
+    input_names: tuple[str, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+    strict: bool = True
+    prefix: str | None = None
+    """A leading segment to take off the uploaded keys, such as "module."; None: found out, and reported."""
+    checkpoint_key: str = "auto"
+    """Dotted path of the state dict inside the file, such as "model" or "ema.state_dict"."""
+    on_mismatch: OnMismatch = "fail"
+    verification: VerificationMode = "auto"
+
+
+class OnnxOptions(CommonOptions):
+    """Options of target ``onnx``."""
+
+    target: Literal["onnx"] = "onnx"
+    exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
+    opset: int | None = Field(default=None, ge=1, le=64)
+    ir_version: int | None = Field(default=None, ge=3, le=64)
+    external_data: Literal["auto"] | bool = "auto"
+    keep_debug: bool = False
+
+
+class TorchScriptOptions(CommonOptions):
+    """Options of target ``torchscript``."""
+
+    target: Literal["torchscript"] = "torchscript"
+    method: Literal["auto", "trace", "script"] = "auto"
+    freeze: bool = False
+    optimize_for_inference: bool = False
+    check_trace: bool = True
+    keep_debug: bool = False
+
+
+TargetOptions = Annotated[OnnxOptions | TorchScriptOptions, Field(discriminator="target")]

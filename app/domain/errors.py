@@ -1,0 +1,250 @@
+"""Every way in which Recast says no, as one table. An error names its cause and what to do next.
+
+``code`` is stable: clients branch on it. ``status`` is the HTTP status when the error answers a request; an error that
+ends a conversion keeps its code in the conversion's ``error`` field.
+"""
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from app.domain.base import Value
+
+LISTED = 50
+"""How many keys a problem lists before it only counts them (HTTP contract)."""
+
+
+class Problem(Value):
+    """An error as data: what RFC 9457 calls a problem document, without the parts that belong to one request."""
+
+    code: str
+    title: str
+    status: int
+    detail: str
+    stage: str | None = None
+    hint: str | None = None
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further members of the problem document: missing_keys, unexpected_keys, shape_mismatches, candidates, ..."""
+
+
+class RecastError(Exception):
+    """The root of all designed errors. Subclasses fix ``code``, ``status`` and ``title``.
+
+    ``extra`` members are shown to the client at the top level of the problem document. Lists longer than LISTED are cut,
+    with ``<name>_count`` beside them.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    hint: ClassVar[str | None] = None
+
+    def __init__(self, detail: str, *, hint: str | None = None, stage: str | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.stage = stage
+        self.told_hint = hint if hint is not None else type(self).hint
+        self.extra = extra
+
+    def problem(self) -> Problem:
+        """This error as data, with long lists cut."""
+        shown: dict[str, Any] = {}
+        for name, value in self.extra.items():
+            if isinstance(value, (list, tuple)):
+                shown[name] = list(value[:LISTED])
+                if len(value) > LISTED:
+                    shown[f"{name}_count"] = len(value)
+            else:
+                shown[name] = value
+        return Problem(
+            code=self.code,
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            stage=self.stage,
+            hint=self.told_hint,
+            extra=shown,
+        )
+
+
+# --- requests ------------------------------------------------------------------------------------------------------
+
+
+class InvalidRequest(RecastError):
+    code, status, title = "invalid_request", 422, "The request is not valid"
+
+
+class NotFound(RecastError):
+    code, status, title = "not_found", 404, "Not found"
+
+
+class UnknownArchitecture(RecastError):
+    code, status, title = "unknown_architecture", 404, "No architecture of that name"
+
+
+class UnknownCheckpoint(RecastError):
+    code, status, title = "unknown_checkpoint", 404, "No checkpoint of that sha256"
+    hint = "Upload the file first: POST /v1/checkpoints."
+
+
+class InvalidOptions(RecastError):
+    code, status, title = "invalid_options", 422, "The options are not valid"
+
+
+class PayloadTooLarge(RecastError):
+    code, status, title = "payload_too_large", 413, "The upload is larger than this server accepts"
+
+
+class DigestMismatch(RecastError):
+    code, status, title = "digest_mismatch", 422, "The bytes received do not have the digest sent with them"
+    hint = "The file changed on its way, or the digest is of another file. Nothing was stored; upload again."
+
+
+class IncompleteUpload(RecastError):
+    code, status, title = "incomplete_upload", 400, "The body ended early"
+    hint = "Nothing was stored; upload again."
+
+
+class IdempotencyConflict(RecastError):
+    code, status, title = "idempotency_conflict", 409, "This Idempotency-Key was used with another request"
+    hint = "Use a new key for a new request."
+
+
+class NotReady(RecastError):
+    code, status, title = "not_ready", 409, "The conversion has no such result"
+
+
+class Unverified(RecastError):
+    code, status, title = "unverified_artifact", 409, "The artifact did not pass verification"
+    hint = "Read the report. To have the file nevertheless, add ?unverified=true."
+
+
+class AlreadyFinished(RecastError):
+    code, status, title = "already_finished", 409, "The conversion has finished"
+
+
+class InUse(RecastError):
+    code, status, title = "in_use", 409, "Something that has not finished still needs this"
+
+
+class Expired(RecastError):
+    code, status, title = "expired", 410, "The artifact is no longer kept"
+
+
+class Unavailable(RecastError):
+    code, status, title = "unavailable", 503, "A part of the service is not available now"
+
+
+class InsufficientStorage(RecastError):
+    code, status, title = "insufficient_storage", 507, "The store is full"
+
+
+# --- the checkpoint ------------------------------------------------------------------------------------------------
+
+
+class UnsupportedFormat(RecastError):
+    code, status, title = "unsupported_format", 415, "This is not a checkpoint file"
+    hint = "Send what torch.save(model.state_dict(), path) or safetensors.torch.save_file wrote."
+
+
+class EmptyFile(RecastError):
+    code, status, title = "empty_file", 422, "The file is empty"
+
+
+class CorruptCheckpoint(RecastError):
+    code, status, title = "corrupt_checkpoint", 422, "The file is damaged or not what it claims to be"
+
+
+class AlreadyTorchScript(RecastError):
+    code, status, title = "already_torchscript", 422, "This file is already TorchScript"
+    hint = "Save the weights instead: torch.save(torch.jit.load(path).state_dict(), 'weights.pth')."
+
+
+class PickledModule(RecastError):
+    code, status, title = "pickled_module", 422, "The file holds a whole pickled module, not a state dict"
+    hint = (
+        "Unpickling a module runs code, so Recast does not. Where the model's code is at hand: "
+        "m = torch.load(path, weights_only=False); torch.save(m.state_dict(), 'weights.pth')"
+    )
+
+
+class UnsafeCheckpoint(RecastError):
+    code, status, title = "unsafe_checkpoint", 422, "The file refers to Python objects that are not loaded"
+
+
+class NoStateDict(RecastError):
+    code, status, title = "no_state_dict", 422, "The file holds no state dict"
+
+
+class AmbiguousCheckpoint(RecastError):
+    code, status, title = "ambiguous_checkpoint", 422, "The file holds more than one state dict"
+
+
+class KeyMismatch(RecastError):
+    code, status, title = "key_mismatch", 422, "The checkpoint does not fit the architecture"
+
+
+# --- the conversion ------------------------------------------------------------------------------------------------
+
+
+class ConversionError(RecastError):
+    """An error that ends a running conversion."""
+
+    code, status, title = "conversion_failed", 422, "The conversion failed"
+
+
+class BuildFailed(ConversionError):
+    code, title = "build_failed", "The architecture could not be built"
+
+
+class UnsupportedOpset(ConversionError):
+    code, title = "unsupported_opset", "The requested opset cannot be delivered"
+
+
+class StaticAxis(ConversionError):
+    code, title = "static_axis", "An axis that was asked to be dynamic cannot vary"
+
+
+class ExportFailed(ConversionError):
+    code, title = "export_failed", "No exporter could express this model"
+
+
+class ParityFailed(ConversionError):
+    code, title = "parity_failed", "The artifact does not compute what the model computes"
+
+
+class LedgerFailed(ConversionError):
+    code, title = "ledger_failed", "The artifact does not carry exactly the uploaded weights"
+
+
+class DimsFailed(ConversionError):
+    code, title = "dims_failed", "The artifact is wrong or fails at other sizes of a dynamic axis"
+
+
+class NonFinite(ConversionError):
+    code, title = "non_finite", "The model's outputs are not finite"
+
+
+class TemplateMismatch(ConversionError):
+    code, title = "template_mismatch", "The weights do not fill the template's slots exactly"
+
+
+class OutOfMemory(ConversionError):
+    code, title = "out_of_memory", "The conversion needed more memory than it may use"
+
+
+class ChildCrashed(ConversionError):
+    code, title = "child_crashed", "The conversion process ended without a result"
+
+
+class TimedOut(ConversionError):
+    code, title = "timed_out", "The conversion took longer than allowed"
+
+
+class Canceled(ConversionError):
+    code, title = "canceled", "The conversion was canceled"
+
+
+class WorkerLost(ConversionError):
+    code, title = "worker_lost", "The workers that ran this conversion died"
+    hint = "Retry with POST /v1/conversions/{id}/retry; if it happens again, the job itself kills its workers."

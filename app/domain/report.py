@@ -1,0 +1,333 @@
+"""The report of a conversion: every fact the verdict rests on. Its JSON Schema is published with the service.
+
+Errors are absolute and in the output's own units; ``ratio`` is error / gate, so a ratio of at most 1 passes. Durations
+are in seconds, sizes in bytes.
+"""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from app.domain.base import Value
+from app.domain.checkpoint import CheckpointInspection, LoadReport, ParameterReport
+from app.domain.conversion import TargetName
+from app.domain.errors import Problem
+
+REPORT_VERSION = 1
+
+
+class Verdict(StrEnum):
+    passed = "pass"
+    pass_with_notes = "pass_with_notes"
+    inconclusive = "inconclusive"
+    fail = "fail"
+
+
+class Reason(StrEnum):
+    """Stable codes for why a verdict is what it is. Each is documented in docs/verification.md."""
+
+    # fail
+    parity = "parity"
+    output_structure = "output_structure"
+    non_finite = "non_finite"
+    dims = "dims"
+    ledger = "ledger"
+    opset = "opset"
+    training_mode = "training_mode"
+    checker = "checker"
+    runtime = "runtime"
+    # inconclusive
+    insensitive = "insensitive"
+    nondeterministic = "nondeterministic"
+    shape_specialised = "shape_specialised"
+    # notes
+    not_strict = "not_strict"
+    oracle_unavailable = "oracle_unavailable"
+    blind_layers = "blind_layers"
+    unused_tensors = "unused_tensors"
+    non_finite_weights = "non_finite_weights"
+    static_axis = "static_axis"
+    trace_warnings = "trace_warnings"
+    template_discarded = "template_discarded"
+    mismatch_accepted = "mismatch_accepted"
+
+
+class Finding(Value):
+    """One reason, with the words for it."""
+
+    reason: Reason
+    severity: Literal["note", "inconclusive", "fail"]
+    detail: str
+
+
+# --- export --------------------------------------------------------------------------------------------------------
+
+
+class Rung(Value):
+    """One try of the exporter ladder."""
+
+    exporter: str
+    outcome: Literal["succeeded", "failed", "rejected"]
+    """rejected: it produced a file that a later check refused."""
+    seconds: float
+    reason: str | None = None
+    """The first lines of why."""
+
+
+class Certificate(Value):
+    """What was proved once for a template's graph: see docs/templates.md."""
+
+    conversion_id: str
+    certified_at: str
+    verdict: Verdict
+    probes: int
+    worst_ratio: float
+    dims: tuple["AxisCertificate", ...] = ()
+    detection_power: float | None = None
+
+
+class TemplateUse(Value):
+    """Whether a weight-free graph was used. ``seconds`` is what building it cost, where it was built."""
+
+    state: Literal["built", "reused", "discarded", "unsuitable", "unused"]
+    key: str | None = None
+    reason: str | None = None
+    seconds: float | None = None
+    certificate: Certificate | None = None
+
+
+class ExportReport(Value):
+    target: TargetName
+    exporter: str
+    rungs: tuple[Rung, ...] = ()
+    opset: int | None = None
+    ir_version: int | None = None
+    input_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+    dynamic_axes: dict[str, dict[int, str]] = Field(default_factory=dict)
+    """As delivered: axis position to name, by input name."""
+    warnings: tuple[str, ...] = ()
+    template: TemplateUse | None = None
+
+
+# --- verification --------------------------------------------------------------------------------------------------
+
+
+class OutputParity(Value):
+    """One output of one probe against its gate (docs/verification.md, "The gate")."""
+
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+    error: float
+    """max|artifact - y64|; for integers and booleans the number of differing elements."""
+    gate: float
+    ratio: float
+    scale: float
+    """max|y64|."""
+    eager_error: float
+    """max|y32 - y64|: the honest rounding of the model itself."""
+    passed: bool
+
+
+class ProbeResult(Value):
+    """One probe run through model and artifact."""
+
+    probe: str
+    seed: int | None = None
+    sizes: dict[str, int] = Field(default_factory=dict)
+    """Size of each symbolic axis."""
+    outputs: tuple[OutputParity, ...] = ()
+    passed: bool
+    reason: str | None = None
+
+    @property
+    def worst_ratio(self) -> float:
+        return max((output.ratio for output in self.outputs), default=0.0)
+
+
+class AxisTrial(Value):
+    size: int
+    passed: bool
+    worst_ratio: float | None = None
+    reason: str | None = None
+
+
+class AxisCertificate(Value):
+    """One axis of one input, read back from the file and executed at several sizes."""
+
+    input: str
+    position: int
+    axis: str
+    asked: Literal["dynamic", "static"]
+    delivered: Literal["dynamic", "static"]
+    trials: tuple[AxisTrial, ...] = ()
+    passed: bool
+
+
+class Sensitivity(Value):
+    """How far the probes move the outputs: max pairwise |y64(i) - y64(j)| / gate; below ``threshold``: insensitive."""
+
+    per_output: dict[str, float]
+    threshold: float
+
+
+class LayerDetection(Value):
+    """A negative control: one tensor of a layer perturbed in eager mode; would the probes have seen it?"""
+
+    layer: str
+    tensor: str
+    perturbation: str
+    ratio: float
+    seen: bool
+
+
+class Detection(Value):
+    """Detection power: the share of perturbed tensors that the probes would have seen, and the blind layers."""
+
+    power: float
+    trials: tuple[LayerDetection, ...]
+    blind_layers: tuple[str, ...]
+
+
+class MatrixCell(Value):
+    """One way to compute the outputs, against the oracle on the same probe."""
+
+    cell: str
+    kind: Literal["capture", "translation", "runtime", "reference"]
+    worst_ratio: float | None = None
+    seconds: float | None = None
+    skipped: str | None = None
+
+
+class Matrix(Value):
+    cells: tuple[MatrixCell, ...]
+    culprit: Literal["capture", "translation", "runtime"] | None = None
+
+
+LedgerClass = Literal["identical", "cast", "transposed", "folded", "tied_to", "unused", "ignored", "unaccounted"]
+InitializerOrigin = Literal["tensor", "fold", "constant", "unexplained"]
+
+
+class LedgerEntry(Value):
+    """Where one uploaded tensor went. ``initializers`` are the artifact's tensors that carry it."""
+
+    tensor: str
+    ledger_class: LedgerClass
+    bytes: int
+    initializers: tuple[str, ...] = ()
+    detail: str | None = None
+
+
+class InitializerEntry(Value):
+    """Where one tensor of the artifact came from."""
+
+    name: str
+    origin: InitializerOrigin
+    bytes: int
+    sources: tuple[str, ...] = ()
+    detail: str | None = None
+
+
+class Ledger(Value):
+    """Every uploaded tensor in exactly one class, every initializer explained, bytes adding up both ways."""
+
+    entries: tuple[LedgerEntry, ...]
+    initializers: tuple[InitializerEntry, ...]
+    uploaded_bytes: int
+    artifact_bytes: int
+    bytes_by_class: dict[str, int]
+    bytes_by_origin: dict[str, int]
+    passed: bool
+    problems: tuple[str, ...] = ()
+
+
+class Departure(Value):
+    """The first named module whose value departs from eager."""
+
+    module: str
+    kind: str
+    value: str
+    ratio: float
+
+
+class Latency(Value):
+    """Seconds per call at the sample size, this machine, one after the other."""
+
+    eager_p50: float
+    eager_p95: float
+    artifact_p50: float
+    artifact_p95: float
+    runs: int
+
+
+class GateConstants(Value):
+    """Constants of the gate; source: docs/verification.md, "The gate"."""
+
+    K: float
+    c: float
+    u: float
+
+
+class VerificationReport(Value):
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    mode: Literal["full", "certified"]
+    gate: GateConstants
+    oracle: Literal["fp64", "fp32-reordered"]
+    probes: tuple[ProbeResult, ...] = ()
+    dims: tuple[AxisCertificate, ...] = ()
+    deterministic: bool | None = None
+    eval_mode: bool | None = None
+    sensitivity: Sensitivity | None = None
+    detection: Detection | None = None
+    matrix: Matrix | None = None
+    ledger: Ledger | None = None
+    departure: Departure | None = None
+    latency: Latency | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def worst_ratio(self) -> float:
+        return max((probe.worst_ratio for probe in self.probes), default=0.0)
+
+
+# --- the whole -----------------------------------------------------------------------------------------------------
+
+
+class ProducedFile(Value):
+    """A file of a conversion, as content."""
+
+    role: Literal["artifact", "artifact_data", "report", "golden"]
+    filename: str
+    sha256: str
+    bytes: int
+    media_type: str
+
+
+class ConversionReport(Value):
+    version: int = REPORT_VERSION
+    conversion_id: str
+    created_at: str
+    architecture: str
+    architecture_options: dict[str, Any] = Field(default_factory=dict)
+    family: str
+    library: str
+    library_version: str
+    target: TargetName
+    options: dict[str, Any] = Field(default_factory=dict)
+    checkpoint_sha256: str
+    checkpoint_filename: str | None = None
+    checkpoint: CheckpointInspection
+    load: LoadReport
+    parameters: ParameterReport
+    export: ExportReport
+    verification: VerificationReport
+    artifact: ProducedFile
+    artifact_data: ProducedFile | None = None
+    problem: Problem | None = None
+    timings: dict[str, float] = Field(default_factory=dict)
+    """Seconds of each stage, by stage name."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    peak_memory_bytes: int | None = None
