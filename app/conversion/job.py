@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from app.domain.conversion import OnnxOptions, Stage, TorchScriptOptions
 from app.domain.errors import Problem
@@ -23,6 +23,25 @@ class StoredTemplate:
 
 
 @dataclass(frozen=True)
+class UnsuitableTemplate:
+    """An earlier conversion found that no template can serve this key; ``reason`` says why."""
+
+    key: str
+    reason: str
+
+
+class TemplateSource(Protocol):
+    """Where templates come from: the service's database and store, or a directory of the command line."""
+
+    def find(self, key: str) -> StoredTemplate | UnsuitableTemplate | None:
+        """What is known of that key. None: nothing, and this conversion alone may build it.
+
+        Waits while another conversion builds the same template. Whoever got None keeps that right until its conversion
+        ends; what it made is published with its outcome.
+        """
+
+
+@dataclass(frozen=True)
 class ConversionJob:
     """One conversion to run. ``work_dir`` exists, is empty and belongs to this job; results are written there."""
 
@@ -35,9 +54,6 @@ class ConversionJob:
     architecture_options: dict[str, Any] = field(default_factory=dict)
     checkpoint_filename: str | None = None
     plugins_dir: Path | None = None
-    template: StoredTemplate | None = None
-    template_key: str | None = None
-    """Key under which a template built by this job may be stored; None: build none."""
     client_probes: Path | None = None
     """An npz file of inputs by name that the client sent."""
     threads: int = 1
@@ -45,6 +61,8 @@ class ConversionJob:
 
 @dataclass(frozen=True)
 class BuiltTemplate:
+    """A template that this conversion built and certified; its file lies in ``work_dir``."""
+
     key: str
     path: Path
     certificate: Certificate
@@ -57,6 +75,7 @@ class ConversionOutcome:
     report: ConversionReport
     files: tuple[ProducedFile, ...]
     problem: Problem | None = None
-    template: BuiltTemplate | None = None
+    template: BuiltTemplate | UnsuitableTemplate | None = None
+    """What this conversion learned about its template key, to be published with it."""
     discarded_template: str | None = None
-    """Key of the template that this job found unfit."""
+    """Key of a stored template that this conversion found unfit; it must not be used again."""
