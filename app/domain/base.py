@@ -4,6 +4,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Value(BaseModel):
-    """An immutable value that reads from and writes to JSON under the same field names."""
+    """An immutable value that reads from and writes to JSON under the same field names.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=())
+    JSON has no infinities: ``model_dump_json`` writes them as "Infinity", "-Infinity" and "NaN", which read back as floats.
+    ``model_dump(mode="json")`` does not, so JSON is to be made with ``model_dump_json``.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=(), ser_json_inf_nan="strings"
+    )

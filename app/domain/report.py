@@ -299,7 +299,7 @@ class VerificationReport(Value):
 class ProducedFile(Value):
     """A file of a conversion, as content."""
 
-    role: Literal["artifact", "artifact_data", "report", "golden"]
+    role: Literal["artifact", "artifact_data", "report", "golden", "selfcheck"]
     filename: str
     sha256: str
     bytes: int

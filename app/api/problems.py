@@ -1,0 +1,155 @@
+"""RFC 9457 problem documents: every error of the service leaves through here."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from app.domain.errors import IncompleteUpload, InvalidRequest, NotFound, Problem, RecastError
+
+MEDIA_TYPE = "application/problem+json"
+SHOWN_VALUE = 200
+"""Characters of a refused value that a validation error repeats to the client."""
+
+log = structlog.get_logger("recast.api")
+
+
+class MethodNotAllowed(RecastError):
+    code, status, title = "method_not_allowed", 405, "This resource does not know that method"
+
+
+class HttpError(RecastError):
+    """An error of the HTTP layer itself that has no entry of its own in the table."""
+
+    code, status, title = "http_error", 400, "The request cannot be served"
+
+
+class Internal(RecastError):
+    hint = "This is a fault of the service. Report it with the request_id."
+
+
+class ProblemDocument(BaseModel):
+    """What every response of status 4xx and 5xx carries, as application/problem+json (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str
+    request_id: str
+    stage: str | None = None
+    hint: str | None = None
+
+
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "A problem document says what is wrong.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    },
+    "5XX": {
+        "description": "A problem document says what the service could not do.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    },
+}
+"""Documentation of errors that every router shares."""
+
+
+def problem_type(code: str) -> str:
+    """The ``type`` of a problem: a relative reference to the page of this service that explains the code."""
+    return f"/v1/problems/{code}"
+
+
+def request_id(request: Request) -> str:
+    """The id that the observing middleware gave to this request."""
+    return str(request.scope.get("recast_request_id", "unknown"))
+
+
+def problem_document(problem: Problem, *, instance: str, request_id: str) -> bytes:
+    """The body of a problem response. ASCII only, so that hostile keys with lone surrogates can be shown too."""
+    members: dict[str, Any] = {
+        "type": problem_type(problem.code),
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "instance": instance,
+        "request_id": request_id,
+    }
+    if problem.stage is not None:
+        members["stage"] = problem.stage
+    if problem.hint is not None:
+        members["hint"] = problem.hint
+    for name, value in problem.extra.items():
+        members.setdefault(name, value)
+    return json.dumps(members, ensure_ascii=True, default=str).encode("ascii")
+
+
+def problem_response(problem: Problem, request: Request, headers: Mapping[str, str] | None = None) -> Response:
+    body = problem_document(problem, instance=request.url.path, request_id=request_id(request))
+    sent = dict(headers or {})
+    if problem.status == 503:
+        sent.setdefault("Retry-After", "5")
+    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=sent)
+
+
+def from_validation(errors: list[Any] | tuple[Any, ...]) -> RecastError:
+    """pydantic's errors as one problem: where, what, and the start of the refused value."""
+    told = [
+        {
+            "location": ".".join(str(part) for part in error["loc"])[:SHOWN_VALUE],
+            "message": str(error["msg"])[:SHOWN_VALUE],
+            "type": error["type"],
+            "value": repr(error.get("input"))[:SHOWN_VALUE],
+        }
+        for error in errors[:1000]
+    ]
+    first = told[0]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return InvalidRequest(f"{first['location']}: {first['message']}{more}", errors=told)
+
+
+def from_http(error: HTTPException, request: Request) -> RecastError:
+    if error.status_code == 404:
+        return NotFound(f"Nothing is at {request.url.path[:SHOWN_VALUE]}.", hint="GET /openapi.json lists every path.")
+    if error.status_code == 405:
+        return MethodNotAllowed(f"{request.method} is not possible on {request.url.path[:SHOWN_VALUE]}.")
+    return HttpError(str(error.detail))
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Make every error of the application a problem document."""
+
+    async def on_designed(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RecastError)
+        if error.status >= 500:
+            log.error("request_failed", code=error.code, detail=error.detail, exc_info=error)
+        headers = {"Retry-After": str(error.extra["retry_after"])} if "retry_after" in error.extra else None
+        return problem_response(error.problem(), request, headers)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        problem = from_http(error, request).problem()
+        return problem_response(problem.model_copy(update={"status": error.status_code}), request, error.headers)
+
+    async def on_request_validation(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem_response(from_validation(error.errors()).problem(), request)
+
+    async def on_disconnect(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ClientDisconnect)
+        return problem_response(IncompleteUpload("The connection closed before the body was complete.").problem(), request)
+
+    app.add_exception_handler(RecastError, on_designed)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_request_validation)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
