@@ -1,7 +1,7 @@
 """RFC 9457 problem documents: every error of the service leaves through here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -102,7 +102,7 @@ def problem_response(problem: Problem, request: Request, headers: Mapping[str, s
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=sent)
 
 
-def from_validation(errors: list[Any] | tuple[Any, ...]) -> RecastError:
+def from_validation(errors: Sequence[Any]) -> RecastError:
     """pydantic's errors as one problem: where, what, and the start of the refused value."""
     told = [
         {
@@ -147,7 +147,9 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     async def on_disconnect(request: Request, error: Exception) -> Response:
         assert isinstance(error, ClientDisconnect)
-        return problem_response(IncompleteUpload("The connection closed before the body was complete.").problem(), request)
+        return problem_response(
+            IncompleteUpload("The connection closed before the body was complete.").problem(), request
+        )
 
     app.add_exception_handler(RecastError, on_designed)
     app.add_exception_handler(HTTPException, on_http)
