@@ -1,0 +1,34 @@
+# syntax=docker/dockerfile:1
+# One image for api and worker. It is made by the same script as a checkout: scripts/setup --service.
+#
+# CPU wheels of PyTorch: pass pip's arguments for their index, as PyTorch's install page gives them:
+#   docker build --build-arg PIP_EXTRA_ARGS="--extra-index-url <index of CPU wheels>" -t recast .
+# Without the argument pip takes the default wheels, which also run on a CPU but are several GB larger.
+ARG PYTHON_VERSION=3.11
+
+FROM python:${PYTHON_VERSION}-slim-bookworm AS build
+ARG PIP_EXTRA_ARGS=""
+WORKDIR /opt/recast
+COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY scripts/setup scripts/setup
+COPY app app
+RUN PIP_EXTRA_ARGS="${PIP_EXTRA_ARGS}" PIP_NO_CACHE_DIR=1 scripts/setup --service
+
+FROM python:${PYTHON_VERSION}-slim-bookworm
+RUN useradd --system --create-home --uid 10001 recast \
+    && install -d -o recast -g recast /var/lib/recast
+COPY --from=build --chown=root:root /opt/recast /opt/recast
+ENV PATH=/opt/recast/.venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    HF_HUB_OFFLINE=1 \
+    RECAST_DATA_DIR=/var/lib/recast \
+    RECAST_HOST=0.0.0.0 \
+    RECAST_PORT=8000
+USER recast
+WORKDIR /var/lib/recast
+VOLUME /var/lib/recast
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=5 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ['RECAST_PORT']}/readyz\", timeout=4)"]
+ENTRYPOINT ["recast"]
+CMD ["serve"]
