@@ -1,0 +1,96 @@
+"""Where every byte of an artifact lies, known from the template alone.
+
+An artifact is a sequence of pieces: literal bytes of the template, and the data of slots. With external data the
+slots of at least EXTERNAL_THRESHOLD bytes lie in one side file instead, each at a multiple of ALIGNMENT.
+Fields come in the order of their numbers, so the file is what a protobuf library would write for the same model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.conversion.templates.onnx_template import OnnxTemplate, Slot
+from app.conversion.templates.protobuf import len_field, length_prefix, varint_field
+from app.conversion.templates.tensor_bytes import ONNX_DTYPES
+
+PROTOBUF_LIMIT = 2**31 - 1
+"""Bytes of the largest message that protobuf libraries parse."""
+
+EXTERNAL_DATA_NAME = "model.onnx.data"
+"""Location of the side file, relative to the artifact: one fixed plain name, so it can never lead elsewhere."""
+
+EXTERNAL_THRESHOLD = 1024
+"""Smaller tensors stay in the graph, as onnx.save_model does: shape inference may want to read them."""
+
+ALIGNMENT = 4096
+"""Page size; the ONNX specification asks for it so that tensors can be memory-mapped (docs/ExternalData.md)."""
+
+# Field numbers of onnx.proto.
+MODEL_GRAPH = 7
+GRAPH_INITIALIZER = 5
+TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_RAW_DATA = 1, 2, 8, 9
+TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION, LOCATION_EXTERNAL = 13, 14, 1
+
+
+@dataclass(frozen=True)
+class SlotData:
+    """The data of a slot, ``slot.bytes`` long."""
+
+    slot: Slot
+
+
+Piece = bytes | SlotData
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``side`` is empty when all data lies in the artifact itself."""
+
+    main: tuple[Piece, ...]
+    side: tuple[Piece, ...]
+
+
+def piece_length(piece: Piece) -> int:
+    return len(piece) if isinstance(piece, bytes) else piece.slot.bytes
+
+
+def total_length(pieces: Sequence[Piece]) -> int:
+    return sum(map(piece_length, pieces))
+
+
+def lay_out(template: OnnxTemplate, *, external: bool) -> Layout:
+    """The pieces of the artifact. The artifact may exceed PROTOBUF_LIMIT: that is for the caller to check."""
+    initializers: list[Piece] = []
+    side: list[Piece] = []
+    offset = 0
+    for slot in template.slots:
+        if external and slot.bytes >= EXTERNAL_THRESHOLD:
+            gap = -offset % ALIGNMENT
+            side += [bytes(gap), SlotData(slot)] if gap else [SlotData(slot)]
+            initializers.append(_external_initializer(slot, offset + gap))
+            offset += gap + slot.bytes
+        else:
+            initializers += _inline_initializer(slot)
+    graph_length = len(template.graph_head) + total_length(initializers) + len(template.graph_tail)
+    head = template.model_head + length_prefix(MODEL_GRAPH, graph_length) + template.graph_head
+    tail = template.graph_tail + template.model_tail
+    return Layout(main=(head, *initializers, tail), side=tuple(side))
+
+
+def _inline_initializer(slot: Slot) -> list[Piece]:
+    fields = _tensor_fields(slot) + length_prefix(TENSOR_RAW_DATA, slot.bytes)
+    return [length_prefix(GRAPH_INITIALIZER, len(fields) + slot.bytes) + fields, SlotData(slot)]
+
+
+def _external_initializer(slot: Slot, offset: int) -> bytes:
+    entries = {"location": EXTERNAL_DATA_NAME, "offset": str(offset), "length": str(slot.bytes)}
+    fields = _tensor_fields(slot)
+    for key, value in entries.items():
+        fields += len_field(TENSOR_EXTERNAL_DATA, len_field(1, key.encode()) + len_field(2, value.encode()))
+    fields += varint_field(TENSOR_DATA_LOCATION, LOCATION_EXTERNAL)
+    return len_field(GRAPH_INITIALIZER, fields)
+
+
+def _tensor_fields(slot: Slot) -> bytes:
+    dims = b"".join(varint_field(TENSOR_DIMS, extent) for extent in slot.form.shape)
+    data_type = varint_field(TENSOR_DATA_TYPE, ONNX_DTYPES[slot.form.dtype])
+    return dims + data_type + len_field(TENSOR_NAME, slot.name.encode())

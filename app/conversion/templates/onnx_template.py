@@ -1,0 +1,102 @@
+"""An ONNX template: the serialised graph without its weights, and the slots that weights fill."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from app.conversion.templates import recipe as recipes
+from app.conversion.templates.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
+from app.conversion.templates.recipe import Recipe
+from app.conversion.templates.slots import TensorForm, WeightTable
+from app.conversion.templates.tensor_bytes import dtype_of, tensor_bytes
+
+KIND = "onnx"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One initializer of the artifact that is computed from uploaded tensors."""
+
+    name: str
+    form: TensorForm
+    recipe: Recipe
+
+    @property
+    def bytes(self) -> int:
+        """Length of its raw data."""
+        size = dtype_of(self.form.dtype).itemsize
+        for extent in self.form.shape:
+            size *= extent
+        return size
+
+
+@dataclass(frozen=True)
+class OnnxTemplate:
+    """``model_head``, ``graph_head``, ``graph_tail``, ``model_tail`` are serialised protobuf fields: those of
+    ModelProto before and after ``graph``, those of GraphProto before and after the slots' ``initializer`` fields.
+    """
+
+    path: Path
+    exporter: str
+    warnings: tuple[str, ...]
+    structure: str
+    weights: WeightTable
+    slots: tuple[Slot, ...]
+    constants: Mapping[str, Tensor]
+    """Operands of recipes that are neither weights nor attributes."""
+    model_head: bytes
+    graph_head: bytes
+    graph_tail: bytes
+    model_tail: bytes
+
+
+def save_onnx_template(template: OnnxTemplate) -> None:
+    """Write the template to its path."""
+    header: dict[str, Any] = {
+        "kind": KIND,
+        "version": FORMAT_VERSION,
+        "exporter": template.exporter,
+        "warnings": list(template.warnings),
+        "structure": template.structure,
+        "weights": template.weights.to_json(),
+        "slots": [
+            {"name": slot.name, **slot.form.to_json(), "recipe": recipes.to_json(slot.recipe)}
+            for slot in template.slots
+        ],
+        "constants": {name: TensorForm.of(tensor).to_json() for name, tensor in template.constants.items()},
+    }
+    blobs = {name: getattr(template, name) for name in ("model_head", "graph_head", "graph_tail", "model_tail")}
+    blobs |= {f"constant:{name}": bytes(tensor_bytes(tensor)) for name, tensor in template.constants.items()}
+    write_container(template.path, header, blobs)
+
+
+def load_onnx_template(path: Path) -> OnnxTemplate:
+    """Read a template file. Raises BrokenTemplate for a file of another kind or version, or a damaged one."""
+    header, blobs = read_container(path)
+    if (header.get("kind"), header.get("version")) != (KIND, FORMAT_VERSION):
+        raise BrokenTemplate(f"{path.name} is a template of kind {header.get('kind')}, version {header.get('version')}")
+    return OnnxTemplate(
+        path=path,
+        exporter=header["exporter"],
+        warnings=tuple(header["warnings"]),
+        structure=header["structure"],
+        weights=WeightTable.from_json(header["weights"]),
+        slots=tuple(
+            Slot(value["name"], TensorForm.from_json(value), recipes.from_json(value["recipe"]))
+            for value in header["slots"]
+        ),
+        constants={
+            name: torch.frombuffer(bytearray(blobs[f"constant:{name}"]), dtype=dtype_of(form["dtype"])).reshape(
+                form["shape"]
+            )
+            for name, form in header["constants"].items()
+        },
+        model_head=blobs["model_head"],
+        graph_head=blobs["graph_head"],
+        graph_tail=blobs["graph_tail"],
+        model_tail=blobs["model_tail"],
+    )
