@@ -63,6 +63,8 @@ class InputSpec(Value):
     dtype: DType = "float32"
     shape: tuple[int | str, ...]
     distribution: Distribution = Normal()
+    in_list: bool = False
+    """True: forward takes a list, of which this tensor is the only element (torchvision's detection models)."""
 
 
 class OutputSpec(Value):
@@ -105,3 +107,10 @@ class ArchitectureDescription(Value):
     targets: tuple[TargetName, ...] = ("onnx", "torchscript")
     source_digest: str | None = None
     """sha256 of a plug-in's source; None for a library, whose version says as much."""
+
+
+class BrokenPlugin(Value):
+    """A plug-in that could not be imported, and the error it raised. It offers no architecture."""
+
+    name: str
+    error: str

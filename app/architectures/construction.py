@@ -1,0 +1,116 @@
+"""Constructing modules without paying for random initialisation.
+
+``torch.device("meta")`` around a constructor is quick but wrong for many architectures: buffers that are not in the
+state dict, and tensors kept as plain attributes (anchor lists, relative position indices), lose their values. Here the
+constructor runs on the CPU and only what the state dict holds loses its storage: a parameter is moved to meta at the
+moment it is registered, so initialisers find nothing to fill, and persistent buffers follow when the module is
+complete. Every value that a checkpoint must bring is then on meta, where using it unloaded is an error and not a
+random number.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+
+INITIAL_SEED = 0
+"""Seed of the random values of an initialised module: the same options give the same values."""
+
+
+class NeedsValues(Exception):
+    """The module computes something from its parameters while it is built, so they must have values by then."""
+
+
+def skeleton(construct: Callable[[], nn.Module]) -> nn.Module:
+    """A module in eval mode whose parameters and persistent buffers are on meta; every other tensor is real.
+
+    Falls back to a seeded real construction for a module that needs its parameters' values while it is built.
+    """
+    try:
+        with _parameters_on_meta(), _SkipInitialisers():
+            module = construct()
+        _require_real_constants(module)
+    except (NeedsValues, RuntimeError, NotImplementedError):
+        module = initialised(construct)
+    return _state_to_meta(module.eval())
+
+
+def initialised(construct: Callable[[], nn.Module]) -> nn.Module:
+    """A module in eval mode with its own random initialisation, seeded with INITIAL_SEED; global RNG state is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(INITIAL_SEED)
+        return construct().eval()
+
+
+def tied_names(module: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """State-dict names that are one and the same tensor object, grouped; loading by assignment must keep them so."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor):
+            names.setdefault(id(tensor), []).append(name)
+    return tuple(tuple(group) for group in names.values() if len(group) > 1)
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    moved: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+
+    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
+            return None
+        # The original is kept beside its replacement: its id stays taken, and a parameter registered twice stays one.
+        if id(parameter) not in moved:
+            moved[id(parameter)] = (parameter, _meta_parameter(parameter))
+        return moved[id(parameter)][1]
+
+    handle = register_module_parameter_registration_hook(to_meta)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _SkipInitialisers(TorchFunctionMode):
+    """In-place operations on meta parameters do nothing: there is nothing to fill, and meta kernels cost time."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if args and isinstance(args[0], nn.Parameter) and args[0].is_meta and _in_place(func.__name__):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+
+
+def _meta_parameter(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+
+
+def _require_real_constants(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        for buffer_name in part._non_persistent_buffers_set:
+            buffer = part._buffers[buffer_name]
+            if buffer is not None and buffer.is_meta:
+                raise NeedsValues(f"{name}.{buffer_name}")
+        for attribute, value in vars(part).items():
+            if isinstance(value, Tensor) and value.is_meta:
+                raise NeedsValues(f"{name}.{attribute}")
+
+
+def _state_to_meta(module: nn.Module) -> nn.Module:
+    moved: dict[int, Tensor] = {}
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and not parameter.is_meta:
+                setattr(part, name, moved.setdefault(id(parameter), _meta_parameter(parameter)))
+        for name, buffer in part._buffers.items():
+            if buffer is not None and name not in part._non_persistent_buffers_set and not buffer.is_meta:
+                part._buffers[name] = moved.setdefault(id(buffer), torch.empty_like(buffer, device="meta"))
+    return module

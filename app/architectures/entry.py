@@ -1,0 +1,61 @@
+"""One architecture as the registry holds it, and where architectures come from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+
+from app.domain.architecture import ArchitectureDescription, Signature
+from app.domain.conversion import TargetName
+
+Options = Mapping[str, Any]
+"""Options of an architecture, checked against its schema and with defaults filled in."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named builder. ``signature`` and ``construct`` receive checked, complete options."""
+
+    name: str
+    family: str
+    library: str
+    library_version: str
+    summary: str
+    options_schema: dict[str, Any]
+    signature: Callable[[Options], Signature]
+    construct: Callable[[Options], nn.Module]
+    targets: tuple[TargetName, ...] = ("onnx", "torchscript")
+    source_digest: str | None = None
+
+    def description(self, options: Options) -> ArchitectureDescription:
+        """The entry as the catalog shows it, with the signature that these options give."""
+        return ArchitectureDescription(
+            name=self.name,
+            family=self.family,
+            library=self.library,
+            library_version=self.library_version,
+            summary=self.summary,
+            options_schema=self.options_schema,
+            signature=self.signature(options),
+            targets=self.targets,
+            source_digest=self.source_digest,
+        )
+
+
+class Source(Protocol):
+    """A library of architectures: names under one prefix, each looked up without building anything."""
+
+    prefix: str
+    """What its names start with, such as "torchvision/". No two sources share one."""
+
+    def names(self) -> tuple[str, ...]: ...
+
+    def entry(self, name: str) -> Entry:
+        """The entry of one of ``names()``."""
+        ...
+
+
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """A JSON Schema that admits these properties and no others."""
+    return {"type": "object", "properties": properties, "additionalProperties": False}

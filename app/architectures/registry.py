@@ -1,0 +1,119 @@
+"""The registry: every architecture by name, from libraries and plug-ins."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from app.architectures import construction
+from app.architectures.entry import Entry, Options, Source
+from app.architectures.plugins import Plugins, load_plugins
+from app.architectures.timm import TimmModels
+from app.architectures.torchvision import TorchvisionModels
+from app.architectures.transformers import TransformersModels
+from app.domain.architecture import ArchitectureDescription, BrokenPlugin
+from app.domain.catalog import unknown_architecture
+from app.domain.errors import BuildFailed, InvalidOptions, RecastError
+from app.domain.options import check_options, complete_options
+
+
+def load_registry(plugins_dir: Path | None = None) -> "Registry":
+    """Every torchvision, timm and transformers architecture, and the plug-ins installed or lying in ``plugins_dir``.
+
+    A library is imported when one of its names is first asked for.
+    """
+    return Registry((TorchvisionModels(), TimmModels(), TransformersModels()), load_plugins(plugins_dir))
+
+
+class Registry:
+    """Architectures by name. Options are checked against the entry's schema wherever they are given."""
+
+    def __init__(self, libraries: Iterable[Source], plugins: Plugins) -> None:
+        self._libraries = {library.prefix: library for library in libraries}
+        self._plugins = plugins
+
+    @property
+    def broken(self) -> tuple[BrokenPlugin, ...]:
+        """Plug-ins that could not be loaded, with their errors."""
+        return self._plugins.broken
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, plug-ins first. Imports all libraries: 2-3 s once."""
+        return self._all_names
+
+    @cached_property
+    def _all_names(self) -> tuple[str, ...]:
+        names = list(self._plugins.entries)
+        for library in self._libraries.values():
+            names.extend(library.names())
+        return tuple(names)
+
+    def describe(self, name: str) -> ArchitectureDescription:
+        """The architecture with its default options. Raises UnknownArchitecture with the nearest names."""
+        return self.resolve(name, {})
+
+    def resolve(self, name: str, options: Mapping[str, Any]) -> ArchitectureDescription:
+        """The architecture with the signature that these options give. Raises UnknownArchitecture, InvalidOptions."""
+        entry = self._entry(name)
+        return self._described(entry, self._complete(entry, options))
+
+    def build(self, name: str, options: Mapping[str, Any], *, initialised: bool = False) -> nn.Module:
+        """The module, in eval mode.
+
+        Parameters and persistent buffers are on meta unless ``initialised``, which gives the architecture's own random
+        initialisation with a fixed seed. All other tensors are real. Raises UnknownArchitecture, InvalidOptions,
+        BuildFailed.
+        """
+        entry = self._entry(name)
+        complete = self._complete(entry, options)
+        construct = construction.initialised if initialised else construction.skeleton
+        return _guarded(entry, lambda: construct(lambda: entry.construct(complete)))
+
+    def catalog(self) -> tuple[ArchitectureDescription, ...]:
+        """Every architecture with its default options, ready to be stored for a process without torch."""
+        return tuple(self.describe(name) for name in self.names())
+
+    def _entry(self, name: str) -> Entry:
+        if name in self._plugins.entries:
+            return self._plugins.entries[name]
+        library = self._libraries.get(name.partition("/")[0] + "/")
+        if library is None or name not in library.names():
+            raise unknown_architecture(name, self.names(), self.broken)
+        return library.entry(name)
+
+    @staticmethod
+    def _complete(entry: Entry, options: Mapping[str, Any]) -> Options:
+        check_options(entry.name, entry.options_schema, options)
+        return complete_options(entry.options_schema, options)
+
+    @staticmethod
+    def _described(entry: Entry, options: Options) -> ArchitectureDescription:
+        try:
+            return entry.description(options)
+        except RecastError:
+            raise
+        except Exception as error:  # a plug-in's signature function, or a library's configuration class
+            raise InvalidOptions(f"{entry.name}: these options give no signature: {_words(error)}") from error
+
+
+def _guarded(entry: Entry, build: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        module = build()
+    except RecastError:
+        raise
+    except Exception as error:  # whatever a library's or an author's constructor raises
+        raise BuildFailed(
+            f"{entry.name}: the constructor raised {_words(error)}",
+            stage="build",
+            hint="Check the architecture options: this combination of them cannot be built.",
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise BuildFailed(f"{entry.name}: the builder returned {type(module).__name__}, not a torch.nn.Module.")
+    return module
+
+
+def _words(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
