@@ -1,0 +1,96 @@
+"""How figures and codes are said to a reader: units, verdicts and reasons in words, names from hostile files made safe."""
+
+import math
+import unicodedata
+
+from app.domain.report import Reason, Verdict
+
+LONGEST_NAME = 160
+"""Characters of a tensor's or file's name that a page shows; the JSON report has the whole."""
+
+VERDICT_WORDS: dict[Verdict, str] = {
+    Verdict.passed: "Verified",
+    Verdict.pass_with_notes: "Verified, with notes",
+    Verdict.inconclusive: "Inconclusive",
+    Verdict.fail: "Failed verification",
+}
+
+REASON_WORDS: dict[Reason, str] = {
+    Reason.parity: "The artifact computes something else than the model",
+    Reason.output_structure: "Outputs differ in number, name, shape or type",
+    Reason.non_finite: "Outputs hold NaN or infinity",
+    Reason.dims: "Wrong or failing at other sizes of a dynamic axis",
+    Reason.ledger: "The artifact does not carry exactly the uploaded weights",
+    Reason.opset: "The file does not have the opset that was asked for",
+    Reason.training_mode: "Something is in training mode",
+    Reason.checker: "The file breaks the rules of its format",
+    Reason.runtime: "The runtime cannot load or run the file",
+    Reason.insensitive: "The outputs hardly depend on the inputs, so that parity proves little",
+    Reason.nondeterministic: "The model gives different outputs for the same input",
+    Reason.shape_specialised: "The graph is fixed to the shape it was exported with",
+    Reason.not_strict: "Loaded with strict=false: not every tensor came from the checkpoint",
+    Reason.oracle_unavailable: "No double-precision reference; a reordered single-precision one was used",
+    Reason.blind_layers: "The probes would not notice a fault in some layers; the ledger covers them",
+    Reason.unused_tensors: "Some uploaded tensors are not used by the architecture",
+    Reason.non_finite_weights: "Some uploaded weights are NaN or infinite",
+    Reason.static_axis: "An axis is fixed",
+    Reason.trace_warnings: "The tracer warned",
+    Reason.template_discarded: "A stored graph did not fit and was not used",
+    Reason.mismatch_accepted: "A mismatch was accepted because on_mismatch=warn",
+}
+
+SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def reason_words(reason: Reason) -> str:
+    return REASON_WORDS.get(reason, reason.value.replace("_", " "))
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units: 46_838_211 is "46.8 MB"."""
+    value = float(count)
+    for unit in SIZE_UNITS:
+        if value < 1000 or unit == SIZE_UNITS[-1]:
+            return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("the last unit has no upper bound")
+
+
+def seconds(value: float) -> str:
+    """A duration in the unit that gives it one to three digits before the point."""
+    if value < 1e-3:
+        return f"{value * 1e6:.0f} µs"
+    if value < 1:
+        return f"{value * 1e3:.1f} ms"
+    return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"
+
+
+def scientific(value: float) -> str:
+    """Two significant digits, as 3.1×10⁻⁷ where that is shorter than zeros."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else ("∞" if value > 0 else "-∞")
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+
+
+def count(value: int) -> str:
+    """Thousands apart: 11 689 512."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def shape(dimensions: tuple[int | str, ...]) -> str:
+    return "[" + ", ".join(str(dimension) for dimension in dimensions) + "]"
+
+
+def name(text: str) -> str:
+    """A name from an uploaded file, with what cannot be seen written out and at most LONGEST_NAME characters."""
+    shown = "".join(
+        f"\\u{ord(character):04x}" if unicodedata.category(character)[0] == "C" else character
+        for character in text[:LONGEST_NAME]
+    )
+    return shown if len(text) <= LONGEST_NAME else f"{shown}… ({count(len(text))} characters)"
