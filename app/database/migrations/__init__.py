@@ -1,0 +1,36 @@
+"""Brings the schema to the newest version: our tables by Alembic, the queue's by its own numbered files."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import make_url
+
+from app.database.migrations.queue import migrate_queue
+
+LOCK = 0x5EC0A57
+"""Key of the advisory lock under which one process migrates while the others wait."""
+
+
+def migrate(url: str) -> None:
+    """Apply what is missing; safe to call from any number of processes at once.
+
+    Our tables and the queue's are brought up in one transaction: a crash in the middle leaves the schema as it was.
+    Blocks; ``url`` is a libpq URL.
+    """
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK})
+            _migrate_tables(connection)
+            migrate_queue(connection)
+    finally:
+        engine.dispose()
+
+
+def _migrate_tables(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

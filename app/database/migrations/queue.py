@@ -1,0 +1,34 @@
+"""Procrastinate's schema. It ships its whole schema and numbered migration files, and leaves applying them to us.
+
+A new database gets the whole schema, and every file counts as applied; an older one gets the files that it lacks, in
+order of their names (which begin with the version they belong to). ``queue_migrations`` remembers which.
+"""
+
+from pathlib import Path
+from typing import LiteralString
+
+from procrastinate.schema import SchemaManager
+from psycopg import Connection as DriverConnection
+from sqlalchemy import Connection, text
+
+
+def migrate_queue(connection: Connection) -> None:
+    """Bring the queue's tables to the installed Procrastinate's version, within the connection's transaction."""
+    connection.execute(text("create table if not exists queue_migrations (name text primary key)"))
+    applied = set(connection.scalars(text("select name from queue_migrations")))
+    files = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
+    missing = [file for file in files if file.name not in applied]
+    if connection.scalar(text("select to_regclass('procrastinate_jobs')")) is None:
+        _execute(connection, SchemaManager.get_schema())
+    else:
+        for file in missing:
+            _execute(connection, file.read_text(encoding="utf-8"))
+    for file in missing:
+        connection.execute(text("insert into queue_migrations values (:name)"), {"name": file.name})
+
+
+def _execute(connection: Connection, script: LiteralString) -> None:
+    """Run a script of many statements as it stands: without parameters, so that % and : mean themselves."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, DriverConnection)
+    driver.execute(script)

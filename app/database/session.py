@@ -1,0 +1,47 @@
+"""The way to the database: one engine per process, one short transaction per use."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from psycopg import AsyncConnection
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+
+class Database:
+    """An engine with its sessions. ``url`` is a libpq URL: postgresql://user:password@host/name."""
+
+    def __init__(self, url: str, pool: int = 10) -> None:
+        self.url = url
+        self._engine = create_async_engine(
+            make_url(url).set(drivername="postgresql+psycopg"),
+            pool_size=pool,
+            max_overflow=pool,
+            pool_pre_ping=True,
+            pool_timeout=10,
+            connect_args={"connect_timeout": 5, "application_name": "recast"},
+        )
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A session that commits when the block ends and rolls back when it raises."""
+        async with self._sessions.begin() as session:
+            yield session
+
+    async def ping(self) -> None:
+        """One round trip; raises sqlalchemy.exc.SQLAlchemyError when the database does not answer."""
+        async with self._engine.connect() as connection:
+            await connection.execute(text("select 1"))
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+async def driver_connection(session: AsyncSession) -> AsyncConnection[tuple[object, ...]]:
+    """The psycopg connection that the session's transaction runs on, for statements that must be part of it."""
+    raw = await (await session.connection()).get_raw_connection()
+    connection = raw.driver_connection
+    assert isinstance(connection, AsyncConnection)
+    return connection

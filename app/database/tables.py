@@ -1,0 +1,171 @@
+"""The tables: what clients can see outlives the queue's housekeeping, so it is kept in rows of its own.
+
+Result rows are plain objects once their session ends (no lazy loading). The queue's own tables belong to Procrastinate
+and are described in migrations/queue.py only.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Index, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.domain.conversion import State
+
+
+class Table(DeclarativeBase):
+    """The base of all tables; says which column type each Python type becomes."""
+
+    type_annotation_map = {
+        str: Text(),
+        int: BigInteger(),
+        datetime: DateTime(timezone=True),
+        State: Enum(State, native_enum=False, length=16),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[Any]: JSONB(none_as_null=True),
+    }
+
+
+class Checkpoint(Table):
+    """An uploaded weights file. Its bytes lie in the object store under ``sha256``."""
+
+    __tablename__ = "checkpoints"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    bytes: Mapped[int]
+    filename: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    inspection: Mapped[dict[str, Any] | None]
+    """A CheckpointInspection; None while it is awaited or when ``problem`` says why there is none."""
+    problem: Mapped[dict[str, Any] | None]
+    """A Problem: why the file is no checkpoint."""
+    inspected_at: Mapped[datetime | None]
+    inspection_attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    queue_job_id: Mapped[int | None]
+
+
+class Conversion(Table):
+    """One conversion, the resource that clients see."""
+
+    __tablename__ = "conversions"
+    __table_args__ = (
+        Index("conversions_unfinished", "state", postgresql_where=text("state in ('queued', 'running')")),
+        Index("conversions_dedup", "dedup_key", postgresql_where=text("state = 'succeeded'")),
+        Index("conversions_checkpoint", "checkpoint_sha256"),
+        Index("conversions_finished", "finished_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """``cnv_`` and a UUIDv7: ordering by id is ordering by creation."""
+    state: Mapped[State] = mapped_column(server_default=text("'queued'"))
+    stage: Mapped[str | None]
+    progress: Mapped[float] = mapped_column(server_default=text("0"))
+    """Of the whole conversion, in [0, 1]."""
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    """How many times a worker has started it. Results are written only by the holder of the current number."""
+    workers_lost: Mapped[int] = mapped_column(server_default=text("0"))
+    worker: Mapped[str | None]
+    """Who runs it: host name and process id, for logs."""
+    queue_job_id: Mapped[int | None]
+
+    checkpoint_sha256: Mapped[str]
+    checkpoint_filename: Mapped[str | None]
+    architecture: Mapped[str]
+    architecture_options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    target: Mapped[str]
+    options: Mapped[dict[str, Any]]
+    """TargetOptions as JSON, with every default filled in."""
+    dedup_key: Mapped[str | None]
+    probes_sha256: Mapped[str | None]
+    """The client's own probes (npz) in the object store."""
+
+    verdict: Mapped[str | None]
+    problem: Mapped[dict[str, Any] | None]
+    """A Problem: why it did not succeed."""
+    timings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    """Seconds of each stage, by stage name."""
+    peak_memory_bytes: Mapped[int | None]
+    template: Mapped[dict[str, Any] | None]
+    """How a template was used: a TemplateUse."""
+
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    expired_at: Mapped[datetime | None]
+    """When its files were given up by retention; the row stays readable."""
+
+
+class ConversionFile(Table):
+    """One file of a conversion. Its bytes lie in the object store under ``sha256``."""
+
+    __tablename__ = "conversion_files"
+    __table_args__ = (Index("conversion_files_object", "sha256"),)
+
+    conversion_id: Mapped[str] = mapped_column(ForeignKey("conversions.id", ondelete="CASCADE"), primary_key=True)
+    role: Mapped[str] = mapped_column(primary_key=True)
+    """artifact, artifact_data, report or golden."""
+    filename: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    media_type: Mapped[str]
+    crc32: Mapped[int | None]
+    """Of the content, for bundles; written when first computed."""
+
+
+class Event(Table):
+    """One thing that happened to a conversion, in order of ``id``; what server-sent events are made from."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("events_conversion", "conversion_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    conversion_id: Mapped[str] = mapped_column(ForeignKey("conversions.id", ondelete="CASCADE"))
+    type: Mapped[str]
+    """state or progress."""
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class IdempotencyKey(Table):
+    """A client's Idempotency-Key and what it led to."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_digest: Mapped[str]
+    conversion_id: Mapped[str] = mapped_column(ForeignKey("conversions.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Template(Table):
+    """A weight-free graph, or the fact that somebody is building it."""
+
+    __tablename__ = "templates"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    """building, ready or unsuitable."""
+    reason: Mapped[str | None]
+    """Why no template can serve this key, when unsuitable."""
+    builder: Mapped[str]
+    """The conversion that builds or built it. A builder that no longer runs has given it up."""
+    builder_attempt: Mapped[int]
+    object_sha256: Mapped[str | None] = mapped_column(index=True)
+    bytes: Mapped[int | None]
+    certificate: Mapped[dict[str, Any] | None]
+    """A Certificate: what was proved of the graph."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Catalog(Table):
+    """The architectures as a worker's child described them; the row seen last is the current one."""
+
+    __tablename__ = "catalogs"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    entries: Mapped[list[Any]]
+    """A list of ArchitectureDescription."""
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,102 @@
+"""Every setting of the service, read from the environment (``RECAST_...``) at the top: cli and main."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GIB = 1024**3
+
+
+class Settings(BaseSettings):
+    """Settings of api and worker. Sizes are in bytes, durations in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="RECAST_", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(
+        Path("recast-data"),
+        description="Directory of the embedded database, the local object store and temporary files.",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="postgresql:// URL of an external PostgreSQL. Unset: a private one under the data directory.",
+    )
+    database_pool: int = Field(10, ge=2, description="Most connections that one process keeps to the database.")
+    store_url: str | None = Field(
+        None,
+        description=(
+            "URL of the object store: s3://bucket/prefix, gs://..., az://... (credentials by each cloud's usual "
+            "variables), or a directory. Unset: the directory `objects` under the data directory."
+        ),
+    )
+
+    host: str = Field("127.0.0.1", description="Address that the api listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the api listens on; 0 picks a free one.")
+    allow_unauthenticated: bool = Field(
+        False, description="Permit the api to listen beyond loopback although nobody has to authenticate."
+    )
+    plugins_dir: Path | None = Field(
+        None, description="Directory of Python modules that register architectures (docs/plugins.md)."
+    )
+    max_upload_bytes: int = Field(16 * GIB, gt=0, description="Largest accepted checkpoint.")
+    max_queued: int = Field(
+        10_000, gt=0, description="Conversions that may wait in the queue before new ones are refused with 429."
+    )
+
+    children: int = Field(2, ge=1, le=64, description="Conversions that one worker runs at the same time.")
+    child_threads: int = Field(1, ge=1, le=256, description="Threads that one conversion computes with.")
+    job_timeout: float = Field(1800, gt=0, description="Seconds after which a running conversion is stopped.")
+    inspection_timeout: float = Field(120, gt=0, description="Seconds after which reading a checkpoint is stopped.")
+    memory_budget: int | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Memory that all running conversions of one worker may use together; a job that would not fit waits. "
+            "Unset: 80 % of what the machine (or its container) has."
+        ),
+    )
+    child_memory_limit: int | None = Field(
+        None,
+        gt=0,
+        description="Memory that one conversion may allocate beyond its checkpoint. Unset: the memory budget.",
+    )
+    child_open_files: int = Field(1024, ge=64, description="Files that one conversion may hold open.")
+    child_file_bytes: int = Field(64 * GIB, gt=0, description="Largest file that one conversion may write.")
+    max_attempts: int = Field(
+        3, ge=1, description="Workers that one conversion may lose before it ends `failed: worker_lost`."
+    )
+    worker_lost_after: float = Field(
+        15,
+        gt=2,
+        description="Seconds without a heartbeat after which a worker counts as dead and its jobs run elsewhere.",
+    )
+    drain_timeout: float = Field(
+        25,
+        ge=0,
+        description="Seconds that running conversions get after SIGTERM before they are handed back to the queue.",
+    )
+
+    retention_days: float | None = Field(
+        30, gt=0, description="Days that a finished conversion and its files are kept. Empty (`null`): for ever."
+    )
+    orphan_grace: float = Field(
+        3600, ge=60, description="Age in seconds from which a stored object that nothing refers to is deleted."
+    )
+
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="Form of log lines; auto is console on a terminal and json elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
+
+    @property
+    def work_dir(self) -> Path:
+        """Where running conversions keep their files; emptied when a worker starts."""
+        return self.data_dir / "work"
+
+    @property
+    def objects_location(self) -> str:
+        """The object store's URL or directory, with the default filled in."""
+        return self.store_url or str(self.data_dir / "objects")

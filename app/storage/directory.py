@@ -1,0 +1,124 @@
+"""The object store in a local directory: publishing is a rename, reading needs no copy."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from app.storage.intake import full_disk_as_insufficient_storage, receive_into, remove_abandoned, temporary_file
+from app.storage.objects import BLOCK, MissingObject, StoredObject, object_name, object_sha256
+
+
+class DirectoryStore:
+    """Objects as files ``sha256/ab/cdef...`` under ``root``; what is being written lies in ``root/incoming``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._incoming = self._root / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(self._incoming)
+
+    async def receive(
+        self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
+    ) -> StoredObject:
+        with full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
+            stored = await receive_into(file, chunks, limit=limit, expected_sha256=expected_sha256)
+            await asyncio.to_thread(self._publish, file.path, stored.sha256)
+            return stored
+
+    async def adopt(self, path: Path, sha256: str) -> StoredObject:
+        with full_disk_as_insufficient_storage():
+            return await asyncio.to_thread(self._adopt, path, sha256)
+
+    @asynccontextmanager
+    async def local(self, sha256: str) -> AsyncIterator[Path]:
+        path = self._path(sha256)
+        if not path.is_file():
+            raise MissingObject(sha256)
+        yield path
+
+    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        try:
+            file = self._path(sha256).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise MissingObject(sha256) from None
+        with file:
+            position = start
+            stop = os.fstat(file.fileno()).st_size if end is None else end
+            while position < stop:
+                block = await asyncio.to_thread(os.pread, file.fileno(), min(BLOCK, stop - position), position)
+                if not block:
+                    return
+                position += len(block)
+                yield block
+
+    async def size(self, sha256: str) -> int | None:
+        try:
+            return self._path(sha256).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    async def delete(self, sha256: str) -> None:
+        await asyncio.to_thread(self._path(sha256).unlink, missing_ok=True)
+
+    async def older_than(self, moment: datetime) -> AsyncIterator[str]:
+        for path in await asyncio.to_thread(lambda: list(self._root.glob("sha256/??/*"))):
+            sha256 = object_sha256(path.as_posix())
+            with suppress(FileNotFoundError):
+                if sha256 and path.stat().st_mtime < moment.timestamp():
+                    yield sha256
+
+    def url(self, sha256: str, expires_in: timedelta) -> str | None:  # noqa: ARG002
+        return None
+
+    async def check(self) -> None:
+        with full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
+            os.write(file.fd, b"recast")
+
+    def _path(self, sha256: str) -> Path:
+        return self._root / object_name(sha256)
+
+    def _adopt(self, path: Path, sha256: str) -> StoredObject:
+        """An object that is there already is kept, not replaced: its bytes were verified when it came."""
+        size = path.stat().st_size
+        target = self._path(sha256)
+        if target.exists() and target.stat().st_size == size:
+            os.utime(target)
+            path.unlink()
+            return StoredObject(sha256, size)
+        if path.stat().st_dev == self._root.stat().st_dev:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            self._publish(path, sha256)
+            return StoredObject(sha256, size)
+        with temporary_file(self._incoming) as copy, path.open("rb") as file:
+            with open(copy.fd, "wb", closefd=False) as out:
+                shutil.copyfileobj(file, out, BLOCK)
+            os.fsync(copy.fd)
+            self._publish(copy.path, sha256)
+        path.unlink()
+        return StoredObject(sha256, size)
+
+    def _publish(self, path: Path, sha256: str) -> None:
+        """Move a finished, flushed file to its place; durable when it returns."""
+        target = self._path(sha256)
+        new_directory = not target.parent.exists()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o444)
+        os.utime(path)
+        path.rename(target)
+        _flush_directory(target.parent)
+        if new_directory:
+            _flush_directory(target.parent.parent)
+            _flush_directory(self._root)
+
+
+def _flush_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,88 @@
+"""The object store: bytes addressed by their sha256, written once, never seen half-written.
+
+Two implementations of one interface: a directory (directory.py) and the object stores of clouds (cloud.py).
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+BLOCK = 1 << 20
+"""Bytes that are read, written or sent at once."""
+
+
+class MissingObject(LookupError):
+    """The store holds no object of that sha256."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What was stored: the sha256 (hexadecimal) and the number of bytes."""
+
+    sha256: str
+    bytes: int
+
+
+class ObjectStore(Protocol):
+    """Content-addressed objects. Every method may raise Unavailable; writing may raise InsufficientStorage."""
+
+    async def receive(
+        self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
+    ) -> StoredObject:
+        """Store what arrives, hashing on the way, in constant memory; durable when it returns.
+
+        Whatever ``chunks`` raises is passed on, and then, as after every error, nothing is left behind.
+        Raises PayloadTooLarge beyond ``limit`` bytes, EmptyFile, DigestMismatch.
+        """
+
+    async def adopt(self, path: Path, sha256: str) -> StoredObject:
+        """Take over a finished local file of known sha256, without a copy where possible; ``path`` is gone after."""
+
+    def local(self, sha256: str) -> AbstractAsyncContextManager[Path]:
+        """A local file with the object's bytes, to be read only, valid within the block. Raises MissingObject."""
+
+    def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes ``start`` up to ``end`` (excluded; None: to the end) in pieces of about BLOCK. Raises MissingObject."""
+
+    async def size(self, sha256: str) -> int | None:
+        """Bytes of the object; None when there is none."""
+
+    async def delete(self, sha256: str) -> None:
+        """Remove the object; no error when there is none."""
+
+    def older_than(self, moment: datetime) -> AsyncIterator[str]:
+        """The sha256 of every object that was last written before ``moment``; for collecting what nobody refers to."""
+
+    def url(self, sha256: str, expires_in: timedelta) -> str | None:
+        """A presigned URL to read the object from the store itself; None where the store has no such thing."""
+
+    async def check(self) -> None:
+        """Write, read and remove a small object; raises Unavailable or InsufficientStorage when that fails."""
+
+
+def object_name(sha256: str) -> str:
+    """Where an object lies in the store: ``sha256/ab/cdef...``."""
+    return f"sha256/{sha256[:2]}/{sha256[2:]}"
+
+
+def object_sha256(name: str) -> str | None:
+    """The sha256 that ``object_name`` made this name from; None for any other name."""
+    match name.split("/"):
+        case [*_, "sha256", head, tail] if len(head) == 2 and len(tail) == 62:
+            return head + tail
+    return None
+
+
+def open_store(location: str, scratch: Path) -> ObjectStore:
+    """The store at a URL or a directory. ``scratch``: a local directory for what passes through."""
+    scheme, separator, rest = location.partition("://")
+    if separator and scheme != "file":
+        from app.storage.cloud import CloudStore
+
+        return CloudStore(location, scratch)
+    from app.storage.directory import DirectoryStore
+
+    return DirectoryStore(Path(rest if separator else location))
