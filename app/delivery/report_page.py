@@ -1,7 +1,7 @@
 """The report as one HTML page that needs nothing else: no network, no script, no font.
 
-Names in it come from files that strangers uploaded: everything is escaped by Jinja, and a content security policy in the
-page forbids scripts and every request.
+Names in it come from files that strangers uploaded: everything is escaped by Jinja, and a content security policy in
+the page forbids scripts and every request.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""How figures and codes are said to a reader: units, verdicts and reasons in words, names from hostile files made safe."""
+"""How figures and codes are said to a reader: units, verdicts and reasons in words, hostile names made safe."""
 
 import math
 import unicodedata
@@ -72,7 +72,9 @@ def scientific(value: float) -> str:
         return "not a number" if math.isnan(value) else ("∞" if value > 0 else "-∞")
     if value == 0:
         return "0"
-    if 1e-3 <= abs(value) < 1e5:
+    if 1e3 <= abs(value) < 1e6:
+        return count(round(value))
+    if 1e-3 <= abs(value) < 1e3:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPTS)}"

@@ -35,14 +35,28 @@ LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 
 
 def tensors(prefix: str = "") -> tuple[TensorInfo, ...]:
-    listed = [TensorInfo(name=f"{prefix}conv1.weight", shape=(64, 3, 7, 7), dtype="float32", bytes=37632, trainable=True)]
+    listed = [
+        TensorInfo(name=f"{prefix}conv1.weight", shape=(64, 3, 7, 7), dtype="float32", bytes=37632, trainable=True)
+    ]
     for layer in LAYERS:
         listed += [
-            TensorInfo(name=f"{prefix}{layer}.conv1.weight", shape=(64, 64, 3, 3), dtype="float32", bytes=147456, trainable=True),
-            TensorInfo(name=f"{prefix}{layer}.bn1.running_var", shape=(64,), dtype="float32", bytes=256, trainable=False),
-            TensorInfo(name=f"{prefix}{layer}.bn1.num_batches_tracked", shape=(), dtype="int64", bytes=8, trainable=False),
+            TensorInfo(
+                name=f"{prefix}{layer}.conv1.weight",
+                shape=(64, 64, 3, 3),
+                dtype="float32",
+                bytes=147456,
+                trainable=True,
+            ),
+            TensorInfo(
+                name=f"{prefix}{layer}.bn1.running_var", shape=(64,), dtype="float32", bytes=256, trainable=False
+            ),
+            TensorInfo(
+                name=f"{prefix}{layer}.bn1.num_batches_tracked", shape=(), dtype="int64", bytes=8, trainable=False
+            ),
         ]
-    listed.append(TensorInfo(name=f"{prefix}fc.weight", shape=(1000, 512), dtype="float32", bytes=2048000, trainable=True))
+    listed.append(
+        TensorInfo(name=f"{prefix}fc.weight", shape=(1000, 512), dtype="float32", bytes=2048000, trainable=True)
+    )
     return tuple(listed)
 
 
@@ -53,7 +67,9 @@ def ledger(listed: tuple[TensorInfo, ...]) -> Ledger:
             entries.append(LedgerEntry(tensor=tensor.name, ledger_class="unused", bytes=tensor.bytes))
             continue
         kind = "folded" if "running_var" in tensor.name else "transposed" if "fc" in tensor.name else "identical"
-        entries.append(LedgerEntry(tensor=tensor.name, ledger_class=kind, bytes=tensor.bytes, initializers=(tensor.name,)))  # type: ignore[arg-type]
+        entries.append(
+            LedgerEntry(tensor=tensor.name, ledger_class=kind, bytes=tensor.bytes, initializers=(tensor.name,))
+        )  # type: ignore[arg-type]
         initializers.append(
             InitializerEntry(
                 name=tensor.name,
@@ -179,15 +195,15 @@ def verification(**changes: Any) -> VerificationReport:
                 MatrixCell(cell="eager fp32", kind="reference", worst_ratio=0.12, seconds=0.041),
                 MatrixCell(cell="captured graph", kind="capture", worst_ratio=0.12, seconds=0.05),
                 MatrixCell(cell="onnx reference evaluator", kind="translation", skipped="would take 94 s"),
-                MatrixCell(cell="onnxruntime, no graph optimisation", kind="translation", worst_ratio=0.13, seconds=0.02),
+                MatrixCell(
+                    cell="onnxruntime, no graph optimisation", kind="translation", worst_ratio=0.13, seconds=0.02
+                ),
                 MatrixCell(cell="onnxruntime, all optimisations", kind="runtime", worst_ratio=0.17, seconds=0.011),
             ),
             culprit=None,
         ),
         "ledger": ledger(listed),
-        "latency": Latency(
-            eager_p50=0.0312, eager_p95=0.0391, artifact_p50=0.0141, artifact_p95=0.0163, runs=30
-        ),
+        "latency": Latency(eager_p50=0.0312, eager_p95=0.0391, artifact_p50=0.0141, artifact_p95=0.0163, runs=30),
         "timings": {"oracle": 0.31, "runtime": 0.12, "ledger": 0.09, "detection": 0.22},
     }
     return VerificationReport(**(values | changes))
