@@ -1,0 +1,198 @@
+"""The weight ledger: where each uploaded tensor went, and where each tensor of the artifact came from.
+
+What it proves, and what it leaves to parity, is written down in docs/ledger.md.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from app.architectures.calling import call
+from app.architectures.sample import sample_inputs
+from app.conversion.verification.claims import InitializerClaim
+from app.conversion.verification.ledger_books import Books
+from app.conversion.verification.ledger_claims import check_claim, check_name
+from app.conversion.verification.ledger_constants import constant_rule
+from app.conversion.verification.ledger_order import GraphUse, Tokens, graph_uses, misplaced
+from app.conversion.verification.ledger_search import (
+    Accounts,
+    ValueSearch,
+    match_content,
+    match_folds,
+    match_recurrent,
+    match_shared,
+)
+from app.conversion.verification.ledger_sources import raw_bytes, same_bytes, sources_of
+from app.conversion.verification.ledger_trace import EagerTrace, Value, trace
+from app.conversion.verification.onnx_tensors import StoredTensor, read_onnx
+from app.domain.architecture import Signature
+from app.domain.checkpoint import LoadReport
+from app.domain.report import Ledger
+
+_SEED = 20_240_229
+_SCALES = (1.0, 0.05, 8.0)
+"""Scales of the inputs with which a tensor must go unread before it counts as unused."""
+
+
+def onnx_ledger(
+    artifact: Path,
+    uploaded: Mapping[str, Tensor],
+    load: LoadReport,
+    module: nn.Module,
+    claims: Mapping[str, InitializerClaim] | None,
+    *,
+    signature: Signature | None = None,
+) -> Ledger:
+    """The ledger of an ONNX file (external data beside it), from its bytes on disk.
+
+    ``uploaded`` is the state dict after unwrapping and key repair, in its own dtypes; ``module`` the loaded module on
+    the CPU. ``claims`` names every initializer of a template's artifact; None: what each holds is searched for. With a
+    ``signature`` the eager forward is run where the search or a tensor that nothing carries needs it; without one such
+    tensors are unaccounted. Raises MalformedFile when the file cannot be read.
+    """
+    file = read_onnx(artifact)
+    books = Books(list(file.tensors()), sources_of(uploaded, load, module))
+    _check_module(books)
+    _mark_counters(books, module)
+    if claims is None:
+        _by_names(books)
+    else:
+        _by_claims(books, claims)
+    uses = graph_uses(file)
+    if not _settled(books):
+        _by_search(books, uses, module, signature, renamed=claims is None)
+    _constants(books, uses)
+    return books.close(uploaded, load)
+
+
+def _check_module(books: Books) -> None:
+    """The module that parity runs must itself hold the upload, bit by bit."""
+    for name, source in books.sources.by_name.items():
+        held = books.sources.placed[name].detach()
+        same = _one_memory(held, source.tensor) or same_bytes(raw_bytes(source.value()), raw_bytes(held))
+        if source.kind == "uploaded" and not same:
+            books.problems.append(f"{name}: the loaded module holds other values than the upload")
+
+
+def _one_memory(left: Tensor, right: Tensor) -> bool:
+    return (left.data_ptr(), left.dtype, left.stride()) == (right.data_ptr(), right.dtype, right.stride())
+
+
+def _mark_counters(books: Books, module: nn.Module) -> None:
+    """Counters of batch norms, which only training reads (torch.nn.modules.batchnorm)."""
+    for path, child in module.named_modules():
+        if isinstance(child, nn.modules.batchnorm._NormBase) and not child.training:
+            name = f"{path}.num_batches_tracked" if path else "num_batches_tracked"
+            if name in books.sources.by_name:
+                books.unused[name] = "a counter that only training reads"
+
+
+def _by_claims(books: Books, claims: Mapping[str, InitializerClaim]) -> None:
+    """Hold every initializer to its claim. Tensors in node attributes belong to the graph and may be unclaimed."""
+    for stored in books.stored:
+        claim = claims.get(stored.name)
+        if claim is not None:
+            objection = check_claim(books, stored, claim)
+            if objection is not None:
+                books.explain(stored, "unexplained", claim.tensors, objection)
+        elif stored.place != "attribute":
+            books.explain(stored, "unexplained", (), "the template does not claim it")
+    present = {stored.name for stored in books.stored}
+    books.problems += [f"{name}: claimed, but not in the artifact" for name in claims if name not in present]
+
+
+def _by_names(books: Books) -> None:
+    for stored in books.stored:
+        check_name(books, stored)
+
+
+def _settled(books: Books) -> bool:
+    """Whether names or claims told everything: nothing is left but what can only be a constant."""
+    return not books.open_sources() and all(
+        stored.name not in books.sources.by_name and constant_rule(stored, []) for stored in books.unexplained()
+    )
+
+
+def _by_search(
+    books: Books, uses: list[GraphUse], module: nn.Module, signature: Signature | None, *, renamed: bool
+) -> None:
+    leads: dict[StoredTensor, str] = {}
+    if renamed:
+        match_content(books, [stored for stored in books.unexplained() if stored.name not in books.sources.by_name])
+        leads = match_recurrent(books, module, uses)
+        match_shared(books)
+    if signature is None:
+        return
+    tokens = Tokens()
+    search = ValueSearch(books, tokens)
+    runs = _runs(module, signature)
+    try:
+        first = next(runs)(books.sources.placed, search)
+        _place(books, first, tokens, leads)
+        folded = match_folds(books, first, tokens, uses) if renamed else set()
+        Accounts(books, search, folded).settle(first.uses)
+        reached = set(first.reached)
+        while books.open_sources() and not reached.issuperset(books.open_sources()):
+            run = next(runs, None)
+            if run is None:
+                break
+            reached |= run(books.sources.placed, None).reached
+    except Exception as error:  # noqa: BLE001 - a module's forward may raise anything; the report says what
+        reason = f"the eager forward could not be followed: {type(error).__name__}: {error}"
+        books.doubts |= dict.fromkeys(books.open_sources(), reason)
+        return
+    for name in books.open_sources():
+        if name not in reached:
+            books.unused[name] = f"not read by the eager forward on {len(_SCALES)} inputs"
+        elif name not in books.doubts:
+            books.doubts[name] = "the eager forward reads it, but no tensor of the artifact carries it"
+    if renamed:
+        books.problems += misplaced(tokens, first.uses, uses)
+
+
+_Run = Callable[[Mapping[str, Tensor], ValueSearch | None], EagerTrace]
+
+
+def _runs(module: nn.Module, signature: Signature) -> Iterator[_Run]:
+    """Traced forwards on inputs of the signature, one for each scale."""
+    generator = torch.Generator().manual_seed(_SEED)
+    for scale in _SCALES:
+        inputs = sample_inputs(signature, {}, generator, scale=scale)
+
+        def run(
+            placed: Mapping[str, Tensor], search: ValueSearch | None, inputs: Mapping[str, Tensor] = inputs
+        ) -> EagerTrace:
+            offer = search.offer if search is not None else _nothing
+            return trace(placed, inputs, lambda: call(module, signature, inputs), offer)
+
+        yield run
+
+
+def _nothing(tensor: Tensor, value: Value) -> None:
+    """Receives offers that nobody waits for."""
+
+
+def _place(books: Books, found: EagerTrace, tokens: Tokens, leads: Mapping[StoredTensor, str]) -> None:
+    """Say which value of the forward each stored tensor carries whole."""
+    for name, carriers in books.carriers.items():
+        for carrier in carriers:
+            if name in found.leaf:
+                tokens.join(carrier.stored, found.leaf[name])
+    for stored, name in leads.items():
+        tokens.join(stored, found.leaf[name])
+
+
+def _constants(books: Books, uses: list[GraphUse]) -> None:
+    """Explain what can only be a constant. A state-dict key's name is not excused: it promises that key's bytes."""
+    by_tensor: dict[StoredTensor, list[GraphUse]] = {}
+    for use in uses:
+        by_tensor.setdefault(use.stored, []).append(use)
+    for stored in books.unexplained():
+        if stored.name in books.sources.by_name:
+            books.explain(stored, "unexplained", (stored.name,), "it has this key's name, but other bytes")
+            continue
+        rule = constant_rule(stored, by_tensor.get(stored, []))
+        if rule is not None:
+            books.explain(stored, "constant", (), rule)
