@@ -1,0 +1,61 @@
+"""Weights that make a network's outputs depend on every layer, without any download.
+
+A freshly initialised network is a blind test object: heads start at zero, deep networks without batch statistics shrink
+their outputs to 1e-18. So constant parameters get spread, and batch norms get the statistics of real activations.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.architectures.calling import call
+from app.architectures.registry import Registry
+from app.architectures.sample import sample_inputs
+from app.domain.architecture import Signature
+
+
+def calibrated_state_dict(
+    registry: Registry, name: str, options: dict[str, Any], seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """A state dict of the architecture with non-degenerate values, reproducible from ``seed``."""
+    torch.manual_seed(seed)
+    module = registry.build(name, options, initialised=True)
+    _spread(module)
+    _calibrate(module, registry.resolve(name, options).signature, seed)
+    return {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
+
+
+def save_checkpoint(registry: Registry, name: str, options: dict[str, Any], path: Path, seed: int = 0) -> Path:
+    """Write the calibrated state dict as ``torch.save`` does in training scripts."""
+    torch.save(calibrated_state_dict(registry, name, options, seed), path)
+    return path
+
+
+def _spread(module: nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.is_floating_point() or parameter.numel() == 0:
+                continue
+            if parameter.dim() >= 2 and bool((parameter == parameter.flatten()[0]).all()):
+                nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+            elif parameter.dim() < 2:
+                parameter += 0.05 * torch.randn_like(parameter)
+            else:
+                parameter *= 1 + 0.02 * torch.randn(())
+
+
+def _calibrate(module: nn.Module, signature: Signature, seed: int) -> None:
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    sizes = {axis.name: max(axis.sample, 4) if axis.name == "batch" else axis.sample for axis in signature.axes}
+    for step in range(2):
+        generator = torch.Generator().manual_seed(seed + step)
+        call(module, signature, sample_inputs(signature, sizes, generator))
+    module.eval()

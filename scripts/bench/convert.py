@@ -1,0 +1,151 @@
+"""How long a conversion takes: Recast over HTTP against the scripts its users would run instead.
+
+For each model, side by side in one run:
+  cold    the script of cold_export.py as a process of its own, the better of the two exporters
+  warm    ``torch.onnx.export`` alone, in a process that has exported this model before
+  first   Recast, first conversion of the architecture, from POST to downloadable
+  repeat  Recast, other weights of the same architecture, from POST to downloadable (median of REPEATS)
+  floor   what no verified conversion can avoid (floor.py)
+Memory: the peak of the repeat's conversion process, and of a process that only loads and runs the module, plus weights.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from calibrated import save_checkpoint
+from service import running_service
+
+from app.architectures.registry import Registry, load_registry
+
+HERE = Path(__file__).parent
+MODELS = {
+    "resnet18": "torchvision/resnet18",
+    "resnet50": "torchvision/resnet50",
+    "mobilenet_v3_small": "torchvision/mobilenet_v3_small",
+    "densenet121": "torchvision/densenet121",
+    "vit_b_16": "torchvision/vit_b_16",
+    "swin_t": "torchvision/swin_t",
+    "convnext_tiny": "torchvision/convnext_tiny",
+    "bert": "transformers/bert",
+}
+REPEATS = 3
+MB = 1e6
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(script: str, *arguments: str) -> tuple[float, float]:
+    """Wall seconds of the process, and the number it printed last."""
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    return time.perf_counter() - started, float(done.stdout.decode().split()[-1])
+
+
+def convert(client: httpx.Client, architecture: str, checkpoint: Path) -> tuple[float, dict[str, Any]]:
+    """Seconds from POST to downloadable, and the finished conversion."""
+    started = time.perf_counter()
+    with checkpoint.open("rb") as file:
+        answer = client.post(
+            "/v1/conversions",
+            headers={"Prefer": "wait=600"},
+            files={"file": (checkpoint.name, file)},
+            data={"architecture": architecture, "target": "onnx"},
+        )
+    seconds = time.perf_counter() - started
+    conversion = answer.json()
+    if conversion.get("state") != "succeeded":
+        raise SystemExit(f"{architecture}: {json.dumps(conversion, indent=1)[:4000]}")
+    return seconds, conversion
+
+
+def fetch(client: httpx.Client, conversion: dict[str, Any], path: Path) -> None:
+    with client.stream("GET", f"/v1/conversions/{conversion['id']}/artifact") as answer, path.open("wb") as file:
+        for chunk in answer.iter_bytes():
+            file.write(chunk)
+
+
+def measure(client: httpx.Client, registry: Registry, model: str, directory: Path, threads: int) -> dict[str, float]:
+    architecture = MODELS[model]
+    checkpoints = [
+        save_checkpoint(registry, architecture, {}, directory / f"{model}-{seed}.pth", seed)
+        for seed in range(REPEATS + 1)
+    ]
+    output = str(directory / "out.onnx")
+    cold = {
+        e: run("cold_export.py", model, str(checkpoints[0]), output, "--exporter", e)[0]
+        for e in ("dynamo", "torchscript")
+    }
+    warm = run("cold_export.py", model, str(checkpoints[0]), output, "--exporter", "dynamo", "--warm")[1]
+    first, _ = convert(client, architecture, checkpoints[0])
+    repeats = [convert(client, architecture, checkpoint) for checkpoint in checkpoints[1:]]
+    artifact = directory / "artifact.onnx"
+    fetch(client, repeats[-1][1], artifact)
+    floor = run("floor.py", model, str(checkpoints[-1]), str(artifact), "--threads", str(threads))[1]
+    eager = run("floor.py", model, str(checkpoints[-1]), "--threads", str(threads), "--eager-only")[1]
+    reports = [client.get(f"/v1/conversions/{done['id']}/report").json() for _, done in repeats]
+    say(f"    {model}: {reports[-1]['timings']} {reports[-1]['verification']['timings']}")
+    return {
+        "cold_script_s": min(cold.values()),
+        "cold_dynamo_s": cold["dynamo"],
+        "cold_torchscript_s": cold["torchscript"],
+        "warm_export_s": warm,
+        "first_s": first,
+        "repeat_s": statistics.median(seconds for seconds, _ in repeats),
+        "floor_s": floor,
+        "repeat_peak_mb": max(report["peak_memory_bytes"] for report in reports) / MB,
+        "eager_plus_weights_mb": eager * 1.048576 + checkpoints[-1].stat().st_size / MB,
+    }
+
+
+def print_table(results: dict[str, dict[str, float]]) -> None:
+    print(
+        "| model | cold script | warm export | Recast first | Recast repeat | floor | cold/repeat | repeat/floor | first/(warm+floor) | peak MB / allowed |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for model, r in results.items():
+        print(
+            f"| {model} | {r['cold_script_s']:.2f} | {r['warm_export_s']:.2f} | {r['first_s']:.2f} | {r['repeat_s']:.2f} "
+            f"| {r['floor_s']:.2f} | {r['cold_script_s'] / r['repeat_s']:.1f} | {r['repeat_s'] / r['floor_s']:.2f} "
+            f"| {r['first_s'] / (r['warm_export_s'] + r['floor_s']):.2f} "
+            f"| {r['repeat_peak_mb']:.0f} / {r['eager_plus_weights_mb']:.0f} |"
+        )
+    speedups = [r["cold_script_s"] / r["repeat_s"] for r in results.values()]
+    overheads = [r["repeat_s"] / r["floor_s"] for r in results.values()]
+    print(f"\ncold/repeat: median {statistics.median(speedups):.1f}, least {min(speedups):.1f}")
+    print(f"repeat/floor: median {statistics.median(overheads):.2f}, most {max(overheads):.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    arguments = parser.parse_args()
+    registry = load_registry()
+    threads = os.cpu_count() or 1
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="recast-bench-") as directory, running_service() as client:
+        warmup = save_checkpoint(registry, "torchvision/squeezenet1_1", {}, Path(directory) / "warmup.pth")
+        convert(client, "torchvision/squeezenet1_1", warmup)
+        for model in arguments.models:
+            say(f"==> {model}")
+            results[model] = measure(client, registry, model, Path(directory), threads)
+    print_table(results)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"models": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The floor: what no verified conversion can avoid, measured in a warm process.
+
+python scripts/bench/floor.py MODEL CHECKPOINT ARTIFACT --threads N
+
+Reads the checkpoint's bytes (with their sha256), runs the module once in fp32 and once in fp64, creates an onnxruntime session
+on the artifact, runs it, and writes the artifact's bytes (with their sha256, synced to disk). Prints seconds; then, for
+the memory comparison, the peak of a process that only loads the module and runs it in fp32 (--eager-only).
+"""
+
+import argparse
+import copy
+import hashlib
+import os
+import resource
+import tempfile
+import time
+
+import onnxruntime
+import torch
+from cold_export import build
+from torch import nn
+
+
+def loaded(model: str, checkpoint: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    module, sample = build(model)
+    module.load_state_dict(torch.load(checkpoint, weights_only=True, mmap=True), assign=True)
+    return module.eval(), sample
+
+
+def widened(sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in sample.items()}
+
+
+def write_synced(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        hashlib.sha256(content)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def floor(module: nn.Module, sample: dict[str, torch.Tensor], checkpoint: str, artifact: str, threads: int) -> float:
+    wide = copy.deepcopy(module).double()
+    with open(artifact, "rb") as file:
+        content = file.read()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    started = time.perf_counter()
+    with open(checkpoint, "rb") as file:
+        hashlib.file_digest(file, "sha256")
+    with torch.inference_mode():
+        module(**sample)
+        wide(**widened(sample))
+    session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    session.run(None, dict(zip(names, (tensor.numpy() for tensor in sample.values()), strict=True)))
+    write_synced(content)
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("checkpoint")
+    parser.add_argument("artifact", nargs="?")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--eager-only", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    module, sample = loaded(arguments.model, arguments.checkpoint)
+    if arguments.eager_only:
+        with torch.inference_mode():
+            module(**sample)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    floor(module, sample, arguments.checkpoint, arguments.artifact, arguments.threads)
+    print(min(floor(module, sample, arguments.checkpoint, arguments.artifact, arguments.threads) for _ in range(3)))
+
+
+if __name__ == "__main__":
+    main()
