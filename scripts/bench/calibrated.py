@@ -41,9 +41,9 @@ def _spread(module: nn.Module) -> None:
             if parameter.dim() >= 2 and bool((parameter == parameter.flatten()[0]).all()):
                 nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
             elif parameter.dim() < 2:
-                parameter += 0.05 * torch.randn_like(parameter)
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
             else:
-                parameter *= 1 + 0.02 * torch.randn(())
+                parameter.mul_(1 + 0.02 * torch.randn(()))
 
 
 def _calibrate(module: nn.Module, signature: Signature, seed: int) -> None:

@@ -2,8 +2,8 @@
 
 python scripts/bench/cold_export.py MODEL CHECKPOINT OUTPUT --exporter dynamo|torchscript [--warm]
 
-Loads the weights, exports with a dynamic batch, runs onnx.checker, and compares one batch with onnxruntime. With --warm it
-exports twice and prints the seconds of the second ``torch.onnx.export`` alone.
+Loads the weights, exports with a dynamic batch, runs onnx.checker, and compares one batch with onnxruntime. With --warm
+it exports twice and prints the seconds of the second ``torch.onnx.export`` alone.
 """
 
 import argparse

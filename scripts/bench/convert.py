@@ -110,18 +110,35 @@ def measure(client: httpx.Client, registry: Registry, model: str, directory: Pat
     }
 
 
+COLUMNS = (
+    "model",
+    "cold script",
+    "warm export",
+    "Recast first",
+    "Recast repeat",
+    "floor",
+    "cold/repeat",
+    "repeat/floor",
+    "first/(warm+floor)",
+    "peak MB / allowed",
+)
+
+
+def row(model: str, r: dict[str, float]) -> str:
+    seconds = [r[name] for name in ("cold_script_s", "warm_export_s", "first_s", "repeat_s", "floor_s")]
+    ratios = [
+        r["cold_script_s"] / r["repeat_s"],
+        r["repeat_s"] / r["floor_s"],
+        r["first_s"] / (r["warm_export_s"] + r["floor_s"]),
+    ]
+    numbers = [f"{value:.2f}" for value in (*seconds, *ratios)]
+    return " | ".join((model, *numbers, f"{r['repeat_peak_mb']:.0f} / {r['eager_plus_weights_mb']:.0f}"))
+
+
 def print_table(results: dict[str, dict[str, float]]) -> None:
-    print(
-        "| model | cold script | warm export | Recast first | Recast repeat | floor | cold/repeat | repeat/floor | first/(warm+floor) | peak MB / allowed |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for model, r in results.items():
-        print(
-            f"| {model} | {r['cold_script_s']:.2f} | {r['warm_export_s']:.2f} | {r['first_s']:.2f} | {r['repeat_s']:.2f} "
-            f"| {r['floor_s']:.2f} | {r['cold_script_s'] / r['repeat_s']:.1f} | {r['repeat_s'] / r['floor_s']:.2f} "
-            f"| {r['first_s'] / (r['warm_export_s'] + r['floor_s']):.2f} "
-            f"| {r['repeat_peak_mb']:.0f} / {r['eager_plus_weights_mb']:.0f} |"
-        )
+        print(f"| {row(model, r)} |")
     speedups = [r["cold_script_s"] / r["repeat_s"] for r in results.values()]
     overheads = [r["repeat_s"] / r["floor_s"] for r in results.values()]
     print(f"\ncold/repeat: median {statistics.median(speedups):.1f}, least {min(speedups):.1f}")

@@ -2,9 +2,9 @@
 
 python scripts/bench/floor.py MODEL CHECKPOINT ARTIFACT --threads N
 
-Reads the checkpoint's bytes (with their sha256), runs the module once in fp32 and once in fp64, creates an onnxruntime session
-on the artifact, runs it, and writes the artifact's bytes (with their sha256, synced to disk). Prints seconds; then, for
-the memory comparison, the peak of a process that only loads the module and runs it in fp32 (--eager-only).
+Reads the checkpoint's bytes (with their sha256), runs the module once in fp32 and once in fp64, creates an onnxruntime
+session on the artifact, runs it, and writes the artifact's bytes (with their sha256, synced to disk). Prints seconds.
+With --eager-only it prints the peak MiB of a process that only loads the module and runs it in fp32.
 """
 
 import argparse

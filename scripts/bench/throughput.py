@@ -1,4 +1,4 @@
-"""Conversions per minute: with 1 and 2 children, and for a queue of mixed jobs, with the api's latency under that load."""
+"""Conversions per minute with 1 and 2 children and for a queue of mixed jobs; the api's latency under that load."""
 
 import argparse
 import json

@@ -1,8 +1,8 @@
 """Upload and download speed against bare handlers, and the memory of the api meanwhile.
 
-Upload: POST /v1/checkpoints against a bare uvicorn handler that only streams the body to disk and syncs it. Download: the
-artifact of a conversion whose architecture is nearly all weights (plugins/table.py), against a bare uvicorn handler and,
-where installed, nginx. The client is curl, so that it costs as little as possible.
+Upload: POST /v1/checkpoints against a bare uvicorn handler that only streams the body to disk and syncs it. Download:
+the artifact of a conversion whose architecture is nearly all weights (plugins/table.py), against a bare uvicorn handler
+and, where installed, nginx. The client is curl, so that it costs as little as possible.
 """
 
 import argparse
@@ -136,7 +136,7 @@ def api_process(port: int) -> psutil.Process:
 
 
 def make_body(path: Path, size: int, salt: int) -> int:
-    """A safetensors checkpoint of bench/table of about ``size`` bytes; each salt gives other bytes. Returns its rows."""
+    """A safetensors checkpoint of bench/table of about ``size`` bytes, other for each salt. Returns its rows."""
     rows = (size - 256) // (4 * WIDTH)
     header = {"weight": {"dtype": "F32", "shape": [rows, WIDTH], "data_offsets": [0, 4 * rows * WIDTH]}}
     text = json.dumps(header).encode().ljust(120)
