@@ -1,0 +1,70 @@
+"""Reading and writing checkpoints."""
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import events
+from app.database.conversions import UNFINISHED
+from app.database.tables import Checkpoint, Conversion
+from app.domain.checkpoint import CheckpointInspection
+from app.domain.errors import InUse, Problem, UnknownCheckpoint
+
+
+async def find(session: AsyncSession, sha256: str) -> Checkpoint:
+    """The checkpoint of that sha256; UnknownCheckpoint."""
+    found = await session.get(Checkpoint, sha256)
+    if found is None:
+        raise UnknownCheckpoint(f"There is no checkpoint {sha256!r}.")
+    return found
+
+
+async def find_locked(session: AsyncSession, sha256: str) -> Checkpoint:
+    """As ``find``, with the row locked until the transaction ends."""
+    found = await session.get(Checkpoint, sha256, with_for_update=True, populate_existing=True)
+    if found is None:
+        raise UnknownCheckpoint(f"There is no checkpoint {sha256!r}.")
+    return found
+
+
+async def hold(session: AsyncSession, sha256: str) -> None:
+    """Keep the checkpoint from being deleted until the transaction ends; UnknownCheckpoint."""
+    query = select(Checkpoint.sha256).where(Checkpoint.sha256 == sha256).with_for_update(key_share=True, read=True)
+    if await session.scalar(query) is None:
+        raise UnknownCheckpoint(f"There is no checkpoint {sha256!r}.")
+
+
+async def add(session: AsyncSession, sha256: str, bytes: int, filename: str | None) -> bool:
+    """Add a checkpoint whose bytes are stored; False when it is known already (its first name is then kept)."""
+    statement = insert(Checkpoint).values(sha256=sha256, bytes=bytes, filename=filename)
+    added = await session.scalar(statement.on_conflict_do_nothing().returning(Checkpoint.sha256))
+    return added is not None
+
+
+async def record_inspection(
+    session: AsyncSession, sha256: str, found: CheckpointInspection | Problem, *, replace: bool = False
+) -> None:
+    """Store what reading the file told, or why it could not be read; announced under the sha256.
+
+    Nothing happens when there is an inspection already, unless ``replace``.
+    """
+    is_problem = isinstance(found, Problem)
+    statement = update(Checkpoint).where(Checkpoint.sha256 == sha256)
+    if not replace:
+        statement = statement.where(Checkpoint.inspection.is_(None))
+    data = found.model_dump(mode="json")
+    await session.execute(
+        statement.values(
+            inspection=None if is_problem else data, problem=data if is_problem else None, inspected_at=func.now()
+        )
+    )
+    await events.announce(session, sha256)
+
+
+async def remove(session: AsyncSession, sha256: str) -> None:
+    """Delete a checkpoint's row; its bytes are collected later. UnknownCheckpoint, InUse."""
+    checkpoint = await find_locked(session, sha256)
+    needed = exists().where(Conversion.checkpoint_sha256 == sha256, Conversion.state.in_(UNFINISHED))
+    if await session.scalar(select(needed)):
+        raise InUse("A conversion that has not finished needs this checkpoint.")
+    await session.delete(checkpoint)

@@ -1,0 +1,250 @@
+"""Reading and writing conversions. Who runs one writes under its attempt number, which fences earlier runners out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import events
+from app.database.tables import Conversion, ConversionFile
+from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
+from app.domain.errors import InUse, NotFound, Problem
+from app.domain.identifiers import conversion_id
+from app.domain.report import ProducedFile, TemplateUse, Verdict
+
+UNFINISHED = (State.queued, State.running)
+
+
+@dataclass(frozen=True)
+class NewConversion:
+    """A validated request for a conversion."""
+
+    checkpoint_sha256: str
+    architecture: str
+    options: OnnxOptions | TorchScriptOptions
+    architecture_options: dict[str, Any] = field(default_factory=dict)
+    checkpoint_filename: str | None = None
+    dedup_key: str | None = None
+    probes_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended."""
+
+    state: State
+    problem: Problem | None = None
+    verdict: Verdict | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    template: TemplateUse | None = None
+    files: tuple[ProducedFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which conversions to list; None: any. ``before``: only ids below this one (the cursor)."""
+
+    state: State | None = None
+    architecture: str | None = None
+    target: str | None = None
+    checkpoint_sha256: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    before: str | None = None
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+async def find(session: AsyncSession, id: str) -> Conversion:
+    """The conversion of that id; NotFound."""
+    found = await session.get(Conversion, id)
+    if found is None:
+        raise NotFound(f"There is no conversion {id!r}.")
+    return found
+
+
+async def find_locked(session: AsyncSession, id: str) -> Conversion:
+    """As ``find``, with the row locked until the transaction ends."""
+    found = await session.get(Conversion, id, with_for_update=True, populate_existing=True)
+    if found is None:
+        raise NotFound(f"There is no conversion {id!r}.")
+    return found
+
+
+async def newest(session: AsyncSession, wanted: Filter, limit: int) -> Sequence[Conversion]:
+    """Up to ``limit`` conversions, newest first."""
+    query = select(Conversion).order_by(Conversion.id.desc()).limit(limit)
+    for column, value in (
+        (Conversion.state, wanted.state),
+        (Conversion.architecture, wanted.architecture),
+        (Conversion.target, wanted.target),
+        (Conversion.checkpoint_sha256, wanted.checkpoint_sha256),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.created_after is not None:
+        query = query.where(Conversion.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        query = query.where(Conversion.created_at < wanted.created_before)
+    if wanted.before is not None:
+        query = query.where(Conversion.id < wanted.before)
+    return (await session.scalars(query)).all()
+
+
+async def finished_twin(session: AsyncSession, dedup_key: str) -> Conversion | None:
+    """The newest conversion that succeeded with the same inputs and whose files are still kept."""
+    query = select(Conversion).where(
+        Conversion.dedup_key == dedup_key, Conversion.state == State.succeeded, Conversion.expired_at.is_(None)
+    )
+    return (await session.scalars(query.order_by(Conversion.id.desc()).limit(1))).first()
+
+
+async def files(session: AsyncSession, id: str) -> Sequence[ConversionFile]:
+    """The files of a conversion, ordered by role."""
+    query = select(ConversionFile).where(ConversionFile.conversion_id == id).order_by(ConversionFile.role)
+    return (await session.scalars(query)).all()
+
+
+async def record_crc32(session: AsyncSession, file: ConversionFile, crc32: int) -> None:
+    """Remember a file's CRC-32, once it had to be computed."""
+    match = (ConversionFile.conversion_id == file.conversion_id) & (ConversionFile.role == file.role)
+    await session.execute(update(ConversionFile).where(match, ConversionFile.sha256 == file.sha256).values(crc32=crc32))
+
+
+async def count_by_state(session: AsyncSession) -> dict[State, int]:
+    """How many conversions are in each state."""
+    rows = await session.execute(select(Conversion.state, func.count()).group_by(Conversion.state))
+    return {state: count for state, count in rows}
+
+
+async def count_queued(session: AsyncSession) -> int:
+    """How many conversions wait for a worker."""
+    return await session.scalar(select(func.count()).where(Conversion.state == State.queued)) or 0
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
+    """Add a queued conversion, with its first event."""
+    conversion = Conversion(
+        id=conversion_id(),
+        state=State.queued,
+        progress=0.0,
+        attempt=0,
+        workers_lost=0,
+        checkpoint_sha256=new.checkpoint_sha256,
+        checkpoint_filename=new.checkpoint_filename,
+        architecture=new.architecture,
+        architecture_options=new.architecture_options,
+        target=new.options.target,
+        options=new.options.model_dump(mode="json"),
+        dedup_key=new.dedup_key,
+        probes_sha256=new.probes_sha256,
+        timings={},
+    )
+    session.add(conversion)
+    await session.flush()
+    await session.refresh(conversion)
+    await events.record(session, conversion, "state")
+    return conversion
+
+
+async def start(session: AsyncSession, id: str, queue_job_id: int, worker: str) -> Conversion | None:
+    """Begin a new attempt on behalf of a queue entry; None when that entry is no longer the conversion's own."""
+    conversion = await session.get(Conversion, id, with_for_update=True, populate_existing=True)
+    if conversion is None or conversion.state.final or conversion.queue_job_id != queue_job_id:
+        return None
+    conversion.state = State.running
+    conversion.attempt += 1
+    conversion.worker = worker
+    conversion.stage = None
+    conversion.progress = 0.0
+    conversion.started_at = func.now()
+    await _changed(session, conversion, "state")
+    return conversion
+
+
+async def advance(session: AsyncSession, id: str, attempt: int, stage: Stage, progress: float) -> bool:
+    """Record progress; False when the attempt is not the current one any more."""
+    conversion = await _held(session, id, attempt)
+    if conversion is None:
+        return False
+    conversion.stage = stage.value
+    conversion.progress = progress
+    await _changed(session, conversion, "progress")
+    return True
+
+
+async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -> bool:
+    """Record how an attempt ended, and its files; False when the attempt is not the current one any more."""
+    conversion = await _held(session, id, attempt)
+    if conversion is None:
+        return False
+    conversion.verdict = ending.verdict.value if ending.verdict else None
+    conversion.timings = dict(ending.timings)
+    conversion.peak_memory_bytes = ending.peak_memory_bytes
+    conversion.template = ending.template.model_dump(mode="json") if ending.template else None
+    if ending.state is State.succeeded:
+        conversion.progress = 1.0
+    for file in ending.files:
+        session.add(ConversionFile(conversion_id=id, **file.model_dump()))
+    await end(session, conversion, ending.state, ending.problem)
+    return True
+
+
+async def end(session: AsyncSession, conversion: Conversion, state: State, problem: Problem | None) -> None:
+    """Put a locked conversion into a final state."""
+    conversion.state = state
+    conversion.problem = problem.model_dump(mode="json") if problem else None
+    conversion.finished_at = func.now()
+    await _changed(session, conversion, "state")
+
+
+async def requeue(session: AsyncSession, conversion: Conversion) -> None:
+    """Put a locked conversion back into the queue; the caller defers its new queue entry."""
+    conversion.state = State.queued
+    conversion.stage = None
+    conversion.progress = 0.0
+    conversion.worker = None
+    await _changed(session, conversion, "state")
+
+
+async def reset(session: AsyncSession, conversion: Conversion) -> None:
+    """Forget how a locked, finished conversion ended and queue it again."""
+    await session.execute(delete(ConversionFile).where(ConversionFile.conversion_id == conversion.id))
+    conversion.verdict = None
+    conversion.problem = None
+    conversion.template = None
+    conversion.timings = {}
+    conversion.peak_memory_bytes = None
+    conversion.finished_at = None
+    conversion.workers_lost = 0
+    await requeue(session, conversion)
+
+
+async def remove(session: AsyncSession, id: str) -> None:
+    """Delete a finished conversion with its files' rows and events; NotFound, InUse."""
+    conversion = await find_locked(session, id)
+    if not conversion.state.final:
+        raise InUse("The conversion has not finished.", hint="Cancel it first: POST /v1/conversions/{id}/cancel.")
+    await session.delete(conversion)
+
+
+async def _held(session: AsyncSession, id: str, attempt: int) -> Conversion | None:
+    query = select(Conversion).where(
+        Conversion.id == id, Conversion.attempt == attempt, Conversion.state == State.running
+    )
+    return (await session.scalars(query.with_for_update().execution_options(populate_existing=True))).first()
+
+
+async def _changed(session: AsyncSession, conversion: Conversion, kind: events.EventType) -> None:
+    conversion.updated_at = func.now()
+    await session.flush()
+    await session.refresh(conversion)
+    await events.record(session, conversion, kind)

@@ -1,0 +1,141 @@
+"""Putting work into the queue. A row and its queue entry commit in one transaction: no one exists without the other."""
+
+from dataclasses import dataclass
+
+from procrastinate import App, PsycopgConnector
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import checkpoints, conversions, idempotency
+from app.database.conversions import NewConversion
+from app.database.idempotency import Idempotency
+from app.database.session import Database, driver_connection
+from app.database.tables import Checkpoint, Conversion
+from app.domain.conversion import State
+from app.domain.errors import AlreadyFinished, Canceled, InUse
+from app.storage.objects import StoredObject
+
+CONVERSIONS = "conversions"
+"""The queue of conversions; a worker runs as many at once as it has children."""
+INSPECTIONS = "inspections"
+"""The queue of short readings of checkpoints, which must not wait behind conversions."""
+CONVERT = "convert"
+INSPECT = "inspect"
+
+_queue = App(connector=PsycopgConnector())
+"""Never opened: every statement runs on the connection of a transaction of ours."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A conversion, and whether this request made it (else: an earlier request, or a finished twin)."""
+
+    conversion: Conversion
+    created: bool
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A checkpoint, and whether it is new."""
+
+    checkpoint: Checkpoint
+    created: bool
+
+
+async def submit(
+    database: Database, new: NewConversion, *, key: Idempotency | None = None, reuse_finished: bool = True
+) -> Submitted:
+    """Queue a conversion; or give the one that this request, sent before, led to; or one that has already succeeded
+    with the same ``dedup_key``, unless ``reuse_finished`` is False.
+
+    Raises UnknownCheckpoint, IdempotencyConflict.
+    """
+    async with database.transaction() as session:
+        if key and (earlier := await idempotency.earlier(session, key)):
+            return Submitted(earlier, created=False)
+        await checkpoints.hold(session, new.checkpoint_sha256)
+        found = None
+        if reuse_finished and new.dedup_key:
+            found = await conversions.finished_twin(session, new.dedup_key)
+        conversion = found or await conversions.insert(session, new)
+        if found is None:
+            await enqueue_conversion(session, conversion)
+        if key:
+            idempotency.remember(session, key, conversion)
+        return Submitted(conversion, created=found is None)
+
+
+async def cancel(database: Database, id: str) -> Conversion:
+    """End a queued or running conversion as canceled, at once; the worker that runs it stops its child.
+
+    Raises NotFound, AlreadyFinished.
+    """
+    async with database.transaction() as session:
+        conversion = await conversions.find_locked(session, id)
+        if conversion.state.final:
+            raise AlreadyFinished(f"The conversion ended {conversion.state}.")
+        await conversions.end(session, conversion, State.canceled, Canceled("Canceled by request.").problem())
+        await _abort(session, conversion.queue_job_id)
+        return conversion
+
+
+async def retry(database: Database, id: str) -> Conversion:
+    """Queue a conversion again that failed, timed out or was canceled. Raises NotFound, AlreadyFinished, InUse."""
+    async with database.transaction() as session:
+        conversion = await conversions.find_locked(session, id)
+        if conversion.state is State.succeeded:
+            raise AlreadyFinished("The conversion succeeded; there is nothing to retry.")
+        if not conversion.state.final:
+            raise InUse("The conversion has not finished.")
+        await checkpoints.hold(session, conversion.checkpoint_sha256)
+        await conversions.reset(session, conversion)
+        await enqueue_conversion(session, conversion)
+        return conversion
+
+
+async def register_checkpoint(
+    database: Database, stored: StoredObject, filename: str | None, *, inspect: bool = True
+) -> Registered:
+    """Make a stored file known as a checkpoint; with ``inspect``, queue its reading unless it was read before."""
+    async with database.transaction() as session:
+        created = await checkpoints.add(session, stored.sha256, stored.bytes, filename)
+        checkpoint = await checkpoints.find_locked(session, stored.sha256)
+        if inspect and checkpoint.inspection is None:
+            await _inspect_again(session, checkpoint)
+        return Registered(checkpoint, created)
+
+
+async def request_inspection(database: Database, sha256: str) -> Checkpoint:
+    """Queue the reading of a checkpoint that has neither been read nor is about to be. Raises UnknownCheckpoint."""
+    async with database.transaction() as session:
+        checkpoint = await checkpoints.find_locked(session, sha256)
+        if checkpoint.inspection is None and checkpoint.problem is None and checkpoint.queue_job_id is None:
+            await _inspect_again(session, checkpoint)
+        return checkpoint
+
+
+async def enqueue_conversion(session: AsyncSession, conversion: Conversion) -> None:
+    """Give a locked conversion a new queue entry; entries it had before no longer count."""
+    task = _queue.configure_task(CONVERT, queue=CONVERSIONS, connection=await driver_connection(session))
+    conversion.queue_job_id = await task.defer_async(conversion_id=conversion.id)
+    await session.flush()
+
+
+async def enqueue_inspection(session: AsyncSession, checkpoint: Checkpoint) -> None:
+    """Give a locked checkpoint a new queue entry for its inspection."""
+    task = _queue.configure_task(INSPECT, queue=INSPECTIONS, connection=await driver_connection(session))
+    checkpoint.queue_job_id = await task.defer_async(sha256=checkpoint.sha256)
+    await session.flush()
+
+
+async def _inspect_again(session: AsyncSession, checkpoint: Checkpoint) -> None:
+    checkpoint.problem = None
+    checkpoint.inspected_at = None
+    checkpoint.inspection_attempts = 0
+    await enqueue_inspection(session, checkpoint)
+
+
+async def _abort(session: AsyncSession, queue_job_id: int | None) -> None:
+    if queue_job_id is not None:
+        await _queue.job_manager.cancel_job_by_id_async(
+            queue_job_id, abort=True, connection=await driver_connection(session)
+        )
