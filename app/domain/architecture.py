@@ -65,6 +65,8 @@ class InputSpec(Value):
     distribution: Distribution = Normal()
     in_list: bool = False
     """True: forward takes a list, of which this tensor is the only element (torchvision's detection models)."""
+    argument: str | None = None
+    """The parameter of forward that takes this input, where the client gave the input another name."""
 
 
 class OutputSpec(Value):

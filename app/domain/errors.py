@@ -172,6 +172,10 @@ class UnsafeCheckpoint(RecastError):
     code, status, title = "unsafe_checkpoint", 422, "The file refers to Python objects that are not loaded"
 
 
+class UnsupportedTensor(RecastError):
+    code, status, title = "unsupported_tensor", 422, "The checkpoint holds a tensor that is not a plain dense tensor"
+
+
 class NoStateDict(RecastError):
     code, status, title = "no_state_dict", 422, "The file holds no state dict"
 

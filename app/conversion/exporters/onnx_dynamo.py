@@ -1,0 +1,92 @@
+"""Capturing an ONNX graph with torch.onnx.export(dynamo=True), the exporter built on torch.export."""
+
+import onnx_ir as ir
+import torch
+
+from app.conversion.exporters.captured import CapturedOnnx
+from app.conversion.exporters.eval_mode import assert_eval
+from app.conversion.exporters.flat_module import PREFIX, FlatModule
+from app.conversion.exporters.onnx_finish import finish
+from app.conversion.exporters.opset import EXPORT_MINIMUM, dynamo_opset
+from app.conversion.exporters.quiet import collected, first_lines
+from app.conversion.exporters.request import ExportRequest
+from app.domain.architecture import InputSpec
+from app.domain.conversion import OnnxOptions
+from app.domain.errors import ExportFailed, RecastError, StaticAxis
+
+# How torch.export says that the code fixed the size of an axis that was marked dynamic
+# (torch/_dynamo/variables/builder.py, torch/fx/experimental/symbolic_shapes.py).
+_SPECIALISED = ("Constraints violated", "inferred to be a constant", "specialized", "marked as dynamic")
+
+
+def capture(request: ExportRequest) -> CapturedOnnx:
+    """Export with torch.export, without optimisation.
+
+    Raises StaticAxis if the model's code fixes an axis that was asked to vary, UnsupportedOpset, and ExportFailed with
+    the first lines of why.
+    """
+    options = request.options
+    if not isinstance(options, OnnxOptions):
+        raise TypeError(f"an ONNX exporter was given options of target {options.target}")
+    opset = dynamo_opset(options.opset)
+    assert_eval(request.module)
+    flat = FlatModule(request.module, request.signature).eval()
+    with collected() as said:
+        try:
+            program = torch.onnx.export(
+                flat,
+                tuple(request.sample[spec.name].clone() for spec in request.signature.inputs),
+                dynamo=True,
+                dynamic_shapes={"inputs": tuple(_dynamic_shape(spec) for spec in request.signature.inputs)},
+                input_names=[spec.name for spec in request.signature.inputs],
+                opset_version=max(opset, EXPORT_MINIMUM),
+                optimize=False,
+                verify=False,
+                verbose=False,
+            )
+        except RecastError:
+            raise
+        except Exception as error:  # the exporter wraps whatever the model and its own passes raise
+            raise _failure(error) from error
+    assert_eval(request.module)
+    if program is None:
+        raise ExportFailed("torch.onnx.export(dynamo=True) gave no program.", stage="export")
+    model = program.model
+    _rename_initializers(model)
+    return CapturedOnnx(finish(model, request, options, opset, flat.output_names), tuple(said), "dynamo")
+
+
+def _dynamic_shape(spec: InputSpec) -> dict[int, str] | None:
+    # Names, never torch.export.Dim objects: with a Dim, an axis that the code fixes is silently exported static.
+    axes = {position: size for position, size in enumerate(spec.shape) if isinstance(size, str)}
+    return axes or None
+
+
+def _rename_initializers(model: ir.Model) -> None:
+    for name in list(model.graph.initializers):
+        if name.startswith(PREFIX):
+            value = model.graph.initializers.pop(name)
+            value.name = name.removeprefix(PREFIX)
+            model.graph.initializers[value.name] = value
+
+
+def _failure(error: Exception) -> RecastError:
+    root = error.__cause__ if error.__cause__ is not None else error
+    said = first_lines(str(root)) or type(root).__name__
+    if any(words in str(root) for words in _SPECIALISED):
+        return StaticAxis(
+            f"The model's code fixes the size of an axis that was asked to be dynamic: {said}",
+            stage="export",
+            hint="Ask for fewer dynamic axes (dynamic_axes={} makes all static), or use exporter=torchscript.",
+        )
+    return ExportFailed(f"torch.export: {type(root).__name__}: {said}", stage="export", hint=_hint(str(root)))
+
+
+def _hint(said: str) -> str | None:
+    if "data-dependent" in said or "Could not guard" in said:
+        return (
+            "The forward pass branches on values. The torchscript exporter keeps such branches: exporter=torchscript."
+        )
+    if "complex" in said.lower():
+        return "ONNX has no complex tensors; compute with real and imaginary parts."
+    return None

@@ -1,0 +1,74 @@
+"""Capturing TorchScript, by trace or by script, and writing it as a file that says nothing of this server."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from app.architectures.calling import bind
+from app.conversion.exporters.captured import CapturedTorchScript
+from app.conversion.exporters.eval_mode import assert_eval
+from app.conversion.exporters.quiet import collected, first_lines
+from app.conversion.exporters.request import ExportRequest
+from app.conversion.exporters.torchscript_file import write_archive
+from app.domain.conversion import TorchScriptOptions
+from app.domain.errors import ExportFailed
+
+Method = Literal["trace", "script"]
+
+
+def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
+    """Trace or script the module; then ``freeze`` and ``optimize_for_inference``, where asked for.
+
+    The artifact takes the module's own arguments and returns its own structure. Raises ExportFailed with the first
+    lines of why.
+    """
+    options = request.options
+    if not isinstance(options, TorchScriptOptions):
+        raise TypeError(f"the TorchScript exporter was given options of target {options.target}")
+    assert_eval(request.module)
+    with collected() as said:
+        try:
+            captured = (
+                _trace(request, check=options.check_trace) if method == "trace" else torch.jit.script(request.module)
+            )
+            if options.freeze or options.optimize_for_inference:
+                captured = torch.jit.freeze(captured.eval())
+            if options.optimize_for_inference:
+                captured = torch.jit.optimize_for_inference(captured)
+        except Exception as error:  # the compiler and the tracer wrap whatever the model raises
+            raise _failure(error, method) from error
+    assert_eval(request.module)
+    assert_eval(captured)
+    return CapturedTorchScript(captured, method, tuple(said))
+
+
+def write(captured: CapturedTorchScript, path: Path, *, keep_debug: bool = False) -> None:
+    """Save to ``path``: the same module gives the same bytes, whatever this process traced before."""
+    with collected():
+        write_archive(captured.module, path, keep_debug=keep_debug)
+
+
+def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:
+    inputs = {name: tensor.clone() for name, tensor in request.sample.items()}
+    args, kwargs = bind(request.module, request.signature, inputs)
+    with torch.no_grad():
+        traced: torch.jit.ScriptModule = torch.jit.trace(
+            request.module,
+            example_inputs=args if args else None,
+            example_kwarg_inputs=kwargs if not args else None,
+            check_trace=check,
+            strict=False,
+        )
+    return traced.eval()
+
+
+def _failure(error: Exception, method: Method) -> ExportFailed:
+    said = first_lines(str(error), 6) or type(error).__name__
+    if "Only tensors, lists, tuples of tensors, or dictionary of tensors" in str(error):
+        hint = "TorchScript by trace returns tensors, tuples and dictionaries only; return one of these."
+    elif method == "script":
+        hint = "TorchScript compiles a part of Python only, and this code is outside it; method=trace records a run instead."
+    else:
+        hint = "method=script compiles the code instead of recording a run."
+    return ExportFailed(f"torch.jit.{method}: {type(error).__name__}: {said}", stage="export", hint=hint)

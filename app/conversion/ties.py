@@ -1,0 +1,67 @@
+"""Tied weights: one parameter or buffer of a module under several names."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from app.domain.errors import KeyMismatch
+
+
+def tied_names(module: nn.Module) -> list[tuple[str, ...]]:
+    """Groups of state-dict names that stand for one tensor object, each in the module's order."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in (
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ):
+        groups.setdefault(id(tensor), []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def fill_twins(tensors: Mapping[str, torch.Tensor], groups: list[tuple[str, ...]]) -> dict[str, torch.Tensor]:
+    """``tensors`` with every group complete, since files such as safetensors keep one of a tied pair.
+
+    Raises KeyMismatch if the file holds different values for names that the architecture ties.
+    """
+    filled = dict(tensors)
+    for group in groups:
+        present = [name for name in group if name in tensors]
+        for name in present[1:]:
+            if not _same(tensors[present[0]], tensors[name]):
+                raise KeyMismatch(
+                    f"The architecture ties {present[0]!r} and {name!r}, but the checkpoint holds different values.",
+                    hint="Build the architecture untied (such as tie_word_embeddings=false), or save the model again.",
+                    untied=[present[0], name],
+                )
+        if present:
+            filled.update(dict.fromkeys(group, tensors[present[0]]))
+    return filled
+
+
+def tie(module: nn.Module, groups: list[tuple[str, ...]]) -> None:
+    """Make each group one object again: load_state_dict(assign=True) puts a new one under every name."""
+    for first, *others in groups:
+        tensor = _owner(module, first)[0][_leaf(first)]
+        for name in others:
+            members, leaf = _owner(module, name)
+            members[leaf] = tensor
+
+
+def _owner(module: nn.Module, name: str) -> tuple[dict[str, torch.Tensor | None], str]:
+    parent = module.get_submodule(name.rpartition(".")[0])
+    leaf = _leaf(name)
+    members = parent._parameters if leaf in parent._parameters else parent._buffers
+    return members, leaf  # type: ignore[return-value]
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.data_ptr() == other.data_ptr() and one.stride() == other.stride():
+        return True
+    return torch.equal(one, other)
