@@ -7,7 +7,7 @@ from app.conversion.exporters.captured import CapturedOnnx
 from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.flat_module import PREFIX, FlatModule
 from app.conversion.exporters.onnx_finish import finish
-from app.conversion.exporters.opset import EXPORT_MINIMUM, dynamo_opset
+from app.conversion.exporters.opset import EXPORT_MINIMUM, checked_opset
 from app.conversion.exporters.quiet import collected, first_lines
 from app.conversion.exporters.request import ExportRequest
 from app.domain.architecture import InputSpec
@@ -28,7 +28,7 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     options = request.options
     if not isinstance(options, OnnxOptions):
         raise TypeError(f"an ONNX exporter was given options of target {options.target}")
-    opset = dynamo_opset(options.opset)
+    opset = checked_opset(options.opset)
     assert_eval(request.module)
     flat = FlatModule(request.module, request.signature).eval()
     with collected() as said:

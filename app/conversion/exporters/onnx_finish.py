@@ -40,7 +40,8 @@ def strip_debug(model: ir.Model) -> None:
     for graph in _graphs(model):
         graph.metadata_props.clear()
         graph.doc_string = None
-        for value in (*graph.inputs, *graph.initializers.values()):
+        weights = graph.initializers.values() if isinstance(graph, ir.Graph) else ()
+        for value in (*graph.inputs, *weights):
             _strip(value)
         for node in graph:
             _strip(node)

@@ -19,7 +19,7 @@ NEWEST = min(onnx.defs.onnx_opset_version(), 23)
 """torch.onnx documents and tests opsets up to 23 (torch/onnx/_constants.py, ONNX_MAX_OPSET)."""
 
 
-def dynamo_opset(asked: int | None) -> int:
+def checked_opset(asked: int | None) -> int:
     """The opset to deliver. Raises UnsupportedOpset outside LOWEST..NEWEST."""
     opset = DEFAULT if asked is None else asked
     if not LOWEST <= opset <= NEWEST:

@@ -53,7 +53,7 @@ def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:
     inputs = {name: tensor.clone() for name, tensor in request.sample.items()}
     args, kwargs = bind(request.module, request.signature, inputs)
     with torch.no_grad():
-        traced: torch.jit.ScriptModule = torch.jit.trace(
+        traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
             request.module,
             example_inputs=args if args else None,
             example_kwarg_inputs=kwargs if not args else None,
@@ -68,7 +68,7 @@ def _failure(error: Exception, method: Method) -> ExportFailed:
     if "Only tensors, lists, tuples of tensors, or dictionary of tensors" in str(error):
         hint = "TorchScript by trace returns tensors, tuples and dictionaries only; return one of these."
     elif method == "script":
-        hint = "TorchScript compiles a part of Python only, and this code is outside it; method=trace records a run instead."
+        hint = "TorchScript compiles only a part of Python; method=trace records a run instead."
     else:
         hint = "method=script compiles the code instead of recording a run."
     return ExportFailed(f"torch.jit.{method}: {type(error).__name__}: {said}", stage="export", hint=hint)

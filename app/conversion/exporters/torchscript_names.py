@@ -2,16 +2,19 @@
 
 torch gives a class that it compiles again the name ``__torch__.pkg.___torch_mangle_7.Class``, counting over the life of
 the process, and keeps it in ``code/__torch__/pkg/___torch_mangle_7.py``; the first of its name it leaves plain. Here
-every class and function is numbered in the order in which data.pkl, and then the code itself, refers to it.
+every class and function is numbered in the order in which data.pkl, and then the code itself, refers to it. Temporaries
+(``_4``) are counted over a file, so they are numbered anew in each function.
 """
 
 import pickletools
 import re
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import count, pairwise
 
 _QUALIFIED = re.compile(r"__torch__(?:\.\w+)+")
 _MANGLE = re.compile(r"___torch_mangle_\d+")
+_FUNCTION = re.compile(r"^(?= *def \w)", re.MULTILINE)
+_TEMPORARY = re.compile(r"(?<![\w.\"'])_\d+\b")
 _DEFINITION = re.compile(r"^(?=(?:class|def) \w)", re.MULTILINE)
 
 
@@ -31,7 +34,7 @@ def canonical_names(
         if name in definitions and name not in names:
             names[name] = _numbered(name, len(names))
             pending[:0] = _referred(definitions[name], definitions)
-    renamed_texts = {_path(new): _renamed(definitions[old], names).encode() for old, new in names.items()}
+    renamed_texts = {_path(new): _renumbered(_renamed(definitions[old], names)).encode() for old, new in names.items()}
     return renamed_texts, {path: _renamed_pickle(pickle, names) for path, pickle in pickles.items()}
 
 
@@ -39,7 +42,7 @@ def _definitions(path: str, text: str) -> list[tuple[str, str]]:
     """Qualified name and source of each definition in one code file."""
     namespace = path.removeprefix("code/").removesuffix(".py").replace("/", ".")
     return [
-        (f"{namespace}.{match.group(1)}", block)
+        (f"{namespace}.{match.group(1)}", block.rstrip() + "\n")
         for block in _DEFINITION.split(text)
         if (match := re.match(r"(?:class|def) (\w+)", block))
     ]
@@ -71,6 +74,21 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
         return match.group() if known is None else names[known] + match.group()[len(known) :]
 
     return _QUALIFIED.sub(replace, text)
+
+
+def _renumbered(text: str) -> str:
+    return "".join(_renumbered_function(part) for part in _FUNCTION.split(text))
+
+
+def _renumbered_function(text: str) -> str:
+    """A function with its temporaries numbered by first use; text that is no function is given back."""
+    if not text.lstrip().startswith("def "):
+        return text
+    header, colon, body = text.partition(":\n")
+    parameters = set(_TEMPORARY.findall(header))
+    free = (f"_{number}" for number in count() if f"_{number}" not in parameters)
+    numbers = {old: next(free) for old in dict.fromkeys(_TEMPORARY.findall(body)) if old not in parameters}
+    return header + colon + _TEMPORARY.sub(lambda match: numbers.get(match.group(), match.group()), body)
 
 
 def _pickled_names(pickle: bytes) -> list[str]:
