@@ -1,7 +1,8 @@
 """Calling a module by its signature, and naming what it returns.
 
-Results are flattened in the order in which torch's pytree (torch.export, torch.onnx) and TorchScript flatten them: tuples
-and lists by position, dictionaries in insertion order, dataclasses by field. None is left out, as the exporters do.
+Results are flattened in the order in which torch's pytree (torch.export, torch.onnx) and TorchScript flatten them:
+tuples and lists by position, dictionaries in insertion order, dataclasses by field. None is left out, as the exporters
+do.
 """
 
 import inspect
@@ -30,7 +31,7 @@ def bind(
     if missing:
         raise InvalidRequest(f"No value for input {', '.join(missing)}.")
     values = [_argument(spec, inputs[spec.name]) for spec in signature.inputs]
-    names = [spec.name for spec in signature.inputs]
+    names = [spec.argument or spec.name for spec in signature.inputs]
     if _takes_by_keyword(module, names):
         return (), dict(zip(names, values, strict=True))
     return tuple(values), {}
@@ -66,8 +67,8 @@ def _argument(spec: InputSpec, tensor: Tensor) -> Tensor | list[Tensor]:
 
 def _takes_by_keyword(module: nn.Module, names: list[str]) -> bool:
     if isinstance(module, torch.jit.ScriptModule):
-        arguments = {argument.name for argument in module.forward.schema.arguments}
-        return all(name in arguments for name in names)
+        arguments = {argument.name for argument in module._c._get_method("forward").schema.arguments}
+        return arguments.issuperset(names)
     parameters = inspect.signature(module.forward).parameters
     return all(name in parameters and parameters[name].kind in KEYWORD_KINDS for name in names)
 

@@ -10,15 +10,18 @@ random number.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 INITIAL_SEED = 0
 """Seed of the random values of an initialised module: the same options give the same values."""
+STATE = ("_parameters", "_buffers")
+DEVICE_OF = Tensor.device.__get__
 
 
 class NeedsValues(Exception):
@@ -31,10 +34,10 @@ def skeleton(construct: Callable[[], nn.Module]) -> nn.Module:
     Falls back to a seeded real construction for a module that needs its parameters' values while it is built.
     """
     try:
-        with _parameters_on_meta(), _SkipInitialisers():
+        with _parameters_on_meta(), _WithoutValues():
             module = construct()
         _require_real_constants(module)
-    except (NeedsValues, RuntimeError, NotImplementedError):
+    except Exception:  # noqa: BLE001 - whatever it was, building for real either raises it again or succeeds
         module = initialised(construct)
     return _state_to_meta(module.eval())
 
@@ -59,34 +62,60 @@ def tied_names(module: nn.Module) -> tuple[tuple[str, ...], ...]:
 def _parameters_on_meta() -> Iterator[None]:
     moved: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
 
-    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
+    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
             return None
         # The original is kept beside its replacement: its id stays taken, and a parameter registered twice stays one.
         if id(parameter) not in moved:
             moved[id(parameter)] = (parameter, _meta_parameter(parameter))
         return moved[id(parameter)][1]
 
-    handle = register_module_parameter_registration_hook(to_meta)
+    handle = register_module_parameter_registration_hook(cast(Callable[..., None], to_meta))
     try:
         yield
     finally:
         handle.remove()
 
 
-class _SkipInitialisers(TorchFunctionMode):
-    """In-place operations on meta parameters do nothing: there is nothing to fill, and meta kernels cost time."""
+class _WithoutValues(TorchFunctionMode):
+    """Lets constructors run although parameters have no values.
+
+    - In-place operations on a parameter, the initialisers, do nothing.
+    - A parameter says that it lives on the CPU, so buffers that are made "where the weights are" get values.
+    - What is computed from a parameter, such as a trial forward that finds an output shape, is computed on meta.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if args and isinstance(args[0], nn.Parameter) and args[0].is_meta and _in_place(func.__name__):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if args and isinstance(args[0], nn.Parameter) and args[0].is_meta:
+            if func == DEVICE_OF:
+                return torch.device("cpu")
+            if _in_place(func.__name__):
+                return args[0]
+        try:
+            return func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            if _writes(func.__name__, kwargs) or not _any_meta((args, kwargs)):
+                raise
+            return func(*tree_map_only(Tensor, _on_meta, args), **tree_map_only(Tensor, _on_meta, kwargs))
 
 
 def _in_place(name: str) -> bool:
     return name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+
+
+def _writes(name: str, kwargs: dict[str, Any]) -> bool:
+    return _in_place(name) or name in ("__setitem__", "__set__") or kwargs.get("out") is not None
+
+
+def _any_meta(values: Any) -> bool:
+    return any(isinstance(value, Tensor) and value.is_meta for value in tree_leaves(values))
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return tensor.to("meta")
 
 
 def _meta_parameter(parameter: nn.Parameter) -> nn.Parameter:
@@ -95,13 +124,17 @@ def _meta_parameter(parameter: nn.Parameter) -> nn.Parameter:
 
 def _require_real_constants(module: nn.Module) -> None:
     for name, part in module.named_modules():
-        for buffer_name in part._non_persistent_buffers_set:
-            buffer = part._buffers[buffer_name]
-            if buffer is not None and buffer.is_meta:
-                raise NeedsValues(f"{name}.{buffer_name}")
-        for attribute, value in vars(part).items():
-            if isinstance(value, Tensor) and value.is_meta:
+        constants = {key: part._buffers[key] for key in part._non_persistent_buffers_set}
+        for attribute, value in {**vars(part), **constants}.items():
+            parts = (
+                value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else (value,)
+            )
+            if attribute not in STATE and any(_is_meta_constant(tensor) for tensor in parts):
                 raise NeedsValues(f"{name}.{attribute}")
+
+
+def _is_meta_constant(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_meta and not isinstance(value, nn.Parameter)
 
 
 def _state_to_meta(module: nn.Module) -> nn.Module:

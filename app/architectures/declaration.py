@@ -63,8 +63,8 @@ def architecture(
 ) -> Callable[[Builder], Builder]:
     """Declares the decorated function as the builder of the architecture ``name``, such as "acme/tagger".
 
-    The builder returns a ``torch.nn.Module``. Its parameters are the architecture's options: each has an annotation that
-    pydantic understands (give numbers their bounds: ``Annotated[int, Field(ge=1, le=4096)]``) and a default.
+    The builder returns a ``torch.nn.Module``. Its parameters are the architecture's options: each has an annotation
+    that pydantic understands (give numbers their bounds: ``Annotated[int, Field(ge=1, le=4096)]``) and a default.
     ``signature`` is a Signature, or a function that returns one and whose parameters are some of the builder's.
     ``family`` is by default the first part of the name, ``summary`` the first line of the builder's docstring.
     Raises ValueError for a name that is not allowed and TypeError for parameters that cannot be options.

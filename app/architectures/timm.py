@@ -38,7 +38,7 @@ class TimmModels:
 
         model = name.removeprefix(PREFIX)
         entrypoint = timm.model_entrypoint(model)
-        defaults = timm.get_pretrained_cfg(model)
+        defaults: Any = timm.get_pretrained_cfg(model)
         fixed_size = bool(defaults.fixed_input_size)
 
         def construct(options: Options) -> nn.Module:

@@ -38,7 +38,7 @@ class Detection(Kind):
             "frozen_batch_norm": {
                 "type": "boolean",
                 "default": False,
-                "description": "Batch normalisation with fixed statistics, as torchvision builds from published weights.",
+                "description": "Fixed statistics, as torchvision builds when it starts from published weights.",
             },
             "frozen_batch_norm_eps": {
                 "type": "number",

@@ -16,7 +16,7 @@ FLOW_UPDATES = 12
 
 
 class Kind:
-    """What models of one kind have in common. ``weights`` is a member of torchvision's weights enum, for its metadata."""
+    """What models of one kind share. ``weights`` is a member of a weights enum: only its metadata is used."""
 
     summary = ""
 
@@ -35,7 +35,7 @@ class Kind:
         """Inputs and outputs for these options."""
         raise NotImplementedError
 
-    def arguments(self, options: Options) -> dict[str, Any]:
+    def arguments(self, options: Options, /) -> dict[str, Any]:
         """Keyword arguments of torchvision's builder for these options."""
         raise NotImplementedError
 
@@ -148,30 +148,35 @@ class Video(Kind):
     summary = "Video classification"
 
     def options_schema(self) -> dict[str, Any]:
-        side = int(self.preset.get("crop_size", (112, 112))[0])
+        num_classes = num_classes_property(self.classes(400))
+        if self.family == "mvit":  # its builders fix the size
+            return object_schema({"num_classes": num_classes})
+        side = self._side()
         frames: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": MOST_FRAMES, "default": 16}
         if self.family == "s3d":
             frames["minimum"] = self.meta.get("min_temporal_size", 14)
-        smallest = side if self.family in ("mvit", "s3d") else 32
+        smallest = side if self.family == "s3d" else 32
         return object_schema(
             {
-                "num_classes": num_classes_property(self.classes(400)),
+                "num_classes": num_classes,
                 "image_size": image_size_property((side, side), minimum=smallest),
                 "frames": frames,
             }
         )
 
     def signature(self, options: Options) -> Signature:
+        frames = options.get("frames", self.meta.get("min_temporal_size", 16))
+        height, width = size_pair(options) if "image_size" in options else (self._side(),) * 2
         return Signature(
-            inputs=(normalised_images("video", "batch", 3, options["frames"], *size_pair(options)),),
+            inputs=(normalised_images("video", "batch", 3, frames, height, width),),
             outputs=(OutputSpec(name="logits", dtype="float32", shape=("batch", options["num_classes"])),),
         )
 
     def arguments(self, options: Options) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"num_classes": options["num_classes"]}
-        if self.family == "mvit":
-            arguments |= {"spatial_size": size_pair(options), "temporal_size": options["frames"]}
-        return arguments
+        return {"num_classes": options["num_classes"]}
+
+    def _side(self) -> int:
+        return int(self.preset.get("crop_size", (112, 112))[0])
 
 
 class OpticalFlow(Kind):
@@ -195,5 +200,5 @@ class OpticalFlow(Kind):
             ),
         )
 
-    def arguments(self, options: Options) -> dict[str, Any]:
+    def arguments(self, _options: Options) -> dict[str, Any]:
         return {}

@@ -1,0 +1,28 @@
+"""A forward that exporters can follow: the signature's inputs and nothing else, a plain dictionary of tensors out."""
+
+import inspect
+from types import MethodType
+
+from torch import Tensor, nn
+
+
+def narrow_forward(module: nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> nn.Module:
+    """The same module, its forward taking just ``inputs`` and returning just ``outputs``, or every tensor if empty.
+
+    transformers' own forward methods have dozens of optional parameters, which exporters that call by position cannot
+    skip, and return caches and nested results beside the tensors. State-dict names do not change.
+    """
+
+    def forward(self: nn.Module, *args: Tensor, **kwargs: Tensor) -> dict[str, Tensor]:
+        given = dict(zip(inputs, args, strict=False)) | kwargs
+        result = type(self).forward(self, **given)
+        if outputs:
+            return {name: result[name] for name in outputs}
+        return {name: value for name, value in result.items() if isinstance(value, Tensor)}
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind, annotation=Tensor) for name in inputs]
+    shown = inspect.Signature([inspect.Parameter("self", kind), *parameters], return_annotation=dict[str, Tensor])
+    forward.__signature__ = shown  # type: ignore[attr-defined]
+    module.forward = MethodType(forward, module)
+    return module

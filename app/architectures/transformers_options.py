@@ -1,0 +1,120 @@
+"""Options of a transformers architecture: the fields of its configuration class, with their types and bounds."""
+
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from typing import Any, Literal, Union, get_args, get_origin
+
+from app.architectures.entry import Options, object_schema
+from app.architectures.images import MOST_CLASSES
+
+OWN_OPTIONS = ("task", "sequence_length", "decoder_sequence_length", "image_size_used", "samples")
+"""Options that are Recast's and not the configuration's."""
+IGNORED = ("_name_or_path", "architectures", "dtype", "model_type", "torch_dtype", "transformers_version", "use_cache")
+"""Found in config.json files; they do not change what is built here: always float32, without a cache."""
+FOREIGN = re.compile(r"backbone|use_timm|quantization|attn_implementation|experts_implementation|auto_map")
+"""Fields that would load other models or code."""
+SIZE = re.compile(r"size|dim|layer|head|length|width|depth|channel|position|embed|expert|block|num_|n_|d_|rank|hidden")
+LARGEST_INTEGER = 2**31 - 1
+LARGEST_SIZE = 2**20
+MOST_LAYERS = 1024
+LARGEST_VOCABULARY = 2_000_000
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", tuple: "array"}
+ALL_TYPES = ["array", "boolean", "integer", "null", "number", "object", "string"]
+
+
+def options_schema(model_type: str, tasks: tuple[str, ...], own: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON Schema of all options of a model type: ``task``, ``own`` and the configuration's fields."""
+    from transformers import CONFIG_MAPPING
+
+    properties = {
+        "task": {"enum": list(tasks), "default": tasks[0], "description": "The head on top of the model."},
+        "num_labels": {"type": "integer", "minimum": 1, "maximum": MOST_CLASSES},
+        "id2label": {"type": "object", "maxProperties": MOST_CLASSES},
+        "label2id": {"type": "object", "maxProperties": MOST_CLASSES},
+        **{name: {"description": "Accepted from a config.json and not used."} for name in IGNORED},
+        **_config_properties(CONFIG_MAPPING[model_type]),
+        **own,
+    }
+    return object_schema(properties)
+
+
+def configuration(model_type: str, options: Options) -> Any:
+    """The configuration that the options describe, in the form in which the model is exported: no cache, named outputs.
+
+    Raises what the configuration class raises for values that do not fit together.
+    """
+    from transformers import CONFIG_MAPPING
+
+    config_class = CONFIG_MAPPING[model_type]
+    defaults = {field.name: field.default for field in fields(config_class)}
+    chosen = {
+        name: value
+        for name, value in options.items()
+        if name not in OWN_OPTIONS and name not in IGNORED and not (name in defaults and defaults[name] == value)
+    }
+    if "id2label" in chosen:
+        chosen["id2label"] = {int(index): label for index, label in chosen["id2label"].items()}
+    config = config_class(**chosen)
+    for part in (config, *(getattr(config, name) for name in config_class.sub_configs)):
+        if getattr(part, "use_cache", False):
+            part.use_cache = False
+    return config
+
+
+def _config_properties(config_class: Any) -> dict[str, Any]:
+    from transformers import PreTrainedConfig
+
+    common = {field.name for field in fields(PreTrainedConfig)} - {"is_encoder_decoder"}
+    return {
+        field.name: _property(field, config_class.sub_configs)
+        for field in fields(config_class)
+        if field.name not in common and field.name not in IGNORED and not FOREIGN.search(field.name)
+    }
+
+
+def _property(field: "Field[Any]", sub_configs: Mapping[str, Any]) -> dict[str, Any]:
+    sub_config = sub_configs.get(field.name)
+    if sub_config is not None and hasattr(sub_config, "__dataclass_fields__") and sub_config.sub_configs == {}:
+        common: dict[str, Any] = {name: {} for name in (*IGNORED, "model_type")}
+        return {**object_schema({**common, **_config_properties(sub_config)}), "type": ["object", "null"]}
+    schema: dict[str, Any] = {"type": sorted(_json_types(field.type)), **_bounds(field.name)}
+    if isinstance(field.default, bool | int | float | str):
+        schema["default"] = field.default
+    return schema
+
+
+def _bounds(name: str) -> dict[str, Any]:
+    """Keywords that bound numbers, lists, strings and objects; each acts only on values of its own type."""
+    low, high = -LARGEST_INTEGER, LARGEST_INTEGER
+    if "vocab" in name:
+        low, high = 0, LARGEST_VOCABULARY
+    elif re.search(r"layers?$", name):
+        low, high = 0, MOST_LAYERS
+    elif SIZE.search(name) and not name.endswith("_id"):
+        low, high = 0, LARGEST_SIZE
+    number = {"minimum": low, "maximum": high}
+    return {
+        **number,
+        "items": {**number, "maxItems": MOST_LAYERS, "maxLength": 200},
+        "maxItems": 4096,
+        "maxLength": 200,
+        "maxProperties": 200,
+    }
+
+
+def _json_types(annotation: Any) -> set[str]:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return set().union(*(_json_types(part) for part in get_args(annotation)))
+    if origin is Literal:
+        return {JSON_TYPES.get(type(value), "null") for value in get_args(annotation)}
+    if annotation is type(None):
+        return {"null"}
+    plain = origin or annotation
+    if plain in JSON_TYPES:
+        return {JSON_TYPES[plain], "integer"} if plain is float else {JSON_TYPES[plain]}
+    if isinstance(plain, type):
+        return {"object", "null"}
+    return set(ALL_TYPES)
