@@ -35,6 +35,8 @@ class Reason(StrEnum):
     ledger = "ledger"
     opset = "opset"
     training_mode = "training_mode"
+    attributes = "attributes"
+    """A constant of the graph, such as an epsilon, is not one that the model uses."""
     checker = "checker"
     runtime = "runtime"
     # inconclusive

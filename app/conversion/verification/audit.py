@@ -1,0 +1,163 @@
+"""Attribute audit: constants of the graph against those that eager was seen to use, where parity may be blind.
+
+An epsilon ten times too large can hide behind large variances, and the tanh form of GELU lies 5e-4 from the erf form.
+The oracle's trace (widening.py) holds every epsilon and GELU form that the forward really used, functional calls too.
+Three rules, each of which an honest export keeps:
+
+1. the epsilon of every normalisation in the artifact, and every small constant added before a square root, is one that
+   eager used
+2. where the artifact has as many normalisations of a kind as eager called, their epsilons agree one for one
+3. the artifact has no more tanh GELUs and no fewer erf GELUs than eager called
+
+Rules 2 and 3 need straight-line graphs: they are not applied to a graph with loops, branches or local functions.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+
+from app.conversion.verification.onnx_graph import all_nodes
+from app.conversion.verification.torchscript_graph import constant_arguments, count
+from app.conversion.verification.widening import Trace
+
+_ONNX_NORMS = {
+    "BatchNormalization": "batch_norm",
+    "LayerNormalization": "layer_norm",
+    "GroupNormalization": "group_norm",
+    "InstanceNormalization": "instance_norm",
+    "RMSNormalization": "rms_norm",
+}
+_DEFAULT_EPSILON = 1e-5
+"""Of every ONNX normalisation operator (onnx operator documentation)."""
+_LARGEST_EPSILON = 0.05
+"""A larger constant added before a square root is arithmetic (asinh: 1), not an epsilon."""
+
+
+@dataclass(frozen=True)
+class GraphConstants:
+    """The constants that an artifact computes with, as far as they are audited."""
+
+    norms: tuple[tuple[str, float], ...]
+    """(kind as torch names it, epsilon) of each normalisation operator."""
+    hidden: tuple[float, ...] = ()
+    """Small constants added before a square root: epsilons of decomposed normalisations."""
+    erf: int = 0
+    tanh_gelu: int = 0
+    straight: bool = True
+
+
+def audit(trace: Trace, graph: GraphConstants) -> list[str]:
+    """Complaints; empty when every audited constant is accounted for."""
+    used = {_single(scalar) for scalar in trace.scalars}
+    complaints = [
+        f"{kind} has epsilon {epsilon:g}, which the model does not use"
+        for kind, epsilon in graph.norms
+        if _single(epsilon) not in used
+    ]
+    complaints += [
+        f"a constant {epsilon:g} is added before a square root, which the model does not use"
+        for epsilon in graph.hidden
+        if _single(epsilon) not in used
+    ]
+    if graph.straight:
+        complaints += _epsilons_one_for_one(trace, graph) + _gelu(trace, graph)
+    return list(dict.fromkeys(complaints))
+
+
+def _epsilons_one_for_one(trace: Trace, graph: GraphConstants) -> list[str]:
+    complaints = []
+    for kind in dict.fromkeys(kind for kind, _ in graph.norms):
+        delivered = Counter(_single(epsilon) for k, epsilon in graph.norms if k == kind)
+        called = Counter(_single(epsilon) for epsilon in _eager_epsilons(trace, kind))
+        if delivered.total() == called.total() and delivered != called:
+            complaints.append(f"{kind} epsilons are {_listed(delivered)}, the model uses {_listed(called)}")
+    return complaints
+
+
+def _eager_epsilons(trace: Trace, kind: str) -> Iterable[float]:
+    for call in trace.calls:
+        if call.name.removeprefix("native_") == kind:
+            yield from (float(v) for k, v in call.attributes if k == "eps")
+
+
+def _gelu(trace: Trace, graph: GraphConstants) -> list[str]:
+    forms = Counter(dict(call.attributes).get("approximate") for call in trace.calls if call.name == "gelu")
+    complaints = []
+    if graph.tanh_gelu > forms["tanh"]:
+        complaints.append(f"{graph.tanh_gelu} GELUs are of the tanh form, the model uses it {forms['tanh']} times")
+    if graph.erf < forms["none"]:
+        complaints.append(f"{graph.erf} GELUs are of the erf form, the model uses it {forms['none']} times")
+    return complaints
+
+
+def _single(value: float) -> float:
+    """The value as float32 stores it, to six digits: exporters write epsilons as float32 or as text."""
+    return float(f"{np.float32(value):.6g}")
+
+
+def _listed(epsilons: Counter[float]) -> str:
+    return ", ".join(f"{value:g} × {count}" for value, count in sorted(epsilons.items()))
+
+
+# --- ONNX ----------------------------------------------------------------------------------------------------------
+
+
+def onnx_constants(model: onnx.ModelProto) -> GraphConstants:
+    """What an ONNX graph computes with."""
+    nodes = list(all_nodes(model))
+    norms = [(_ONNX_NORMS[n.op_type], _epsilon(n)) for n in nodes if n.op_type in _ONNX_NORMS]
+    gelus = [_text_attribute(node, "approximate", "none") for node in nodes if node.op_type == "Gelu"]
+    return GraphConstants(
+        norms=tuple(norms),
+        hidden=tuple(_hidden_epsilons(model, nodes)),
+        erf=gelus.count("none") + sum(node.op_type == "Erf" for node in nodes),
+        tanh_gelu=gelus.count("tanh"),
+        straight=not model.functions and not any(node.op_type in ("Loop", "If", "Scan") for node in nodes),
+    )
+
+
+def _epsilon(node: onnx.NodeProto) -> float:
+    return next((a.f for a in node.attribute if a.name == "epsilon"), _DEFAULT_EPSILON)
+
+
+def _text_attribute(node: onnx.NodeProto, name: str, default: str) -> str:
+    return next((a.s.decode() for a in node.attribute if a.name == name), default)
+
+
+def _hidden_epsilons(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[float]:
+    """Constants c of Sqrt(Add(x, c)) with 0 < c ≤ _LARGEST_EPSILON."""
+    scalars = {t.name: t for t in model.graph.initializer}
+    scalars |= {n.output[0]: a.t for n in nodes if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    roots = {node.input[0] for node in nodes if node.op_type == "Sqrt"}
+    found = []
+    for node in nodes:
+        if node.op_type == "Add" and node.output[0] in roots:
+            for tensor in (scalars[name] for name in node.input if name in scalars):
+                value = onnx.numpy_helper.to_array(tensor)
+                if value.size == 1 and 0 < float(value.reshape(())) <= _LARGEST_EPSILON:
+                    found.append(float(value.reshape(())))
+    return found
+
+
+# --- TorchScript ---------------------------------------------------------------------------------------------------
+
+
+def torchscript_constants(loaded: torch.jit.ScriptModule) -> GraphConstants:
+    """What a TorchScript program computes with. Operators inside branches and loops are seen, but not counted."""
+    norms = [
+        (kind, float(arguments["eps"]))
+        for kind in _ONNX_NORMS.values()
+        for arguments in constant_arguments(loaded, f"aten::{kind}")
+        if "eps" in arguments
+    ]
+    gelus = [arguments.get("approximate") for arguments in constant_arguments(loaded, "aten::gelu")]
+    return GraphConstants(
+        norms=tuple(norms),
+        erf=gelus.count("none") + count(loaded, "aten::erf"),
+        tanh_gelu=gelus.count("tanh"),
+        straight=count(loaded, "prim::If") == count(loaded, "prim::Loop") == 0,
+    )

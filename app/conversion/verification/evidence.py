@@ -1,0 +1,83 @@
+"""Everything that one verification has found so far; the report is made of it at the end."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from app.conversion.verification.determinism import Repeat
+from app.conversion.verification.gate import constants
+from app.conversion.verification.golden import golden_npz
+from app.conversion.verification.oracle import Reference
+from app.conversion.verification.parity import Comparison
+from app.conversion.verification.runtime import Runner
+from app.conversion.verification.stopwatch import Stopwatch
+from app.conversion.verification.subject import Subject
+from app.conversion.verification.verdict import settle, verdict_of
+from app.domain.report import (
+    AxisCertificate,
+    Departure,
+    Detection,
+    Finding,
+    Latency,
+    Ledger,
+    Matrix,
+    ProbeResult,
+    Sensitivity,
+    VerificationReport,
+)
+
+
+@dataclass
+class Evidence:
+    """Filled point by point. ``runner`` is None until the artifact was loaded, and stays None when it was refused."""
+
+    subject: Subject
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    findings: list[Finding] = field(default_factory=list)
+    runner: Runner | None = None
+    references: list[Reference] = field(default_factory=list)
+    compared: list[Comparison] = field(default_factory=list)
+    skipped: list[ProbeResult] = field(default_factory=list)
+    """Probes that say nothing, with the reason: scaled ones on which the model itself overflows."""
+    repeat: Repeat | None = None
+    dims: tuple[AxisCertificate, ...] = ()
+    eval_mode: bool | None = None
+    sensitivity: Sensitivity | None = None
+    detection: Detection | None = None
+    matrix: Matrix | None = None
+    ledger: Ledger | None = None
+    departure: Departure | None = None
+    latency: Latency | None = None
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.severity == "fail" for finding in settle(self.findings))
+
+    def report(self, mode: Literal["full", "certified"]) -> VerificationReport:
+        """The report as the findings stand."""
+        findings = settle(self.findings)
+        dtype = next((r.y32[name].dtype for r in self.references for name in r.float_outputs), torch.float32)
+        reordered = any(reference.kind == "fp32-reordered" for reference in self.references)
+        return VerificationReport(
+            verdict=verdict_of(findings),
+            findings=findings,
+            mode=mode,
+            gate=constants(dtype),
+            oracle="fp32-reordered" if reordered else "fp64",
+            probes=tuple(c.result for c in self.compared) + tuple(self.skipped),
+            dims=self.dims,
+            deterministic=self.repeat.model and self.repeat.artifact if self.repeat else None,
+            eval_mode=self.eval_mode,
+            sensitivity=self.sensitivity,
+            detection=self.detection,
+            matrix=self.matrix,
+            ledger=self.ledger,
+            departure=self.departure,
+            latency=self.latency,
+            timings=self.clock.seconds,
+        )
+
+    def golden(self) -> bytes | None:
+        """The first probe with the oracle's outputs as npz bytes; None when the model ran on no probe."""
+        return golden_npz(self.references[0]) if self.references else None

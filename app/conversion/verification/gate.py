@@ -1,0 +1,94 @@
+"""The gate: how far an artifact's output may lie from the float64 oracle.
+
+    max|artifact − y64| ≤ K · max( max|y32 − y64|, c · u · max|y64| ),  K = 8, c = 4
+
+The first term is the rounding that the model itself shows in float32, the second the least that any float32 evaluation
+of an output of that size must be allowed; u is the unit roundoff of the artifact's dtype. K and c come from a study of
+8 nets and 276 artifacts: onnxruntime never exceeded 1.35 × the base, so 8 leaves six-fold head-room
+(docs/verification.md).
+Fixed tolerances are wrong both ways: an output of scale 310 has an honest error of 2e-4.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from app.domain.report import GateConstants, OutputParity
+
+K = 8.0
+C = 4.0
+UNIT_ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+UNBOUNDED = 1e30
+"""Stands in a report for an error or ratio that is not finite: JSON has no infinity."""
+
+
+def constants(dtype: torch.dtype = torch.float32) -> GateConstants:
+    """The gate's constants as the report states them."""
+    return GateConstants(K=K, c=C, u=unit_roundoff(dtype))
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Half the spacing of 1.0 in the dtype; complex dtypes count as their parts."""
+    return UNIT_ROUNDOFF[dtype.to_real() if dtype.is_complex else dtype]
+
+
+def farthest(left: Tensor, right: Tensor) -> float:
+    """max|left − right| computed in float64; 0 for empty tensors, nan if any difference is not a number."""
+    if left.numel() == 0:
+        return 0.0
+    wide = torch.complex128 if left.is_complex() else torch.float64
+    return float((left.to(wide) - right.to(wide)).abs().max())
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The gate of one output on one probe, in the output's own units."""
+
+    width: float
+    scale: float
+    eager_error: float
+
+    @property
+    def base(self) -> float:
+        """The error that is honest: the gate without its head-room."""
+        return self.width / K
+
+    def ratio(self, error: float) -> float:
+        """error / gate; 0 when both are 0, UNBOUNDED when the error is not finite or the gate is 0."""
+        if error == 0:
+            return 0.0
+        if not error < UNBOUNDED or self.width == 0:
+            return UNBOUNDED
+        return min(error / self.width, UNBOUNDED)
+
+
+def gate_of(y32: Tensor, y64: Tensor) -> Gate:
+    """The gate for an output that eager computes as y32 in its own dtype and the oracle as y64."""
+    scale = float(y64.abs().max()) if y64.numel() else 0.0
+    eager_error = farthest(y32, y64)
+    width = K * max(eager_error, C * unit_roundoff(y32.dtype) * scale)
+    return Gate(width, scale, eager_error)
+
+
+def judge(name: str, artifact: Tensor, y32: Tensor, y64: Tensor) -> OutputParity:
+    """One float or complex output against its gate. Shapes and dtypes agree already."""
+    gate = gate_of(y32, y64)
+    error = farthest(artifact, y64)
+    finite = bool(torch.isfinite(artifact).all())
+    ratio = gate.ratio(error) if finite else UNBOUNDED
+    return OutputParity(
+        output=name,
+        dtype=str(artifact.dtype).removeprefix("torch."),
+        shape=tuple(artifact.shape),
+        error=error if finite and error < UNBOUNDED else UNBOUNDED,
+        gate=_bounded(gate.width),
+        ratio=ratio,
+        scale=_bounded(gate.scale),
+        eager_error=_bounded(gate.eager_error),
+        passed=ratio <= 1,
+    )
+
+
+def _bounded(value: float) -> float:
+    return value if value < UNBOUNDED else UNBOUNDED

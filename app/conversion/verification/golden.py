@@ -1,0 +1,24 @@
+"""Golden inputs and outputs for the bundle: what a client needs to prove the artifact on its own machine.
+
+Keys of the npz: ``input/<name>`` as fed; ``output/<name>`` the oracle's values (float64 for float outputs, else the
+exact ones); ``gate/<name>`` the allowed absolute error, a float64 scalar (0: exact).
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+
+from app.conversion.verification.oracle import Reference
+
+
+def golden_npz(reference: Reference) -> bytes:
+    """The npz as bytes: uncompressed, the same for the same reference."""
+    arrays: dict[str, Any] = {f"input/{name}": value.numpy() for name, value in reference.probe.inputs.items()}
+    for name, value in reference.y64.items():
+        arrays[f"output/{name}"] = value.numpy()
+        inexact = name in reference.float_outputs
+        arrays[f"gate/{name}"] = np.float64(reference.gate(name).width if inexact else 0.0)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()

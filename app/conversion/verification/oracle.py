@@ -1,0 +1,133 @@
+"""The reference: the eager module with the uploaded weights, in its own dtype and in float64.
+
+Three ways to the float64 values, in this order (verification.md, point 1):
+
+1. every operator widened as the forward reaches it (widening.py); memory: float64 activations, one operator's weights
+2. a float64 copy of the module, when a forward does what a dispatch mode cannot follow, and the copy fits
+3. a second float32 evaluation in another order (one thread, channels_last) as the noise estimate; the report says so
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from app.architectures.calling import call
+from app.conversion.verification.gate import Gate, gate_of
+from app.conversion.verification.probes import Probe
+from app.conversion.verification.runtime import first_lines
+from app.conversion.verification.widening import Trace, Widened, unwrap, widening
+from app.domain.architecture import Signature
+
+OracleKind = Literal["fp64", "fp32-reordered"]
+
+
+class ModelFailed(Exception):
+    """The eager module itself cannot run on a probe; its message is the module's."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the model computes on a probe. ``y32`` in the model's own dtype, ``y64`` in float64, by output name."""
+
+    probe: Probe
+    y32: dict[str, Tensor]
+    y64: dict[str, Tensor]
+    kind: OracleKind
+    trace: Trace
+    detours: tuple[str, ...] = ()
+    """Why an earlier way to the float64 values did not work."""
+
+    def gate(self, output: str) -> Gate:
+        """The gate of a float output on this probe."""
+        return gate_of(self.y32[output], self.y64[output])
+
+    @property
+    def float_outputs(self) -> tuple[str, ...]:
+        return tuple(name for name, value in self.y32.items() if is_inexact(value))
+
+    @property
+    def finite(self) -> bool:
+        return all(bool(torch.isfinite(self.y32[name]).all()) for name in self.float_outputs)
+
+
+def is_inexact(value: Tensor) -> bool:
+    """True for float and complex tensors, which are compared within a gate; others are compared exactly."""
+    return value.is_floating_point() or value.is_complex()
+
+
+def reference(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
+    """Both forwards on a probe. Raises ModelFailed when the module cannot run on it."""
+    y32 = eager(module, signature, probe.inputs)
+    trace = Trace()
+    try:
+        return Reference(probe, y32, _widened(module, signature, probe.inputs, trace), "fp64", trace)
+    except Exception as detour:  # noqa: BLE001 - whatever a forward raises under the mode; told in the report
+        detours = [f"operator by operator: {first_lines(detour, 200)}"]
+    if _copy_fits(module):
+        try:
+            y64 = _copied(module, signature, probe.inputs)
+            return Reference(probe, y32, y64, "fp64", Trace(), tuple(detours))
+        except Exception as detour:  # noqa: BLE001 - as above
+            detours.append(f"float64 copy: {first_lines(detour, 200)}")
+    second, y64 = _reordered(module, signature, probe.inputs, y32)
+    return Reference(probe, second, y64, "fp32-reordered", Trace(), tuple(detours))
+
+
+def eager(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The module's outputs in its own dtype. Raises ModelFailed."""
+    try:
+        return call(module, signature, inputs)
+    except Exception as failure:
+        raise ModelFailed(f"{type(failure).__name__}: {first_lines(failure)}") from failure
+
+
+def _widened(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor], trace: Trace) -> dict[str, Tensor]:
+    with torch.inference_mode():
+        wide = {name: Widened(v.double()) if v.dtype == torch.float32 else v for name, v in inputs.items()}
+    with widening(trace):
+        outputs = call(module, signature, wide)
+    return {name: unwrap(value) for name, value in outputs.items()}
+
+
+def _copied(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    with default_dtype(torch.float64):
+        doubled = copy.deepcopy(module).double()
+        outputs = call(doubled, signature, {n: v.double() if v.is_floating_point() else v for n, v in inputs.items()})
+    return {name: value.double() if value.is_floating_point() else value for name, value in outputs.items()}
+
+
+def _copy_fits(module: nn.Module) -> bool:
+    """True while a float64 copy takes less than half of the memory that is free."""
+    elements = sum(tensor.numel() for tensor in (*module.parameters(), *module.buffers()))
+    return 8 * elements < int(psutil.virtual_memory().available) // 2
+
+
+def _reordered(
+    module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor], y32: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(second float32 evaluation, first one widened): their distance estimates the rounding noise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        turned = {n: v.to(memory_format=torch.channels_last) if v.dim() == 4 else v for n, v in inputs.items()}
+        second = eager(module, signature, turned)
+    finally:
+        torch.set_num_threads(threads)
+    return second, {name: v.double() if v.is_floating_point() else v for name, v in y32.items()}
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, tensors made without a dtype have this one."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

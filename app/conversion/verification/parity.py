@@ -1,0 +1,126 @@
+"""Artifact against reference on one probe: same outputs by name, shape and dtype, and every value inside its gate.
+
+Integer and boolean outputs are exact, except the result of an arg-type operator (argmax, topk, sort ...) whose scores
+tie within the gate: there eager itself decides by rounding (verification.md, point 2).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from app.conversion.verification.gate import C, K, judge, unit_roundoff
+from app.conversion.verification.oracle import Reference, is_inexact
+from app.conversion.verification.runtime import ArtifactRefused, Runner
+from app.domain.report import OutputParity, ProbeResult, Reason
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of one probe. ``failure`` says which kind of fault it is when it did not pass."""
+
+    result: ProbeResult
+    failure: Reason | None = None
+
+
+def compare(runner: Runner, reference: Reference, *, by_order: bool = False) -> Comparison:
+    """Run the artifact on the reference's probe and judge every output.
+
+    ``by_order``: outputs of the artifact have no names of their own (TorchScript) and are matched by position.
+    """
+    try:
+        outputs = runner.run(reference.probe.inputs)
+    except ArtifactRefused as refusal:
+        return _refused(reference, Reason.runtime, f"the runtime failed: {refusal}")
+    if by_order and len(outputs) == len(reference.y32):
+        outputs = dict(zip(reference.y32, outputs.values(), strict=True))
+    return compare_outputs(outputs, reference)
+
+
+def compare_outputs(outputs: dict[str, Tensor], reference: Reference) -> Comparison:
+    """Judge outputs that are at hand."""
+    mismatch = _structure_mismatch(outputs, reference.y32)
+    if mismatch is not None:
+        return _refused(reference, Reason.output_structure, mismatch)
+    judged = tuple(_judge(name, value, reference) for name, value in outputs.items())
+    failed = [output for output in judged if not output.passed]
+    reason = "; ".join(f"{o.output}: error {o.error:.3g} against a gate of {o.gate:.3g}" for o in failed) or None
+    return Comparison(_result(reference, judged, reason), Reason.parity if failed else None)
+
+
+def _structure_mismatch(outputs: dict[str, Tensor], expected: dict[str, Tensor]) -> str | None:
+    if list(outputs) != list(expected):
+        return f"the artifact's outputs are {list(outputs)}, the model's are {list(expected)}"
+    for name, value in outputs.items():
+        if value.shape != expected[name].shape:
+            return f"{name} has shape {tuple(value.shape)}, the model gives {tuple(expected[name].shape)}"
+        if value.dtype != expected[name].dtype:
+            return f"{name} is {value.dtype}, the model gives {expected[name].dtype}"
+    return None
+
+
+def _judge(name: str, value: Tensor, reference: Reference) -> OutputParity:
+    if is_inexact(value):
+        return judge(name, value, reference.y32[name], reference.y64[name])
+    expected = reference.y32[name]
+    differing = value != expected
+    wrong = int(differing.sum())
+    if wrong and _ties(value, expected, differing, reference):
+        wrong = 0
+    return OutputParity(
+        output=name,
+        dtype=str(value.dtype).removeprefix("torch."),
+        shape=tuple(value.shape),
+        error=float(wrong),
+        gate=0.0,
+        ratio=float(wrong),
+        scale=float(value.numel()),
+        eager_error=0.0,
+        passed=wrong == 0,
+    )
+
+
+def _ties(value: Tensor, expected: Tensor, differing: Tensor, reference: Reference) -> bool:
+    """True if the output is the result of an arg-type operator and every differing choice is a near-tie."""
+    for indices, scores, dim in reference.trace.choices:
+        if indices.shape != expected.shape or not bool((indices == expected)[~differing].all()):
+            continue
+        width = 2 * K * C * unit_roundoff(torch.float32) * float(scores.abs().max()) * _depth(reference)
+        chosen, best = _scores_at(scores, value, dim), _scores_at(scores, indices, dim)
+        if chosen is not None and best is not None:
+            return bool(((chosen - best).abs()[differing] <= width).all())
+    return False
+
+
+def _depth(reference: Reference) -> float:
+    """How much the model's own rounding exceeds c·u·scale, seen on its float outputs; at least 1."""
+    growth = [1.0]
+    for name in reference.float_outputs:
+        gate = reference.gate(name)
+        if gate.scale > 0:
+            growth.append(gate.eager_error / (C * unit_roundoff(reference.y32[name].dtype) * gate.scale))
+    return max(growth)
+
+
+def _scores_at(scores: Tensor, indices: Tensor, dim: int | None) -> Tensor | None:
+    """The scores that the indices point at, in the indices' shape; None where an index lies outside."""
+    axis = 0 if dim is None else dim
+    table = scores.flatten() if dim is None else scores
+    places = indices.flatten() if dim is None else indices
+    size = table.shape[axis]
+    if places.numel() == 0 or int(places.min()) < 0 or int(places.max()) >= size:
+        return None
+    dropped = places.dim() == table.dim() - 1
+    found = table.gather(axis, (places.unsqueeze(axis) if dropped else places).long())
+    return found.reshape(indices.shape)
+
+
+def _refused(reference: Reference, failure: Reason, reason: str) -> Comparison:
+    return Comparison(_result(reference, (), reason), failure)
+
+
+def _result(reference: Reference, outputs: tuple[OutputParity, ...], reason: str | None) -> ProbeResult:
+    probe = reference.probe
+    return ProbeResult(
+        probe=probe.name, seed=probe.seed, sizes=probe.sizes, outputs=outputs, passed=reason is None, reason=reason
+    )

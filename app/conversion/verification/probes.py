@@ -1,0 +1,168 @@
+"""Probes: the input sets on which model and artifact are compared.
+
+Three seeded draws from the signature's declared distributions, and for float inputs one at small scale (where an
+epsilon outweighs a variance) and one at large scale with the sign of the first draw turned (so that a branch on the
+sign of the data is walked both ways). Every symbolic axis takes three sizes over the three draws, and each axis another
+size than its neighbours in the same draw, so that the draws are the dims certificate's first evidence as well
+(verification.md, points 3 and 4).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.architectures.sample import sample_inputs
+from app.domain.architecture import Axis, Normal, Signature
+from app.domain.errors import InvalidOptions
+
+DRAWS = 3
+SMALL, LARGE = 2.0**-7, 8.0
+"""Scales of the two scaled probes; powers of two, so that scaling itself rounds nothing."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One input set: CPU tensors by input name, and the size that each symbolic axis has in it."""
+
+    name: str
+    sizes: dict[str, int]
+    inputs: dict[str, Tensor]
+    seed: int | None = None
+
+
+def draw_probes(signature: Signature, seed: int) -> list[Probe]:
+    """Probes of a full verification, in the order of the report."""
+    probes = [draw_probe(signature, latin_sizes(signature, index), seed + index) for index in range(DRAWS)]
+    if has_float_inputs(signature):
+        sizes = latin_sizes(signature, 0)
+        probes.append(draw_probe(signature, sizes, seed + DRAWS, scale=SMALL, name="small scale"))
+        # The same seed and sizes as the first draw: the same values, times LARGE, signs turned where they may be.
+        turned = draw_probe(signature, sizes, seed, scale=LARGE, name="large scale")
+        probes.append(_turn_signs(turned, signature))
+    return probes
+
+
+def draw_certified_probe(signature: Signature, seed: int) -> Probe:
+    """The one probe of a certified verification: each axis at a size drawn at random, small sizes likelier.
+
+    A repeat conversion pays for this forward in float32, in float64 and in the runtime, so batch 1 is drawn every other
+    time; that the graph holds at other sizes was proved with its template.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {}
+    for axis in signature.axes:
+        candidates = axis_sizes(axis) if axis.sample > 4 else (admissible(axis, 1), *axis_sizes(axis)[:2])
+        sizes[axis.name] = candidates[int(torch.randint(len(candidates), (), generator=generator))]
+    return draw_probe(signature, sizes, seed)
+
+
+def draw_probe(
+    signature: Signature, sizes: Mapping[str, int], seed: int, *, scale: float = 1.0, name: str | None = None
+) -> Probe:
+    """One seeded draw at these sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = sample_inputs(signature, sizes, generator, scale=scale)
+    return Probe(name or f"seed {seed}", dict(sizes), inputs, seed)
+
+
+def has_float_inputs(signature: Signature) -> bool:
+    """True if any input can be scaled."""
+    return any(spec.dtype in ("float16", "bfloat16", "float32", "float64") for spec in signature.inputs)
+
+
+def _turn_signs(probe: Probe, signature: Signature) -> Probe:
+    symmetric = {s.name for s in signature.inputs if isinstance(s.distribution, Normal) and s.distribution.mean == 0}
+    inputs = {
+        name: -value if name in symmetric and value.is_floating_point() else value
+        for name, value in probe.inputs.items()
+    }
+    return Probe(probe.name, probe.sizes, inputs, probe.seed)
+
+
+# --- sizes ---------------------------------------------------------------------------------------------------------
+
+
+def latin_sizes(signature: Signature, index: int) -> dict[str, int]:
+    """Sizes of draw ``index``: axis number i takes its size number (index + i) mod 3, so no two axes move together."""
+    return {axis.name: axis_sizes(axis)[(index + place) % DRAWS] for place, axis in enumerate(signature.axes)}
+
+
+def sample_sizes(signature: Signature) -> dict[str, int]:
+    """The sizes that the artifact was exported with."""
+    return {axis.name: admissible(axis, axis.sample) for axis in signature.axes}
+
+
+def axis_sizes(axis: Axis) -> tuple[int, int, int]:
+    """Three sizes for an axis: the least, the exported one, and a prime (times ``multiple_of``) apart from both.
+
+    They coincide where the axis admits fewer.
+    """
+    least, sample = admissible(axis, 1), admissible(axis, axis.sample)
+    step = axis.multiple_of
+    primes = [admissible(axis, prime * step) for prime in _primes_around(sample // step)]
+    other = next((size for size in primes if size not in (least, sample)), sample)
+    return least, sample, other
+
+
+def admissible(axis: Axis, size: int) -> int:
+    """The admissible size nearest above ``size``, or the largest there is."""
+    step = axis.multiple_of
+    least = -(-max(axis.minimum, 1) // step) * step
+    size = max(-(-size // step) * step, least)
+    if axis.maximum is not None:
+        size = min(size, max(axis.maximum // step * step, least))
+    return size
+
+
+def _primes_around(value: int) -> list[int]:
+    """Primes near a value: smaller ones first (cheaper to run), then the next larger ones."""
+    below = [n for n in range(value - 1, 2, -1) if _is_prime(n)][:2]
+    above = [n for n in range(max(value + 1, 3), 2 * value + 8) if _is_prime(n)][:3]
+    return below + above
+
+
+def _is_prime(value: int) -> bool:
+    return value > 1 and all(value % divisor for divisor in range(2, int(value**0.5) + 1))
+
+
+# --- the client's own ----------------------------------------------------------------------------------------------
+
+
+def read_client_probes(path: Path, signature: Signature) -> list[Probe]:
+    """Probes from an npz file: arrays named like the inputs, or ``<probe>/<input>`` for several probes.
+
+    Raises InvalidOptions when a name, dtype or shape does not fit the signature.
+    """
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            for key in stored.files:
+                probe, _, name = key.rpartition("/")
+                arrays.setdefault(probe, {})[name] = stored[key]
+    except (OSError, ValueError) as unreadable:
+        raise InvalidOptions(f"the probes are not a readable npz file: {unreadable}") from unreadable
+    return [_client_probe(name, inputs, signature) for name, inputs in sorted(arrays.items())]
+
+
+def _client_probe(name: str, arrays: Mapping[str, np.ndarray], signature: Signature) -> Probe:
+    expected = [spec.name for spec in signature.inputs]
+    if sorted(arrays) != sorted(expected):
+        raise InvalidOptions(f"client probe {name!r} has inputs {sorted(arrays)}, the model takes {expected}")
+    sizes: dict[str, int] = {}
+    inputs = {}
+    for spec in signature.inputs:
+        array = arrays[spec.name]
+        if str(array.dtype) != spec.dtype:
+            raise InvalidOptions(f"client probe {name!r}: {spec.name} is {array.dtype}, the model takes {spec.dtype}")
+        if len(array.shape) != len(spec.shape):
+            raise InvalidOptions(f"client probe {name!r}: {spec.name} has shape {array.shape}, not {spec.shape}")
+        for size, expected_size in zip(array.shape, spec.shape, strict=True):
+            fixed = expected_size if isinstance(expected_size, int) else sizes.setdefault(expected_size, size)
+            if fixed != size:
+                raise InvalidOptions(f"client probe {name!r}: {spec.name} has shape {array.shape}, not {spec.shape}")
+        inputs[spec.name] = torch.from_numpy(array.copy())
+    return Probe(f"client {name}".strip(), sizes, inputs)

@@ -1,0 +1,43 @@
+"""The algebra of verdicts: findings in, one verdict out (verification.md, points 5 and 12).
+
+Any ``fail`` makes a fail, else any ``inconclusive`` makes an inconclusive, else any note makes a pass with notes. One
+exception: a stochastic module cannot be held against its artifact, so what rests on comparing values is not counted.
+"""
+
+from collections.abc import Iterable
+
+from app.domain.report import Finding, Reason, Verdict
+
+_COMPARED = frozenset({Reason.parity, Reason.dims})
+"""Failures that rest on comparing values with a model that must answer the same twice."""
+
+
+def note(reason: Reason, detail: str) -> Finding:
+    return Finding(reason=reason, severity="note", detail=detail)
+
+
+def inconclusive(reason: Reason, detail: str) -> Finding:
+    return Finding(reason=reason, severity="inconclusive", detail=detail)
+
+
+def failure(reason: Reason, detail: str) -> Finding:
+    return Finding(reason=reason, severity="fail", detail=detail)
+
+
+def settle(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings that count, gravest first, each reason's words once."""
+    distinct = list(dict.fromkeys(findings))
+    if any(finding.reason is Reason.nondeterministic for finding in distinct):
+        distinct = [finding for finding in distinct if finding.reason not in _COMPARED]
+    gravity = {"fail": 0, "inconclusive": 1, "note": 2}
+    return tuple(sorted(distinct, key=lambda finding: gravity[finding.severity]))
+
+
+def verdict_of(findings: Iterable[Finding]) -> Verdict:
+    """The verdict over settled findings."""
+    severities = {finding.severity for finding in findings}
+    if "fail" in severities:
+        return Verdict.fail
+    if "inconclusive" in severities:
+        return Verdict.inconclusive
+    return Verdict.pass_with_notes if severities else Verdict.passed

@@ -1,0 +1,203 @@
+"""Run a float32 module's forward in float64 without copying the module.
+
+A dispatch mode sees every operator that the forward reaches, whoever owns the weights: leaf modules, parents with bare
+parameters, functional calls such as ``F.linear(x, self.in_proj_weight)``, tied weights, flat LSTM weights. It widens
+the operands of each operator for that operator only, so the extra memory is float64 activations plus one operator's
+weights, never the model. Hooks on leaf modules would miss the functional uses; a float64 copy would double the memory.
+
+Results are handed back as ``Widened``: tensors that say float32 and hold float64. Code that asks for a dtype
+(``x.to(self.weight.dtype)``, ``torch.finfo(x.dtype).min``, the check in ``nn.LSTM.forward``) so behaves as in float32,
+while ``x.float()`` and ``torch.zeros(..., dtype=torch.float32)`` lose nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+WIDE = {
+    torch.float32: torch.float64,
+    torch.float16: torch.float64,
+    torch.bfloat16: torch.float64,
+    torch.complex64: torch.complex128,
+}
+NARROW = {torch.float64: torch.float32, torch.complex128: torch.complex64}
+
+
+@dataclass(frozen=True)
+class OperatorCall:
+    """One call of an operator whose constants parity can be blind to: normalisation and GELU."""
+
+    name: str
+    attributes: tuple[tuple[str, float | str | bool], ...]
+
+
+@dataclass
+class Trace:
+    """What the forward did, seen on the way: constants to audit, scores behind arg-type results, rough cost."""
+
+    calls: list[OperatorCall] = field(default_factory=list)
+    scalars: set[float] = field(default_factory=set)
+    """Every Python float handed to an operator, so every epsilon written out by hand."""
+    choices: list[tuple[Tensor, Tensor, int | None]] = field(default_factory=list)
+    """(indices, scores in float64, dim) of every argmax, max, topk, sort ...; dim None: over the flattened scores."""
+    operations: int = 0
+    """Multiply-adds × 2 of convolutions and matrix products; an order of magnitude, for budgets."""
+
+
+class Widened(Tensor):
+    """A tensor whose dtype says float32 (complex64) while ``wide`` holds float64 (complex128)."""
+
+    wide: Tensor
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def __new__(cls, wide: Tensor) -> "Widened":
+        # An inference tensor cannot be the base of a view made by a wrapper, hence a normal one around it.
+        with torch.inference_mode(False):
+            made: Widened = Tensor._make_wrapper_subclass(
+                cls,
+                wide.size(),
+                strides=wide.stride(),
+                storage_offset=wide.storage_offset(),
+                dtype=NARROW[wide.dtype],
+                device=wide.device,
+            )
+        made.wide = wide
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        raise RuntimeError(f"{func} was reached with a widened tensor outside of the widening mode")
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Widened({self.wide!r})"
+
+
+def widen(value: Any) -> Any:
+    """The operand for an operator: what a Widened holds, a float tensor converted to float64, else the value itself."""
+    if isinstance(value, Widened):
+        return value.wide
+    if isinstance(value, Tensor) and value.dtype in WIDE:
+        return value.to(WIDE[value.dtype])
+    if isinstance(value, torch.dtype):
+        return WIDE.get(value, value)
+    return value
+
+
+def wrap(value: Any) -> Any:
+    """The result of an operator, made to say float32 where it is float64."""
+    if isinstance(value, Tensor) and value.dtype in NARROW and not isinstance(value, Widened):
+        return Widened(value)
+    return value
+
+
+def unwrap(value: Tensor) -> Tensor:
+    """The float64 value of a forward's output; a plain float tensor (a weight returned as is) is widened exactly."""
+    widened: Tensor = widen(value)
+    return widened
+
+
+class Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, every operator computes in float64. ``trace`` collects what the forward did."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = trace
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _writes_plain_float(func, args):
+            return _write_narrow(func, args, kwargs)
+        wide_args, wide_kwargs = tree_map(widen, (args, kwargs))
+        result = func(*wide_args, **wide_kwargs)
+        _observe(self.trace, func, wide_args, wide_kwargs, result)
+        return _return(args, result)
+
+
+def _return(args: Sequence[Any], result: Any) -> Any:
+    """Wrap the result; an in-place operator gives back the very tensor it was called on."""
+    first = args[0] if args else None
+    if isinstance(first, Widened) and result is first.wide and first.shape == result.shape:
+        return first
+    return tree_map(wrap, result)
+
+
+def _writes_plain_float(func: Any, args: Sequence[Any]) -> bool:
+    """True for an in-place operator on a tensor made outside: a buffer, or a constant made from Python data."""
+    arguments = func._schema.arguments
+    if not args or not arguments or arguments[0].alias_info is None or not arguments[0].alias_info.is_write:
+        return False
+    target = args[0]
+    return isinstance(target, Tensor) and not isinstance(target, Widened) and target.dtype in WIDE
+
+
+def _write_narrow(func: Any, args: Any, kwargs: Any) -> Any:
+    """Run an in-place operator on a float32 tensor in float32: that tensor cannot hold more."""
+    dtype = args[0].dtype
+
+    def narrow(value: Any) -> Any:
+        return value.wide.to(dtype) if isinstance(value, Widened) else value
+
+    return func(*tree_map(narrow, args), **tree_map(narrow, kwargs))
+
+
+@contextmanager
+def widening(trace: Trace) -> Iterator[None]:
+    """Inside, modules called with Widened inputs compute in float64."""
+    with torch.inference_mode(), Widening(trace):
+        yield
+
+
+# --- what is noted on the way --------------------------------------------------------------------------------------
+
+_CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d"})
+_PRODUCTS = frozenset({"linear", "matmul", "mm", "bmm"})
+_CHOICES = frozenset({"argmax", "argmin", "max", "min", "topk", "sort", "argsort"})
+_AUDITED = ("eps", "approximate", "training")
+
+
+def _observe(trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+    name = func._schema.name.rpartition("::")[2].rstrip("_")
+    named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+    _note_constants(trace, func, name, named)
+    if name in _CHOICES:
+        _note_choice(trace, func, named, result)
+    elif isinstance(result, Tensor):
+        trace.operations += _cost(name, args, result)
+
+
+def _note_constants(trace: Trace, func: Any, name: str, named: dict[str, Any]) -> None:
+    trace.scalars.update(value for value in named.values() if isinstance(value, float))
+    audited = {}
+    for argument in func._schema.arguments:
+        if argument.name.startswith(_AUDITED):
+            audited[argument.name] = named.get(argument.name, argument.default_value)
+    if audited and ("norm" in name or "gelu" in name or "transformer_encoder" in name):
+        attributes = tuple((k, v) for k, v in audited.items() if v is not None)
+        trace.calls.append(OperatorCall(name, attributes))
+        trace.scalars.update(v for _, v in attributes if isinstance(v, float))
+
+
+def _note_choice(trace: Trace, func: Any, named: dict[str, Any], result: Any) -> None:
+    scores = named.get("self")
+    indices = result if isinstance(result, Tensor) else result[-1]
+    if isinstance(scores, Tensor) and scores.is_floating_point() and not indices.is_floating_point():
+        default = next((a.default_value for a in func._schema.arguments if a.name == "dim"), None)
+        trace.choices.append((indices, scores, named.get("dim", default)))
+
+
+def _cost(name: str, args: Sequence[Any], result: Tensor) -> int:
+    if name in _CONVOLUTIONS:
+        return 2 * result.numel() * int(args[1][0].numel())
+    if name in _PRODUCTS:
+        return 2 * result.numel() * int(args[0].shape[-1])
+    if name == "addmm":
+        return 2 * result.numel() * int(args[1].shape[-1])
+    return result.numel()
