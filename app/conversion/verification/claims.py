@@ -36,10 +36,9 @@ class ConvBnFold:
     @property
     def tensors(self) -> tuple[str, ...]:
         """The tensors that this part carries."""
-        if self.part == "weight":
-            names = (self.weight, self.gamma, self.variance)
-        else:
-            names = (self.bias, self.gamma, self.beta, self.mean, self.variance)
+        weight = (self.weight, self.gamma, self.variance)
+        bias = (self.bias, self.gamma, self.beta, self.mean, self.variance)
+        names = weight if self.part == "weight" else bias
         return tuple(name for name in names if name is not None)
 
 

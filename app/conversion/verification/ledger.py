@@ -21,12 +21,14 @@ from app.conversion.verification.ledger_search import (
     ValueSearch,
     match_content,
     match_folds,
+    match_parts,
     match_recurrent,
     match_shared,
 )
 from app.conversion.verification.ledger_sources import raw_bytes, same_bytes, sources_of
-from app.conversion.verification.ledger_trace import EagerTrace, Value, trace
+from app.conversion.verification.ledger_trace import EagerTrace, Offer, Value, trace
 from app.conversion.verification.onnx_tensors import StoredTensor, read_onnx
+from app.conversion.verification.torchscript_tensors import read_torchscript
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
@@ -63,6 +65,31 @@ def onnx_ledger(
     uses = graph_uses(file)
     if not _settled(books):
         _by_search(books, uses, module, signature, renamed=claims is None)
+    _constants(books, uses)
+    return books.close(uploaded, load)
+
+
+def torchscript_ledger(
+    artifact: Path,
+    uploaded: Mapping[str, Tensor],
+    load: LoadReport,
+    module: nn.Module,
+    *,
+    signature: Signature | None = None,
+) -> Ledger:
+    """The ledger of a TorchScript file, from its bytes on disk; arguments as for ``onnx_ledger``.
+
+    Attributes are held to the keys of their names. A frozen module's constants are searched for, and their order in
+    the code's text is the order of use.
+    """
+    file = read_torchscript(artifact)
+    books = Books(list(file.tensors), sources_of(uploaded, load, module))
+    _check_module(books)
+    _mark_counters(books, module)
+    _by_names(books)
+    uses = list(file.uses)
+    if not _settled(books):
+        _by_search(books, uses, module, signature, renamed=True)
     _constants(books, uses)
     return books.close(uploaded, load)
 
@@ -118,53 +145,72 @@ def _settled(books: Books) -> bool:
 def _by_search(
     books: Books, uses: list[GraphUse], module: nn.Module, signature: Signature | None, *, renamed: bool
 ) -> None:
-    leads: dict[StoredTensor, str] = {}
+    """Find what names and claims left open. ``renamed``: stored tensors may have lost their names."""
+    recurrent: dict[StoredTensor, str] = {}
     if renamed:
         match_content(books, [stored for stored in books.unexplained() if stored.name not in books.sources.by_name])
-        leads = match_recurrent(books, module, uses)
+        recurrent = match_recurrent(books, module, uses)
         match_shared(books)
     if signature is None:
         return
-    tokens = Tokens()
-    search = ValueSearch(books, tokens)
     runs = _runs(module, signature)
     try:
-        first = next(runs)(books.sources.placed, search)
-        _place(books, first, tokens, leads)
-        folded = match_folds(books, first, tokens, uses) if renamed else set()
-        Accounts(books, search, folded).settle(first.uses)
-        reached = set(first.reached)
-        while books.open_sources() and not reached.issuperset(books.open_sources()):
-            run = next(runs, None)
-            if run is None:
-                break
-            reached |= run(books.sources.placed, None).reached
+        reached = _by_trace(books, next(runs), uses, recurrent, renamed=renamed)
+        _prove_unused(books, reached, runs)
     except Exception as error:  # noqa: BLE001 - a module's forward may raise anything; the report says what
         reason = f"the eager forward could not be followed: {type(error).__name__}: {error}"
         books.doubts |= dict.fromkeys(books.open_sources(), reason)
-        return
+
+
+def _by_trace(
+    books: Books, run: "_Run", uses: list[GraphUse], recurrent: Mapping[StoredTensor, str], *, renamed: bool
+) -> set[str]:
+    """Search with a trace of the eager forward, and check positions; gives the keys that the forward reached."""
+    tokens = Tokens()
+    search = ValueSearch(books, tokens)
+    found = run(search.offer)
+    search.explain()
+    whole = {name: [carrier.stored for carrier in carriers] for name, carriers in books.carriers.items()}
+    for stored, name in recurrent.items():
+        whole.setdefault(name, []).append(stored)
+    for name, carriers in whole.items():
+        for stored in carriers:
+            if name in found.leaf:
+                tokens.join(stored, found.leaf[name])
+    folded = set()
+    if renamed:
+        folded = match_folds(books, found, tokens, uses)
+        for stored, parts in match_parts(books).items():
+            for name, _, _ in parts:
+                tokens.join(stored, tokens.part(found.leaf[name]))
+    Accounts(books, search, folded).settle(found.uses)
+    if renamed:
+        books.problems += misplaced(tokens, found.uses, uses)
+    return found.reached
+
+
+def _prove_unused(books: Books, reached: set[str], runs: Iterator["_Run"]) -> None:
+    """Mark what no forward reads as unused; say of the others that they should be there."""
+    while set(books.open_sources()) - reached and (run := next(runs, None)) is not None:
+        reached = reached | run(_nothing).reached
     for name in books.open_sources():
         if name not in reached:
             books.unused[name] = f"not read by the eager forward on {len(_SCALES)} inputs"
-        elif name not in books.doubts:
-            books.doubts[name] = "the eager forward reads it, but no tensor of the artifact carries it"
-    if renamed:
-        books.problems += misplaced(tokens, first.uses, uses)
+        else:
+            books.doubts.setdefault(name, "the eager forward reads it, but no tensor of the artifact carries it")
 
 
-_Run = Callable[[Mapping[str, Tensor], ValueSearch | None], EagerTrace]
+_Run = Callable[[Offer], EagerTrace]
 
 
 def _runs(module: nn.Module, signature: Signature) -> Iterator[_Run]:
     """Traced forwards on inputs of the signature, one for each scale."""
+    placed = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     generator = torch.Generator().manual_seed(_SEED)
     for scale in _SCALES:
         inputs = sample_inputs(signature, {}, generator, scale=scale)
 
-        def run(
-            placed: Mapping[str, Tensor], search: ValueSearch | None, inputs: Mapping[str, Tensor] = inputs
-        ) -> EagerTrace:
-            offer = search.offer if search is not None else _nothing
+        def run(offer: Offer, inputs: Mapping[str, Tensor] = inputs) -> EagerTrace:
             return trace(placed, inputs, lambda: call(module, signature, inputs), offer)
 
         yield run
@@ -172,16 +218,6 @@ def _runs(module: nn.Module, signature: Signature) -> Iterator[_Run]:
 
 def _nothing(tensor: Tensor, value: Value) -> None:
     """Receives offers that nobody waits for."""
-
-
-def _place(books: Books, found: EagerTrace, tokens: Tokens, leads: Mapping[StoredTensor, str]) -> None:
-    """Say which value of the forward each stored tensor carries whole."""
-    for name, carriers in books.carriers.items():
-        for carrier in carriers:
-            if name in found.leaf:
-                tokens.join(carrier.stored, found.leaf[name])
-    for stored, name in leads.items():
-        tokens.join(stored, found.leaf[name])
 
 
 def _constants(books: Books, uses: list[GraphUse]) -> None:

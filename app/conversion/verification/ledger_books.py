@@ -127,17 +127,16 @@ class Books:
         )
 
     def _entry(self, name: str, tensor: Tensor, ignored: bool) -> LedgerEntry:
-        if ignored:
-            ledger_class, initializers, detail = _IGNORED
-        elif name not in self.sources.by_name or self.sources.by_name[name].kind != "uploaded":
-            ledger_class, initializers, detail = _FOREIGN
-        else:
-            ledger_class, initializers, detail = self._destination(name)
+        source = self.sources.by_name.get(name)
+        destination = _IGNORED if ignored else _FOREIGN
+        if not ignored and source is not None and source.kind == "uploaded":
+            destination = self._destination(name)
+        ledger_class, initializers, detail = destination
         return LedgerEntry(
             tensor=name, ledger_class=ledger_class, bytes=tensor.nbytes, initializers=initializers, detail=detail
         )
 
-    def _destination(self, name: str) -> tuple[LedgerClass, tuple[str, ...], str | None]:
+    def _destination(self, name: str) -> "_Destination":
         """Class, carrying stored tensors and detail of an uploaded tensor that the architecture has."""
         tied = self._tied_carrier(name)
         carriers = self.carriers.get(name, [])
@@ -164,8 +163,9 @@ class Books:
         )
 
 
-_IGNORED: tuple[LedgerClass, tuple[str, ...], str] = ("ignored", (), "left out because strict=false")
-_FOREIGN: tuple[LedgerClass, tuple[str, ...], str] = (
+_Destination = tuple[LedgerClass, tuple[str, ...], str | None]
+_IGNORED: _Destination = ("ignored", (), "left out because strict=false")
+_FOREIGN: _Destination = (
     "unaccounted",
     (),
     "the architecture has no tensor of this name and shape",

@@ -13,7 +13,7 @@ from app.conversion.verification.onnx_tensors import StoredTensor
 def check_claim(books: Books, stored: StoredTensor, claim: InitializerClaim) -> str | None:
     """Enter the stored tensor as claimed, or say what of the claim is not so."""
     if claim.kind == "constant":
-        if claim.sha256 is not None and hashlib.sha256(memoryview(stored.data)).hexdigest() != claim.sha256:
+        if claim.sha256 is not None and hashlib.sha256(stored.data.data).hexdigest() != claim.sha256:
             return "its bytes are not the template's constant"
         books.explain(stored, "constant", (), "a constant of the template, the same for all weights")
         return None

@@ -7,7 +7,6 @@ nearly all candidates before any byte is read.
 
 from collections.abc import Iterable
 from itertools import permutations
-from math import prod
 
 import numpy as np
 import torch
@@ -120,6 +119,6 @@ def is_floating(stored: StoredTensor) -> bool:
     return dtype.is_floating_point or dtype.is_complex
 
 
-def same_extent(stored: StoredTensor, tensor: Tensor) -> bool:
-    """Whether dtype and number of elements agree."""
-    return ONNX_DTYPES.get(stored.data_type) == tensor.dtype and prod(stored.dims) == tensor.numel()
+def same_dtype(stored: StoredTensor, dtype: torch.dtype) -> bool:
+    """Whether the stored elements are of that dtype."""
+    return ONNX_DTYPES.get(stored.data_type) == dtype

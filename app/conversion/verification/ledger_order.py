@@ -5,6 +5,7 @@ name is held to that key. Where an exporter renamed, the order of use decides: b
 the order in which the forward runs them, and optimisers keep a graph's order but for what they remove. So, among
 tensors of one size, the order of first use in the graph must be the order of first use in the eager forward; and
 equal contents, which may share one stored tensor, must be used at least as often as the forward has tensors of them.
+Where a tensor is used more than once (a shared layer, a branch), some choice of its uses must give that order.
 
 What this cannot see: a swap of tensors with equal bytes (no fault), of two operands that a single eager operator takes
 and the graph spreads over several nodes, and of later uses of a tensor used twice. Those are left to parity.
@@ -73,6 +74,13 @@ class Tokens:
     def __init__(self) -> None:
         self._parent: dict[Value, Value] = {}
         self._of: dict[StoredTensor, Value] = {}
+        self._parts: dict[Value, list[Value]] = {}
+
+    def part(self, whole: Value) -> Value:
+        """A new value for a piece of ``whole``, used wherever that is used."""
+        piece = Value(whole.lineage, (whole,))
+        self._parts.setdefault(whole, []).append(piece)
+        return piece
 
     def join(self, stored: StoredTensor, value: Value) -> None:
         self._parent.setdefault(value, value)
@@ -90,7 +98,9 @@ class Tokens:
         return self.root(self._of[stored]) if stored in self._of else None
 
     def of_value(self, value: Value) -> Iterator[tuple[Value, Value]]:
-        """(root, value) of the value, or else of the values it came from."""
+        """(root, value) of the value, or else of the values it came from; and of its pieces."""
+        for piece in self._parts.get(value, ()):
+            yield self.root(piece), piece
         if value in self._parent:
             yield self.root(value), value
             return
@@ -102,42 +112,58 @@ class Tokens:
         return tuple(self._of)
 
 
+_Place = tuple[int, int]
+"""Turn or node, and argument."""
+
+
 def misplaced(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[str]:
     """What is used out of order or too seldom, in words; empty when positions hold."""
-    turns: dict[Value, tuple[int, int]] = {}
+    turns: dict[Value, _Place] = {}
     originals: dict[Value, set[Value]] = {}
     for use in eager:
         for root, value in tokens.of_value(use.value):
             turns.setdefault(root, (use.turn, use.argument))
             originals.setdefault(root, set()).add(value)
-    found = []
-    last: dict[int, tuple[tuple[int, int], GraphUse]] = {}
-    counts: dict[Value, set[tuple[int, int]]] = {}
-    seen: set[Value] = set()
+    places: dict[Value, list[_Place]] = {}
+    sample: dict[Value, StoredTensor] = {}
     for at in graph:
         token = tokens.of_stored(at.stored)
-        if token is None or token not in turns:
-            continue
-        counts.setdefault(token, set()).add((at.node, at.argument))
-        if token in seen:
-            continue
-        seen.add(token)
-        before = last.get(at.stored.numel)
-        if before and _earlier(turns[token], at, *before):
-            found.append(
-                f"{at.stored.name} is used after {before[1].stored.name}, but the model uses what it carries before"
-            )
-        else:
-            last[at.stored.numel] = (turns[token], at)
-    for token, values in originals.items():
-        if token in counts and len(counts[token]) < len(values):
-            names = sorted({min(value.lineage) for value in values if value.lineage})
-            found.append(f"{', '.join(names)} hold equal bytes, but the graph uses them {len(counts[token])} times")
+        if token is not None and token in turns:
+            places.setdefault(token, []).append((at.node, at.argument))
+            sample.setdefault(token, at.stored)
+    by_size: dict[int, list[Value]] = {}
+    for token, stored in sample.items():
+        by_size.setdefault(stored.numel, []).append(token)
+    found = []
+    for group in by_size.values():
+        group.sort(key=turns.__getitem__)
+        culprit = _first_out_of_order(group, turns, places)
+        if culprit is not None:
+            found.append(f"{sample[culprit].name} is not used where the model uses what it carries")
+    for token, at_places in places.items():
+        if len(set(at_places)) < len(originals[token]):
+            names = sorted({min(value.lineage) for value in originals[token] if value.lineage})
+            found.append(f"{', '.join(names)} hold equal bytes, but are used {len(set(at_places))} times in all")
     return found
 
 
-def _earlier(turn: tuple[int, int], at: GraphUse, last_turn: tuple[int, int], last: GraphUse) -> bool:
-    """Whether the eager forward uses this before the last one; within one operator only one node's order counts."""
-    if turn[0] != last_turn[0]:
-        return turn[0] < last_turn[0]
-    return at.node == last.node and turn[1] < last_turn[1]
+def _first_out_of_order(
+    group: list[Value], turns: Mapping[Value, _Place], places: Mapping[Value, list[_Place]]
+) -> Value | None:
+    """The first token for which no place is left after those of earlier turns; None when all find one.
+
+    A tensor may be used at several places (shared layers, alternative branches); the earliest that fits is the best
+    choice for all that follow. Tokens of one turn may come in any order unless one node takes them.
+    """
+    end: _Place = (-1, -1)
+    chosen: list[tuple[int, _Place]] = []
+    for token in group:
+        turn = turns[token][0]
+        if chosen and turn != chosen[-1][0]:
+            end = max(place for _, place in chosen)
+            chosen = []
+        place = min((place for place in places[token] if place > end), default=None)
+        if place is None or any(place < other and place[0] == other[0] for _, other in chosen):
+            return token
+        chosen.append((turn, place))
+    return None

@@ -20,6 +20,7 @@ from app.conversion.verification.ledger_content import (
     corners,
     is_floating,
     matching_axes,
+    same_dtype,
     stored_corners,
 )
 from app.conversion.verification.ledger_folds import carries, conv_bn, first_and_last, recurrent_operands
@@ -77,6 +78,47 @@ def _can_carry(stored: StoredTensor) -> bool:
 
 def _moved(axes: tuple[int, ...], straight: bool) -> str | None:
     return None if straight else f"axes {axes}"
+
+
+Part = tuple[str, int, int]
+"""A key, into how many equal parts its first axis is cut, and which of them."""
+_MOST_PARTS = 8
+
+
+def match_parts(books: Books) -> dict[StoredTensor, list[Part]]:
+    """Enter stored tensors that hold an equal part of one source's first axis, such as q, k or v of a projection.
+
+    A source all of whose parts are found is carried by them.
+    """
+    found: dict[StoredTensor, list[Part]] = {}
+    present: dict[tuple[str, int], dict[int, StoredTensor]] = {}
+    for stored in books.unexplained():
+        if not _can_carry(stored) or stored.name in books.sources.by_name:
+            continue
+        for part, axes in _parts_held(books, stored):
+            name, count, position = part
+            found.setdefault(stored, []).append(part)
+            present.setdefault((name, count), {})[position] = stored
+            detail = f"part {position + 1} of {count} of {name}{'' if axes is None else f', axes {axes}'}"
+            books.explain(stored, "tensor", (name,), detail)
+    for (name, count), parts in present.items():
+        if len(parts) == count and name not in books.carriers:
+            for stored in parts.values():
+                books.carry(stored, books.sources.by_name[name], "transposed", f"in {count} parts")
+    return found
+
+
+def _parts_held(books: Books, stored: StoredTensor) -> Iterable[tuple[Part, tuple[int, ...] | None]]:
+    key = stored_corners(stored)
+    for name, source in books.sources.by_name.items():
+        count, rest = divmod(source.tensor.numel(), stored.numel)
+        tensor = source.tensor
+        if rest or not 1 < count <= _MOST_PARTS or tensor.shape[0] % count or not same_dtype(stored, source.dtype):
+            continue
+        for position, piece in enumerate(source.value().chunk(count)):
+            axes = matching_axes(stored, piece) if corners(piece) == key else None
+            if axes is not None:
+                yield (name, count, position), None if axes == tuple(range(len(axes))) else axes
 
 
 def match_recurrent(books: Books, module: nn.Module, uses: list[GraphUse]) -> dict[StoredTensor, str]:
@@ -141,6 +183,18 @@ class ValueSearch:
                 self.matched.setdefault(value, []).append(wanted.stored)
                 self.details[wanted.stored] = detail
                 self.tokens.join(wanted.stored, value)
+
+    def explain(self) -> None:
+        """Enter the stored tensors that were found."""
+        lineages: dict[StoredTensor, set[str]] = {}
+        for value, found in self.matched.items():
+            for stored in found:
+                lineages.setdefault(stored, set()).update(value.lineage)
+        for stored, names in lineages.items():
+            if names:
+                self.books.explain(stored, "fold", tuple(sorted(names)), self.details[stored])
+            else:
+                self.books.explain(stored, "constant", (), f"made by the forward: {self.details[stored]}")
 
     def _compare(self, wanted: _Wanted, tensor: Tensor, value: Value, key: Corners | None) -> str | None:
         if key == wanted.key:
@@ -272,20 +326,10 @@ class Accounts:
                     self._through(name, uses),
                     "in an expression of weights that the exporter folded",
                 )
-        for stored, detail in self.search.details.items():
-            self._explain(stored, detail)
         for name, arrived in good.items():
             if not arrived and name in self.books.folded:
                 del self.books.folded[name]
                 self.books.doubts[name] = "folded at one place, but another use of it is not in the artifact"
-
-    def _explain(self, stored: StoredTensor, detail: str) -> None:
-        values = [value for value, found in self.search.matched.items() if stored in found]
-        names = sorted(set[str]().union(*(value.lineage for value in values)))
-        if names:
-            self.books.explain(stored, "fold", tuple(names), detail)
-        else:
-            self.books.explain(stored, "constant", (), "a constant that the forward makes: " + detail)
 
     def _through(self, name: str, uses: list[Use]) -> tuple[str, ...]:
         """Names of the stored tensors by which the uses of a source arrived."""
