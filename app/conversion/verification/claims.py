@@ -7,10 +7,16 @@ Wherever a claim names a tensor, its value is the uploaded tensor in the dtype o
 of that name, so that one template's claims hold for a float16 and a float32 upload alike.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-ClaimKind = Literal["identical", "cast", "transposed", "reshaped", "folded", "constant"]
+from torch import Tensor
+
+ClaimKind = Literal["identical", "cast", "transposed", "reshaped", "arranged", "folded", "constant"]
+
+Arrangement = Callable[[Callable[[str], Tensor]], Tensor]
+"""Given a function from state-dict key to tensor, the initializer's value. Places elements; computes none."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class InitializerClaim:
     cast        the one tensor rounded to the initializer's dtype, same element order and dims
     transposed  the one tensor with its axes in the order ``perm``, then reshaped to the initializer's dims
     reshaped    the one tensor's bytes in the same element order under other dims
+    arranged    elements of ``tensors`` placed by ``arrange``: sliced, expanded, gathered, concatenated, never computed
     folded      ``fold`` recomputed in float64; ``tensors`` is ``fold.tensors``; an optional ``perm`` is applied after
     constant    no tensor: the bytes are the same for all weights; ``sha256`` of the raw little-endian data, when known
     """
@@ -57,14 +64,17 @@ class InitializerClaim:
     kind: ClaimKind
     tensors: tuple[str, ...] = ()
     perm: tuple[int, ...] | None = None
+    arrange: Arrangement | None = None
     fold: ConvBnFold | None = None
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        expected = {"constant": (0, 0), "folded": (1, 5)}.get(self.kind, (1, 1))
-        if not expected[0] <= len(self.tensors) <= expected[1]:
+        least, most = {"constant": (0, 0), "folded": (1, 5), "arranged": (1, None)}.get(self.kind, (1, 1))
+        if len(self.tensors) < least or (most is not None and len(self.tensors) > most):
             raise ValueError(f"a claim of kind {self.kind} names {len(self.tensors)} tensors")
-        if (self.kind == "folded") != (self.fold is not None):
-            raise ValueError("a fold belongs to a claim of kind folded, and to no other")
+        if (self.kind == "folded") != (self.fold is not None) or (self.kind == "arranged") != (
+            self.arrange is not None
+        ):
+            raise ValueError("a fold belongs to a folded claim and an arrangement to an arranged one, and to no other")
         if self.kind == "transposed" and self.perm is None:
             raise ValueError("a transposed claim gives its permutation")

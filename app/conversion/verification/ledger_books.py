@@ -4,7 +4,7 @@ One column explains each stored tensor of the artifact, the other says what carr
 every uploaded tensor into exactly one class and every stored tensor under exactly one origin, and adds up the bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -68,6 +68,12 @@ class Books:
         if earlier and earlier.origin == "tensor":
             origin, detail = "tensor", earlier.detail
         self.explained[stored] = Explanation(origin, names, detail)
+
+    def fold(self, names: Iterable[str], stored: StoredTensor, detail: str) -> None:
+        """Record that the stored tensor holds what an exporter made of these sources."""
+        for name in names:
+            carriers, _ = self.folded.get(name, ((), ""))
+            self.folded[name] = ((*carriers, stored.name), detail)
 
     def explain(self, stored: StoredTensor, origin: InitializerOrigin, sources: tuple[str, ...], detail: str) -> None:
         self.explained[stored] = Explanation(origin, sources, detail)

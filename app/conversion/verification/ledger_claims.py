@@ -2,7 +2,7 @@
 
 import hashlib
 
-from app.conversion.verification.claims import InitializerClaim
+from app.conversion.verification.claims import Arrangement, InitializerClaim
 from app.conversion.verification.ledger_books import Books
 from app.conversion.verification.ledger_content import ONNX_DTYPES, matching_axes
 from app.conversion.verification.ledger_folds import carries, conv_bn
@@ -22,6 +22,8 @@ def check_claim(books: Books, stored: StoredTensor, claim: InitializerClaim) -> 
         return f"it is claimed to hold {', '.join(unknown)}, which neither upload nor architecture has"
     if claim.kind == "folded":
         return _check_fold(books, stored, claim)
+    if claim.arrange is not None:
+        return _check_arrangement(books, stored, claim, claim.arrange)
     return _check_content(books, stored, claim, books.sources.by_name[claim.tensors[0]])
 
 
@@ -48,6 +50,17 @@ def _check_content(books: Books, stored: StoredTensor, claim: InitializerClaim, 
     return None
 
 
+def _check_arrangement(books: Books, stored: StoredTensor, claim: InitializerClaim, arrange: Arrangement) -> str | None:
+    value = arrange(books.sources.value)
+    if ONNX_DTYPES.get(stored.data_type) != value.dtype or stored.dims != tuple(value.shape):
+        return f"it is not of the shape and element type of {', '.join(claim.tensors)} arranged"
+    if not same_bytes(raw_bytes(value), stored.data):
+        return f"its bytes are not those of {', '.join(claim.tensors)} arranged"
+    books.explain(stored, "fold", claim.tensors, "elements placed anew, same bytes")
+    books.fold(claim.tensors, stored, "elements placed anew, same bytes")
+    return None
+
+
 def _check_fold(books: Books, stored: StoredTensor, claim: InitializerClaim) -> str | None:
     fold, dtype = claim.fold, ONNX_DTYPES.get(stored.data_type)
     if fold is None or dtype is None or not dtype.is_floating_point:
@@ -57,9 +70,7 @@ def _check_fold(books: Books, stored: StoredTensor, claim: InitializerClaim) -> 
         return f"it is not the {fold.part} of {fold.weight} with its batch norm"
     detail = f"{fold.part} of {fold.weight} with its batch norm; largest error {ratio:.2f} of the rounding bound"
     books.explain(stored, "fold", claim.tensors, detail)
-    for name in claim.tensors:
-        names, _ = books.folded.get(name, ((), ""))
-        books.folded[name] = ((*names, stored.name), "batch norm folded, recomputed in float64")
+    books.fold(claim.tensors, stored, "batch norm folded, recomputed in float64")
     return None
 
 

@@ -137,15 +137,9 @@ def match_recurrent(books: Books, module: nn.Module, uses: list[GraphUse]) -> di
             ):
                 detail = f"gates of {operand.module or 'the module'} in the order of {operand.operator}"
                 books.explain(stored, "fold", operand.tensors, detail)
-                enter_folded(books, operand.tensors, stored, f"gates reordered for {operand.operator}, same bytes")
+                books.fold(operand.tensors, stored, f"gates reordered for {operand.operator}, same bytes")
                 leads[stored] = operand.tensors[0]
     return leads
-
-
-def enter_folded(books: Books, names: Iterable[str], stored: StoredTensor, detail: str) -> None:
-    for name in names:
-        carriers, _ = books.folded.get(name, ((), ""))
-        books.folded[name] = ((*carriers, stored.name), detail)
 
 
 @dataclass(eq=False)
@@ -300,7 +294,7 @@ def _long(shape: tuple[int, ...]) -> list[int]:
 
 def _enter(books: Books, stored: StoredTensor, fold: ConvBnFold) -> None:
     books.explain(stored, "fold", fold.tensors, f"{fold.part} of {fold.weight} with the batch norm that follows it")
-    enter_folded(books, fold.tensors, stored, "batch norm folded, recomputed in float64")
+    books.fold(fold.tensors, stored, "batch norm folded, recomputed in float64")
 
 
 class Accounts:
