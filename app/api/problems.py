@@ -18,6 +18,9 @@ MEDIA_TYPE = "application/problem+json"
 SHOWN_VALUE = 200
 """Characters of a refused value that a validation error repeats to the client."""
 
+HEADERS_OF_MEMBERS = {"retry_after": "Retry-After", "content_range": "Content-Range", "location": "Location"}
+"""Members of a problem that are also said in a header."""
+
 log = structlog.get_logger("recast.api")
 
 
@@ -29,6 +32,21 @@ class HttpError(RecastError):
     """An error of the HTTP layer itself that has no entry of its own in the table."""
 
     code, status, title = "http_error", 400, "The request cannot be served"
+
+
+class RequestTimeout(RecastError):
+    code, status, title = "request_timeout", 408, "The request did not arrive in time"
+
+
+class Told(RecastError):
+    """A problem that was found earlier, such as a failed conversion's, given as the answer to a request."""
+
+    def __init__(self, problem: Problem, **extra: Any) -> None:
+        super().__init__(problem.detail)
+        self._problem = problem.model_copy(update={"extra": {**problem.extra, **extra}})
+
+    def problem(self) -> Problem:
+        return self._problem
 
 
 class Internal(RecastError):
@@ -97,6 +115,9 @@ def problem_document(problem: Problem, *, instance: str, request_id: str) -> byt
 def problem_response(problem: Problem, request: Request, headers: Mapping[str, str] | None = None) -> Response:
     body = problem_document(problem, instance=request.url.path, request_id=request_id(request))
     sent = dict(headers or {})
+    for member, header in HEADERS_OF_MEMBERS.items():
+        if member in problem.extra:
+            sent[header] = str(problem.extra[member])
     if problem.status == 503:
         sent.setdefault("Retry-After", "5")
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=sent)
@@ -131,10 +152,10 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     async def on_designed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RecastError)
-        if error.status >= 500:
-            log.error("request_failed", code=error.code, detail=error.detail, exc_info=error)
-        headers = {"Retry-After": str(error.extra["retry_after"])} if "retry_after" in error.extra else None
-        return problem_response(error.problem(), request, headers)
+        problem = error.problem()
+        if problem.status >= 500:
+            log.error("request_failed", code=problem.code, detail=problem.detail, exc_info=error)
+        return problem_response(problem, request)
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

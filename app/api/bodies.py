@@ -1,0 +1,120 @@
+"""Reading request bodies within limits of size and time."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.requests import Request
+
+from app.api.problems import RequestTimeout
+from app.domain.errors import InvalidRequest, PayloadTooLarge
+
+STALL_SECONDS = 60.0
+"""A body of which nothing arrives for this long is given up, so that slow senders cannot hold connections for ever."""
+MAX_JSON = 4 << 20
+"""Bytes of a JSON body; the largest honest one lists the names of some thousand inputs and outputs."""
+MAX_JSON_DEPTH = 64
+LINGER_SECONDS = 10.0
+LINGER_BYTES = 64 << 20
+
+
+async def body_stream(request: Request) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises RequestTimeout when it stalls, ClientDisconnect when it ends early."""
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise RequestTimeout(f"No byte of the body came for {STALL_SECONDS:.0f} s.") from None
+        if chunk is None:
+            return
+        yield chunk
+
+
+async def discard_rest(request: Request) -> None:
+    """Read what the client still sends, within limits, so that it gets to see the answer to a refused upload.
+
+    A server that closes while its peer is sending makes the peer's kernel drop the answer (RFC 9112, section 9.6).
+    """
+    discarded = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            async for chunk in request.stream():
+                discarded += len(chunk)
+                if discarded > LINGER_BYTES:
+                    return
+    except (TimeoutError, RuntimeError):
+        # RuntimeError: the stream was read to its end before.
+        return
+
+
+def refuse_announced_size(request: Request, limit: int) -> None:
+    """Raises PayloadTooLarge before anything is read when Content-Length already says so."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced[:20]) > limit:
+        raise PayloadTooLarge(f"The body has {announced[:20]} bytes; at most {limit} are accepted.", limit=limit)
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises InvalidRequest, PayloadTooLarge."""
+    refuse_announced_size(request, MAX_JSON)
+    collected = bytearray()
+    async for chunk in body_stream(request):
+        collected += chunk
+        if len(collected) > MAX_JSON:
+            raise PayloadTooLarge(f"A JSON body may have {MAX_JSON} bytes.", limit=MAX_JSON)
+    try:
+        text = collected.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidRequest("The JSON body is not UTF-8.") from None
+    return parse_object(text, "the body")
+
+
+def parse_object(text: str, what: str) -> dict[str, Any]:
+    """``text`` as a JSON object free of NaN and infinities. Raises InvalidRequest that names ``what``."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidRequest(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels.") from None
+    except ValueError as error:
+        raise InvalidRequest(f"{what} is not JSON: {str(error)[:200]}.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{what} must be a JSON object, not {type(value).__name__}.")
+    if _depth_exceeds(value, MAX_JSON_DEPTH):
+        raise InvalidRequest(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels.")
+    if "\\u0000" in text or "\\ud" in text.lower():
+        _refuse_unstorable(value, what)
+    return value
+
+
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent if isinstance(parent, list) else ())
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _refuse_unstorable(value: Any, what: str) -> None:
+    """NUL and lone surrogates are legal in JSON and cannot be stored in PostgreSQL's text or JSON."""
+    level = [value]
+    while level:
+        item = level.pop()
+        if isinstance(item, str):
+            if "\0" in item or any("\ud800" <= character <= "\udfff" for character in item):
+                raise InvalidRequest(f"{what} holds a NUL or a lone surrogate.")
+        elif isinstance(item, dict):
+            level += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            level += item

@@ -1,0 +1,28 @@
+"""The catalog of architectures as the workers describe it, read from the database and kept between requests."""
+
+from app.database import catalogs
+from app.database.session import Database
+from app.domain.catalog import Catalog
+from app.domain.errors import Unavailable
+
+
+class CatalogReader:
+    """Gives the current catalog; parses it again only when a worker has described another one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._digest: str | None = None
+        self._catalog = Catalog([])
+
+    async def current(self) -> Catalog:
+        """Raises Unavailable while no worker has ever described its architectures."""
+        async with self._database.transaction() as session:
+            digest = await catalogs.current_digest(session)
+            if digest is None:
+                raise Unavailable(
+                    "No worker has described its architectures yet.", hint="Workers do so within seconds of starting."
+                )
+            if digest != self._digest:
+                self._catalog = Catalog(await catalogs.entries(session, digest))
+                self._digest = digest
+        return self._catalog

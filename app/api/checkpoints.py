@@ -1,0 +1,223 @@
+"""Checkpoints: uploading weights, and what is inside them."""
+
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Request, Response
+from pydantic import BaseModel
+
+from app.api.conversion_resource import shown_problem
+from app.api.preferences import wait_seconds
+from app.api.problems import PROBLEM_RESPONSES, Told
+from app.api.service import Service, ServiceDependency
+from app.api.uploads import receive_upload
+from app.database import checkpoints as rows
+from app.database.tables import Checkpoint
+from app.domain.checkpoint import CheckpointInspection, TensorInfo
+from app.domain.errors import (
+    Canceled,
+    ChildCrashed,
+    InUse,
+    NotReady,
+    OutOfMemory,
+    Problem,
+    TimedOut,
+    UnknownCheckpoint,
+    WorkerLost,
+)
+from app.jobs import queue
+
+router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"], responses=PROBLEM_RESPONSES)
+
+READ_BEFORE_ANSWER = 4 << 20
+"""Bytes up to which an upload is answered only when its content was read, so that a foreign file is refused at once."""
+READING_PATIENCE = 10
+"""Seconds that a request waits for a checkpoint to be read when it does not say how long."""
+LISTED_TENSORS = 1000
+READING_CUT_SHORT = {error.code for error in (TimedOut, WorkerLost, ChildCrashed, OutOfMemory, Canceled)}
+
+Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the file, hexadecimal")]
+Prefer = Annotated[str | None, Header(description="wait=N: wait up to N seconds for the file to be read")]
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+class InspectedTensor(BaseModel):
+    """One tensor of a state dict; ``count`` is its number of elements."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    bytes: int
+    trainable: bool | None
+    """Null while no architecture has said whether it is a parameter or a buffer."""
+    tied_to: str | None
+
+
+class CheckpointResource(BaseModel):
+    """An uploaded file and what reading it told. The members from ``format`` on are null until it was read."""
+
+    id: str
+    sha256: str
+    bytes: int
+    filename: str | None
+    created_at: datetime
+    inspected_at: datetime | None
+    problem: dict[str, Any] | None
+    """Why the file is no checkpoint."""
+    format: str | None
+    nesting: list[str] | None
+    candidates: list[str] | None
+    tensor_count: int | None
+    parameter_count: int | None
+    tensor_bytes: int | None
+    dtypes: dict[str, int] | None
+    notes: list[str] | None
+    tensors: list[InspectedTensor] | None
+    """The first 1000; all of them are under ``links.parameters``."""
+    links: dict[str, str]
+
+
+class ParameterTotals(BaseModel):
+    tensors: int
+    elements: int
+    bytes: int
+    trainable: int | None
+    """Elements of parameters that train; null while no architecture has said which tensors are parameters."""
+
+
+class CheckpointParameters(BaseModel):
+    sha256: str
+    totals: ParameterTotals
+    tensors: list[InspectedTensor]
+
+
+@router.post("", status_code=201, summary="Upload a checkpoint", openapi_extra=BODY, response_model=CheckpointResource)
+@router.put("", status_code=201, include_in_schema=False)
+async def upload_checkpoint(
+    request: Request, response: Response, service: ServiceDependency, prefer: Prefer = None
+) -> CheckpointResource:
+    """Send the file as a form's `file` or as the raw body (`curl -T`).
+
+    `Repr-Digest: sha-256=:…:` or `X-Content-SHA256` is verified before the file is kept. 201 when the file is new, 200
+    when it is known. Files up to 4 MiB are read before the answer, larger ones with `Prefer: wait=N`; one that is no
+    checkpoint is then refused. Without that its `problem` shows in GET.
+    """
+    stored, filename = await receive_upload(request, service)
+    registered = await queue.register_checkpoint(service.database, stored, filename)
+    checkpoint = registered.checkpoint
+    patience = wait_seconds(prefer)
+    if patience is None and stored.bytes <= READ_BEFORE_ANSWER:
+        patience = READING_PATIENCE
+    if patience and checkpoint.inspection is None:
+        checkpoint = await service.changes.wait_for_inspection(stored.sha256, patience)
+    await refuse_foreign(service, checkpoint)
+    response.status_code = 201 if registered.created else 200
+    response.headers["Location"] = f"/v1/checkpoints/{stored.sha256}"
+    return checkpoint_resource(checkpoint)
+
+
+@router.get("/{sha256}", summary="Inspect a checkpoint")
+async def get_checkpoint(
+    sha256: Sha256, response: Response, service: ServiceDependency, prefer: Prefer = None
+) -> CheckpointResource:
+    """Format, nesting, tensors, types and sizes. Waits a few seconds for a file that is being read."""
+    checkpoint = await _read(service, sha256, prefer)
+    if checkpoint.inspection is None and checkpoint.problem is None:
+        response.headers["Retry-After"] = "1"
+    return checkpoint_resource(checkpoint)
+
+
+@router.get("/{sha256}/parameters", summary="List a checkpoint's tensors")
+async def get_parameters(sha256: Sha256, service: ServiceDependency, prefer: Prefer = None) -> CheckpointParameters:
+    """Name, shape, type and number of elements of every tensor, and totals."""
+    checkpoint = await _read(service, sha256, prefer)
+    if checkpoint.problem is not None:
+        raise Told(Problem.model_validate(checkpoint.problem))
+    if checkpoint.inspection is None:
+        raise NotReady("The file has not been read yet.", hint="Ask again.", retry_after=1)
+    inspection = CheckpointInspection.model_validate(checkpoint.inspection)
+    tensors = [inspected_tensor(tensor) for tensor in inspection.tensors]
+    totals = ParameterTotals(
+        tensors=len(tensors), elements=inspection.parameter_count, bytes=inspection.tensor_bytes, trainable=None
+    )
+    return CheckpointParameters(sha256=sha256, totals=totals, tensors=tensors)
+
+
+@router.delete("/{sha256}", status_code=204, summary="Delete a checkpoint")
+async def delete_checkpoint(sha256: Sha256, service: ServiceDependency) -> None:
+    """409 while a conversion that has not finished needs it. Finished conversions keep their artifacts."""
+    async with service.database.transaction() as session:
+        await rows.remove(session, sha256)
+
+
+def checkpoint_resource(row: Checkpoint) -> CheckpointResource:
+    read = None if row.inspection is None else CheckpointInspection.model_validate(row.inspection)
+    path = f"/v1/checkpoints/{row.sha256}"
+    return CheckpointResource(
+        id=row.sha256,
+        sha256=row.sha256,
+        bytes=row.bytes,
+        filename=row.filename,
+        created_at=row.created_at,
+        inspected_at=row.inspected_at,
+        problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
+        format=read and read.format,
+        nesting=read and list(read.nesting),
+        candidates=read and list(read.candidates),
+        tensor_count=read and len(read.tensors),
+        parameter_count=read and read.parameter_count,
+        tensor_bytes=read and read.tensor_bytes,
+        dtypes=read and read.dtypes,
+        notes=read and list(read.notes),
+        tensors=read and [inspected_tensor(tensor) for tensor in read.tensors[:LISTED_TENSORS]],
+        links={"self": path, "parameters": f"{path}/parameters"},
+    )
+
+
+def inspected_tensor(tensor: TensorInfo) -> InspectedTensor:
+    count = 1
+    for extent in tensor.shape:
+        count *= extent
+    return InspectedTensor(count=count, **tensor.model_dump())
+
+
+async def _read(service: Service, sha256: str, prefer: str | None) -> Checkpoint:
+    """The checkpoint, read if it was not yet, as far as patience reaches."""
+    checkpoint = await queue.request_inspection(service.database, sha256)
+    if checkpoint.inspection is not None or checkpoint.problem is not None:
+        return checkpoint
+    patience = wait_seconds(prefer)
+    return await service.changes.wait_for_inspection(sha256, READING_PATIENCE if patience is None else patience)
+
+
+async def refuse_foreign(service: Service, checkpoint: Checkpoint) -> None:
+    """Raise what is wrong with the file, and leave nothing of it behind, where reading it found no checkpoint.
+
+    A reading that was cut short (no memory, no time) says nothing of the file, which is then kept.
+    """
+    if checkpoint.problem is None:
+        return
+    problem = Problem.model_validate(checkpoint.problem)
+    if problem.code in READING_CUT_SHORT:
+        return
+    with suppress(UnknownCheckpoint, InUse):
+        async with service.database.transaction() as session:
+            await rows.remove(session, checkpoint.sha256)
+    raise Told(problem)

@@ -1,0 +1,222 @@
+"""What a conversion produced: the artifact, the report and the bundle."""
+
+import asyncio
+import hashlib
+import zlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.responses import RedirectResponse
+
+from app.api.conversion_resource import shown_problem
+from app.api.conversions import POLL_SECONDS, ConversionId
+from app.api.problems import PROBLEM_RESPONSES
+from app.api.ranges import Content, respond
+from app.api.service import Service, ServiceDependency
+from app.database import conversions as rows
+from app.database.tables import Conversion, ConversionFile
+from app.delivery import zip_layout
+from app.delivery.bundle import Bundle, BundledFile, make_bundle
+from app.delivery.report_page import render
+from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverified
+from app.domain.report import ConversionReport, Verdict
+from app.storage.objects import MissingObject
+
+router = APIRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
+
+PRESIGNED_FOR = timedelta(minutes=15)
+ACCEPTED_VERDICTS = {Verdict.passed.value, Verdict.pass_with_notes.value, Verdict.inconclusive.value}
+BUNDLE_ORDER = ("artifact", "artifact_data", "report", "golden", "selfcheck")
+
+Unseen = Annotated[bool, Query(alias="unverified", description="true: serve it although verification failed")]
+RangeHeader = Annotated[str | None, Header(alias="range", description="bytes=first-last")]
+FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole file", "content": {"application/octet-stream": {}}},
+    206: {"description": "The range asked for"},
+    304: {"description": "The client's copy is current"},
+}
+
+
+@router.get(
+    "/{conversion_id}/artifact",
+    summary="Download the artifact",
+    response_class=Response,
+    responses={**FILE_RESPONSES, 307: {"description": "A presigned URL of the store"}},
+)
+@router.head("/{conversion_id}/artifact", include_in_schema=False)
+async def get_artifact(
+    *,
+    conversion_id: ConversionId,
+    request: Request,
+    service: ServiceDependency,
+    unverified: Unseen = False,
+    part: Annotated[
+        Literal["model", "data"], Query(description="data: the weights file of a model in two files")
+    ] = "model",
+    redirect: Annotated[
+        bool, Query(description="true: prefer a presigned URL of the store, where it has such")
+    ] = False,
+    range_header: RangeHeader = None,
+) -> Response:
+    """The file, with `Range`, `If-Range`, `ETag` (its sha256), `Content-Disposition` and `Repr-Digest`.
+
+    An artifact that failed verification is quarantined: it is served only with `?unverified=true`.
+    """
+    del range_header  # read in respond; declared for the documentation
+    conversion, files = await _results(service, conversion_id)
+    file = _file(conversion, files, "artifact" if part == "model" else "artifact_data")
+    _refuse_unverified(conversion, unverified)
+    if redirect and (url := service.store.url(file.sha256, PRESIGNED_FOR)) is not None:
+        return RedirectResponse(url, status_code=307)
+    return respond(request, _stored(service, file), _verdict_headers(conversion))
+
+
+@router.get("/{conversion_id}/bundle", summary="Download the bundle", response_class=Response, responses=FILE_RESPONSES)
+@router.head("/{conversion_id}/bundle", include_in_schema=False)
+async def get_bundle(
+    conversion_id: ConversionId,
+    request: Request,
+    service: ServiceDependency,
+    unverified: Unseen = False,
+    range_header: RangeHeader = None,
+) -> Response:
+    """A zip (stored): artifact, report.json, report.html, golden inputs and outputs, self-check, and a manifest with
+    the sha256 of each member. Its bytes are reproducible; ranges are supported.
+    """
+    del range_header
+    conversion, files = await _results(service, conversion_id)
+    _file(conversion, files, "artifact")
+    _refuse_unverified(conversion, unverified)
+    bundle = await _bundle(service, conversion, files)
+
+    def stream(start: int, end: int) -> AsyncIterator[bytes]:
+        return zip_layout.stream(bundle.pieces, start, end, service.store.stream)
+
+    content = Content(f"{conversion_id}.zip", "application/zip", bundle.size, f'"{bundle.digest}"', stream)
+    return respond(request, content, _verdict_headers(conversion))
+
+
+@router.get(
+    "/{conversion_id}/report",
+    summary="Read the report",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The report; its JSON Schema is at /v1/schemas/report",
+            "content": {"application/json": {"schema": {"type": "object"}}, "text/html": {}},
+        }
+    },
+)
+@router.head("/{conversion_id}/report", include_in_schema=False)
+async def get_report(
+    conversion_id: ConversionId,
+    request: Request,
+    service: ServiceDependency,
+    accept: Annotated[str | None, Header()] = None,
+) -> Response:
+    """JSON, or a page for people when `Accept` prefers text/html. A failed conversion has one if it got that far."""
+    conversion, files = await _results(service, conversion_id)
+    file = _file(conversion, files, "report")
+    headers = {"Vary": "Accept", "Content-Disposition": "inline"}
+    if not prefers_html(accept):
+        return respond(request, _stored(service, file), headers)
+    page = await _page(service, file)
+    etag = f'"{hashlib.sha256(page).hexdigest()}"'
+
+    async def stream(start: int, end: int) -> AsyncIterator[bytes]:
+        yield page[start:end]
+
+    return respond(request, Content("report.html", "text/html; charset=utf-8", len(page), etag, stream), headers)
+
+
+def prefers_html(accept: str | None) -> bool:
+    """Whether an Accept header names text/html with a higher weight than application/json or */*."""
+    weights = {"text/html": 0.0, "application/json": 0.0}
+    for choice in (accept or "").split(","):
+        kind, *parameters = (piece.strip().lower() for piece in choice.split(";"))
+        weight = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
+        try:
+            value = float(weight)
+        except ValueError:
+            value = 0.0
+        if kind in weights:
+            weights[kind] = value
+    return weights["text/html"] > weights["application/json"]
+
+
+async def _results(service: Service, conversion_id: str) -> tuple[Conversion, dict[str, ConversionFile]]:
+    async with service.database.transaction() as session:
+        conversion = await rows.find(session, conversion_id)
+        files = await rows.files(session, conversion_id)
+    if conversion.expired_at is not None:
+        raise Expired(f"The files of this conversion were kept until {conversion.expired_at:%Y-%m-%dT%H:%M:%SZ}.")
+    return conversion, {file.role: file for file in files}
+
+
+def _file(conversion: Conversion, files: dict[str, ConversionFile], role: str) -> ConversionFile:
+    """The file of that role; NotReady that says where the conversion stands."""
+    if role in files:
+        return files[role]
+    if not conversion.state.final:
+        raise NotReady(f"The conversion is {conversion.state.value}.", retry_after=int(POLL_SECONDS))
+    if conversion.problem is None:
+        raise NotReady(f"The conversion has no {role}.")
+    problem = Problem.model_validate(conversion.problem)
+    raise NotReady(
+        f"The conversion ended {conversion.state.value}: {problem.detail}",
+        hint=problem.hint,
+        stage=problem.stage,
+        problem=shown_problem(problem),
+    )
+
+
+def _refuse_unverified(conversion: Conversion, asked_for: bool) -> None:
+    if conversion.state == "succeeded" or conversion.verdict in ACCEPTED_VERDICTS or asked_for:
+        return
+    raise Unverified(f"Verification ended with verdict {conversion.verdict or 'none'}.")
+
+
+def _verdict_headers(conversion: Conversion) -> dict[str, str]:
+    return {"X-Recast-Verdict": conversion.verdict or "none"}
+
+
+def _stored(service: Service, file: ConversionFile) -> Content:
+    def stream(start: int, end: int) -> AsyncIterator[bytes]:
+        return service.store.stream(file.sha256, start, end)
+
+    return Content(file.filename, file.media_type, file.bytes, f'"{file.sha256}"', stream, file.sha256)
+
+
+async def _page(service: Service, report: ConversionFile) -> bytes:
+    """The report's page. Rendering takes tenths of a second for large nets, so it is done beside the event loop."""
+    try:
+        document = b"".join([chunk async for chunk in service.store.stream(report.sha256)])
+    except MissingObject:
+        raise Unavailable("The store has lost the report.") from None
+    return await asyncio.to_thread(_render, document)
+
+
+@lru_cache(maxsize=32)
+def _render(document: bytes) -> bytes:
+    return render(ConversionReport.model_validate_json(document)).encode("utf-8")
+
+
+async def _bundle(service: Service, conversion: Conversion, files: dict[str, ConversionFile]) -> Bundle:
+    listed = [files[role] for role in BUNDLE_ORDER if role in files]
+    page = await _page(service, files["report"])
+    return make_bundle(conversion.id, [await _bundled(service, file) for file in listed], page)
+
+
+async def _bundled(service: Service, file: ConversionFile) -> BundledFile:
+    """The file with its CRC-32, which is computed when the first bundle needs it and then kept."""
+    crc32 = file.crc32
+    if crc32 is None:
+        crc32 = 0
+        async for chunk in service.store.stream(file.sha256):
+            crc32 = await asyncio.to_thread(zlib.crc32, chunk, crc32)
+        async with service.database.transaction() as session:
+            await rows.record_crc32(session, file, crc32)
+    return BundledFile(file.role, file.filename, file.sha256, file.bytes, crc32, file.media_type)

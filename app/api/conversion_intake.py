@@ -1,0 +1,180 @@
+"""From a request's body, JSON or form, to a queued conversion."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from app.api.bodies import json_object, refuse_announced_size
+from app.api.conversion_request import (
+    FILE_FIELDS,
+    TEXT_FIELDS,
+    ConversionRequest,
+    conversion_request,
+    form_members,
+    refuse_unknown_members,
+)
+from app.api.digests import SHA256_HEX, told_sha256
+from app.api.multipart import Part
+from app.api.service import Service
+from app.api.uploads import FORM_OVERHEAD, form_reader, is_form, refused_after_reading
+from app.api.versions import library_versions, service_version
+from app.database import conversions
+from app.database.conversions import NewConversion
+from app.database.idempotency import Idempotency
+from app.domain.catalog import Catalog
+from app.domain.errors import InvalidRequest, QueueFull, RecastError
+from app.jobs import queue
+from app.jobs.queue import Submitted
+from app.storage.objects import StoredObject
+
+MAX_PROBES = 256 << 20
+"""Bytes of a client's own probes (npz)."""
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+JSON_MEMBERS = TEXT_FIELDS | {"force"}
+
+
+@dataclass(frozen=True)
+class Received:
+    """A body that was read: what it asks for, and the files that came with it or that it names."""
+
+    members: Mapping[str, Any]
+    checkpoint_sha256: str
+    filename: str | None = None
+    probes_sha256: str | None = None
+
+    @property
+    def force(self) -> bool:
+        given = self.members.get("force", False)
+        if given in (True, "true", "1"):
+            return True
+        if given in (False, "false", "0", ""):
+            return False
+        raise InvalidRequest("force must be true or false.")
+
+
+async def submit_request(request: Request, service: Service) -> Submitted:
+    """Read the body, check it, and queue the conversion or find the one it stands for.
+
+    Raises the errors of reading and checking, UnknownCheckpoint, IdempotencyConflict, QueueFull.
+    """
+    key = _idempotency_key(request)
+    catalog = await service.catalog.current()
+    await _refuse_full_queue(service)
+    received = await (_read_form if is_form(request) else _read_json)(request, service, catalog)
+    try:
+        asked = conversion_request(received.members, catalog)
+        force = received.force
+    except RecastError as error:
+        if received.filename is not None or is_form(request):
+            error.extra["checkpoint"] = received.checkpoint_sha256
+        raise
+    digest = asked.digest(received.checkpoint_sha256, received.probes_sha256)
+    new = NewConversion(
+        checkpoint_sha256=received.checkpoint_sha256,
+        architecture=asked.architecture,
+        options=asked.options,
+        architecture_options=asked.architecture_options,
+        checkpoint_filename=received.filename,
+        dedup_key=_dedup_key(asked, digest, catalog),
+        probes_sha256=received.probes_sha256,
+    )
+    idempotency = None if key is None else Idempotency(key, digest)
+    return await queue.submit(service.database, new, key=idempotency, reuse_finished=not force)
+
+
+async def _read_json(request: Request, service: Service, catalog: Catalog) -> Received:
+    del service, catalog
+    if not request.headers.get("content-type", "application/json").lower().startswith("application/json"):
+        raise InvalidRequest(
+            "The body must be application/json or multipart/form-data.",
+            hint="curl -F file=@weights.pth -F architecture=... -F target=onnx",
+        )
+    members = await json_object(request)
+    refuse_unknown_members(set(members), JSON_MEMBERS)
+    return Received(members, _named_checkpoint(members))
+
+
+async def _read_form(request: Request, service: Service, catalog: Catalog) -> Received:
+    limit = service.settings.max_upload_bytes
+    refuse_announced_size(request, limit + MAX_PROBES + FORM_OVERHEAD)
+    expected = told_sha256(request.headers)
+    fields: dict[str, str] = {}
+    files: dict[str, tuple[StoredObject, str | None]] = {}
+    async with refused_after_reading(request):
+        async for part in form_reader(request).parts():
+            refuse_unknown_members({part.name}, JSON_MEMBERS | FILE_FIELDS)
+            if part.name in fields or part.name in files:
+                raise InvalidRequest(f"The form has more than one field called {part.name}.")
+            if part.name in FILE_FIELDS:
+                _refuse_early(fields, catalog)
+                files[part.name] = await _store_part(part, service, limit, expected)
+            else:
+                fields[part.name] = await part.text()
+        return await _received_form(fields, files, service)
+
+
+async def _received_form(
+    fields: Mapping[str, str], files: Mapping[str, tuple[StoredObject, str | None]], service: Service
+) -> Received:
+    members = form_members(fields)
+    probes = files["probes"][0].sha256 if "probes" in files else None
+    if "file" not in files:
+        return Received(members, _named_checkpoint(members), probes_sha256=probes)
+    if "checkpoint" in members:
+        raise InvalidRequest("Send either file or checkpoint, not both.")
+    stored, filename = files["file"]
+    await queue.register_checkpoint(service.database, stored, filename, inspect=False)
+    return Received(members, stored.sha256, filename, probes)
+
+
+async def _store_part(
+    part: Part, service: Service, limit: int, expected: str | None
+) -> tuple[StoredObject, str | None]:
+    if part.name == "probes":
+        return await service.store.receive(part.chunks, limit=MAX_PROBES), part.filename
+    return await service.store.receive(part.chunks, limit=limit, expected_sha256=expected), part.filename
+
+
+def _refuse_early(fields: Mapping[str, str], catalog: Catalog) -> None:
+    """Where all that can be checked came before the file, a wrong request need not wait for the file."""
+    if "architecture" in fields and "target" in fields:
+        conversion_request(form_members(fields), catalog)
+
+
+def _named_checkpoint(members: Mapping[str, Any]) -> str:
+    value = members.get("checkpoint")
+    if value is None:
+        raise InvalidRequest(
+            "checkpoint is missing.", hint="Name an uploaded checkpoint by its sha256, or send the file in a form."
+        )
+    sha256 = value.removeprefix("sha256:").lower() if isinstance(value, str) else ""
+    if not SHA256_HEX.fullmatch(sha256):
+        raise InvalidRequest("checkpoint must be the sha256 of an uploaded file: 64 hexadecimal digits.")
+    return sha256
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
+    return key
+
+
+async def _refuse_full_queue(service: Service) -> None:
+    async with service.database.transaction() as session:
+        queued = await conversions.count_queued(session)
+    if queued >= service.settings.max_queued:
+        raise QueueFull(f"{queued} conversions are waiting; this server takes no more now.", retry_after=30)
+
+
+def _dedup_key(asked: ConversionRequest, digest: str, catalog: Catalog) -> str:
+    """sha256 of all that a result depends on: the request, the architecture's source and the toolchain."""
+    described = catalog.get(asked.architecture).model_dump_json()
+    toolchain = json.dumps(library_versions(), sort_keys=True)
+    whole = "\n".join((digest, described, service_version(), toolchain))
+    return hashlib.sha256(whole.encode()).hexdigest()

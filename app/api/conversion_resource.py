@@ -1,0 +1,140 @@
+"""The conversion as clients see it, made from its rows."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from app.api.problems import problem_type
+from app.database import tables
+from app.domain.conversion import State
+from app.domain.errors import Problem
+
+
+class FileResource(BaseModel):
+    """A file that a conversion produced."""
+
+    filename: str
+    sha256: str
+    bytes: int
+    media_type: str
+    verified: bool
+    """False: it did not pass verification and is served only with ?unverified=true, or because on_mismatch=warn."""
+
+
+class CheckpointReference(BaseModel):
+    sha256: str
+    filename: str | None
+
+
+class ConversionLinks(BaseModel):
+    """Paths of what belongs to the conversion; those of results are null until there is such a result."""
+
+    self: str
+    events: str
+    checkpoint: str
+    artifact: str | None
+    artifact_data: str | None
+    bundle: str | None
+    report: str | None
+    cancel: str | None
+    retry: str | None
+
+
+class ConversionResource(BaseModel):
+    """One conversion. Times are RFC 3339 in UTC, durations in seconds, sizes in bytes."""
+
+    id: str
+    state: State
+    stage: str | None
+    progress: float
+    attempt: int
+    architecture: str
+    architecture_options: dict[str, Any]
+    target: str
+    options: dict[str, Any]
+    checkpoint: CheckpointReference
+    verdict: str | None
+    findings: list[dict[str, Any]]
+    timings: dict[str, Any]
+    peak_memory_bytes: int | None
+    template: dict[str, Any] | None
+    problem: dict[str, Any] | None
+    artifact: FileResource | None
+    artifact_data: FileResource | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expired_at: datetime | None
+    links: ConversionLinks
+
+
+def path_of(conversion_id: str) -> str:
+    return f"/v1/conversions/{conversion_id}"
+
+
+def conversion_resource(row: tables.Conversion, files: Sequence[tables.ConversionFile]) -> ConversionResource:
+    by_role = {file.role: file for file in files}
+    verified = row.verdict in ("pass", "pass_with_notes")
+    return ConversionResource(
+        id=row.id,
+        state=row.state,
+        stage=row.stage,
+        progress=row.progress,
+        attempt=row.attempt,
+        architecture=row.architecture,
+        architecture_options=row.architecture_options,
+        target=row.target,
+        options=row.options,
+        checkpoint=CheckpointReference(sha256=row.checkpoint_sha256, filename=row.checkpoint_filename),
+        verdict=row.verdict,
+        findings=[],
+        timings=row.timings,
+        peak_memory_bytes=row.peak_memory_bytes,
+        template=row.template,
+        problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
+        artifact=_file(by_role.get("artifact"), verified),
+        artifact_data=_file(by_role.get("artifact_data"), verified),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        expired_at=row.expired_at,
+        links=_links(row, by_role),
+    )
+
+
+def shown_problem(problem: Problem) -> dict[str, Any]:
+    """A stored problem with the members of a problem document, without those of one request."""
+    members = problem.model_dump(exclude={"extra"}, exclude_none=True)
+    return {
+        "type": problem_type(problem.code),
+        **members,
+        **{k: v for k, v in problem.extra.items() if k not in members},
+    }
+
+
+def _file(row: tables.ConversionFile | None, verified: bool) -> FileResource | None:
+    if row is None:
+        return None
+    return FileResource(
+        filename=row.filename, sha256=row.sha256, bytes=row.bytes, media_type=row.media_type, verified=verified
+    )
+
+
+def _links(row: tables.Conversion, by_role: dict[str, tables.ConversionFile]) -> ConversionLinks:
+    path = path_of(row.id)
+    failed = row.state in (State.failed, State.timed_out, State.canceled)
+    return ConversionLinks(
+        self=path,
+        events=f"{path}/events",
+        checkpoint=f"/v1/checkpoints/{row.checkpoint_sha256}",
+        artifact=f"{path}/artifact" if "artifact" in by_role else None,
+        artifact_data=f"{path}/artifact?part=data" if "artifact_data" in by_role else None,
+        bundle=f"{path}/bundle" if "artifact" in by_role else None,
+        report=f"{path}/report" if "report" in by_role else None,
+        cancel=None if row.state.final else f"{path}/cancel",
+        retry=f"{path}/retry" if failed else None,
+    )

@@ -1,0 +1,165 @@
+"""Conversions: asking for one, following it, and ending it."""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import BaseModel
+
+from app.api.conversion_intake import submit_request
+from app.api.conversion_resource import ConversionResource, conversion_resource, path_of
+from app.api.conversion_schema import CONVERSION_BODY
+from app.api.preferences import wait_seconds
+from app.api.problems import PROBLEM_RESPONSES, Told
+from app.api.ranges import matches
+from app.api.service import Service, ServiceDependency
+from app.database import conversions as rows
+from app.database.conversions import Filter
+from app.database.tables import Conversion
+from app.domain.conversion import State, TargetName
+from app.domain.errors import Problem
+from app.jobs import queue
+
+router = APIRouter(prefix="/v1/conversions", tags=["conversions"], responses=PROBLEM_RESPONSES)
+
+POLL_SECONDS = "1"
+LARGEST_PAGE = 200
+
+ConversionId = Annotated[str, Path(pattern="^cnv_[0-9a-f]{32}$")]
+Prefer = Annotated[str | None, Header(description="wait=N: answer when it has finished, after N seconds at the latest")]
+
+
+class ConversionList(BaseModel):
+    """Newest first."""
+
+    items: list[ConversionResource]
+    next_cursor: str | None
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Ask for a conversion",
+    openapi_extra=CONVERSION_BODY,
+    response_model=ConversionResource,
+    responses={
+        200: {"description": "An earlier conversion answers this request", "model": ConversionResource},
+        201: {"description": "Finished while the client waited", "model": ConversionResource},
+    },
+)
+async def create_conversion(
+    request: Request,
+    service: ServiceDependency,
+    prefer: Prefer = None,
+    idempotency_key: Annotated[str | None, Header(description="The same key and request give one conversion")] = None,
+) -> Response:
+    """Send JSON that names an uploaded checkpoint, or one form with the file itself.
+
+    202 with `Location` and `Retry-After` while it runs. With `Prefer: wait=N` the answer comes when the conversion has
+    finished: 201, or 200 when an earlier conversion is the answer (the same `Idempotency-Key`, or the same inputs
+    without `force`). A conversion that failed while the client waited is answered with its problem, whose `conversion`
+    is the resource.
+    """
+    del idempotency_key  # read in submit_request; declared here for the documentation
+    submitted = await submit_request(request, service)
+    conversion = submitted.conversion
+    patience = wait_seconds(prefer)
+    if patience and not conversion.state.final:
+        conversion = await service.changes.wait_for(conversion.id, patience)
+    resource = await _resource(service, conversion)
+    path = path_of(conversion.id)
+    headers = {"Location": path}
+    if patience is not None:
+        headers["Preference-Applied"] = f"wait={patience}"
+    if not conversion.state.final:
+        return _answer(resource, 202, {**headers, "Retry-After": POLL_SECONDS})
+    if patience is not None and conversion.problem is not None:
+        raise Told(
+            Problem.model_validate(conversion.problem),
+            id=conversion.id,
+            state=conversion.state.value,
+            location=path,
+            conversion=resource.model_dump(mode="json"),
+        )
+    return _answer(resource, 201 if submitted.created else 200, headers)
+
+
+@router.get("", summary="List conversions")
+async def list_conversions(
+    *,
+    service: ServiceDependency,
+    status: Annotated[State | None, Query(description="Only those in this state")] = None,
+    architecture: Annotated[str | None, Query(max_length=300)] = None,
+    target: TargetName | None = None,
+    checkpoint: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    cursor: Annotated[
+        str | None, Query(pattern="^cnv_[0-9a-f]{32}$", description="next_cursor of the page before")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 50,
+) -> ConversionList:
+    """Newest first."""
+    wanted = Filter(
+        state=status,
+        architecture=architecture,
+        target=target,
+        checkpoint_sha256=checkpoint,
+        created_after=created_after,
+        created_before=created_before,
+        before=cursor,
+    )
+    async with service.database.transaction() as session:
+        found = await rows.newest(session, wanted, limit + 1)
+        page = found[:limit]
+        items = [conversion_resource(row, await rows.files(session, row.id)) for row in page]
+    return ConversionList(items=items, next_cursor=page[-1].id if len(found) > limit else None)
+
+
+@router.get("/{conversion_id}", summary="Get a conversion", response_model=ConversionResource)
+async def get_conversion(conversion_id: ConversionId, request: Request, service: ServiceDependency) -> Response:
+    """State, stage, progress, verdict and links. `ETag` and `If-None-Match` make polling cheap."""
+    async with service.database.transaction() as session:
+        row = await rows.find(session, conversion_id)
+        resource = conversion_resource(row, await rows.files(session, conversion_id))
+    headers = {} if row.state.final else {"Retry-After": POLL_SECONDS}
+    answer = _answer(resource, 200, headers)
+    if matches(request.headers.get("if-none-match"), answer.headers["etag"]):
+        return Response(status_code=304, headers={"ETag": answer.headers["etag"], **headers})
+    return answer
+
+
+@router.post("/{conversion_id}/cancel", status_code=202, summary="Cancel a conversion")
+async def cancel_conversion(conversion_id: ConversionId, service: ServiceDependency) -> ConversionResource:
+    """A queued one ends at once, a running one within two seconds; 409 when it has finished."""
+    return await _resource(service, await queue.cancel(service.database, conversion_id))
+
+
+@router.post("/{conversion_id}/retry", status_code=202, summary="Retry a conversion")
+async def retry_conversion(
+    conversion_id: ConversionId, response: Response, service: ServiceDependency
+) -> ConversionResource:
+    """Queue one again that failed, timed out or was canceled; 409 otherwise."""
+    conversion = await queue.retry(service.database, conversion_id)
+    response.headers["Location"] = path_of(conversion_id)
+    response.headers["Retry-After"] = POLL_SECONDS
+    return await _resource(service, conversion)
+
+
+@router.delete("/{conversion_id}", status_code=204, summary="Delete a conversion")
+async def delete_conversion(conversion_id: ConversionId, service: ServiceDependency) -> None:
+    """With its files, once nothing else refers to them. 409 while it has not finished: cancel it first."""
+    async with service.database.transaction() as session:
+        await rows.remove(session, conversion_id)
+
+
+async def _resource(service: Service, row: Conversion) -> ConversionResource:
+    async with service.database.transaction() as session:
+        return conversion_resource(row, await rows.files(session, row.id))
+
+
+def _answer(resource: ConversionResource, status: int, headers: dict[str, Any]) -> Response:
+    body = resource.model_dump_json().encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return Response(body, status_code=status, media_type="application/json", headers={"ETag": etag, **headers})

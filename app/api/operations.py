@@ -1,0 +1,103 @@
+"""What operators and their machines ask: liveness, readiness, metrics, versions; and the report's schema."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.api.problems import PROBLEM_RESPONSES
+from app.api.service import Service, ServiceDependency
+from app.api.versions import library_versions, service_version
+from app.database import conversions
+from app.delivery.report_schema import report_schema
+from app.domain.conversion import State
+from app.domain.errors import RecastError
+
+router = APIRouter(tags=["operations"], responses=PROBLEM_RESPONSES)
+
+CHECK_SECONDS = 5.0
+
+
+class Liveness(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(BaseModel):
+    """Each part: "ok", or what is wrong with it."""
+
+    status: Literal["ready", "not_ready"]
+    checks: dict[str, str]
+
+
+class Versions(BaseModel):
+    service: str
+    libraries: dict[str, str]
+
+
+@router.get("/healthz", summary="Is the process alive?")
+async def healthz() -> Liveness:
+    return Liveness()
+
+
+@router.get("/readyz", summary="Can it serve?", responses={503: {"model": Readiness}})
+async def readyz(service: ServiceDependency, response: Response) -> Readiness:
+    """Database, object store, and whether a worker has described its architectures and takes jobs."""
+    parts = {"database": _database(service), "store": _store(service), "workers": _workers(service)}
+    answers = await asyncio.gather(*(_checked(check) for check in parts.values()))
+    checks = dict(zip(parts, answers, strict=True))
+    ready = all(answer == "ok" for answer in answers)
+    response.status_code = 200 if ready else 503
+    return Readiness(status="ready" if ready else "not_ready", checks=checks)
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(service: ServiceDependency) -> Response:
+    async with service.database.transaction() as session:
+        counts = await conversions.count_by_state(session)
+    return Response(generate_latest(REGISTRY) + _conversion_gauge(counts), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/version", summary="Versions of all that shapes an artifact")
+async def versions() -> Versions:
+    return Versions(service=service_version(), libraries=library_versions())
+
+
+@router.get("/v1/schemas/report", summary="JSON Schema of the report")
+async def get_report_schema() -> dict[str, Any]:
+    return report_schema()
+
+
+async def _checked(check: Awaitable[None]) -> str:
+    """ "ok", or in one line why not."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check
+    except TimeoutError:
+        return f"no answer within {CHECK_SECONDS:.0f} s"
+    except (RecastError, SQLAlchemyError, OSError) as error:
+        return str(error).splitlines()[0][:200]
+    return "ok"
+
+
+async def _database(service: Service) -> None:
+    await service.database.ping()
+
+
+async def _store(service: Service) -> None:
+    await service.store.check()
+
+
+async def _workers(service: Service) -> None:
+    await service.catalog.current()
+
+
+def _conversion_gauge(counts: Mapping[State, int]) -> bytes:
+    registry = CollectorRegistry()
+    gauge = Gauge("recast_conversions", "Conversions known, by state", ["state"], registry=registry)
+    for state in State:
+        gauge.labels(state.value).set(counts.get(state, 0))
+    return generate_latest(registry)

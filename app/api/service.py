@@ -1,0 +1,32 @@
+"""What every handler may use: the parts of the running service, found on the application's state."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from app.api.catalog import CatalogReader
+from app.database.session import Database
+from app.jobs.events import Changes
+from app.settings import Settings
+from app.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Service:
+    """The composition root's product (main.py), handed to each request."""
+
+    settings: Settings
+    database: Database
+    store: ObjectStore
+    changes: Changes
+    catalog: CatalogReader
+
+
+def service(request: Request) -> Service:
+    found = request.app.state.service
+    assert isinstance(found, Service)
+    return found
+
+
+ServiceDependency = Annotated[Service, Depends(service)]

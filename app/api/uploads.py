@@ -1,0 +1,70 @@
+"""Taking files in: from a raw body or a form's part straight to the object store."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from python_multipart.multipart import parse_options_header
+from starlette.requests import Request
+
+from app.api.bodies import body_stream, discard_rest, refuse_announced_size
+from app.api.digests import told_sha256
+from app.api.filenames import safe_filename
+from app.api.multipart import MultipartReader
+from app.api.service import Service
+from app.domain.errors import InvalidRequest, RecastError
+from app.storage.objects import StoredObject
+
+FORM_OVERHEAD = 4 << 20
+"""Bytes that a form may have beside its file."""
+
+
+def is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/")
+
+
+def form_reader(request: Request) -> MultipartReader:
+    return MultipartReader(body_stream(request), request.headers.get("content-type", ""))
+
+
+@asynccontextmanager
+async def refused_after_reading(request: Request) -> AsyncIterator[None]:
+    """Let a client whose upload is refused finish sending, within limits, so that it sees why."""
+    try:
+        yield
+    except RecastError:
+        await discard_rest(request)
+        raise
+
+
+async def receive_upload(request: Request, service: Service) -> tuple[StoredObject, str | None]:
+    """Store the one file of the request, a form's ``file`` or the whole body; gives its name too, if it has one."""
+    limit = service.settings.max_upload_bytes
+    expected = told_sha256(request.headers)
+    refuse_announced_size(request, limit + (FORM_OVERHEAD if is_form(request) else 0))
+    async with refused_after_reading(request):
+        if not is_form(request):
+            stored = await service.store.receive(body_stream(request), limit=limit, expected_sha256=expected)
+            return stored, _name_in_header(request)
+        return await _receive_form(request, service, limit, expected)
+
+
+async def _receive_form(
+    request: Request, service: Service, limit: int, expected: str | None
+) -> tuple[StoredObject, str | None]:
+    received: tuple[StoredObject, str | None] | None = None
+    async for part in form_reader(request).parts():
+        if part.name != "file":
+            raise InvalidRequest(f"Unknown form field {part.name[:100]!r}.", hint="The form has one field: file.")
+        if received is not None:
+            raise InvalidRequest("The form has more than one field called file.")
+        stored = await service.store.receive(part.chunks, limit=limit, expected_sha256=expected)
+        received = (stored, part.filename)
+    if received is None:
+        raise InvalidRequest("The form has no field called file.", hint="curl -F file=@weights.pth ...")
+    return received
+
+
+def _name_in_header(request: Request) -> str | None:
+    _, parameters = parse_options_header(request.headers.get("content-disposition"))
+    name = parameters.get(b"filename")
+    return None if name is None else safe_filename(name.decode("utf-8", "replace"))
