@@ -8,6 +8,7 @@ complete. Every value that a checkpoint must bring is then on meta, where using 
 random number.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -20,6 +21,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 INITIAL_SEED = 0
 """Seed of the random values of an initialised module: the same options give the same values."""
+LARGE = 2**26
+"""Elements; 256 MB in float32."""
 STATE = ("_parameters", "_buffers")
 DEVICE_OF = Tensor.device.__get__
 
@@ -82,6 +85,7 @@ class _WithoutValues(TorchFunctionMode):
 
     - In-place operations on a parameter, the initialisers, do nothing.
     - A parameter says that it lives on the CPU, so buffers that are made "where the weights are" get values.
+    - An uninitialised tensor too large to be anything but a parameter is made on meta, so that its size costs nothing.
     - What is computed from a parameter, such as a trial forward that finds an output shape, is computed on meta.
     """
 
@@ -94,12 +98,18 @@ class _WithoutValues(TorchFunctionMode):
                 return torch.device("cpu")
             if _in_place(func.__name__):
                 return args[0]
+        if func is torch.empty and _elements(args) >= LARGE:
+            kwargs = {**kwargs, "device": "meta"}
         try:
             return func(*args, **kwargs)
         except (RuntimeError, NotImplementedError):
             if _writes(func.__name__, kwargs) or not _any_meta((args, kwargs)):
                 raise
             return func(*tree_map_only(Tensor, _on_meta, args), **tree_map_only(Tensor, _on_meta, kwargs))
+
+
+def _elements(sizes: tuple[Any, ...]) -> int:
+    return math.prod(size for size in tree_leaves(sizes) if isinstance(size, int))
 
 
 def _in_place(name: str) -> bool:

@@ -35,6 +35,7 @@ from app.domain.architecture import (
     Signature,
     Uniform,
 )
+from app.domain.options import complete_options
 
 __all__ = [
     "Axis",
@@ -141,7 +142,10 @@ def _entries(plugin: _Plugin, taken: Iterable[str]) -> dict[str, Entry]:
     if twice:
         raise ValueError(f"the name {twice[0]!r} is already taken.")
     digest = _source_digest(module)
-    return {declared.name: _entry(declared, plugin, digest) for declared in found}
+    entries = {declared.name: _entry(declared, plugin, digest) for declared in found}
+    for entry in entries.values():
+        entry.description(complete_options(entry.options_schema, {}))  # what cannot be listed is broken
+    return entries
 
 
 def _entry(declared: Declaration, plugin: _Plugin, digest: str) -> Entry:

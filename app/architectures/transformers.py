@@ -5,6 +5,7 @@ it is, and ``task``, which chooses the head. Which model types there are and whi
 transformers' own auto classes; only the configuration class is imported to describe one.
 """
 
+import logging
 from functools import cached_property
 
 from torch import nn
@@ -42,9 +43,8 @@ class TransformersModels:
     @cached_property
     def _modalities(self) -> dict[str, Modality]:
         from transformers.models.auto import modeling_auto
-        from transformers.utils import logging
 
-        logging.set_verbosity(logging.ERROR)  # default configurations warn about themselves
+        logging.getLogger("transformers").setLevel(logging.ERROR)  # default configurations warn about themselves
         found: dict[str, Modality] = {}
         for model_type in sorted(modeling_auto.MODEL_MAPPING_NAMES):
             modality = next((m for m in MODALITIES if m.holds(model_type, modeling_auto)), None)
