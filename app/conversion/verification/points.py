@@ -5,8 +5,13 @@ from collections.abc import Mapping
 import torch
 
 from app.conversion.verification import audit, dims, mode, onnx_graph
+from app.conversion.verification.detection import detection
 from app.conversion.verification.determinism import repeat
 from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.latency import latency
+from app.conversion.verification.ledger import onnx_ledger, torchscript_ledger
+from app.conversion.verification.localise import departure
+from app.conversion.verification.matrix import parity_matrix
 from app.conversion.verification.oracle import ModelFailed, Reference, eager, reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import (
@@ -18,10 +23,12 @@ from app.conversion.verification.probes import (
     read_client_probes,
     sample_sizes,
 )
+from app.conversion.verification.protobuf_wire import MalformedFile
 from app.conversion.verification.runtime import ArtifactRefused, TorchScriptRuntime, open_artifact
 from app.conversion.verification.sensitivity import sensitivity, sensitivity_findings
+from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
-from app.domain.report import ProbeResult, Reason
+from app.domain.report import Ledger, ProbeResult, Reason
 
 
 def check_file(evidence: Evidence) -> None:
@@ -220,3 +227,90 @@ def _another(evidence: Evidence, first: Reference) -> list[Reference]:
         return []
     wide = {name: value.double() if value.is_floating_point() else value for name, value in y32.items()}
     return [Reference(probe, y32, wide, first.kind, first.trace)]
+
+
+def check_ledger(evidence: Evidence) -> None:
+    """Point 9: where every uploaded tensor went, and where every tensor of the artifact came from."""
+    subject = evidence.subject
+    with evidence.clock.part("ledger"):
+        try:
+            evidence.ledger = _ledger(subject)
+        except MalformedFile as malformed:
+            evidence.findings.append(failure(Reason.ledger, f"the artifact's tensors cannot be read: {malformed}"))
+            return
+    if not evidence.ledger.passed:
+        detail = "; ".join(evidence.ledger.problems[:3]) or "the books do not balance"
+        evidence.findings.append(failure(Reason.ledger, detail))
+    unused = [e.tensor for e in evidence.ledger.entries if e.ledger_class == "unused" and not _is_counter(e.tensor)]
+    if unused:
+        detail = f"{len(unused)} uploaded tensors are not used by the model: {', '.join(unused[:5])}"
+        evidence.findings.append(note(Reason.unused_tensors, detail))
+
+
+def _ledger(subject: Subject) -> Ledger:
+    if subject.target == "onnx":
+        return onnx_ledger(
+            subject.artifact,
+            subject.uploaded,
+            subject.load,
+            subject.module,
+            subject.origins,
+            signature=subject.signature,
+        )
+    return torchscript_ledger(
+        subject.artifact, subject.uploaded, subject.load, subject.module, signature=subject.signature
+    )
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def measure_detection(evidence: Evidence) -> None:
+    """Point 8: what share of weight faults the probes alone would have seen, and which layers they are blind to."""
+    subject = evidence.subject
+    if not evidence.references or evidence.failed:
+        return
+    with evidence.clock.part("detection"):
+        evidence.detection = detection(subject.module, subject.signature, evidence.references, subject.seed)
+    measured = evidence.detection
+    proven = evidence.ledger is not None and evidence.ledger.passed
+    if measured is not None and measured.blind_layers and not proven:
+        detail = f"the probes would not see a fault in {', '.join(measured.blind_layers[:5])}"
+        evidence.findings.append(note(Reason.blind_layers, detail))
+
+
+def fill_matrix(evidence: Evidence) -> None:
+    """Issue 3, item 4: ways to compute the same outputs, on the worst probe of a failure, else on the cheapest."""
+    if not evidence.compared:
+        return
+    pairs = list(zip(evidence.references, evidence.compared, strict=True))
+    failed = [pair for pair in pairs if not pair[1].result.passed]
+    taken, delivered = failed[0] if failed else min(pairs, key=lambda pair: pair[0].trace.operations)
+    with evidence.clock.part("matrix"):
+        evidence.matrix = parity_matrix(evidence.subject, taken, delivered)
+
+
+def measure_latency(evidence: Evidence) -> None:
+    """Issue 3, item 5: p50 and p95 of both sides at the exported sizes."""
+    subject = evidence.subject
+    if evidence.runner is None or evidence.failed or not evidence.references:
+        return
+    exported = sample_sizes(subject.signature)
+    probe = next((r.probe for r in evidence.references if r.probe.sizes == exported), evidence.references[0].probe)
+    with evidence.clock.part("latency"):
+        evidence.latency = latency(subject.module, subject.signature, evidence.runner, probe)
+
+
+def localise(evidence: Evidence) -> None:
+    """Point 13: on a failed parity, the first module that departs."""
+    if evidence.runner is None:
+        return
+    departing = [
+        reference
+        for reference, comparison in zip(evidence.references, evidence.compared, strict=True)
+        if comparison.failure is Reason.parity
+    ]
+    if departing:
+        with evidence.clock.part("localise"):
+            evidence.departure = departure(evidence.subject, departing[0], evidence.runner)

@@ -55,6 +55,11 @@ def _prove_graph_and_weights(evidence: Evidence) -> None:
     points.check_dims(evidence)
     points.audit_modes_and_attributes(evidence)
     points.check_sensitivity(evidence)
+    points.check_ledger(evidence)
+    points.measure_detection(evidence)
+    points.fill_matrix(evidence)
+    points.measure_latency(evidence)
+    points.localise(evidence)
 
 
 def _prove_weights(evidence: Evidence) -> None:
@@ -64,3 +69,5 @@ def _prove_weights(evidence: Evidence) -> None:
     points.check_parity(evidence)
     points.audit_modes_and_attributes(evidence)
     points.check_sensitivity(evidence)
+    points.check_ledger(evidence)
+    points.localise(evidence)

@@ -1,0 +1,118 @@
+"""The parity matrix: ways to compute the same outputs, and the first of them that departs from the oracle.
+
+The chain of a conversion is capture (Python to a program), translation (program to file) and runtime (file to values).
+A file that departs in the reference evaluator and in an unoptimised session alike is itself wrong; one that departs
+only with graph optimisations, or in onnxruntime alone, is right and the runtime is not. Whether a wrong file was
+captured or translated wrongly shows in the captured program, which is run only when a file is found wrong.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor
+
+from app.conversion.verification.captured import captured_outputs
+from app.conversion.verification.oracle import Reference
+from app.conversion.verification.parity import Comparison, compare, compare_outputs
+from app.conversion.verification.probes import draw_probe
+from app.conversion.verification.runtime import ArtifactRefused, first_lines, open_artifact
+from app.conversion.verification.subject import Subject
+from app.domain.report import Matrix, MatrixCell
+
+Kind = Literal["capture", "translation", "runtime", "reference"]
+
+EVALUATOR_BUDGET = 1e8
+"""Operations (multiply-adds × 2) up to which onnx's reference evaluator runs: numpy, about a second at most."""
+
+_REFERENCE = "onnx reference evaluator"
+_PLAIN = "runtime, optimisations off"
+_FULL = "runtime, optimisations on"
+_CAPTURED = "captured program"
+
+
+def parity_matrix(subject: Subject, reference: Reference, delivered: Comparison) -> Matrix:
+    """The cells on one probe. ``delivered`` is the comparison of the artifact as clients will run it."""
+    eager = max((_eager_ratio(reference, name) for name in reference.float_outputs), default=0.0)
+    cells = [
+        MatrixCell(cell="eager", kind="reference", worst_ratio=eager),
+        MatrixCell(cell=f"oracle ({reference.kind})", kind="reference", worst_ratio=0.0),
+        _cell(_PLAIN, "translation", lambda: _plain(subject, reference)),
+        MatrixCell(cell=_FULL, kind="runtime", worst_ratio=_ratio(delivered)),
+    ]
+    if subject.target == "onnx":
+        cells.append(_reference_cell(subject, reference))
+    if _departs(cells, _PLAIN):
+        cells.append(_cell(_CAPTURED, "capture", lambda: _captured(subject, reference)))
+    return Matrix(cells=tuple(cells), culprit=_culprit(cells, subject.target == "torchscript"))
+
+
+def _eager_ratio(reference: Reference, name: str) -> float:
+    gate = reference.gate(name)
+    return gate.ratio(gate.eager_error)
+
+
+def _reference_cell(subject: Subject, reference: Reference) -> MatrixCell:
+    operations = reference.trace.operations
+    if operations > EVALUATOR_BUDGET or not operations:
+        skipped = f"{operations:.1e} operations; the evaluator, which is plain numpy, runs up to {EVALUATOR_BUDGET:.0e}"
+        return MatrixCell(cell=_REFERENCE, kind="translation", skipped=skipped)
+    return _cell(_REFERENCE, "translation", lambda: _evaluated(subject, reference))
+
+
+def _cell(name: str, kind: Kind, run: Callable[[], Comparison]) -> MatrixCell:
+    begun = time.perf_counter()
+    try:
+        comparison = run()
+    except Exception as failed:  # noqa: BLE001 - a way that does not run says why in its cell
+        return MatrixCell(cell=name, kind=kind, skipped=first_lines(failed, 200))
+    return MatrixCell(cell=name, kind=kind, worst_ratio=_ratio(comparison), seconds=time.perf_counter() - begun)
+
+
+def _ratio(comparison: Comparison) -> float | None:
+    """None when there are no values to compare."""
+    return comparison.result.worst_ratio if comparison.result.outputs else None
+
+
+def _plain(subject: Subject, reference: Reference) -> Comparison:
+    runner = open_artifact(
+        subject.target, subject.artifact, subject.module, subject.signature, threads=subject.threads, optimise=False
+    )
+    comparison = compare(runner, reference, by_order=subject.target == "torchscript")
+    if not comparison.result.outputs:
+        raise ArtifactRefused(comparison.result.reason or "")
+    return comparison
+
+
+def _evaluated(subject: Subject, reference: Reference) -> Comparison:
+    evaluator = ReferenceEvaluator(str(subject.artifact))
+    feed = {name: reference.probe.inputs[name].numpy() for name in evaluator.input_names}
+    values: list[Tensor] = [torch.as_tensor(value) for value in evaluator.run(None, feed)]
+    return compare_outputs(dict(zip(evaluator.output_names, values, strict=True)), reference)
+
+
+def _captured(subject: Subject, reference: Reference) -> Comparison:
+    sample = draw_probe(subject.signature, reference.probe.sizes, subject.seed + 1000).inputs
+    outputs = captured_outputs(
+        subject.module, subject.signature, subject.export.exporter, sample, reference.probe.inputs
+    )
+    return compare_outputs(outputs, reference)
+
+
+def _departs(cells: list[MatrixCell], name: str) -> bool:
+    return any(cell.cell == name and cell.worst_ratio is not None and cell.worst_ratio > 1 for cell in cells)
+
+
+def _agrees(cells: list[MatrixCell], name: str) -> bool:
+    return any(cell.cell == name and cell.worst_ratio is not None and cell.worst_ratio <= 1 for cell in cells)
+
+
+def _culprit(cells: list[MatrixCell], torchscript: bool) -> Literal["capture", "translation", "runtime"] | None:
+    if _departs(cells, _PLAIN):
+        if _agrees(cells, _REFERENCE):
+            return "runtime"
+        # A TorchScript file is the captured program: nothing is translated.
+        return "capture" if torchscript or _departs(cells, _CAPTURED) else "translation"
+    return "runtime" if _departs(cells, _FULL) else None
