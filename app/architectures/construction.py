@@ -11,12 +11,13 @@ random number.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils import swap_tensors
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 INITIAL_SEED = 0
@@ -63,17 +64,12 @@ def tied_names(module: nn.Module) -> tuple[tuple[str, ...], ...]:
 
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
-    moved: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
+    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> None:
+        # Swapped, not replaced: whoever else holds the parameter holds the same one, and its memory is given back.
+        if not parameter.is_meta and not isinstance(parameter, nn.UninitializedParameter):
+            swap_tensors(parameter, _meta_like(parameter))  # type: ignore[no-untyped-call]
 
-    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> nn.Parameter | None:
-        if parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
-            return None
-        # The original is kept beside its replacement: its id stays taken, and a parameter registered twice stays one.
-        if id(parameter) not in moved:
-            moved[id(parameter)] = (parameter, _meta_parameter(parameter))
-        return moved[id(parameter)][1]
-
-    handle = register_module_parameter_registration_hook(cast(Callable[..., None], to_meta))
+    handle = register_module_parameter_registration_hook(to_meta)
     try:
         yield
     finally:
@@ -117,7 +113,7 @@ def _in_place(name: str) -> bool:
 
 
 def _writes(name: str, kwargs: dict[str, Any]) -> bool:
-    return _in_place(name) or name in ("__setitem__", "__set__") or kwargs.get("out") is not None
+    return _in_place(name) or name.startswith(("__i", "__set")) or kwargs.get("out") is not None
 
 
 def _any_meta(values: Any) -> bool:
@@ -128,8 +124,9 @@ def _on_meta(tensor: Tensor) -> Tensor:
     return tensor.to("meta")
 
 
-def _meta_parameter(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
+def _meta_like(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _require_real_constants(module: nn.Module) -> None:
@@ -148,12 +145,7 @@ def _is_meta_constant(value: Any) -> bool:
 
 
 def _state_to_meta(module: nn.Module) -> nn.Module:
-    moved: dict[int, Tensor] = {}
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and not parameter.is_meta:
-                setattr(part, name, moved.setdefault(id(parameter), _meta_parameter(parameter)))
-        for name, buffer in part._buffers.items():
-            if buffer is not None and name not in part._non_persistent_buffers_set and not buffer.is_meta:
-                part._buffers[name] = moved.setdefault(id(buffer), torch.empty_like(buffer, device="meta"))
+    for tensor in module.state_dict(keep_vars=True).values():
+        if isinstance(tensor, Tensor) and not tensor.is_meta:
+            swap_tensors(tensor, _meta_like(tensor))  # type: ignore[no-untyped-call]
     return module
