@@ -177,14 +177,12 @@ def _by_trace(
         for stored in carriers:
             if name in found.leaf:
                 tokens.join(stored, found.leaf[name])
-    folded = set()
     if renamed:
         folded = match_folds(books, found, tokens, uses)
         for stored, parts in match_parts(books).items():
             for name, _, _ in parts:
                 tokens.join(stored, tokens.part(found.leaf[name]))
-    Accounts(books, search, folded).settle(found.uses)
-    if renamed:
+        Accounts(books, search, folded).settle(found.uses)
         books.problems += misplaced(tokens, found.uses, uses)
     return found.reached
 

@@ -46,6 +46,8 @@ class Books:
     explained: dict[StoredTensor, Explanation] = field(default_factory=dict)
     carriers: dict[str, list[Carrier]] = field(default_factory=dict)
     folded: dict[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
+    merged: set[str] = field(default_factory=set)
+    """Sources that one stored tensor holds whole together with others."""
     unused: dict[str, str] = field(default_factory=dict)
     doubts: dict[str, str] = field(default_factory=dict)
     """Why a source is unaccounted, where more is known than that nothing carries it."""
@@ -69,8 +71,10 @@ class Books:
             origin, detail = "tensor", earlier.detail
         self.explained[stored] = Explanation(origin, names, detail)
 
-    def fold(self, names: Iterable[str], stored: StoredTensor, detail: str) -> None:
-        """Record that the stored tensor holds what an exporter made of these sources."""
+    def fold(self, names: Iterable[str], stored: StoredTensor, detail: str, *, whole: bool = False) -> None:
+        """Record that the stored tensor holds what an exporter made of these sources; ``whole``: every element."""
+        if whole:
+            self.merged.update(names)
         for name in names:
             carriers, _ = self.folded.get(name, ((), ""))
             self.folded[name] = ((*carriers, stored.name), detail)

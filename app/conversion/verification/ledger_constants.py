@@ -5,14 +5,18 @@ something else, in its order and as often as the forward has it. So a weight rep
 excused by these rules; it leaves its tensor unaccounted.
 """
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from app.conversion.verification.ledger_content import is_floating
+from app.conversion.verification.ledger_content import ONNX_DTYPES, as_tensor, is_floating
 from app.conversion.verification.ledger_order import GraphUse
-from app.conversion.verification.onnx_tensors import Bytes, StoredTensor
+from app.conversion.verification.onnx_tensors import StoredTensor
 
 _OPERANDS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 """Operands that the operator's text defines as sizes or scales, never as weights."""
+
+_SILENT = -1e4
+_MASK_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def constant_rule(stored: StoredTensor, uses: list[GraphUse]) -> str | None:
@@ -23,12 +27,19 @@ def constant_rule(stored: StoredTensor, uses: list[GraphUse]) -> str | None:
         return "a single number"
     if uses and all((use.operator, use.argument) in _OPERANDS for use in uses):
         return f"sizes of {uses[0].operator}"
-    if _distinct(stored.data, stored.nbytes // stored.numel) == 1:
+    if _is_fill(stored):
         return "one number repeated"
+    if ONNX_DTYPES.get(stored.data_type) in _MASK_DTYPES and _is_mask(as_tensor(stored)):
+        return "a mask: 0 where attention may look, a very negative number elsewhere"
     return None
 
 
-def _distinct(data: Bytes, size: int) -> int:
-    """1 when all elements have the same bit pattern, else 2."""
-    elements = data.reshape(-1, size)
-    return 1 if np.array_equal(elements, np.broadcast_to(elements[0], elements.shape)) else 2
+def _is_fill(stored: StoredTensor) -> bool:
+    elements = stored.data.reshape(stored.numel, -1)
+    return bool((elements == elements[0]).all())
+
+
+def _is_mask(tensor: Tensor) -> bool:
+    """0 and one other number that silences a softmax: −∞ or below −10⁴."""
+    lowest = tensor.min()
+    return bool(lowest <= _SILENT) and bool(((tensor == 0) | (tensor == lowest)).all())

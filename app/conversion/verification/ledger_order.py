@@ -141,9 +141,10 @@ def misplaced(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[s
         if culprit is not None:
             found.append(f"{sample[culprit].name} is not used where the model uses what it carries")
     for token, at_places in places.items():
-        if len(set(at_places)) < len(originals[token]):
-            names = sorted({min(value.lineage) for value in originals[token] if value.lineage})
-            found.append(f"{', '.join(names)} hold equal bytes, but are used {len(set(at_places))} times in all")
+        lineages = {value.lineage for value in originals[token] if value.lineage}
+        if len(set(at_places)) < len(lineages):
+            names = ", ".join(sorted(min(lineage) for lineage in lineages))
+            found.append(f"{names} hold equal bytes, but are used {len(set(at_places))} times in all")
     return found
 
 

@@ -137,7 +137,7 @@ def match_recurrent(books: Books, module: nn.Module, uses: list[GraphUse]) -> di
             ):
                 detail = f"gates of {operand.module or 'the module'} in the order of {operand.operator}"
                 books.explain(stored, "fold", operand.tensors, detail)
-                books.fold(operand.tensors, stored, f"gates reordered for {operand.operator}, same bytes")
+                books.fold(operand.tensors, stored, f"gates reordered for {operand.operator}, same bytes", whole=True)
                 leads[stored] = operand.tensors[0]
     return leads
 
@@ -345,7 +345,4 @@ class Accounts:
             return True
         if value.inputs:
             return all(self.carried(part) for part in value.inputs)
-        return any(name in self.books.carriers or self._recurrent(name) for name in value.lineage)
-
-    def _recurrent(self, name: str) -> bool:
-        return name in self.books.folded and self.books.folded[name][1].startswith("gates")
+        return any(name in self.books.carriers or name in self.books.merged for name in value.lineage)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
@@ -28,7 +29,7 @@ _SHAPE_ONLY = frozenset(
 
 _KEEP_CHANNELS = frozenset(
     {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "transpose", "permute", "t", "contiguous", "clone"}
-    | {"alias", "detach", "squeeze", "unsqueeze", "swapaxes", "movedim"}
+    | {"alias", "detach", "squeeze", "unsqueeze", "swapaxes", "movedim", "dropout", "feature_dropout"}
 )
 """Operators that hand a layer's output on to a batch norm without changing an element."""
 
@@ -93,6 +94,8 @@ class _Data:
     """A value that depends on the inputs. ``affine`` while no element has changed since that layer."""
 
     affine: _Affine | None = None
+    sources: int = 0
+    """The tensors of the architecture that took part, one bit for each."""
 
 
 Offer = Callable[[Tensor, Value], None]
@@ -125,6 +128,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.offer = offer
         self.turn = 0
         self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.written: dict[int, tuple[StorageWeakRef, Value | _Data]] = {}
         self.at: dict[tuple[int, int], Value] = {}
         names_at: dict[tuple[int, int], list[str]] = {}
         for name, tensor in placed.items():
@@ -132,6 +136,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 names_at.setdefault(_address(tensor), []).append(name)
         for address, names in names_at.items():
             self.at[address] = Value(frozenset(names), formula=_widened(placed[names[0]]))
+        self.bits = {value.lineage: 1 << place for place, value in enumerate(self.at.values())}
         self.found = EagerTrace({name: value for value in self.at.values() for name in value.lineage})
         for tensor in inputs.values():
             self.known[tensor] = _Data()
@@ -147,31 +152,78 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operator = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
         if operator in _SHAPE_ONLY:
             self._made(result, Value(frozenset()))
-        elif any(isinstance(origin, _Data) for origin in origins) or _random(func):
+        elif any(isinstance(origin, _Data) for origin in origins) or _random(func, _by_name(func, args, kwargs)):
             self._used(operator, origins, _by_name(func, args, kwargs), result)
         else:
             values = tuple(origin for origin in origins if isinstance(origin, Value))
             self._made(result, self._derived(func, operator, values, args, kwargs))
+        self._remember_writes(func, args, kwargs, result)
         return result
 
     def finish(self, result: object) -> None:
-        """Count what the forward returns untouched by inputs as used."""
+        """Take what the outputs came from as reached, and an output that no input has touched as used."""
         self.turn += 1
+        reached = 0
         for position, leaf in enumerate(tree_leaves(result)):
             if isinstance(leaf, Tensor):
                 origin = self._origin(leaf)
+                reached |= self._bits_of(origin)
                 if isinstance(origin, Value) and origin.lineage:
                     self._use(position, "output", origin)
+        for lineage, bit in self.bits.items():
+            if reached & bit:
+                self.found.reached |= lineage
+
+    def _bits_of(self, origin: Value | _Data) -> int:
+        """The tensors of the architecture that took part in a value, one bit for each."""
+        if isinstance(origin, _Data):
+            return origin.sources
+        if not origin.inputs:
+            return self.bits.get(origin.lineage, 0)
+        bits = 0
+        for part in origin.inputs:
+            bits |= self._bits_of(part)
+        return bits
+
+    def _remember_writes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> None:
+        """What an operator writes in place is seen by every view of that memory, also by older ones."""
+        if not hasattr(func, "_schema") or not func._schema.is_mutable:
+            return
+        named = _by_name(func, args, kwargs)
+        origin = next((self.known[leaf] for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
+        for argument in func._schema.arguments:
+            tensor = named.get(argument.name)
+            if argument.is_write and isinstance(tensor, Tensor) and origin is not None:
+                storage = tensor.untyped_storage()
+                self.written[storage._cdata] = (StorageWeakRef(storage), origin)  # type: ignore[no-untyped-call]
 
     def _origin(self, tensor: Tensor) -> Value | _Data:
+        written = self._written(tensor)
+        if written is not None:
+            return written
         if tensor in self.known:
             origin: Value | _Data = self.known[tensor]
             return origin
-        if tensor.layout is torch.strided and tensor.numel() and tensor.device.type == "cpu":
+        if _has_memory(tensor):
             value = self.at.get(_address(tensor))
             if value is not None:
                 return value
         return Value(frozenset(), formula=_widened(tensor))
+
+    def _written(self, tensor: Tensor) -> Value | _Data | None:
+        """What was last written into the tensor's memory, together with what the tensor was before."""
+        if not _has_memory(tensor):
+            return None
+        found = self.written.get(tensor.untyped_storage()._cdata)
+        if found is None or found[0].expired():  # type: ignore[no-untyped-call]
+            return None
+        before, after = self.known.get(tensor), found[1]  # type: ignore[no-untyped-call]
+        if before is None or before is after:
+            return after
+        if isinstance(before, _Data) or isinstance(after, _Data):
+            affine = before.affine if isinstance(before, _Data) and before is after else None
+            return _Data(affine, self._bits_of(before) | self._bits_of(after))
+        return Value(before.lineage | after.lineage, (before, after), None, arithmetic=True)
 
     def _derived(
         self, func: Any, operator: str, values: tuple[Value, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -223,12 +275,15 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             affine = origins[0].affine
         else:
             affine = self._affine(operator, named)
+        sources = 0
+        for origin in origins:
+            sources |= self._bits_of(origin)
+        made = _Data(affine, sources)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
-                self.known[leaf] = _Data(affine)
+                self.known[leaf] = made
 
     def _use(self, position: int, operator: str, value: Value) -> None:
-        self.found.reached |= value.lineage
         self.found.uses.append(Use(self.turn, position, operator, value))
 
     def _key(self, tensor: object) -> str | None:
@@ -302,12 +357,18 @@ def _widened(tensor: Tensor) -> Callable[[], Tensor]:
     return widen
 
 
+def _has_memory(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.numel() > 0
+
+
 def _address(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
 
 
-def _random(func: Any) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
+def _random(func: Any, named: Mapping[str, Any]) -> bool:
+    """Whether the operator draws numbers; dropout in eval mode does not."""
+    drawing = torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
+    return drawing and named.get("train", named.get("training")) is not False
 
 
 def _by_name(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
