@@ -8,17 +8,24 @@ import io
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from app.conversion.verification.oracle import Reference
 
 
 def golden_npz(reference: Reference) -> bytes:
     """The npz as bytes: uncompressed, the same for the same reference."""
-    arrays: dict[str, Any] = {f"input/{name}": value.numpy() for name, value in reference.probe.inputs.items()}
+    arrays: dict[str, Any] = {f"input/{name}": _array(value) for name, value in reference.probe.inputs.items()}
     for name, value in reference.y64.items():
-        arrays[f"output/{name}"] = value.numpy()
+        arrays[f"output/{name}"] = _array(value)
         inexact = name in reference.float_outputs
         arrays[f"gate/{name}"] = np.float64(reference.gate(name).width if inexact else 0.0)
     content = io.BytesIO()
     np.savez(content, **arrays)
     return content.getvalue()
+
+
+def _array(value: Tensor) -> np.ndarray:
+    # numpy has no bfloat16; float32 holds every one of its values.
+    return (value.float() if value.dtype == torch.bfloat16 else value).contiguous().numpy()
