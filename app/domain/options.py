@@ -34,6 +34,11 @@ def complete_options(schema: Mapping[str, Any], options: Mapping[str, Any]) -> d
     properties: Mapping[str, Any] = schema.get("properties", {})
     complete = {key: spec["default"] for key, spec in properties.items() if "default" in spec}
     for key, value in options.items():
-        integral = isinstance(value, float) and value.is_integer() and properties.get(key, {}).get("type") == "integer"
-        complete[key] = int(value) if integral else value
+        whole = isinstance(value, float) and value.is_integer() and _means_integers(properties.get(key, {}))
+        complete[key] = int(value) if whole else value
     return complete
+
+
+def _means_integers(schema: Mapping[str, Any]) -> bool:
+    types = schema.get("type", ())
+    return types == "integer" or ("integer" in types and "number" not in types)
