@@ -48,10 +48,8 @@ def describe(client: httpx.Client, conversion: dict[str, Any]) -> dict[str, str]
     """The cells of one row."""
     if conversion.get("state") != "succeeded":
         problem = conversion.get("problem") or conversion
-        return {
-            "result": f"{conversion.get('state', 'refused')}: `{problem.get('code')}`",
-            "why": str(problem.get("detail")),
-        }
+        result = f"{conversion.get('state', 'refused')}: `{problem.get('code')}`"
+        return {"result": result, "why": str(problem.get("detail"))}
     report = client.get(f"/v1/conversions/{conversion['id']}/report").json()
     verification, export = report["verification"], report["export"]
     worst = max((o["ratio"] for p in verification["probes"] for o in p["outputs"]), default=0.0)
@@ -77,9 +75,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names to convert instead of all")
     arguments = parser.parse_args()
     registry = load_registry(PLUGINS)
-    plugins = [
-        (name, {}) for name in registry.names() if not name.startswith(("torchvision/", "timm/", "transformers/"))
-    ]
+    libraries = ("torchvision/", "timm/", "transformers/")
+    plugins = [(name, {}) for name in registry.names() if not name.startswith(libraries)]
     chosen = [(n, o) for n, o in (*LIBRARY_MODELS, *plugins) if not arguments.only or n in arguments.only]
     rows = []
     with tempfile.TemporaryDirectory() as directory, running_service(plugins_dir=str(PLUGINS)) as client:

@@ -1,0 +1,104 @@
+"""The ways to make an artifact: fill a stored template, build and fill a new one, or export directly."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from app.conversion.exporters.request import ExportRequest
+from app.conversion.job import ConversionJob, StoredTemplate
+from app.conversion.loading import LoadedModule
+from app.conversion.targets import TARGETS
+from app.conversion.templates.onnx_write import WrittenFile
+from app.conversion.verification.claims import InitializerClaim
+from app.conversion.verification.subject import Subject
+from app.domain.architecture import ArchitectureDescription
+from app.domain.checkpoint import CheckpointInspection
+from app.domain.errors import LedgerFailed
+from app.domain.report import Certificate, ExportReport
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An artifact on disk that has not been verified yet.
+
+    ``claims`` is what a template says of each initializer; None on the direct path. ``template`` is the file of a
+    template built for this candidate, ``certificate`` that of a stored template it was filled from.
+    """
+
+    written: WrittenFile
+    export: ExportReport
+    claims: Mapping[str, InitializerClaim] | None = None
+    template: Path | None = None
+    template_seconds: float | None = None
+    certificate: Certificate | None = None
+
+
+@dataclass(frozen=True)
+class Workpiece:
+    """A loaded module and all that is needed to make an artifact of it."""
+
+    job: ConversionJob
+    description: ArchitectureDescription
+    inspection: CheckpointInspection
+    loaded: LoadedModule
+    request: ExportRequest
+
+    def subject(self, candidate: Candidate) -> Subject:
+        """What verification is told. The probes' seed is the hash of the conversion's id (verification.md, point 3)."""
+        seed = int.from_bytes(hashlib.sha256(self.job.conversion_id.encode()).digest()[:4], "little")
+        return Subject(
+            module=self.loaded.module,
+            signature=self.request.signature,
+            load=self.loaded.report,
+            uploaded=self.loaded.uploaded,
+            target=self.job.options.target,
+            artifact=candidate.written.path,
+            export=candidate.export,
+            seed=seed,
+            threads=self.job.threads,
+            origins=candidate.claims,
+            client_probes=self.job.client_probes,
+            declared=self.description.signature,
+        )
+
+
+def fill_stored(work: Workpiece, stored: StoredTemplate, directory: Path) -> Candidate:
+    """Fill a certified template and prove, bit by bit, that the file is the certified graph and the weights.
+
+    Raises TemplateMismatch, LedgerFailed.
+    """
+    target = TARGETS[work.job.options.target]
+    template = target.load_template(stored.path)
+    candidate = _fill(work, template, directory)
+    if not target.is_filled(template, candidate.written):
+        raise LedgerFailed("The file on disk is not the certified graph with the uploaded tensors.")
+    return replace(candidate, certificate=stored.certificate)
+
+
+def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
+    """Capture the graph, make a template of it, and fill it. Raises ExportFailed and kin, TemplateUnsuitable."""
+    target = TARGETS[work.job.options.target]
+    started = time.perf_counter()
+    captured = target.capture(work.request, exporter)
+    path = work.job.work_dir / f"template-{exporter}"
+    template = target.build_template(captured, work.request, path)
+    seconds = time.perf_counter() - started
+    return replace(_fill(work, template, directory), template=path, template_seconds=seconds)
+
+
+def direct(work: Workpiece, exporter: str, directory: Path) -> Candidate:
+    """Export with the weights in place. Raises ExportFailed and kin."""
+    target = TARGETS[work.job.options.target]
+    captured = target.capture(work.request, exporter)
+    written = target.write_direct(captured, work.request, directory / f"model{target.suffix}")
+    return Candidate(written, target.report_of_file(captured, work.request, written.path))
+
+
+def _fill(work: Workpiece, template: Any, directory: Path) -> Candidate:
+    target = TARGETS[work.job.options.target]
+    tensors = work.loaded.module.state_dict()
+    written = target.fill(template, tensors, work.request, directory / f"model{target.suffix}")
+    return Candidate(written, target.report_of_template(template, work.request), target.claims(template))

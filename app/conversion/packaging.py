@@ -1,0 +1,169 @@
+"""Package a conversion: the report and the files that go with the artifact."""
+
+import hashlib
+import importlib.metadata
+import platform
+import re
+import resource
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+from app.conversion.candidates import Workpiece
+from app.conversion.job import ConversionOutcome
+from app.conversion.production import Produced
+from app.conversion.targets import TARGETS
+from app.conversion.templates.onnx_write import WrittenFile
+from app.domain.errors import DimsFailed, LedgerFailed, NonFinite, ParityFailed, Problem, UnsupportedOpset
+from app.domain.report import ConversionReport, Finding, ProducedFile, Reason, TemplateUse, Verdict, VerificationReport
+
+SHAPING_LIBRARIES = (
+    "recast-service",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+)
+"""Libraries whose version can change an artifact or its verdict."""
+
+ERROR_OF_REASON = {
+    Reason.ledger: LedgerFailed,
+    Reason.dims: DimsFailed,
+    Reason.non_finite: NonFinite,
+    Reason.opset: UnsupportedOpset,
+}
+"""The error that ends a conversion, by what made the verdict fail; parity_failed for every other reason."""
+
+
+def package(work: Workpiece, produced: Produced, timings: Mapping[str, float]) -> ConversionOutcome:
+    """Write report.json, golden.npz and check.py beside the artifact in ``work_dir`` and name all files."""
+    directory = work.job.work_dir
+    target = TARGETS[work.job.options.target]
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", work.job.architecture).strip("-.")[:100]
+    artifact = _artifact(produced.candidate.written, directory / f"{stem}{target.suffix}", target.media_type)
+    data = _artifact_data(produced.candidate.written.data, directory)
+    golden = _golden(produced.golden, directory / "golden.npz")
+    (directory / "check.py").write_bytes(package_files("app.conversion").joinpath("selfcheck.py").read_bytes())
+    verification = _with_policy(produced.verification, produced.template_use, work.job.options.on_mismatch)
+    problem = _problem(verification) if work.job.options.on_mismatch == "fail" else None
+    export = produced.candidate.export.model_copy(update={"rungs": produced.rungs, "template": produced.template_use})
+    report = ConversionReport(
+        **_facts_of_the_job(work),
+        checkpoint=work.inspection,
+        load=work.loaded.report,
+        parameters=work.loaded.parameters,
+        export=export,
+        verification=verification,
+        artifact=artifact,
+        artifact_data=data,
+        problem=problem,
+        timings=dict(timings),
+        environment=_environment(),
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+    (directory / "report.json").write_text(report.model_dump_json())
+    further = (
+        _hashed("selfcheck", directory / "check.py", "text/x-python"),
+        _hashed("report", directory / "report.json", "application/json"),
+    )
+    return ConversionOutcome(
+        report=report,
+        files=(artifact, *filter(None, (data, golden)), *further),
+        problem=problem,
+        template=produced.template,
+        discarded_template=produced.discarded,
+    )
+
+
+def _artifact(written: WrittenFile, path: Path, media_type: str) -> ProducedFile:
+    written.path.rename(path)
+    return ProducedFile(
+        role="artifact", filename=path.name, sha256=written.sha256, bytes=written.bytes, media_type=media_type
+    )
+
+
+def _artifact_data(written: WrittenFile | None, directory: Path) -> ProducedFile | None:
+    if written is None:
+        return None
+    written.path.rename(directory / written.path.name)
+    return ProducedFile(
+        role="artifact_data",
+        filename=written.path.name,
+        sha256=written.sha256,
+        bytes=written.bytes,
+        media_type="application/octet-stream",
+    )
+
+
+def _golden(content: bytes | None, path: Path) -> ProducedFile | None:
+    if content is None:
+        return None
+    path.write_bytes(content)
+    return _hashed("golden", path, "application/octet-stream")
+
+
+def _hashed(role: str, path: Path, media_type: str) -> ProducedFile:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ProducedFile.model_validate(
+        {
+            "role": role,
+            "filename": path.name,
+            "sha256": digest,
+            "bytes": path.stat().st_size,
+            "media_type": media_type,
+        }
+    )
+
+
+def _with_policy(verification: VerificationReport, use: TemplateUse, on_mismatch: str) -> VerificationReport:
+    notes = []
+    if use.state == "discarded":
+        notes.append(Finding(reason=Reason.template_discarded, severity="note", detail=use.reason or ""))
+    if verification.verdict is Verdict.fail and on_mismatch == "warn":
+        told = "The artifact FAILED verification and is delivered only because on_mismatch=warn asked for it."
+        notes.append(Finding(reason=Reason.mismatch_accepted, severity="note", detail=told))
+    if not notes:
+        return verification
+    verdict = Verdict.pass_with_notes if verification.verdict is Verdict.passed else verification.verdict
+    return verification.model_copy(update={"findings": (*verification.findings, *notes), "verdict": verdict})
+
+
+def _problem(verification: VerificationReport) -> Problem | None:
+    if verification.verdict is not Verdict.fail:
+        return None
+    failures = [finding for finding in verification.findings if finding.severity == "fail"]
+    error = next((ERROR_OF_REASON[found.reason] for found in failures if found.reason in ERROR_OF_REASON), ParityFailed)
+    hint = "Read the report: it names what departs. The file itself can be had with ?unverified=true."
+    reasons = [finding.reason.value for finding in failures]
+    detail = " ".join(finding.detail for finding in failures)
+    return error(detail, hint=hint, stage="verify", reasons=reasons).problem()
+
+
+def _facts_of_the_job(work: Workpiece) -> dict[str, Any]:
+    job, description = work.job, work.description
+    return {
+        "conversion_id": job.conversion_id,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "architecture": job.architecture,
+        "architecture_options": job.architecture_options,
+        "family": description.family,
+        "library": description.library,
+        "library_version": description.library_version,
+        "target": job.options.target,
+        "options": job.options.model_dump(mode="json"),
+        "checkpoint_sha256": job.checkpoint_sha256,
+        "checkpoint_filename": job.checkpoint_filename,
+    }
+
+
+def _environment() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in SHAPING_LIBRARIES}
+    return {"python": platform.python_version(), "platform": platform.platform(), **versions}

@@ -1,0 +1,46 @@
+"""The natural path of a conversion, from a checkpoint file to verified files on disk.
+
+inspect the checkpoint → build the architecture and load the state dict → produce an artifact that verification accepts
+(template or exporter ladder) → package it. No HTTP, no SQL, no queue: `recast convert` calls it without any server.
+"""
+
+import torch
+
+from app.architectures.registry import load_registry
+from app.conversion.checkpoint import open_checkpoint
+from app.conversion.exporters.request import export_request
+from app.conversion.job import ConversionJob, ConversionOutcome, ProgressCallback, TemplateSource
+from app.conversion.loading import load_module
+from app.conversion.packaging import package
+from app.conversion.production import Workpiece, produce
+from app.conversion.stages import StageClock
+from app.domain.conversion import Stage
+
+
+def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateSource) -> ConversionOutcome:
+    """Run one conversion to its end. Results lie in ``job.work_dir``.
+
+    Raises RecastError, with the stage it came from, where no artifact could be made. An artifact that verification
+    refused is no exception: it comes back with ``problem`` set, so that its report is kept.
+    """
+    torch.set_num_threads(job.threads)
+    clock = StageClock(progress)
+    with clock.stage(Stage.inspect):
+        opened = open_checkpoint(job.checkpoint, job.options.checkpoint_key)
+    with clock.stage(Stage.build):
+        registry = load_registry(job.plugins_dir)
+        description = registry.resolve(job.architecture, job.architecture_options)
+    with clock.stage(Stage.load):
+        loaded = load_module(
+            registry,
+            job.architecture,
+            job.architecture_options,
+            opened,
+            strict=job.options.strict,
+            prefix=job.options.prefix,
+        )
+        request = export_request(loaded, description, job.options)
+    workpiece = Workpiece(job, description, opened.inspection, loaded, request)
+    produced = produce(workpiece, templates, clock)
+    with clock.stage(Stage.package):
+        return package(workpiece, produced, clock.timings)

@@ -1,0 +1,197 @@
+"""Produce an artifact that verification accepts: from a stored template, from a new one, or by the direct path.
+
+Every try is a rung of the report's ladder. A rung whose artifact verification refuses is ``rejected`` and the next one
+is tried, so that a client gets the right file wherever one exporter can make it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from app.conversion.candidates import Candidate, Workpiece, direct, fill_stored, new_template
+from app.conversion.job import BuiltTemplate, StoredTemplate, TemplateSource, UnsuitableTemplate
+from app.conversion.stages import StageClock
+from app.conversion.targets import rungs
+from app.conversion.templates.key import template_key
+from app.conversion.templates.suitability import TemplateUnsuitable
+from app.conversion.verification.verify import Verification, examine
+from app.domain.conversion import Stage
+from app.domain.errors import ExportFailed, RecastError
+from app.domain.report import Certificate, Reason, Rung, TemplateUse, Verdict, VerificationReport
+
+__all__ = ["Produced", "Workpiece", "produce"]
+
+Known = StoredTemplate | UnsuitableTemplate | None
+
+OF_THE_MODEL = frozenset({Reason.non_finite})
+"""Failures that lie in the model with these weights; no other exporter can help."""
+
+
+@dataclass(frozen=True)
+class Produced:
+    """The artifact to deliver, accepted or (``verification.verdict`` fail) the first one that was refused."""
+
+    candidate: Candidate
+    verification: VerificationReport
+    golden: bytes | None
+    """npz bytes of the golden inputs and outputs; None when the model would not run."""
+    rungs: tuple[Rung, ...]
+    template_use: TemplateUse
+    template: BuiltTemplate | UnsuitableTemplate | None = None
+    discarded: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to make the artifact; ``make`` gets a directory of its own."""
+
+    exporter: str
+    path: str
+    make: Callable[[Path], Candidate]
+
+
+def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Produced:
+    """Try the rungs in order until verification accepts an artifact.
+
+    Raises the error of the exporters when none made a file: the last one's own error where all failed alike, else
+    ExportFailed with every rung.
+    """
+    with clock.stage(Stage.export):
+        key = template_key(work.description, work.job.architecture_options, work.job.options, work.request.signature)
+        known = templates.find(key)
+    climb = _Climb(work, key, known, clock)
+    for attempt in _attempts(work, known):
+        if climb.try_(attempt):
+            break
+    return climb.result()
+
+
+def _attempts(work: Workpiece, known: Known) -> Iterator[Attempt]:
+    if isinstance(known, StoredTemplate):
+        yield Attempt("template", "stored", partial(fill_stored, work, known))
+    for exporter in rungs(work.job.options):
+        if known is None:
+            yield Attempt(exporter, "template", partial(new_template, work, exporter))
+        yield Attempt(exporter, "direct", partial(direct, work, exporter))
+
+
+class _Climb:
+    """The state of one ladder: what was tried, what was refused, what was learned of the template key."""
+
+    def __init__(self, work: Workpiece, key: str, known: Known, clock: StageClock) -> None:
+        self._work, self._key, self._known, self._clock = work, key, known, clock
+        self._rungs: list[Rung] = []
+        self._errors: dict[str, RecastError] = {}
+        self._unsuitable: str | None = known.reason if isinstance(known, UnsuitableTemplate) else None
+        self._discarded: str | None = None
+        self._accepted: tuple[Candidate, Verification] | None = None
+        self._refused: list[tuple[Candidate, Verification]] = []
+
+    def try_(self, attempt: Attempt) -> bool:
+        """Climb one rung. True: no further rung is needed."""
+        if attempt.exporter in self._errors:
+            return False
+        started = time.perf_counter()
+        candidate = self._make(attempt, started)
+        if candidate is None:
+            return False
+        with self._clock.stage(Stage.verify):
+            verification = self._verify(candidate)
+        report = verification.report
+        if report.verdict is not Verdict.fail:
+            self._accepted = (candidate, verification)
+            self._rungs.append(_rung(attempt, "succeeded", started))
+            return True
+        self._refused.append((candidate, verification))
+        self._rungs.append(_rung(attempt, "rejected", started, _first_failure(report)))
+        if attempt.path != "direct":
+            self._discarded = f"its artifact was refused: {_first_failure(report)}"
+        return any(finding.reason in OF_THE_MODEL for finding in report.findings)
+
+    def _make(self, attempt: Attempt, started: float) -> Candidate | None:
+        directory = self._work.job.work_dir / f"rung-{len(self._rungs)}"
+        directory.mkdir()
+        try:
+            with self._clock.stage(Stage.export):
+                return attempt.make(directory)
+        except TemplateUnsuitable as unsuitable:
+            self._unsuitable = str(unsuitable)
+            self._rungs.append(_rung(attempt, "rejected", started, f"no template: {unsuitable}"))
+        except RecastError as error:
+            self._errors[attempt.exporter] = error
+            self._rungs.append(_rung(attempt, "failed", started, error.detail))
+        return None
+
+    def _verify(self, candidate: Candidate) -> Verification:
+        certified = candidate.certificate is not None and self._work.job.options.verification == "auto"
+        return examine(self._work.subject(candidate), "certified" if certified else "full")
+
+    def result(self) -> Produced:
+        if self._accepted is None and not self._refused:
+            raise self._failure()
+        candidate, verification = self._accepted or self._refused[0]
+        learned, use = self._template_facts(candidate, verification.report)
+        stored_was_refused = isinstance(self._known, StoredTemplate) and self._discarded is not None
+        return Produced(
+            candidate=candidate,
+            verification=verification.report,
+            golden=verification.golden,
+            rungs=tuple(self._rungs),
+            template_use=use,
+            template=learned,
+            discarded=self._key if stored_was_refused else None,
+        )
+
+    def _template_facts(
+        self, candidate: Candidate, report: VerificationReport
+    ) -> tuple[BuiltTemplate | UnsuitableTemplate | None, TemplateUse]:
+        if candidate.certificate is not None:
+            return None, TemplateUse(state="reused", key=self._key, certificate=candidate.certificate)
+        if candidate.template is not None and report.verdict in (Verdict.passed, Verdict.pass_with_notes):
+            certificate = _certificate(self._work.job.conversion_id, report)
+            built = BuiltTemplate(self._key, candidate.template, certificate)
+            use = TemplateUse(state="built", key=self._key, seconds=candidate.template_seconds, certificate=certificate)
+            return built, use
+        if self._unsuitable is not None:
+            learned = None if self._known else UnsuitableTemplate(self._key, self._unsuitable)
+            return learned, TemplateUse(state="unsuitable", key=self._key, reason=self._unsuitable)
+        if self._discarded is not None:
+            return None, TemplateUse(state="discarded", key=self._key, reason=self._discarded)
+        reason = f"the verdict of its first artifact is {report.verdict.value}, so it could not be certified"
+        return None, TemplateUse(state="unused", key=self._key, reason=reason)
+
+    def _failure(self) -> RecastError:
+        errors = list(self._errors.values())
+        if len({type(error) for error in errors}) == 1:
+            error = errors[-1]
+        else:
+            told = "; ".join(f"{exporter}: {error.detail}" for exporter, error in self._errors.items())
+            error = ExportFailed(told, stage=Stage.export.value)
+        error.extra.setdefault("rungs", [rung.model_dump() for rung in self._rungs])
+        return error
+
+
+def _rung(attempt: Attempt, outcome: str, started: float, reason: str | None = None) -> Rung:
+    exporter = attempt.exporter if attempt.path == "template" else f"{attempt.exporter} ({attempt.path})"
+    return Rung.model_validate(
+        {"exporter": exporter, "outcome": outcome, "seconds": time.perf_counter() - started, "reason": reason}
+    )
+
+
+def _first_failure(report: VerificationReport) -> str:
+    return next(f"{finding.reason}: {finding.detail}" for finding in report.findings if finding.severity == "fail")
+
+
+def _certificate(conversion_id: str, report: VerificationReport) -> Certificate:
+    return Certificate(
+        conversion_id=conversion_id,
+        certified_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        verdict=report.verdict,
+        probes=len(report.probes),
+        worst_ratio=report.worst_ratio,
+        dims=report.dims,
+        detection_power=report.detection.power if report.detection else None,
+    )
