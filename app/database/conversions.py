@@ -18,6 +18,10 @@ from app.domain.report import ProducedFile, TemplateUse, Verdict
 UNFINISHED = (State.queued, State.running)
 
 
+class AttemptLost(Exception):
+    """The attempt is not the conversion's current one any more: it was canceled, or given to another worker."""
+
+
 @dataclass(frozen=True)
 class NewConversion:
     """A validated request for a conversion."""
@@ -170,22 +174,17 @@ async def start(session: AsyncSession, id: str, queue_job_id: int, worker: str) 
     return conversion
 
 
-async def advance(session: AsyncSession, id: str, attempt: int, stage: Stage, progress: float) -> bool:
-    """Record progress; False when the attempt is not the current one any more."""
+async def advance(session: AsyncSession, id: str, attempt: int, stage: Stage, progress: float) -> None:
+    """Record progress. Raises AttemptLost."""
     conversion = await _held(session, id, attempt)
-    if conversion is None:
-        return False
     conversion.stage = stage.value
     conversion.progress = progress
     await _changed(session, conversion, "progress")
-    return True
 
 
-async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -> bool:
-    """Record how an attempt ended, and its files; False when the attempt is not the current one any more."""
+async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -> None:
+    """Record how an attempt ended, and its files. Raises AttemptLost."""
     conversion = await _held(session, id, attempt)
-    if conversion is None:
-        return False
     conversion.verdict = ending.verdict.value if ending.verdict else None
     conversion.timings = dict(ending.timings)
     conversion.peak_memory_bytes = ending.peak_memory_bytes
@@ -195,7 +194,6 @@ async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -
     for file in ending.files:
         session.add(ConversionFile(conversion_id=id, **file.model_dump()))
     await end(session, conversion, ending.state, ending.problem)
-    return True
 
 
 async def end(session: AsyncSession, conversion: Conversion, state: State, problem: Problem | None) -> None:
@@ -236,11 +234,14 @@ async def remove(session: AsyncSession, id: str) -> None:
     await session.delete(conversion)
 
 
-async def _held(session: AsyncSession, id: str, attempt: int) -> Conversion | None:
+async def _held(session: AsyncSession, id: str, attempt: int) -> Conversion:
     query = select(Conversion).where(
         Conversion.id == id, Conversion.attempt == attempt, Conversion.state == State.running
     )
-    return (await session.scalars(query.with_for_update().execution_options(populate_existing=True))).first()
+    found = (await session.scalars(query.with_for_update().execution_options(populate_existing=True))).first()
+    if found is None:
+        raise AttemptLost(f"{id}, attempt {attempt}")
+    return found
 
 
 async def _changed(session: AsyncSession, conversion: Conversion, kind: events.EventType) -> None:

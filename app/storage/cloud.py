@@ -1,10 +1,10 @@
 """The object store of a cloud (S3, GCS, Azure) through obstore. Bytes pass through a local file, because the name of an
 object is known only when its last byte is."""
 
-import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,13 +14,13 @@ from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from app.domain.errors import Unavailable
 from app.storage.intake import (
-    finished,
     full_disk_as_insufficient_storage,
     receive_into,
     remove_abandoned,
     temporary_file,
 )
 from app.storage.objects import BLOCK, MissingObject, StoredObject, object_name, object_sha256
+from app.threads import in_thread
 
 PART = 16 << 20
 """Bytes of one part of a multipart upload."""
@@ -54,7 +54,7 @@ class CloudStore:
         with temporary_file(self._scratch) as file:
             with full_disk_as_insufficient_storage(), open(file.fd, "wb", closefd=False) as out:
                 async for block in self.stream(sha256):
-                    await finished(asyncio.to_thread(out.write, block))
+                    await in_thread(partial(out.write, block))
             yield file.path
 
     async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
@@ -74,12 +74,16 @@ class CloudStore:
         except MissingObject:
             return None
 
-    async def delete(self, sha256: str) -> None:
+    async def collect(self, sha256: str, before: datetime) -> bool:
         try:
             with _failures(sha256):
+                found = await obstore.head_async(self._store, object_name(sha256))
+                if found["last_modified"] >= before:
+                    return False
                 await obstore.delete_async(self._store, object_name(sha256))
         except MissingObject:
-            return
+            return False
+        return True
 
     async def older_than(self, moment: datetime) -> AsyncIterator[str]:
         with _failures("sha256/"):

@@ -1,15 +1,16 @@
 """The object store in a local directory: publishing is a rename, reading needs no copy."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from app.storage.intake import full_disk_as_insufficient_storage, receive_into, remove_abandoned, temporary_file
 from app.storage.objects import BLOCK, MissingObject, StoredObject, object_name, object_sha256
+from app.threads import in_thread
 
 
 class DirectoryStore:
@@ -26,12 +27,12 @@ class DirectoryStore:
     ) -> StoredObject:
         with full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
             stored = await receive_into(file, chunks, limit=limit, expected_sha256=expected_sha256)
-            await asyncio.to_thread(self._publish, file.path, stored.sha256)
+            await in_thread(partial(self._publish, file.path, stored.sha256))
             return stored
 
     async def adopt(self, path: Path, sha256: str) -> StoredObject:
         with full_disk_as_insufficient_storage():
-            return await asyncio.to_thread(self._adopt, path, sha256)
+            return await in_thread(partial(self._adopt, path, sha256))
 
     @asynccontextmanager
     async def local(self, sha256: str) -> AsyncIterator[Path]:
@@ -49,7 +50,7 @@ class DirectoryStore:
             position = start
             stop = os.fstat(file.fileno()).st_size if end is None else end
             while position < stop:
-                block = await asyncio.to_thread(os.pread, file.fileno(), min(BLOCK, stop - position), position)
+                block = await in_thread(partial(os.pread, file.fileno(), min(BLOCK, stop - position), position))
                 if not block:
                     return
                 position += len(block)
@@ -61,11 +62,11 @@ class DirectoryStore:
         except FileNotFoundError:
             return None
 
-    async def delete(self, sha256: str) -> None:
-        await asyncio.to_thread(self._path(sha256).unlink, missing_ok=True)
+    async def collect(self, sha256: str, before: datetime) -> bool:
+        return await in_thread(partial(self._collect, sha256, before))
 
     async def older_than(self, moment: datetime) -> AsyncIterator[str]:
-        for path in await asyncio.to_thread(lambda: list(self._root.glob("sha256/??/*"))):
+        for path in await in_thread(lambda: list(self._root.glob("sha256/??/*"))):
             sha256 = object_sha256(path.as_posix())
             with suppress(FileNotFoundError):
                 if sha256 and path.stat().st_mtime < moment.timestamp():
@@ -80,6 +81,19 @@ class DirectoryStore:
 
     def _path(self, sha256: str) -> Path:
         return self._root / object_name(sha256)
+
+    def _collect(self, sha256: str, before: datetime) -> bool:
+        """The file is moved aside before its age is looked at, so that a fresh one cannot slip in between."""
+        aside = self._incoming / f"collected-{sha256}"
+        try:
+            self._path(sha256).rename(aside)
+        except FileNotFoundError:
+            return False
+        if aside.stat().st_mtime >= before.timestamp():
+            aside.rename(self._path(sha256))
+            return False
+        aside.unlink()
+        return True
 
     def _adopt(self, path: Path, sha256: str) -> StoredObject:
         """An object that is there already is kept, not replaced: its bytes were verified when it came."""

@@ -6,18 +6,18 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterable, Awaitable, Iterator
+from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from app.domain.errors import DigestMismatch, EmptyFile, InsufficientStorage, PayloadTooLarge
 from app.storage.objects import StoredObject
+from app.threads import in_thread
 
 GATHERED = 4 << 20
 """Bytes gathered before a thread hashes and writes them: large enough that changing threads costs nothing."""
-Result = TypeVar("Result")
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -93,7 +93,7 @@ async def receive_into(
         _write_all(file.fd, block)
         hasher.update(block)
 
-    pending: asyncio.Future[None] | None = None
+    pending: asyncio.Task[None] | None = None
     gathered: list[bytes] = []
     size = 0
     try:
@@ -106,31 +106,19 @@ async def receive_into(
             if size >= GATHERED:
                 if pending:
                     await asyncio.shield(pending)
-                pending = asyncio.ensure_future(asyncio.to_thread(keep, gathered))
+                pending = asyncio.create_task(in_thread(partial(keep, gathered)))
                 gathered, size = [], 0
     finally:
         if pending:
-            await finished(pending)
+            await pending
     if total == 0:
         raise EmptyFile("The upload holds no bytes.")
-    await finished(asyncio.to_thread(keep, gathered))
+    await in_thread(partial(keep, gathered))
     sha256 = hasher.hexdigest()
     if expected_sha256 is not None and expected_sha256.lower() != sha256:
         raise DigestMismatch("The sha256 differs.", expected_sha256=expected_sha256, received_sha256=sha256)
-    await finished(asyncio.to_thread(os.fsync, file.fd))
+    await in_thread(partial(os.fsync, file.fd))
     return StoredObject(sha256, total)
-
-
-async def finished(work: Awaitable[Result]) -> Result:
-    """Await a thread's work to its end even when this task is cancelled: a file must not close under a thread."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-        raise
 
 
 def _write_all(fd: int, block: bytes) -> None:

@@ -50,8 +50,9 @@ class ObjectStore(Protocol):
     async def size(self, sha256: str) -> int | None:
         """Bytes of the object; None when there is none."""
 
-    async def delete(self, sha256: str) -> None:
-        """Remove the object; no error when there is none."""
+    async def collect(self, sha256: str, before: datetime) -> bool:
+        """Remove the object unless it was written at or after ``before``, which would mean that somebody has just
+        stored the same bytes again; gives whether it was removed."""
 
     def older_than(self, moment: datetime) -> AsyncIterator[str]:
         """The sha256 of every object that was last written before ``moment``; for collecting what nobody refers to."""

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from app.database import checkpoints, conversions
-from app.database.conversions import NewConversion
+from app.database.conversions import AttemptLost, Ending, NewConversion
 from app.database.idempotency import Idempotency
 from app.database.session import Database
 from app.database.tables import Event
@@ -101,7 +101,7 @@ async def test_a_finished_twin_is_given_instead_of_a_new_conversion(database: Da
     async with database.transaction() as session:
         running = await conversions.start(session, first.id, first.queue_job_id or 0, "here")
         assert running
-        assert await conversions.finish(session, first.id, running.attempt, conversions.Ending(State.succeeded))
+        await conversions.finish(session, first.id, running.attempt, Ending(State.succeeded))
     twin = await queue.submit(database, new)
     assert (twin.conversion.id, twin.created) == (first.id, False)
     assert (await queue.submit(database, new, reuse_finished=False)).created
@@ -155,11 +155,9 @@ async def test_events_are_followed_from_any_id_to_the_end(database: Database) ->
 
         following = asyncio.create_task(follow())
         async with database.transaction() as session:
-            assert await conversions.advance(session, conversion.id, running.attempt, Stage.export, 0.5)
+            await conversions.advance(session, conversion.id, running.attempt, Stage.export, 0.5)
         async with database.transaction() as session:
-            assert await conversions.finish(
-                session, conversion.id, running.attempt, conversions.Ending(State.succeeded)
-            )
+            await conversions.finish(session, conversion.id, running.attempt, Ending(State.succeeded))
         await following
         states = [(event.type, event.data["state"], event.data["stage"]) for event in seen]
         assert states == [
@@ -185,7 +183,11 @@ async def test_an_earlier_attempt_can_no_longer_write(database: Database) -> Non
         assert await conversions.start(session, conversion.id, old_job, "late") is None
         second = await conversions.start(session, conversion.id, new_job, "second")
         assert second
+    with pytest.raises(AttemptLost):
+        async with database.transaction() as session:
+            await conversions.advance(session, conversion.id, old_attempt, Stage.verify, 0.9)
+    with pytest.raises(AttemptLost):
+        async with database.transaction() as session:
+            await conversions.finish(session, conversion.id, old_attempt, Ending(State.succeeded))
     async with database.transaction() as session:
-        assert not await conversions.advance(session, conversion.id, old_attempt, Stage.verify, 0.9)
-        assert not await conversions.finish(session, conversion.id, old_attempt, conversions.Ending(State.succeeded))
-        assert await conversions.finish(session, conversion.id, second.attempt, conversions.Ending(State.failed))
+        await conversions.finish(session, conversion.id, second.attempt, Ending(State.failed))

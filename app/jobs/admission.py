@@ -1,0 +1,74 @@
+"""Memory before speed: a conversion that would not fit beside the running ones waits for them."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+BASE = 600 << 20
+"""Bytes that a conversion needs whatever its weights: exporters, a session, probes (measured on small nets)."""
+PER_CHECKPOINT_BYTE = 4.0
+"""Eager module, artifact, the runtime's own copy, and room for activations and the largest layer in fp64."""
+SHARE = 0.8
+"""Of the machine's memory that conversions may use; the rest is for the service, the database and the page cache."""
+
+
+def estimate(checkpoint_bytes: int) -> int:
+    """Bytes of memory that a conversion of a checkpoint of this size may need."""
+    return BASE + int(PER_CHECKPOINT_BYTE * checkpoint_bytes)
+
+
+def available_memory() -> int:
+    """Bytes that this machine, or the container (cgroup v2) that this process runs in, has."""
+    total = int(psutil.virtual_memory().total)
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        return min(total, int(text))
+    return total
+
+
+def default_budget() -> int:
+    """Bytes that all conversions of a worker may use together when no setting says so."""
+    return int(SHARE * available_memory())
+
+
+class Admission:
+    """A budget in bytes, given out in the order of asking, so that a large job is not starved by small ones."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._used = 0
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def admit(self, wanted: int) -> AsyncIterator[None]:
+        """Hold ``wanted`` bytes for the block. More than the whole budget counts as all of it: that job runs alone."""
+        wanted = min(wanted, self._budget)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((wanted, place))
+        self._serve()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.cancelled():
+                with suppress(ValueError):
+                    self._line.remove((wanted, place))
+            else:
+                self._used -= wanted
+            self._serve()
+            raise
+        try:
+            yield
+        finally:
+            self._used -= wanted
+            self._serve()
+
+    def _serve(self) -> None:
+        while self._line and self._used + self._line[0][0] <= self._budget:
+            wanted, place = self._line.popleft()
+            if not place.cancelled():
+                self._used += wanted
+                place.set_result(None)

@@ -1,0 +1,145 @@
+"""What runs inside a conversion process. Only here, and only inside functions, the job side meets torch.
+
+A task is a function ``task(arguments, supervisor) -> result``; arguments and result are JSON values.
+"""
+
+import faulthandler
+import importlib
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+from app.conversion.job import (
+    ConversionJob,
+    ConversionOutcome,
+    StoredTemplate,
+    TemplateSource,
+    UnsuitableTemplate,
+)
+from app.domain.conversion import Stage
+from app.domain.errors import ConversionError, OutOfMemory, Problem, RecastError
+from app.jobs.confinement import Limits, confine
+from app.jobs.messages import Done, Failed, Progress, TemplateAnswer, TemplateWanted
+
+ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate memory")
+"""How torch, C++ and onnxruntime say in a RuntimeError that memory is out."""
+
+
+class SupervisorLine:
+    """The child's end of the line to its supervisor."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._answers = line.makefile("rb")
+
+    def tell(self, message: BaseModel) -> None:
+        self._line.sendall(message.model_dump_json().encode() + b"\n")
+
+    def progress(self, stage: Stage, progress: float) -> None:
+        self.tell(Progress(stage=stage, progress=progress))
+
+    def ask_for_template(self, key: str) -> TemplateAnswer:
+        self.tell(TemplateWanted(key=key))
+        return TemplateAnswer.model_validate_json(self._answers.readline())
+
+
+Task = Callable[[Any, SupervisorLine], Any]
+
+
+@dataclass(frozen=True)
+class ServiceTemplates(TemplateSource):
+    """Templates of the service's database and store, asked for through the supervisor."""
+
+    supervisor: SupervisorLine
+
+    def find(self, key: str) -> StoredTemplate | UnsuitableTemplate | None:
+        answer = self.supervisor.ask_for_template(key)
+        if answer.state == "stored":
+            assert answer.path
+            assert answer.certificate
+            return StoredTemplate(key, Path(answer.path), answer.certificate)
+        if answer.state == "unsuitable":
+            return UnsuitableTemplate(key, answer.reason or "")
+        return None
+
+
+def main(task: str, arguments: Any, line: socket.socket, limits: Limits, log: str) -> None:
+    """Run a task, named ``module:function``, and tell the supervisor how it ended. What it prints goes to ``log``."""
+    _print_to(log)
+    _forget_secrets()
+    refused = confine(limits)
+    for measure in refused:
+        print(f"not confined: {measure}", file=sys.stderr)  # noqa: T201
+    supervisor = SupervisorLine(line)
+    try:
+        result = _find(task)(arguments, supervisor)
+    except BaseException as error:
+        if isinstance(error, SystemExit | KeyboardInterrupt | Exception):
+            supervisor.tell(Failed(problem=problem_of(error)))
+        raise
+    supervisor.tell(Done(result=result))
+
+
+def run_conversion(arguments: Any, supervisor: SupervisorLine) -> Any:
+    """Task: one conversion, of a ConversionJob to a ConversionOutcome."""
+    from app.conversion.pipeline import convert
+
+    job = TypeAdapter(ConversionJob).validate_python(arguments)
+    outcome = convert(job, supervisor.progress, ServiceTemplates(supervisor))
+    return TypeAdapter(ConversionOutcome).dump_python(outcome, mode="json")
+
+
+def run_inspection(arguments: Any, _: SupervisorLine) -> Any:
+    """Task: what is inside a checkpoint file, of a path to a CheckpointInspection."""
+    from app.conversion.checkpoint import open_checkpoint
+
+    return open_checkpoint(Path(arguments)).inspection.model_dump(mode="json")
+
+
+def run_catalog(arguments: Any, _: SupervisorLine) -> Any:
+    """Task: the descriptions of all architectures, of the plug-ins' directory (or None)."""
+    from app.architectures.registry import load_registry
+
+    registry = load_registry(Path(arguments) if arguments else None)
+    return [description.model_dump(mode="json") for description in registry.catalog()]
+
+
+def problem_of(error: BaseException) -> Problem:
+    """An error of a task as data. What was not foreseen is named by its type and first line."""
+    if isinstance(error, RecastError):
+        return error.problem()
+    text = str(error)
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in ALLOCATION_FAILURES):
+        return OutOfMemory(f"Memory ran out: {_first_line(text) or type(error).__name__}.").problem()
+    return ConversionError(f"{type(error).__name__}: {_first_line(text)}").problem()
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n", 1)[0][:500]
+
+
+def _find(task: str) -> Task:
+    module, _, function = task.partition(":")
+    found: Task = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _forget_secrets() -> None:
+    for name in list(os.environ):
+        if name.startswith(("RECAST_", "AWS_", "AZURE_", "GOOGLE_", "PG")):
+            del os.environ[name]
+
+
+def _print_to(path: str) -> None:
+    """Let everything that this process prints, in Python or not, go to a file; and a trace of a fatal signal."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    faulthandler.enable(file=sys.__stderr__ or 2)

@@ -1,0 +1,90 @@
+"""Letting go of what is no longer kept: files of old conversions, old checkpoints, objects that nothing refers to."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database.session import Database
+from app.storage.objects import ObjectStore
+
+log = structlog.get_logger(__name__)
+
+LOCK = 0x5EC0A58
+"""Key of the advisory lock under which one worker at a time cleans up."""
+KEYS_KEPT = timedelta(days=7)
+"""How long an Idempotency-Key is remembered."""
+BATCH = 1000
+
+_EXPIRE_FILES = text("""
+    with expired as (
+        update conversions set expired_at = now() where finished_at < :before and expired_at is null returning id
+    ), gone as (delete from events using expired where events.conversion_id = expired.id)
+    delete from conversion_files using expired where conversion_files.conversion_id = expired.id
+""")
+_DROP_CHECKPOINTS = text("""
+    delete from checkpoints c
+    where (c.created_at < :before or (c.problem is not null and c.inspected_at < :bad_before))
+      and not exists (
+        select from conversions v
+        where v.checkpoint_sha256 = c.sha256 and (v.state in ('queued', 'running') or v.created_at >= :before)
+      )
+""")
+_DROP_KEYS = text("delete from idempotency_keys where created_at < :before")
+_DROP_TEMPLATES = text("delete from templates where used_at < :before and state <> 'building'")
+_DROP_CATALOGS = text("delete from catalogs where seen_at < (select max(seen_at) from catalogs) - interval '7 days'")
+_DROP_ENTRIES = text("""
+    delete from procrastinate_jobs j
+    where j.status not in ('todo', 'doing')
+      and not exists (select from procrastinate_events e where e.job_id = j.id and e.at > now() - interval '1 day')
+""")
+_REFERRED_TO = text("""
+    select sha256 from checkpoints where sha256 = any(:candidates)
+    union select sha256 from conversion_files where sha256 = any(:candidates)
+    union select object_sha256 from templates where object_sha256 = any(:candidates)
+    union select probes_sha256 from conversions where probes_sha256 = any(:candidates)
+""")
+
+
+async def clean_up(
+    database: Database, store: ObjectStore, *, retention: timedelta | None, orphan_grace: timedelta
+) -> None:
+    """Do all of it, unless another worker is at it. ``retention`` None: conversions and checkpoints stay for ever."""
+    async with database.transaction() as session:
+        if not await session.scalar(text("select pg_try_advisory_xact_lock(:key)"), {"key": LOCK}):
+            return
+        await _drop_rows(session, retention, orphan_grace)
+    await collect_orphans(database, store, orphan_grace)
+
+
+async def collect_orphans(database: Database, store: ObjectStore, grace: timedelta) -> int:
+    """Remove objects that no row refers to and that were written before the grace period began; gives how many.
+
+    An upload is stored before its row exists; the grace period covers the time between.
+    """
+    before = datetime.now(UTC) - grace
+    found = [sha256 async for sha256 in store.older_than(before)]
+    collected = 0
+    candidates = iter(found)
+    while batch := list(islice(candidates, BATCH)):
+        async with database.transaction() as session:
+            referred = set(await session.scalars(_REFERRED_TO, {"candidates": batch}))
+        for sha256 in set(batch) - referred:
+            collected += await store.collect(sha256, before)
+    if collected:
+        log.info("orphans_collected", objects=collected)
+    return collected
+
+
+async def _drop_rows(session: AsyncSession, retention: timedelta | None, orphan_grace: timedelta) -> None:
+    now = datetime.now(UTC)
+    bad_before = now - orphan_grace
+    before = now - retention if retention else datetime.min.replace(tzinfo=UTC)
+    await session.execute(_EXPIRE_FILES, {"before": before})
+    await session.execute(_DROP_CHECKPOINTS, {"before": before, "bad_before": bad_before})
+    await session.execute(_DROP_TEMPLATES, {"before": before})
+    await session.execute(_DROP_KEYS, {"before": now - KEYS_KEPT})
+    await session.execute(_DROP_CATALOGS)
+    await session.execute(_DROP_ENTRIES)

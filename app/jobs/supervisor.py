@@ -1,0 +1,192 @@
+"""Runs tasks in processes of their own: one child per task, forked from a warm forkserver, watched until it is gone.
+
+The chain of death: when the worker dies, the kernel kills the forkserver, and with it every child (confinement.py).
+"""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from app.domain.errors import ChildCrashed, OutOfMemory, Problem, TimedOut
+from app.jobs import child
+from app.jobs.confinement import Limits
+from app.jobs.messages import LONGEST, Done, Failed, Progress, TemplateWanted, from_child
+from app.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+PRELOAD = ("app.jobs.warm",)
+LOG = "child.log"
+"""Name of the file in the work directory that takes what a child prints."""
+
+LAST_WORD = 2.0
+"""Seconds in which a child must have ended once it has hung up or is no longer understood."""
+
+Answer = Callable[[Progress | TemplateWanted], Awaitable[BaseModel | None]]
+"""Called with what a child says while it runs; what it gives is sent back to the child."""
+
+
+class TaskFailed(Exception):
+    """A task ended without a result; ``problem`` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class Supervisor:
+    """Starts and ends child processes. ``preload`` names the modules that the forkserver imports before any fork."""
+
+    def __init__(self, preload: tuple[str, ...] = PRELOAD) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["app.jobs.mortal", *preload, "__main__"])
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
+        """The one thread that uses multiprocessing, which is not made for several. The forkserver lives no longer."""
+
+    def close(self) -> None:
+        """Give up the forkserver. No task may be running."""
+        self._starter.shutdown()
+
+    async def warm_up(self) -> None:
+        """Start the forkserver; it imports in the background, and the first child waits for it."""
+        await in_thread(forkserver.ensure_running, self._starter)
+
+    async def run(self, task: str, arguments: Any, *, limits: Limits, work_dir: Path, answer: Answer) -> Any:
+        """Run a task of child.py and give its result. Whatever happens, no process of it is left.
+
+        Raises TaskFailed with what the task said, or with TimedOut, OutOfMemory or ChildCrashed.
+        Cancelling kills the child at once.
+        """
+        killed_before = _kernel_kills()
+        async with self._child(task, arguments, limits, work_dir) as (process, reader, writer):
+            try:
+                async with asyncio.timeout(limits.timeout):
+                    ending = await _converse(reader, writer, answer)
+            except TimeoutError:
+                error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
+                raise TaskFailed(error.problem()) from None
+            if ending is None:
+                status = await self._last_status(process)
+                raise TaskFailed(_crash(status, work_dir / LOG, _kernel_kills() > killed_before))
+        if isinstance(ending, Failed):
+            raise TaskFailed(ending.problem)
+        return ending.result
+
+    @asynccontextmanager
+    async def _child(
+        self, task: str, arguments: Any, limits: Limits, work_dir: Path
+    ) -> AsyncIterator[tuple[ForkServerProcess, asyncio.StreamReader, asyncio.StreamWriter]]:
+        ours, theirs = socket.socketpair()
+        process = self._context.Process(
+            target=child.main, args=(task, arguments, theirs, limits, str(work_dir / LOG)), name=task
+        )
+        writer = None
+        try:
+            try:
+                await in_thread(process.start, self._starter)
+            finally:
+                theirs.close()
+            reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST)
+            yield process, reader, writer
+        finally:
+            if process.pid is not None:
+                await self._end(process)
+            if writer is None:
+                ours.close()
+            else:
+                writer.close()
+
+    async def _end(self, process: ForkServerProcess) -> None:
+        """Kill the child with everything it started, and wait until it is gone."""
+        assert process.pid is not None
+        ending = asyncio.create_task(self._wait(process))
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            with suppress(ProcessLookupError):  # it may not have made its own group yet
+                os.kill(process.pid, signal.SIGKILL)
+        while not ending.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([ending])
+
+    async def _last_status(self, process: ForkServerProcess) -> int:
+        """The exit status of a child that went silent: of its own accord where it ends soon, else killed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORD):
+                return await self._wait(process)
+        await self._end(process)
+        return -signal.SIGKILL
+
+    async def _wait(self, process: ForkServerProcess) -> int:
+        """The exit status once the process has ended: negative for a signal; 255 when the forkserver died too."""
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        fd = process.sentinel
+        loop.add_reader(fd, lambda: None if ended.done() else ended.set_result(None))
+        try:
+            await ended
+        finally:
+            loop.remove_reader(fd)
+        await in_thread(process.join, self._starter)
+        assert process.exitcode is not None
+        return process.exitcode
+
+
+async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> Done | Failed | None:
+    """Listen to a child until it has said its last word; None when it went without one."""
+    with suppress(ConnectionError, ValueError):  # it hung up, or its line was longer than LONGEST
+        while line := await reader.readline():
+            message = _understood(line)
+            if message is None or isinstance(message, Done | Failed):
+                return message
+            reply = await answer(message)
+            if reply is not None:
+                writer.write(reply.model_dump_json().encode() + b"\n")
+                await writer.drain()
+    return None
+
+
+def _understood(line: bytes) -> Progress | TemplateWanted | Done | Failed | None:
+    try:
+        return from_child.validate_json(line)
+    except ValidationError:
+        log.warning("child_not_understood", line=line[:200])
+        return None
+
+
+def _crash(status: int, log_path: Path, kernel_killed: bool) -> Problem:
+    """Why a child went without a word. The end of what it printed goes to our log, not to the client."""
+    said = _tail(log_path)
+    log.error("child_crashed", status=status, said=said)
+    name = signal.Signals(-status).name if status < 0 else f"status {status}"
+    if "bad_alloc" in said or (status == -signal.SIGKILL and kernel_killed):
+        return OutOfMemory(f"The conversion process was ended for its use of memory ({name}).").problem()
+    return ChildCrashed(f"The conversion process ended with {name}.").problem()
+
+
+def _tail(path: Path, length: int = 4000) -> str:
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - length))
+        return file.read().decode(errors="replace")
+    return ""
+
+
+def _kernel_kills() -> int:
+    """How many processes the kernel has killed so far because memory ran out (/proc/vmstat, Linux 4.13 and later)."""
+    with suppress(FileNotFoundError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
