@@ -76,9 +76,14 @@ def manifest_document(conversion_id: str, files: Sequence[BundledFile]) -> bytes
     return json.dumps(document, indent=2).encode("utf-8") + b"\n"
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a member of that name stays in the directory where the archive is unpacked, on every system."""
+    return name not in ("", ".", "..") and not any(character in name for character in "/\\:\0")
+
+
 def _refuse_unsafe_names(names: Sequence[str]) -> None:
     for name in names:
-        if name in ("", ".", "..") or any(character in name for character in "/\\:\0"):
+        if not is_plain_name(name):
             raise ValueError(f"{name!r} is not a plain file name")
     if len(set(names)) != len(names):
         raise ValueError(f"two members of the bundle have one name: {sorted(names)}")

@@ -1,0 +1,8 @@
+"""The command `recast`. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+from app.cli.commands import app
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()

@@ -1,0 +1,5 @@
+"""`python -m app.cli`: how the supervisor of `recast serve` starts its parts."""
+
+from app.cli import main
+
+main()

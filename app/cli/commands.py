@@ -1,0 +1,195 @@
+"""The commands and their options."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.failure import failing_in_words
+
+app = typer.Typer(
+    name="recast",
+    help="Convert PyTorch weights to verified ONNX and TorchScript.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+templates_app = typer.Typer(help="Graph templates, the weight-free graphs that make repeated conversions fast.")
+app.add_typer(templates_app, name="templates", no_args_is_help=True)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on (RECAST_HOST).")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one (RECAST_PORT).")]
+DataDir = Annotated[Path | None, typer.Option(help="Directory of database, store and work files (RECAST_DATA_DIR).")]
+Unauthenticated = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-unauthenticated",
+        help="Listen beyond loopback although nobody has to authenticate.",
+        show_default=False,
+    ),
+]
+Server = Annotated[str | None, typer.Option(help="Address of a Recast service, such as http://127.0.0.1:8000.")]
+Plugins = Annotated[Path | None, typer.Option(help="Directory of plug-in modules (RECAST_PLUGINS_DIR).")]
+
+
+@app.command()
+@failing_in_words
+def serve(
+    host: Host = None, port: Port = None, data_dir: DataDir = None, allow_unauthenticated: Unauthenticated = None
+) -> None:
+    """Run everything: api, worker and, unless RECAST_DATABASE_URL is set, a private PostgreSQL."""
+    from app.cli.serve import serve as run
+
+    raise typer.Exit(
+        run(_settings(host=host, port=port, data_dir=data_dir, allow_unauthenticated=allow_unauthenticated))
+    )
+
+
+@app.command()
+@failing_in_words
+def api(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    allow_unauthenticated: Unauthenticated = None,
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run the HTTP api alone; conversions wait until a worker runs."""
+    from app.cli.processes import run_api
+
+    run_api(_settings(host=host, port=port, data_dir=data_dir, allow_unauthenticated=allow_unauthenticated), fd)
+
+
+@app.command()
+@failing_in_words
+def worker(data_dir: DataDir = None) -> None:
+    """Run a worker alone; any number may share one database and one store."""
+    from app.cli.processes import run_worker
+
+    run_worker(_settings(data_dir=data_dir))
+
+
+@app.command()
+@failing_in_words
+def convert(
+    *,
+    weights: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors")],
+    architecture: Annotated[str, typer.Option("--architecture", "-a", help="Such as torchvision/resnet18")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the artifact goes")],
+    target: Annotated[str, typer.Option("--target", "-t", help="onnx or torchscript")] = "onnx",
+    options: Annotated[str, typer.Option(help="Options of the target as JSON")] = "{}",
+    architecture_options: Annotated[str, typer.Option(help="Options of the architecture as JSON")] = "{}",
+    report: Annotated[
+        Path | None, typer.Option(help="Where the report goes: .html for the page, anything else for JSON")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Where the bundle (zip) goes")] = None,
+    probes: Annotated[Path | None, typer.Option(help="npz of inputs by name to verify with as well")] = None,
+    server: Server = None,
+    plugins_dir: Plugins = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with")] = os.cpu_count() or 1,
+    unverified: Annotated[bool, typer.Option(help="Write the artifact even when verification failed")] = False,
+) -> None:
+    """Convert one checkpoint, in this process or on a server.
+
+    Exit status: 0 the verdict is a pass, 1 an error or a failed verification, 3 inconclusive.
+    """
+    from app.cli.conversion_order import Order, order
+
+    wanted: Order = order(
+        weights=weights,
+        architecture=architecture,
+        target=target,
+        options=options,
+        architecture_options=architecture_options,
+        output=output,
+        report=report,
+        bundle=bundle,
+        probes=probes,
+        unverified=unverified,
+    )
+    if server is not None:
+        from app.cli.convert_remotely import convert_remotely
+
+        raise typer.Exit(convert_remotely(wanted, server))
+    from app.cli.convert_here import convert_here
+
+    raise typer.Exit(convert_here(wanted, _settings(plugins_dir=plugins_dir).plugins_dir, threads))
+
+
+@app.command()
+@failing_in_words
+def verify(bundle: Annotated[Path, typer.Argument(help="A bundle, as downloaded")]) -> None:
+    """Prove a bundle on this machine: digests of its members, and the artifact's outputs on the golden inputs."""
+    from app.cli.verify import verify_bundle
+
+    raise typer.Exit(verify_bundle(bundle))
+
+
+@app.command()
+@failing_in_words
+def architectures(
+    query: Annotated[str, typer.Argument(help="Words that name, family or summary must hold")] = "",
+    family: Annotated[str | None, typer.Option(help="Only this family")] = None,
+    server: Server = None,
+    plugins_dir: Plugins = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """List what can be converted, or describe one architecture when QUERY is its exact name."""
+    from app.cli.listing import list_architectures
+
+    plugins = _settings(plugins_dir=plugins_dir).plugins_dir
+    list_architectures(query, family, server=server, plugins_dir=plugins, as_json=as_json)
+
+
+@templates_app.command("list")
+@failing_in_words
+def list_templates() -> None:
+    """List the templates that `recast convert` keeps for this user."""
+    from app.cli.present import show_templates
+    from app.cli.template_directory import TemplateDirectory, default_directory
+
+    show_templates(TemplateDirectory(default_directory()).entries())
+
+
+@templates_app.command("clear")
+@failing_in_words
+def clear_templates() -> None:
+    """Remove the templates that `recast convert` keeps for this user."""
+    from app.cli.template_directory import TemplateDirectory, default_directory
+
+    typer.echo(f"{TemplateDirectory(default_directory()).clear()} templates removed")
+
+
+@app.command()
+@failing_in_words
+def config(
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """Print the effective settings, secrets masked, and what each one means."""
+    from app.cli.present import show_settings
+
+    settings = _settings(data_dir=data_dir)
+    if as_json:
+        typer.echo(json.dumps(settings.model_dump(mode="json"), indent=2))
+    else:
+        show_settings(settings)
+
+
+@app.command()
+@failing_in_words
+def doctor(data_dir: DataDir = None) -> None:
+    """Check that this machine can run Recast, part by part."""
+    from app.cli.doctor import examine
+
+    raise typer.Exit(examine(_settings(data_dir=data_dir)))
+
+
+def _settings(**given: Any) -> Any:
+    """The environment's settings, overridden by the options that were given."""
+    from app.settings import Settings
+
+    return Settings(**{name: value for name, value in given.items() if value is not None})

@@ -1,0 +1,58 @@
+"""How a command fails: in words on standard error, with what to do next, without a traceback for a designed error."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import typer
+
+from app.domain.errors import Problem, RecastError
+
+Arguments = ParamSpec("Arguments")
+
+FAILED = 1
+USAGE = 2
+
+
+class UsageError(RecastError):
+    code, status, title = "usage", 400, "The command cannot run like this"
+
+
+def failing_in_words(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Print RecastError as text and end with status 1, or 2 where the command line itself is wrong."""
+
+    @wraps(command)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        from pydantic import ValidationError
+
+        try:
+            command(*args, **kwargs)
+        except RecastError as error:
+            tell(error.problem())
+            raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED) from None
+        except ValidationError as error:
+            for fault in error.errors():
+                place = ".".join(str(part) for part in fault["loc"])
+                typer.echo(f"recast: {error.title}.{place}: {fault['msg']}", err=True)
+            raise typer.Exit(USAGE) from None
+        except KeyboardInterrupt:
+            typer.echo("recast: interrupted", err=True)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def tell(problem: Problem) -> None:
+    """A problem as text on standard error."""
+    stage = f" (stage {problem.stage})" if problem.stage else ""
+    typer.secho(f"recast: {problem.title}: {problem.code}{stage}", fg="red", err=True)
+    typer.echo(f"  {problem.detail}", err=True)
+    for name, value in problem.extra.items():
+        if isinstance(value, list) and value:
+            typer.echo(f"  {name.replace('_', ' ')}:", err=True)
+            for item in value[:20]:
+                typer.echo(f"    {item}", err=True)
+            if len(value) > 20:
+                typer.echo(f"    ... and {len(value) - 20} more", err=True)
+    if problem.hint:
+        typer.echo(f"  {problem.hint}", err=True)

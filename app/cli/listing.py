@@ -1,0 +1,52 @@
+"""`recast architectures`: the catalog, here or on a server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import typer
+
+from app.cli.convert_remotely import answered
+from app.cli.present import show_architectures
+from app.domain.errors import Unavailable, UnknownArchitecture
+
+
+def list_architectures(
+    query: str, family: str | None, server: str | None, plugins_dir: Path | None, as_json: bool
+) -> None:
+    """Print the entries that match, or the whole description when ``query`` is a name."""
+    entries = _from_server(server, query, family) if server is not None else _here(query, family, plugins_dir)
+    exact = [entry for entry in entries if entry["name"] == query]
+    if exact or as_json:
+        typer.echo(json.dumps(exact[0] if exact else entries, indent=2))
+        return
+    if not entries:
+        raise UnknownArchitecture(f"No architecture matches {query!r}.", hint="recast architectures lists all.")
+    show_architectures(entries)
+
+
+def _here(query: str, family: str | None, plugins_dir: Path | None) -> list[dict[str, Any]]:
+    from app.architectures.registry import load_registry
+    from app.domain.catalog import Catalog
+
+    catalog = Catalog(load_registry(plugins_dir).catalog())
+    return [json.loads(entry.model_dump_json()) for entry in catalog.search(query, family)]
+
+
+def _from_server(server: str, query: str, family: str | None) -> list[dict[str, Any]]:
+    wanted = {"query": query, "limit": "1000", **({"family": family} if family else {})}
+    entries: list[dict[str, Any]] = []
+    try:
+        with httpx.Client(base_url=server, timeout=60) as client:
+            while True:
+                page = answered(client.get("/v1/architectures", params=wanted))
+                entries += page["items"]
+                if page["next_cursor"] is None:
+                    break
+                wanted["cursor"] = page["next_cursor"]
+            if any(entry["name"] == query for entry in entries):
+                return [answered(client.get(f"/v1/architectures/{query}"))]
+    except httpx.TransportError as error:
+        raise Unavailable(f"{server} does not answer: {error}") from None
+    return entries

@@ -1,0 +1,111 @@
+"""The processes of the service, each of which can also run alone: the api and the worker."""
+
+import asyncio
+import ipaddress
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from app.cli.failure import UsageError
+from app.logs import configure_logging
+from app.settings import Settings
+
+GRACE = 10
+"""Seconds that open requests get when the api stops; waiting ones then end with what is known."""
+KEEP_ALIVE = 75
+
+
+@contextmanager
+def migrated_database(settings: Settings) -> Iterator[str]:
+    """URL of the database, with the newest schema; the embedded server runs for as long as the block."""
+    from app.database.embedded import EmbeddedPostgres
+    from app.database.migrations import migrate
+
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        migrate(url)
+        yield url
+        return
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with EmbeddedPostgres(settings.data_dir) as server:
+        migrate(server.url)
+        yield server.url
+
+
+def refuse_strangers(settings: Settings) -> None:
+    """Raises UsageError for an address beyond loopback, because nobody has to authenticate."""
+    if settings.allow_unauthenticated or is_loopback(settings.host):
+        return
+    raise UsageError(
+        f"{settings.host} can be reached from other machines, and nobody has to authenticate.",
+        hint="Listen on 127.0.0.1, or say --allow-unauthenticated (RECAST_ALLOW_UNAUTHENTICATED=true).",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket at the settings' address. Raises UsageError when it is taken or does not exist."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise UsageError(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}.") from None
+
+
+def run_api(settings: Settings, fd: int | None) -> None:
+    """Serve until SIGTERM or SIGINT. ``fd``: a listening socket that was inherited."""
+    from app.main import create_app
+
+    refuse_strangers(settings)
+    configure_logging(settings.log_format, settings.log_level)
+    listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
+    with migrated_database(settings) as url:
+        config = uvicorn.Config(
+            create_app(settings, url),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+            lifespan="on",
+        )
+        _Server(config).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends with status 0 when it is told to stop; uvicorn itself would die of the signal a second time."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def run_worker(settings: Settings) -> None:
+    """Take jobs until SIGTERM or SIGINT, then drain."""
+    from app.jobs.worker import run_worker as work
+
+    configure_logging(settings.log_format, settings.log_level)
+
+    async def until_told(url: str) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await work(settings, url, stop)
+
+    with migrated_database(settings) as url:
+        asyncio.run(until_told(url))

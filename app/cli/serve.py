@@ -1,0 +1,150 @@
+"""`recast serve`: database, api and worker under one supervisor."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import structlog
+import typer
+
+from app.cli.processes import GRACE, listen, migrated_database, refuse_strangers
+from app.jobs.confinement import die_with_parent
+from app.logs import configure_logging
+from app.settings import Settings
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+HEALTHY_AFTER = 60.0
+"""Seconds after which a part that ran counts as healthy: its next crash is restarted at once again."""
+CRASHES_AT_START = 5
+"""Crashes in a row, none of them healthy, after which serving is given up."""
+EXTRA_GRACE = 15.0
+"""Seconds beyond the drain time before what does not stop is killed."""
+
+log = structlog.get_logger("recast.serve")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process that must run."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    pass_fds: tuple[int, ...] = ()
+
+
+def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; 0 when everything stopped as it should."""
+    refuse_strangers(settings)
+    configure_logging(settings.log_format, settings.log_level)
+    with listen(settings) as listener, migrated_database(settings) as url:
+        return asyncio.run(_supervise(settings, url, listener))
+
+
+async def _supervise(settings: Settings, database_url: str, listener: socket.socket) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    host, port = listener.getsockname()[:2]
+    grace = max(settings.drain_timeout, GRACE) + EXTRA_GRACE
+    parts = _parts(settings, database_url, listener.fileno())
+    running = [asyncio.create_task(_keep_running(part, stop, grace)) for part in parts]
+    announcing = asyncio.create_task(_announce(f"http://{f'[{host}]' if ':' in host else host}:{port}"))
+    clean = await asyncio.gather(*running)
+    announcing.cancel()
+    return 0 if all(clean) else 1
+
+
+def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, Part]:
+    environment = {
+        **os.environ,
+        "RECAST_DATABASE_URL": database_url,
+        "RECAST_DATA_DIR": str(settings.data_dir.absolute()),
+        "RECAST_HOST": settings.host,
+        "RECAST_ALLOW_UNAUTHENTICATED": str(settings.allow_unauthenticated).lower(),
+    }
+    recast = (sys.executable, "-m", "app.cli")
+    return (
+        Part("api", (*recast, "api", "--fd", str(listener)), environment, (listener,)),
+        Part("worker", (*recast, "worker"), environment),
+    )
+
+
+async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> bool:
+    """Start ``part``, and start it again whenever it ends, until ``stop``; False when it could not be kept running."""
+    crashes = 0
+    pause = FIRST_PAUSE
+    while not stop.is_set():
+        started = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *part.command,
+            env=part.environment,
+            pass_fds=part.pass_fds,
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then stops the parts in order
+            preexec_fn=die_with_parent,
+        )
+        await _first(process.wait(), stop.wait())
+        if process.returncode is None:
+            return await _stopped(part, process, grace)
+        if time.monotonic() - started > HEALTHY_AFTER:
+            crashes, pause = 0, FIRST_PAUSE
+        crashes += 1
+        log.error("part_ended", part=part.name, status=process.returncode, restart_in=pause)
+        if crashes >= CRASHES_AT_START:
+            log.error("part_given_up", part=part.name, crashes=crashes)
+            stop.set()
+            return False
+        await _first(asyncio.sleep(pause), stop.wait())
+        pause = min(2 * pause, LONGEST_PAUSE)
+    return True
+
+
+async def _stopped(part: Part, process: asyncio.subprocess.Process, grace: float) -> bool:
+    process.terminate()
+    try:
+        async with asyncio.timeout(grace):
+            status = await process.wait()
+    except TimeoutError:
+        log.error("part_killed", part=part.name, after=grace)
+        process.kill()
+        await process.wait()
+        return False
+    return status == 0
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Until one of them is through; the others are cancelled."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _announce(url: str) -> None:
+    """Say on standard output when the api answers, and when conversions can run."""
+    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
+        await _until_ok(client, "/healthz")
+        typer.echo(f"Recast listens on {url}")
+        await _until_ok(client, "/readyz")
+        typer.echo(f"Recast is ready: {url}/docs")
+
+
+async def _until_ok(client: httpx.AsyncClient, path: str) -> None:
+    while True:
+        try:
+            if (await client.get(path)).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        await asyncio.sleep(0.1)
