@@ -8,6 +8,7 @@ from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.flat_module import PREFIX, FlatModule
 from app.conversion.exporters.onnx_finish import finish
 from app.conversion.exporters.opset import EXPORT_MINIMUM, checked_opset
+from app.conversion.exporters.output_shapes import refine_output_shapes
 from app.conversion.exporters.quiet import collected, first_lines
 from app.conversion.exporters.request import ExportRequest
 from app.domain.architecture import InputSpec
@@ -16,7 +17,7 @@ from app.domain.errors import ExportFailed, RecastError, StaticAxis
 
 # How torch.export says that the code fixed the size of an axis that was marked dynamic
 # (torch/_dynamo/variables/builder.py, torch/fx/experimental/symbolic_shapes.py).
-_SPECIALISED = ("Constraints violated", "inferred to be a constant", "specialized", "marked as dynamic")
+_SPECIALISED = ("Constraints violated", "inferred to be a constant", "inferred a static shape", "marked as dynamic")
 
 
 def capture(request: ExportRequest) -> CapturedOnnx:
@@ -30,6 +31,7 @@ def capture(request: ExportRequest) -> CapturedOnnx:
         raise TypeError(f"an ONNX exporter was given options of target {options.target}")
     opset = checked_opset(options.opset)
     assert_eval(request.module)
+    _forget_kernels()
     flat = FlatModule(request.module, request.signature).eval()
     with collected() as said:
         try:
@@ -53,7 +55,19 @@ def capture(request: ExportRequest) -> CapturedOnnx:
         raise ExportFailed("torch.onnx.export(dynamo=True) gave no program.", stage="export")
     model = program.model
     _rename_initializers(model)
-    return CapturedOnnx(finish(model, request, options, opset, flat.output_names), tuple(said), "dynamo")
+    model = finish(model, request, options, opset, flat.output_names)
+    refine_output_shapes(model, sizes_known=True)
+    return CapturedOnnx(model, tuple(said.lines), "dynamo")
+
+
+def _forget_kernels() -> None:
+    """Make torch look up its recurrent kernels anew.
+
+    torch.onnx puts a kernel with a dynamic length in their place for each export (torch/export/_patches.py), but an
+    earlier export in this process leaves the static one in the operators' dispatch cache.
+    """
+    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        operator._dispatch_cache.clear()
 
 
 def _dynamic_shape(spec: InputSpec) -> dict[int, str] | None:

@@ -1,11 +1,15 @@
 """Capturing an ONNX graph with torch.onnx.export(dynamo=False), the exporter built on TorchScript."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
 
@@ -15,6 +19,7 @@ from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.flat_module import PREFIX, FlatModule
 from app.conversion.exporters.onnx_finish import finish
 from app.conversion.exporters.opset import checked_opset
+from app.conversion.exporters.output_shapes import refine_output_shapes
 from app.conversion.exporters.quiet import collected, first_lines
 from app.conversion.exporters.request import ExportRequest
 from app.domain.conversion import OnnxOptions
@@ -22,9 +27,6 @@ from app.domain.errors import ExportFailed, RecastError
 
 NEWEST_WRITTEN = 20
 """The exporter has no operators beyond this opset (torch/onnx/_constants.py, ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET)."""
-
-# What torch.jit's tracer says when Python looks at a value: the graph then holds the branch that the sample took.
-_FROZEN_BRANCH = "Converting a tensor to a Python"
 
 
 def capture(request: ExportRequest) -> CapturedOnnx:
@@ -41,32 +43,33 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     assert_eval(request.module)
     with collected() as said:
         names = tuple(call(request.module, request.signature, request.sample))
-        exporter = "torchscript"
-        model = _export(FlatModule(request.module, request.signature).eval(), request, opset, names)
-    warnings = tuple(said)
-    if any(_FROZEN_BRANCH in line for line in warnings) and (scripted := _scripted(request, opset, names)):
-        model, warnings = scripted
-        exporter = "torchscript-scripted"
+        traced = _export(FlatModule(request.module, request.signature).eval(), request, opset, names)
+    captured = CapturedOnnx(traced, tuple(said.lines), "torchscript")
+    if said.branch_frozen:
+        captured = _scripted(request, opset, names, captured)
     assert_eval(request.module)
-    _attach_weights(model, request.module)
-    return CapturedOnnx(finish(model, request, options, opset, names), warnings, exporter)
+    model = finish(captured.model, request, options, opset, names)
+    refine_output_shapes(model, sizes_known=False)
+    return replace(captured, model=model)
 
 
-def _scripted(request: ExportRequest, opset: int, names: tuple[str, ...]) -> tuple[ir.Model, tuple[str, ...]] | None:
-    """The compiled module's graph, or None if its code is outside what TorchScript compiles."""
+def _scripted(request: ExportRequest, opset: int, names: tuple[str, ...], traced: CapturedOnnx) -> CapturedOnnx:
+    """The compiled module's graph; ``traced`` if TorchScript cannot compile the code or makes weights constants."""
     with collected() as said:
         try:
             model = _export(torch.jit.script(request.module), request, opset, names)
-        except Exception:  # noqa: BLE001 - the trace, with its warnings, stands
-            return None
-    return model, tuple(said)
+        except Exception:  # noqa: BLE001 - whatever the compiler says, the trace and its warnings stand
+            return traced
+    if not set(traced.model.graph.initializers) <= set(model.graph.initializers):
+        return traced
+    return CapturedOnnx(model, tuple(said.lines), "torchscript-scripted")
 
 
 def _export(module: nn.Module, request: ExportRequest, opset: int, names: tuple[str, ...]) -> ir.Model:
     """The graph with weights as further inputs, which keeps the exporter from merging equal ones, and from 2 GB."""
     buffer = io.BytesIO()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _graph_log_off():
             torch.onnx.export(
                 module,
                 tuple(request.sample[spec.name].clone() for spec in request.signature.inputs),
@@ -85,7 +88,24 @@ def _export(module: nn.Module, request: ExportRequest, opset: int, names: tuple[
     except Exception as error:  # the exporter wraps whatever the model and its own passes raise
         said = first_lines(str(error), 4) or type(error).__name__
         raise ExportFailed(f"torch.onnx: {type(error).__name__}: {said}", stage="export", hint=_hint(said)) from error
-    return ir.from_proto(onnx.load_from_string(buffer.getvalue()))
+    model = ir.from_proto(onnx.load_from_string(buffer.getvalue()))
+    _attach_weights(model, request)
+    LiftConstantsToInitializersPass()(model)
+    return model
+
+
+@contextmanager
+def _graph_log_off() -> Iterator[None]:
+    """Keep the exporter from printing graphs to stdout.
+
+    It switches its C++ log on for every export (setup_onnx_logging compares a function, not its result, with False).
+    """
+    log = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = log
 
 
 def _dynamic_axes(request: ExportRequest) -> dict[str, dict[int, str]]:
@@ -95,13 +115,12 @@ def _dynamic_axes(request: ExportRequest) -> dict[str, dict[int, str]]:
     }
 
 
-def _attach_weights(model: ir.Model, module: nn.Module) -> None:
+def _attach_weights(model: ir.Model, request: ExportRequest) -> None:
     """Turn the inputs that are weights into initializers on the module's own memory, under their state-dict keys."""
-    tensors: dict[str, Any] = module.state_dict()
-    for value in list(model.graph.inputs):
-        name = str(value.name).removeprefix(PREFIX) if str(value.name).startswith(PREFIX) else str(value.name)
-        tensor = tensors.get(name)
-        if isinstance(tensor, torch.Tensor) and value in model.graph.inputs:
+    tensors: dict[str, Any] = request.module.state_dict()
+    for value in model.graph.inputs[len(request.signature.inputs) :]:
+        name = str(value.name).removeprefix(PREFIX) if str(value.name) not in tensors else str(value.name)
+        if isinstance(tensor := tensors.get(name), torch.Tensor):
             model.graph.inputs.remove(value)
             value.name = name
             value.const_value = TorchTensor(tensor.detach(), name=name)

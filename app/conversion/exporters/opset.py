@@ -1,9 +1,12 @@
 """Opsets and IR versions: the one asked for is the one in the file, or there is a clear error."""
 
+from collections.abc import Callable
+
 import onnx
 import onnx_ir as ir
 from onnx import version_converter
 
+from app.conversion.exporters.quiet import first_line
 from app.domain.errors import InvalidOptions, UnsupportedOpset
 
 EXPORT_MINIMUM = 18
@@ -13,6 +16,8 @@ exporter converts, and on failure silently delivers 18. So Recast exports at 18 
 DEFAULT = 18
 """The opset delivered when none is asked for: what the exporter writes without conversion, and what runtimes since
 2023 read."""
+
+_SMALL = 64
 
 LOWEST = 7
 NEWEST = min(onnx.defs.onnx_opset_version(), 23)
@@ -61,7 +66,7 @@ def deliver_opset(model: ir.Model, opset: int) -> ir.Model:
     except (RuntimeError, ValueError, IndexError, onnx.checker.ValidationError) as error:
         lowest = _lowest_reachable(model, start, opset)
         raise UnsupportedOpset(
-            f"The graph cannot be written in opset {opset}: {str(error).splitlines()[0][:300]}",
+            f"The graph cannot be written in opset {opset}: {first_line(str(error))}",
             stage="export",
             hint=f"The lowest opset that this model can be written in is {lowest}.",
             lowest_opset=lowest,
@@ -79,7 +84,7 @@ def _lowest_reachable(model: ir.Model, start: int, asked: int) -> int:
 
 
 def _converted(model: ir.Model, opset: int) -> ir.Model:
-    proto = _weightless(model)
+    proto = without_weights(model, keep=_may_be_read)
     converted = ir.from_proto(version_converter.convert_version(proto, opset))
     delivered = converted.opset_imports.get("")
     if delivered != opset:
@@ -87,21 +92,32 @@ def _converted(model: ir.Model, opset: int) -> ir.Model:
     weights = model.graph.initializers
     for value in [value for value in converted.graph.inputs if value.name in weights]:
         converted.graph.inputs.remove(value)
-        value.const_value = weights[str(value.name)].const_value
         converted.graph.initializers.add(value)
+    for name, value in converted.graph.initializers.items():
+        if name in weights:
+            value.const_value = weights[name].const_value
     converted.ir_version = model.ir_version
     return converted
 
 
-def _weightless(model: ir.Model) -> onnx.ModelProto:
-    """The model as a proto whose initializers are inputs. ``model`` is as before when this returns."""
+def without_weights(model: ir.Model, *, keep: Callable[[ir.Value], bool] = lambda _: False) -> onnx.ModelProto:
+    """The model as a proto whose initializers, but those to ``keep``, are inputs. ``model`` is as before afterwards."""
     graph = model.graph
-    weights = list(graph.initializers.values())
-    graph.initializers.clear()
+    initializers = dict(graph.initializers)
+    weights = [value for value in initializers.values() if not keep(value)]
+    for value in weights:
+        del graph.initializers[str(value.name)]
     graph.inputs.extend(weights)
     try:
         return ir.to_proto(model)
     finally:
         for value in weights:
             graph.inputs.remove(value)
-            graph.initializers.add(value)
+        graph.initializers.clear()
+        graph.initializers.update(initializers)
+
+
+def _may_be_read(value: ir.Value) -> bool:
+    """Axes, shapes and pads, which the converter turns into attributes and back."""
+    tensor = value.const_value
+    return tensor is not None and tensor.dtype == ir.DataType.INT64 and tensor.size <= _SMALL

@@ -40,7 +40,7 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
             raise _failure(error, method) from error
     assert_eval(request.module)
     assert_eval(captured)
-    return CapturedTorchScript(captured, method, tuple(said))
+    return CapturedTorchScript(captured, method, tuple(said.lines))
 
 
 def write(captured: CapturedTorchScript, path: Path, *, keep_debug: bool = False) -> None:
@@ -65,7 +65,7 @@ def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:
 
 def _failure(error: Exception, method: Method) -> ExportFailed:
     said = first_lines(str(error), 6) or type(error).__name__
-    if "Only tensors, lists, tuples of tensors, or dictionary of tensors" in str(error):
+    if "Only tensors" in str(error):
         hint = "TorchScript by trace returns tensors, tuples and dictionaries only; return one of these."
     elif method == "script":
         hint = "TorchScript compiles only a part of Python; method=trace records a run instead."
