@@ -1,57 +1,57 @@
 """Build an ONNX template: optimise the graph with its weights demoted to inputs, then keep everything but them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import onnx_ir as ir
-import onnxscript.optimizer
-from onnx_ir.passes import common
-from torch import nn
+from torch import Tensor, nn
 
-from app.conversion.templates.onnx_layout import GRAPH_INITIALIZER, MODEL_GRAPH
+from app.conversion.exporters.captured import CapturedOnnx
+from app.conversion.exporters.request import ExportRequest
+from app.conversion.templates.onnx_optimise import optimise
+from app.conversion.templates.onnx_prologue import fold_prologue
 from app.conversion.templates.onnx_template import OnnxTemplate, Slot, save_onnx_template
-from app.conversion.templates.protobuf import fields
-from app.conversion.templates.recipe import Weight
+from app.conversion.templates.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fields
+from app.conversion.templates.recipe import weights_of
 from app.conversion.templates.slots import TensorForm, WeightTable, state_forms
-from app.conversion.templates.suitability import TemplateUnsuitable
-from app.conversion.templates.tensor_bytes import TORCH_DTYPES
+from app.conversion.templates.structure import structure_digest
+from app.conversion.templates.suitability import TemplateUnsuitable, baked_weight, foreign_state, steering
+from app.conversion.templates.tensor_bytes import FLOATS, TORCH_DTYPES, to_torch
+
+TRACED = "torchscript"
+"""Name of the exporter whose graph records one run of the code (app/conversion/exporters/onnx_torchscript.py)."""
 
 
-class CapturedOnnx(Protocol):
-    """What an ONNX exporter captured (app/conversion/exporters)."""
-
-    @property
-    def model(self) -> ir.Model: ...
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-    @property
-    def exporter(self) -> str: ...
-
-
-def build_template(captured: CapturedOnnx, module: nn.Module, path: Path) -> OnnxTemplate:
+def build_template(
+    captured: CapturedOnnx, module: nn.Module, path: Path, *, request: ExportRequest | None = None
+) -> OnnxTemplate:
     """Make a template of an unoptimised capture of ``module`` and write it to ``path``.
 
     ``captured.model`` is consumed: its graph is optimised in place and loses its weights. Initializers whose name is a
-    state-dict key become slots, all others stay in the template.
+    state-dict key become slots, all others stay in the template. ``request`` is what was captured; a traced graph
+    cannot be shown to be free of weights' values without it, so it is then unsuitable.
 
     Raises TemplateUnsuitable with the reason in words.
     """
-    forms, groups = state_forms(module)
+    _refuse(foreign_state(module))
+    if captured.exporter == TRACED:
+        _refuse(steering(request) if request is not None else "nothing is known of what the traced code reads")
     model = captured.model
+    forms, groups = state_forms(module)
     demoted = _demote(model, forms)
-    _optimise(model)
-    slots = _promote(model, demoted)
-    weights = _weight_table(slots, forms, groups)
+    optimise(model)
+    prologue = fold_prologue(model, _promote(model, demoted))
+    weights = _weight_table(prologue.slots, forms, groups)
+    _refuse(baked_weight(_constants(model), module.state_dict()))
     model_head, graph_head, graph_tail, model_tail = _serialise(model)
     template = OnnxTemplate(
         path=path,
         exporter=captured.exporter,
         warnings=captured.warnings,
-        structure="",
+        structure=structure_digest(module),
         weights=weights,
-        slots=tuple(slots),
-        constants={},
+        slots=prologue.slots,
+        constants=prologue.constants,
         model_head=model_head,
         graph_head=graph_head,
         graph_tail=graph_tail,
@@ -59,6 +59,11 @@ def build_template(captured: CapturedOnnx, module: nn.Module, path: Path) -> Onn
     )
     save_onnx_template(template)
     return template
+
+
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise TemplateUnsuitable(reason)
 
 
 def _demote(model: ir.Model, forms: Mapping[str, TensorForm]) -> list[ir.Value]:
@@ -80,36 +85,32 @@ def _demote(model: ir.Model, forms: Mapping[str, TensorForm]) -> list[ir.Value]:
     return demoted
 
 
-def _optimise(model: ir.Model) -> None:
-    onnxscript.optimizer.optimize_ir(model)
-    common.RemoveUnusedNodesPass()(model)
-
-
-def _promote(model: ir.Model, demoted: list[ir.Value]) -> list[Slot]:
-    """Take the weights out of the inputs again. Slots are the ones still used, in the order of the state dict."""
+def _promote(model: ir.Model, demoted: list[ir.Value]) -> dict[str, ir.Value]:
+    """Take the weights out of the inputs again, by state-dict key."""
     kept = len(model.graph.inputs) - len(demoted)
     if list(model.graph.inputs)[kept:] != demoted:
         raise TemplateUnsuitable("the optimiser replaced a graph input")
     del model.graph.inputs[kept:]
-    slots = []
-    for value in demoted:
-        if value.uses() or value.is_graph_output():
-            name, dtype, shape = value.name, value.dtype, value.shape
-            assert name is not None
-            assert dtype is not None
-            assert shape is not None
-            slots.append(Slot(name, TensorForm(TORCH_DTYPES[dtype], tuple(shape.numpy())), Weight(name)))
-    return slots
+    return {str(value.name): value for value in demoted}
 
 
-def _weight_table(slots: list[Slot], forms: Mapping[str, TensorForm], groups: Mapping[str, list[str]]) -> WeightTable:
-    used = {slot.name: forms[slot.name] for slot in slots}
+def _weight_table(
+    slots: Iterable[Slot], forms: Mapping[str, TensorForm], groups: Mapping[str, list[str]]
+) -> WeightTable:
+    used = {key: forms[key] for slot in slots for key in weights_of(slot.recipe)}
     tied = {other: key for key in used for other in groups[key] if other != key}
     return WeightTable(
         used=used,
         tied=tied,
         unreached={key: form for key, form in forms.items() if key not in used and key not in tied},
     )
+
+
+def _constants(model: ir.Model) -> Iterator[tuple[str, Tensor]]:
+    """The float tensors that stay in the graph; the optimiser has lifted all of them to initializers."""
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None and value.const_value.dtype in FLOATS:
+            yield name, to_torch(value.const_value)
 
 
 def _serialise(model: ir.Model) -> tuple[bytes, bytes, bytes, bytes]:

@@ -9,7 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.conversion.templates.onnx_template import OnnxTemplate, Slot
-from app.conversion.templates.protobuf import len_field, length_prefix, varint_field
+from app.conversion.templates.protobuf import (
+    GRAPH_INITIALIZER,
+    LOCATION_EXTERNAL,
+    MODEL_GRAPH,
+    TENSOR_DATA_LOCATION,
+    TENSOR_DATA_TYPE,
+    TENSOR_DIMS,
+    TENSOR_EXTERNAL_DATA,
+    TENSOR_NAME,
+    TENSOR_RAW_DATA,
+    len_field,
+    length_prefix,
+    varint_field,
+)
 from app.conversion.templates.tensor_bytes import ONNX_DTYPES
 
 PROTOBUF_LIMIT = 2**31 - 1
@@ -23,12 +36,6 @@ EXTERNAL_THRESHOLD = 1024
 
 ALIGNMENT = 4096
 """Page size; the ONNX specification asks for it so that tensors can be memory-mapped (docs/ExternalData.md)."""
-
-# Field numbers of onnx.proto.
-MODEL_GRAPH = 7
-GRAPH_INITIALIZER = 5
-TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_RAW_DATA = 1, 2, 8, 9
-TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION, LOCATION_EXTERNAL = 13, 14, 1
 
 
 @dataclass(frozen=True)

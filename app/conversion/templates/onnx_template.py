@@ -10,6 +10,7 @@ from torch import Tensor
 
 from app.conversion.templates import recipe as recipes
 from app.conversion.templates.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
+from app.conversion.templates.protobuf import MODEL_GRAPH, len_field
 from app.conversion.templates.recipe import Recipe
 from app.conversion.templates.slots import TensorForm, WeightTable
 from app.conversion.templates.tensor_bytes import dtype_of, tensor_bytes
@@ -52,6 +53,10 @@ class OnnxTemplate:
     graph_head: bytes
     graph_tail: bytes
     model_tail: bytes
+
+    def graph_without_weights(self) -> bytes:
+        """A serialised ModelProto that lacks the slots' initializers: names, axes, opset, IR version can be read."""
+        return self.model_head + len_field(MODEL_GRAPH, self.graph_head + self.graph_tail) + self.model_tail
 
 
 def save_onnx_template(template: OnnxTemplate) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.conversion.templates.hashed_file import HashedFile
 from app.conversion.templates.onnx_layout import (
@@ -19,6 +19,7 @@ from app.conversion.templates.onnx_layout import (
 from app.conversion.templates.onnx_template import OnnxTemplate, Slot
 from app.conversion.templates.recipe import evaluate
 from app.conversion.templates.slots import TensorForm, check_fit
+from app.conversion.templates.structure import check_structure
 from app.conversion.templates.tensor_bytes import tensor_bytes
 from app.domain.errors import ExportFailed, TemplateMismatch
 
@@ -39,17 +40,21 @@ def write_onnx(
     path: Path,
     *,
     external_data: Literal["auto"] | bool = "auto",
+    module: nn.Module | None = None,
 ) -> WrittenFile:
     """Write the artifact that carries ``tensors`` (state-dict key to CPU tensor) to ``path``.
 
     Equal tensors give equal bytes, whatever file they came from. Memory beyond ``tensors``: a few tensors whose recipe
     makes a copy. With external data a second file, EXTERNAL_DATA_NAME, is written beside ``path``; "auto" does so
-    where the artifact would exceed the 2 GiB that protobuf can read.
+    where the artifact would exceed the 2 GiB that protobuf can read. ``module`` is the module that was loaded for this
+    job: its structure must be the one that was captured.
 
-    Raises TemplateMismatch unless the tensors fill every slot exactly, and ExportFailed when external data is
-    forbidden but the artifact exceeds the limit. On an error no file is left.
+    Raises TemplateMismatch if the module has another structure or the tensors do not fill every slot exactly, and
+    ExportFailed when external data is forbidden but the artifact exceeds the limit. On an error no file is left.
     """
     check_fit(template.weights, tensors)
+    if module is not None:
+        check_structure(template.structure, module)
     layout = _choose_layout(template, external_data)
     data = None
     if layout.side:

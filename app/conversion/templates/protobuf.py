@@ -7,6 +7,12 @@ from collections.abc import Iterator
 
 VARINT, I64, LEN, I32 = 0, 1, 2, 5
 
+# Field numbers of onnx.proto.
+MODEL_GRAPH = 7
+GRAPH_INITIALIZER = 5
+TENSOR_DIMS, TENSOR_DATA_TYPE, TENSOR_NAME, TENSOR_RAW_DATA = 1, 2, 8, 9
+TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION, LOCATION_EXTERNAL = 13, 14, 1
+
 
 def varint(value: int) -> bytes:
     """A non-negative integer, seven bits a byte, least significant first."""

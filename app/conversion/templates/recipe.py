@@ -1,8 +1,9 @@
 """How a slot's tensor is computed from uploaded tensors when an artifact is written: a small expression.
 
-A recipe is a tree whose leaves are state-dict keys and constants of the template, and whose nodes are operations that
-give the same bits wherever they run: data movement, and IEEE 754 arithmetic that must be correctly rounded (add, sub,
-mul, div, sqrt, neg). Data movement costs nothing until the result is written: torch makes views of it.
+A recipe is a tree whose leaves are state-dict keys and constants of the template, and whose nodes move elements about
+or round them to another dtype. There is no arithmetic on purpose: every element of an artifact is then an element of
+an uploaded tensor, which the weight ledger can prove bit by bit. Moving elements costs nothing until the result is
+written: torch makes views of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -63,12 +64,6 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "concat": lambda *tensors, axis: torch.cat(tensors, axis),
     "gather": _gather,
     "cast": lambda tensor, *, dtype: tensor.to(dtype_of(dtype)),
-    "add": torch.add,
-    "sub": torch.sub,
-    "mul": torch.mul,
-    "div": torch.div,
-    "sqrt": torch.sqrt,
-    "neg": torch.neg,
 }
 
 

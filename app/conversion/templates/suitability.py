@@ -1,5 +1,83 @@
-"""Which architectures can be templated: those whose graph does not depend on their weights."""
+"""Which architectures can be templated: those whose graph does not depend on their weights.
+
+Ways in which weights could steer a graph or hide in it, and what is done about each:
+
+- The forward pass reads a value (``if self.scale > 1``). Tensors without data raise there. torch.export captures with
+  such tensors, so its graphs are free of this; ``steering`` runs a module that was traced with them.
+- Loading changes the module. ``structure_digest`` (structure.py) is compared whenever a template is filled.
+- State that is no tensor (``get_extra_state``). ``foreign_state`` finds it.
+- A weight that the exporter took for a constant. ``baked_weight`` finds it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.utils._pytree import tree_map_only
+
+from app.architectures.calling import bind
+from app.conversion.exporters.quiet import first_lines
+from app.conversion.exporters.request import ExportRequest
+
+SMALLEST_TELLING = 16
+"""Elements below which two float tensors may be equal by chance of design (scales, means, small tables)."""
 
 
 class TemplateUnsuitable(Exception):
     """Why no template can be made of this architecture, in words. The direct path is used instead."""
+
+
+def templatable(request: ExportRequest) -> str | None:
+    """Why the module cannot be templated when it is traced, in words; None if it can.
+
+    One forward pass without data or arithmetic; run it before or after the capture.
+    """
+    return foreign_state(request.module) or steering(request)
+
+
+def foreign_state(module: nn.Module) -> str | None:
+    """State-dict entries that are not tensors, in words; None if all are."""
+    foreign = [key for key, value in module.state_dict(keep_vars=True).items() if not isinstance(value, Tensor)]
+    return f"state that is not a tensor: {', '.join(foreign)}" if foreign else None
+
+
+def steering(request: ExportRequest) -> str | None:
+    """Why a trace may depend on values, in words; None if the forward pass reads none.
+
+    The forward pass runs on tensors that have shapes but no data, for weights and inputs alike. A module that branches
+    on a value, or takes one out as a number, fails there. So does an operator that torch knows no shapes for: then
+    nothing is known, and the module counts as unsuitable.
+    """
+    module = request.module
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    state: dict[str, Tensor] = {
+        key: mode.from_tensor(tensor) for key, tensor in module.state_dict(keep_vars=True).items()
+    }
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = bind(module, request.signature, request.sample)
+    args, kwargs = tree_map_only(Tensor, mode.from_tensor, arguments)
+    try:
+        with mode, torch.no_grad():
+            functional_call(module, state, args, kwargs)
+    except Exception as error:  # noqa: BLE001 - whatever the model's code raises without data is the answer
+        return f"the forward pass needs values, not only shapes: {type(error).__name__}: {first_lines(str(error), 1)}"
+    return None
+
+
+def baked_weight(constants: Iterable[tuple[str, Tensor]], state: Mapping[str, Tensor]) -> str | None:
+    """A weight that stands among a graph's constants, in any order of its elements, in words; None if there is none."""
+    by_size: dict[tuple[torch.dtype, int], list[str]] = {}
+    for key, tensor in state.items():
+        by_size.setdefault((tensor.dtype, tensor.numel()), []).append(key)
+    for name, constant in constants:
+        if not constant.is_floating_point() or constant.numel() < SMALLEST_TELLING:
+            continue
+        sorted_constant = constant.detach().flatten().sort().values
+        if sorted_constant[0] == sorted_constant[-1]:
+            continue
+        for key in by_size.get((constant.dtype, constant.numel()), []):
+            if torch.equal(sorted_constant, state[key].detach().flatten().sort().values):
+                return f"the exporter made a constant ({name}) of the weight {key}"
+    return None

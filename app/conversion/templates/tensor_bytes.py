@@ -1,7 +1,7 @@
 """A tensor's bytes as they lie in memory, and the names of its dtype in torch and ONNX."""
 
 import torch
-from onnx_ir import DataType
+from onnx_ir import DataType, TensorProtocol
 from torch import Tensor
 
 ONNX_DTYPES: dict[str, int] = {
@@ -26,6 +26,9 @@ ONNX_DTYPES: dict[str, int] = {
 TORCH_DTYPES = {number: name for name, number in ONNX_DTYPES.items()}
 
 
+FLOATS = frozenset(number for name, number in ONNX_DTYPES.items() if "float" in name)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """torch's name without its prefix, such as "float32"."""
     return str(dtype).removeprefix("torch.")
@@ -43,3 +46,11 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     """The bytes of a CPU tensor in row-major order: no copy when it is contiguous, else one copy of this tensor."""
     flat = tensor.detach().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
+
+
+def to_torch(tensor: TensorProtocol) -> Tensor:
+    """A copy of an ONNX tensor of one of the dtypes above."""
+    dtype = dtype_of(TORCH_DTYPES[tensor.dtype])
+    shape = [int(extent) for extent in tensor.shape.numpy()]
+    content = bytearray(tensor.tobytes())
+    return torch.frombuffer(content, dtype=dtype).reshape(shape) if content else torch.empty(shape, dtype=dtype)
