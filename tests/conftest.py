@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
@@ -16,9 +17,16 @@ from app.storage.objects import ObjectStore
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of the maintenance database of a server that lives as long as the test session."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+def postgres_url() -> Iterator[str]:
+    """URL of the maintenance database of a server that lives as long as the test session.
+
+    Its directory is none of pytest's: they are closed to other users, and as root the server runs as one.
+    """
+    with TemporaryDirectory(prefix="recast-test-") as directory, EmbeddedPostgres(Path(directory)) as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            for setting in ("fsync", "full_page_writes"):  # nothing here must outlive a power cut
+                connection.execute(f"ALTER SYSTEM SET {setting} = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield server.url
 
 
@@ -36,7 +44,7 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """URL of a migrated, empty database of the test's own."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
         yield _with_database(postgres_url, name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

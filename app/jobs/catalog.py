@@ -18,7 +18,6 @@ from app.jobs.supervisor import TaskFailed
 
 log = structlog.get_logger(__name__)
 
-TASK = "app.jobs.child:run_catalog"
 RETRY_AFTER = 60.0
 """Seconds after which a failed catalog is tried again; what the api shows meanwhile is the last one."""
 
@@ -40,7 +39,7 @@ async def publish_catalog(tools: Tools) -> None:
 async def _publish(tools: Tools) -> None:
     with TemporaryDirectory(dir=tools.work_dir, prefix="catalog-") as work:
         result = await tools.supervisor.run(
-            TASK,
+            tools.tasks.catalog,
             str(tools.plugins_dir) if tools.plugins_dir else None,
             limits=tools.inspection_limits,
             work_dir=Path(work),

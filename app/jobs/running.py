@@ -42,6 +42,19 @@ _outcome = TypeAdapter(ConversionOutcome)
 
 
 @dataclass(frozen=True)
+class Tasks:
+    """What the children of a worker run (``module:function``), and the modules that their forkserver imports first."""
+
+    conversion: str = "app.jobs.child:run_conversion"
+    inspection: str = "app.jobs.child:run_inspection"
+    catalog: str = "app.jobs.child:run_catalog"
+    preload: tuple[str, ...] = ("app.jobs.warm",)
+
+
+TASKS = Tasks()
+
+
+@dataclass(frozen=True)
 class Tools:
     """What a worker runs jobs with."""
 
@@ -57,8 +70,7 @@ class Tools:
     inspection_limits: Limits
     threads: int = 1
     plugins_dir: Path | None = None
-    conversion_task: str = "app.jobs.child:run_conversion"
-    inspection_task: str = "app.jobs.child:run_inspection"
+    tasks: Tasks = TASKS
 
 
 async def run_conversion(tools: Tools, conversion_id: str, queue_job_id: int) -> None:
@@ -101,7 +113,7 @@ async def run_inspection(tools: Tools, sha256: str) -> None:
         async with tools.store.local(sha256) as path:
             with TemporaryDirectory(dir=tools.work_dir, prefix="inspect-") as work:
                 result = await tools.supervisor.run(
-                    tools.inspection_task,
+                    tools.tasks.inspection,
                     str(path),
                     limits=tools.inspection_limits,
                     work_dir=Path(work),
@@ -172,7 +184,7 @@ class _Attempt:
             threads=tools.threads,
         )
         result = await tools.supervisor.run(
-            tools.conversion_task,
+            tools.tasks.conversion,
             TypeAdapter(ConversionJob).dump_python(job, mode="json"),
             limits=tools.limits.with_memory_for(self._checkpoint_bytes),
             work_dir=work,

@@ -27,7 +27,6 @@ from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
-PRELOAD = ("app.jobs.warm",)
 LOG = "child.log"
 """Name of the file in the work directory that takes what a child prints."""
 
@@ -49,7 +48,7 @@ class TaskFailed(Exception):
 class Supervisor:
     """Starts and ends child processes. ``preload`` names the modules that the forkserver imports before any fork."""
 
-    def __init__(self, preload: tuple[str, ...] = PRELOAD) -> None:
+    def __init__(self, preload: tuple[str, ...]) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["app.jobs.mortal", *preload, "__main__"])
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")

@@ -25,7 +25,7 @@ from app.jobs.patience import DatabaseAway, patiently
 from app.jobs.queue import CONVERSIONS, CONVERT, INSPECT, INSPECTIONS
 from app.jobs.rescue import rescue
 from app.jobs.retention import clean_up
-from app.jobs.running import Tools
+from app.jobs.running import TASKS, Tasks, Tools
 from app.jobs.supervisor import Supervisor
 from app.jobs.workroom import work_room
 from app.settings import Settings
@@ -33,19 +33,20 @@ from app.storage.objects import open_store
 
 log = structlog.get_logger(__name__)
 
-RESCUE_INTERVAL = 5.0
+POLL_INTERVAL = 5.0
+"""Seconds after which the queue is looked at although nothing was announced."""
 CLEAN_UP_INTERVAL = 600.0
 RESTART_DELAY = 2.0
 """Seconds before the queue's worker is started again after it stopped because the database was away."""
 INSPECTIONS_AT_ONCE = 2
 
 
-async def run_worker(settings: Settings, database_url: str, stop: asyncio.Event) -> None:
+async def run_worker(settings: Settings, database_url: str, stop: asyncio.Event, tasks: Tasks = TASKS) -> None:
     """Work until ``stop`` is set, then drain: running jobs get ``drain_timeout`` seconds, the rest is handed back.
 
     The database at ``database_url`` (libpq) is migrated already.
     """
-    async with _tools(settings, database_url) as tools:
+    async with _tools(settings, database_url, tasks) as tools:
         await tools.supervisor.warm_up()
         log.info("worker_started", worker=tools.name, children=settings.children)
         async with asyncio.TaskGroup() as group:
@@ -60,7 +61,7 @@ async def run_worker(settings: Settings, database_url: str, stop: asyncio.Event)
                 orphan_grace=timedelta(seconds=settings.orphan_grace),
             )
             background = [
-                group.create_task(_every(RESCUE_INTERVAL, save)),
+                group.create_task(_every(settings.worker_lost_after / 3, save)),
                 group.create_task(_every(CLEAN_UP_INTERVAL, clean)),
                 group.create_task(publish_catalog(tools)),
             ]
@@ -71,7 +72,7 @@ async def run_worker(settings: Settings, database_url: str, stop: asyncio.Event)
 
 
 @asynccontextmanager
-async def _tools(settings: Settings, database_url: str) -> AsyncIterator[Tools]:
+async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIterator[Tools]:
     budget = settings.memory_budget or default_budget()
     limits = Limits(
         timeout=settings.job_timeout,
@@ -82,7 +83,7 @@ async def _tools(settings: Settings, database_url: str) -> AsyncIterator[Tools]:
     async with AsyncExitStack() as stack:
         database = Database(database_url, settings.database_pool)
         stack.push_async_callback(database.close)
-        supervisor = Supervisor()
+        supervisor = Supervisor(tasks.preload)
         stack.callback(supervisor.close)
         work_dir = stack.enter_context(work_room(settings.work_dir))
         yield Tools(
@@ -97,6 +98,7 @@ async def _tools(settings: Settings, database_url: str) -> AsyncIterator[Tools]:
             inspection_limits=limits.within(settings.inspection_timeout),
             threads=settings.child_threads,
             plugins_dir=settings.plugins_dir,
+            tasks=tasks,
         )
 
 
@@ -128,7 +130,7 @@ async def _take_jobs(tools: Tools, settings: Settings) -> None:
         heartbeat = settings.worker_lost_after / 5
         run = partial(
             app.run_worker_async,
-            fetch_job_polling_interval=RESCUE_INTERVAL,
+            fetch_job_polling_interval=POLL_INTERVAL,
             abort_job_polling_interval=1.0,
             shutdown_graceful_timeout=settings.drain_timeout,
             update_heartbeat_interval=heartbeat,

@@ -1,5 +1,6 @@
 """Tasks for child processes of tests: what well- and ill-behaved conversions do, without torch."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -9,9 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from app.conversion.job import BuiltTemplate, ConversionJob, ConversionOutcome, StoredTemplate
+from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.conversion import Stage
-from app.domain.errors import KeyMismatch
-from app.jobs.child import SupervisorLine
+from app.domain.errors import CorruptCheckpoint, KeyMismatch
+from app.domain.report import Certificate, ProducedFile, Verdict
+from app.jobs.child import ServiceTemplates, SupervisorLine
+from tests.delivery import reports
 
 
 def echo(arguments: Any, _: SupervisorLine) -> Any:
@@ -72,3 +79,75 @@ def say_nonsense(_: Any, supervisor: SupervisorLine) -> Any:
 
 def parent(_: Any, __: SupervisorLine) -> Any:
     return os.getppid()
+
+
+def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
+    """A conversion whose behaviour is its architecture's name: how long it takes, whether it asks for a template."""
+    job = TypeAdapter(ConversionJob).validate_python(arguments)
+    behaviour, _, detail = job.architecture.removeprefix("test/").partition(":")
+    supervisor.progress(Stage.export, 0.3)
+    if behaviour == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "sleep":
+        (job.checkpoint.parents[3] / f"pid-{job.conversion_id}").write_text(str(os.getpid()))
+        time.sleep(float(detail))
+    template = None
+    if behaviour == "template":
+        template = _template(job, detail, supervisor)
+    artifact = _file(job, "artifact", "model.onnx", job.checkpoint.read_bytes() * 2)
+    report = reports.report(
+        conversion_id=job.conversion_id,
+        checkpoint_sha256=job.checkpoint_sha256,
+        artifact=artifact,
+        timings={"export": 0.1},
+    )
+    files = (artifact, _file(job, "report", "report.json", report.model_dump_json().encode()))
+    outcome = ConversionOutcome(report, files, template=template)
+    return TypeAdapter(ConversionOutcome).dump_python(outcome, mode="json")
+
+
+def _template(job: ConversionJob, key: str, supervisor: SupervisorLine) -> BuiltTemplate | None:
+    found = ServiceTemplates(supervisor).find(key)
+    if isinstance(found, StoredTemplate):
+        assert found.path.read_bytes() == b"graph"
+        return None
+    time.sleep(0.5)
+    path = job.work_dir / "template"
+    path.write_bytes(b"graph")
+    certificate = Certificate(
+        conversion_id=job.conversion_id, certified_at="now", verdict=Verdict.passed, probes=5, worst_ratio=0.1
+    )
+    return BuiltTemplate(key, path, certificate)
+
+
+def _file(job: ConversionJob, role: str, name: str, content: bytes) -> ProducedFile:
+    (job.work_dir / name).write_bytes(content)
+    return ProducedFile.model_validate(
+        {
+            "role": role,
+            "filename": name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+            "media_type": "application/octet-stream",
+        }
+    )
+
+
+def inspect(path: Any, _: SupervisorLine) -> Any:
+    content = Path(path).read_bytes()
+    if content == b"bad":
+        raise CorruptCheckpoint("It is bad.")
+    if content == b"fatal":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return {"format": "safetensors", "bytes": len(content)}
+
+
+def catalog(_: Any, __: SupervisorLine) -> Any:
+    entry = ArchitectureDescription(
+        name="test/net",
+        family="test",
+        library="test",
+        library_version="1",
+        signature=Signature(inputs=(InputSpec(name="x", shape=("batch", 3)),)),
+    )
+    return [entry.model_dump(mode="json")]

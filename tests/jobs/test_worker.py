@@ -1,0 +1,285 @@
+"""The worker, as a process, on a real database: what it was given ends in a final state whatever is killed."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from app.database import catalogs, conversions
+from app.database.conversions import NewConversion
+from app.database.session import Database
+from app.database.tables import Conversion
+from app.domain.conversion import OnnxOptions, State
+from app.jobs import queue
+from app.jobs.events import Changes
+from app.storage.objects import ObjectStore
+from tests.jobs.chunks import chunks_of
+
+pytestmark = pytest.mark.anyio
+
+TIMEOUT = 60
+PROJECT = Path(__file__).parents[2]
+StartWorker = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start_worker(database_url: str, tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts worker processes on the test's database and store; those that still run are killed at the end."""
+    workers = []
+
+    def start(**settings: object) -> subprocess.Popen[bytes]:
+        defaults = {"data_dir": tmp_path, "worker_lost_after": 2.5, "drain_timeout": 20, "children": 2}
+        environment = {f"RECAST_{name.upper()}": str(value) for name, value in (defaults | settings).items()}
+        with (tmp_path / "worker.log").open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "tests.jobs.worker_process", database_url],
+                env=os.environ | environment,
+                cwd=PROJECT,
+                stdout=log,
+                stderr=log,
+            )
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.kill()
+        worker.wait()
+
+
+@dataclass
+class Client:
+    """What clients do, on the service's own functions."""
+
+    database: Database
+    store: ObjectStore
+    changes: Changes
+    directory: Path
+
+    async def checkpoint(self, content: bytes, *, inspect: bool = False) -> str:
+        stored = await self.store.receive(chunks_of(content), limit=1000)
+        await queue.register_checkpoint(self.database, stored, "weights.pth", inspect=inspect)
+        return stored.sha256
+
+    async def submit(self, behaviour: str, content: bytes = b"weights") -> str:
+        new = NewConversion(await self.checkpoint(content), f"test/{behaviour}", OnnxOptions())
+        return (await queue.submit(self.database, new)).conversion.id
+
+    async def ended(self, id: str) -> Conversion:
+        return await self.changes.wait_for(id, TIMEOUT)
+
+    async def started(self, id: str) -> int:
+        """The process that runs a sleeping conversion, once it does."""
+        path = self.directory / f"pid-{id}"
+        async with asyncio.timeout(TIMEOUT):
+            while not (path.exists() and path.read_text()):
+                await asyncio.sleep(0.02)
+        return int(path.read_text())
+
+    async def scalar(self, query: str) -> object:
+        async with self.database.transaction() as session:
+            return await session.scalar(text(query))
+
+
+@pytest.fixture
+async def client(database: Database, store: ObjectStore, tmp_path: Path) -> AsyncIterator[Client]:
+    async with Changes(database) as changes:
+        yield Client(database, store, changes, tmp_path)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+async def soon(condition: Callable[..., bool], *arguments: object) -> bool:
+    """Whether something becomes true within the 2 seconds in which a conversion must have stopped."""
+    for _ in range(200):
+        if condition(*arguments):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+def nothing_left(directory: Path) -> bool:
+    """Whether the work directories of workers are empty."""
+    return not list((directory / "work").glob("worker-*/convert-*"))
+
+
+async def test_a_conversion_runs_to_its_published_files(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    conversion = await client.ended(await client.submit("plain"))
+    assert (conversion.state, conversion.attempt, conversion.progress) == (State.succeeded, 1, 1.0)
+    async with client.database.transaction() as session:
+        files = {file.role: file for file in await conversions.files(session, conversion.id)}
+    assert set(files) == {"artifact", "report"}
+    artifact = b"".join([block async for block in client.store.stream(files["artifact"].sha256)])
+    assert artifact == b"weights" * 2
+    assert set(conversion.timings) == {"export", "publish"}
+    assert await soon(nothing_left, client.directory)
+
+
+async def test_a_checkpoint_is_read_while_conversions_fill_every_child(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker(children=1)
+    await client.started(await client.submit("sleep:60"))
+    good, bad = [await client.checkpoint(content, inspect=True) for content in (b"good", b"bad")]
+    fatal = await client.checkpoint(b"fatal", inspect=True)
+    assert (await client.changes.wait_for_inspection(good, TIMEOUT)).inspection
+    problem = (await client.changes.wait_for_inspection(bad, TIMEOUT)).problem
+    assert problem
+    assert problem["code"] == "corrupt_checkpoint"
+    problem = (await client.changes.wait_for_inspection(fatal, TIMEOUT)).problem
+    assert problem
+    assert problem["code"] == "child_crashed"
+
+
+async def test_the_catalog_is_published(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    digest = None
+    async with asyncio.timeout(TIMEOUT):
+        while digest is None:
+            async with client.database.transaction() as session:
+                digest = await catalogs.current_digest(session)
+            await asyncio.sleep(0.05)
+    async with client.database.transaction() as session:
+        assert [entry.name for entry in await catalogs.entries(session, digest)] == ["test/net"]
+
+
+async def test_cancelling_ends_the_running_child(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    id = await client.submit("sleep:60")
+    pid = await client.started(id)
+    assert (await queue.cancel(client.database, id)).state is State.canceled
+    assert await soon(gone, pid)
+    assert (await client.ended(await client.submit("plain"))).state is State.succeeded
+    async with client.database.transaction() as session:
+        assert (await conversions.find(session, id)).state is State.canceled
+    assert await soon(nothing_left, client.directory)
+
+
+async def test_a_conversion_that_takes_too_long_is_timed_out(client: Client, start_worker: StartWorker) -> None:
+    start_worker(job_timeout=5)
+    conversion = await client.ended(await client.submit("sleep:60"))
+    assert conversion.state is State.timed_out
+    assert conversion.problem
+    assert conversion.problem["stage"] == "export"
+
+
+async def test_a_killed_child_fails_its_conversion_alone(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    failed, fine = await client.submit("die"), await client.submit("plain")
+    conversion = await client.ended(failed)
+    assert conversion.state is State.failed
+    assert conversion.problem
+    assert conversion.problem["code"] == "child_crashed"
+    assert (await client.ended(fine)).state is State.succeeded
+
+
+async def test_after_a_kill_of_the_worker_its_children_die_and_another_finishes(
+    client: Client, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    id = await client.submit("sleep:3")
+    pid = await client.started(id)
+    worker.kill()
+    assert await soon(gone, pid)
+    start_worker()
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 2, 1)
+    assert await soon(nothing_left, client.directory)
+    async with asyncio.timeout(TIMEOUT):
+        while await client.scalar("select count(*) from procrastinate_jobs"):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_paused_worker_cannot_publish_what_was_given_to_another(
+    client: Client, start_worker: StartWorker
+) -> None:
+    paused = start_worker()
+    id = await client.submit("sleep:4")
+    await client.started(id)
+    paused.send_signal(signal.SIGSTOP)
+    other = start_worker()
+    async with asyncio.timeout(TIMEOUT):
+        while await client.scalar("select attempt from conversions") != 2:
+            await asyncio.sleep(0.1)
+    paused.send_signal(signal.SIGCONT)
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt) == (State.succeeded, 2)
+    assert conversion.worker
+    assert conversion.worker.endswith(f":{other.pid}")
+    assert await client.scalar("select count(*) from events where data ->> 'state' = 'succeeded'") == 1
+
+
+async def test_a_conversion_that_costs_too_many_workers_fails(client: Client, start_worker: StartWorker) -> None:
+    id = await client.submit("sleep:60")
+    for _ in range(2):
+        worker = start_worker(max_attempts=2)
+        pid = await client.started(id)
+        (client.directory / f"pid-{id}").unlink()
+        worker.kill()
+        assert await soon(gone, pid)
+    start_worker(max_attempts=2)
+    conversion = await client.ended(id)
+    assert conversion.state is State.failed
+    assert conversion.problem
+    assert conversion.problem["code"] == "worker_lost"
+
+
+async def test_sigterm_lets_running_conversions_finish(client: Client, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    id = await client.submit("sleep:1")
+    await client.started(id)
+    worker.terminate()
+    assert worker.wait(TIMEOUT) == 0
+    async with client.database.transaction() as session:
+        assert (await conversions.find(session, id)).state is State.succeeded
+
+
+async def test_sigterm_hands_back_what_takes_longer_than_the_grace_period(
+    client: Client, start_worker: StartWorker
+) -> None:
+    worker = start_worker(drain_timeout=0.2)
+    id = await client.submit("sleep:60")
+    pid = await client.started(id)
+    worker.terminate()
+    assert worker.wait(TIMEOUT) == 0
+    assert await soon(gone, pid)
+    async with client.database.transaction() as session:
+        conversion = await conversions.find(session, id)
+    assert (conversion.state, conversion.workers_lost) == (State.queued, 0)
+    assert await client.scalar("select count(*) from procrastinate_jobs where status = 'todo'") == 1
+
+
+async def test_one_conversion_builds_a_template_and_the_others_wait_for_it(
+    client: Client, start_worker: StartWorker
+) -> None:
+    key = "ab" * 32
+    ids = [await client.submit(f"template:{key}", content) for content in (b"one", b"two", b"three")]
+    start_worker(children=2)
+    start_worker(children=2)
+    ended = [await client.ended(id) for id in ids]
+    assert [conversion.state for conversion in ended] == [State.succeeded] * 3
+    builder = await client.scalar("select builder from templates where state = 'ready'")
+    assert builder in ids
+    certificate = await client.scalar("select certificate ->> 'conversion_id' from templates")
+    assert certificate == builder
+
+
+async def test_work_goes_on_when_the_databases_connections_are_cut(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    assert (await client.ended(await client.submit("plain"))).state is State.succeeded
+    await client.scalar(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid()"
+    )
+    assert (await client.ended(await client.submit("plain"))).state is State.succeeded
