@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import Route
 
 from app.api import (
     architectures,
@@ -56,7 +57,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         redirect_slashes=False,
     )
     app.add_middleware(Observe)
-    install_problem_handlers(app)
+    routes = [route for module in ROUTERS for route in module.router.routes if isinstance(route, Route)]
+    install_problem_handlers(app, routes)
     for module in ROUTERS:
         app.include_router(module.router)
     install_documentation(app)

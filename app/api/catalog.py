@@ -1,5 +1,7 @@
 """The catalog of architectures as the workers describe it, read from the database and kept between requests."""
 
+import asyncio
+
 from app.database import catalogs
 from app.database.session import Database
 from app.domain.catalog import Catalog
@@ -13,10 +15,11 @@ class CatalogReader:
         self._database = database
         self._digest: str | None = None
         self._catalog = Catalog([])
+        self._reading = asyncio.Lock()
 
     async def current(self) -> Catalog:
         """Raises Unavailable while no worker has ever described its architectures."""
-        async with self._database.transaction() as session:
+        async with self._reading, self._database.transaction() as session:
             digest = await catalogs.current_digest(session)
             if digest is None:
                 raise Unavailable(

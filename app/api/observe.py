@@ -23,6 +23,8 @@ SECONDS = Histogram(
     ["method", "route"],
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 120, 600),
 )
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What machines ask every few seconds; logged at level debug while nothing is wrong."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = structlog.get_logger("recast.access")
@@ -72,7 +74,8 @@ class Observe:
         method = scope["method"] if scope["method"] in METHODS else "other"
         REQUESTS.labels(method, route, str(status)).inc()
         SECONDS.labels(method, route).observe(seconds)
-        log.info(
+        tell = log.debug if scope["path"] in PROBES and (status < 500 or scope["path"] == "/readyz") else log.info
+        tell(
             "request",
             method=scope["method"],
             path=scope["path"],

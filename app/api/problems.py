@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from app.domain.errors import IncompleteUpload, InvalidRequest, NotFound, Problem, RecastError
 
@@ -147,8 +148,13 @@ def from_http(error: HTTPException, request: Request) -> RecastError:
     return HttpError(str(error.detail))
 
 
-def install_problem_handlers(app: FastAPI) -> None:
-    """Make every error of the application a problem document."""
+def allowed_methods(path: str, routes: Sequence[Route]) -> str:
+    """The Allow header (RFC 9110, section 10.2.1): the methods of every route at that path."""
+    return ", ".join(sorted({m for route in routes if route.path_regex.match(path) for m in route.methods or ()}))
+
+
+def install_problem_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
+    """Make every error of the application, whose resources are ``routes``, a problem document."""
 
     async def on_designed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RecastError)
@@ -160,7 +166,10 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         problem = from_http(error, request).problem()
-        return problem_response(problem.model_copy(update={"status": error.status_code}), request, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = allowed_methods(request.url.path, routes) or headers.get("Allow", "GET")
+        return problem_response(problem.model_copy(update={"status": error.status_code}), request, headers)
 
     async def on_request_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

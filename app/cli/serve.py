@@ -23,6 +23,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 HEALTHY_AFTER = 60.0
 """Seconds after which a part that ran counts as healthy: its next crash is restarted at once again."""
+POLL = 0.2
 CRASHES_AT_START = 5
 """Crashes in a row, none of them healthy, after which serving is given up."""
 EXTRA_GRACE = 15.0
@@ -147,4 +148,4 @@ async def _until_ok(client: httpx.AsyncClient, path: str) -> None:
                 return
         except httpx.TransportError:
             pass
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(POLL)

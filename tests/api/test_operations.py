@@ -1,0 +1,84 @@
+"""What operators and their machines ask."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+from tests.api.server import submit
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "http-api.md"
+
+
+def test_liveness_readiness_and_versions(client):
+    assert client.get("/healthz").json() == {"status": "ok"}
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert set(ready.json()["checks"]) >= {"database", "store", "workers"}
+    libraries = client.get("/version").json()["libraries"]
+    assert {"python", "torch", "onnx", "onnxruntime"} <= set(libraries)
+
+
+def test_metrics_count_requests_by_route_and_conversions_by_state(client):
+    path = submit(client).headers["location"]
+    client.get(path)
+    text = client.get("/metrics").text
+    assert re.search(
+        r'recast_http_requests_total\{method="GET",route="/v1/conversions/\{conversion_id\}",status="200"\} [1-9]', text
+    )
+    assert re.search(r'recast_conversions\{state="queued"\} [1-9]', text)
+    assert path.rsplit("/", 1)[-1] not in text
+
+
+def test_the_documentation_page_needs_no_other_host(client):
+    page = client.get("/docs").text
+    assert re.findall(r'(?:src|href)="(https?:)?//', page) == []
+    for asset in re.findall(r'(?:src|href)="(/[^"]+)"', page):
+        assert client.get(asset).status_code == 200, asset
+    assert client.get("/openapi.json").json()["openapi"].startswith("3.1")
+
+
+def documented_operations() -> set[tuple[str, str]]:
+    """Method and path of each heading of docs/http-api.md, such as "### GET /v1/conversions/{id}"."""
+    headings = re.findall(r"^#+ (GET|POST|DELETE) (/\S*)$", DOCUMENTATION.read_text(), re.MULTILINE)
+    return {(method.lower(), re.sub(r"\{\w+\}", "{}", path)) for method, path in headings}
+
+
+def test_documentation_and_openapi_name_the_same_operations():
+    document = create_app(Settings(), "postgresql://unused@/unused").openapi()
+    described = {
+        (method, re.sub(r"\{\w+\}", "{}", path)) for path, methods in document["paths"].items() for method in methods
+    }
+    assert documented_operations() == described
+
+
+def test_every_reference_of_the_openapi_document_resolves():
+    document = create_app(Settings(), "postgresql://unused@/unused").openapi()
+
+    def references(node):
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key == "$ref":
+                    yield value
+                else:
+                    yield from references(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from references(value)
+
+    for reference in set(references(document)):
+        found = document
+        for part in reference.removeprefix("#/").split("/"):
+            found = found[part]
+        assert found
+
+
+@pytest.mark.parametrize("module", ["app.main", "app.cli", "app.cli.serve", "app.cli.convert_remotely"])
+def test_neither_api_nor_command_imports_torch(module):
+    program = f"import sys, {module}; print([m for m in ('torch', 'numpy', 'onnx', 'onnxruntime') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "[]"
