@@ -7,6 +7,7 @@ from typing import Any
 from app.architectures.entry import Options
 from app.architectures.images import LARGEST_SIDE, normalised_images
 from app.domain.architecture import Axis, InputSpec, Integers, Mask, OutputSpec, Signature
+from app.domain.errors import InvalidOptions
 
 LONGEST_SAMPLE = 4096
 """Tokens in a sample input."""
@@ -36,6 +37,8 @@ OUTPUTS = {
 }
 """The outputs of a task's head; without a head, whatever tensors the model returns."""
 
+DECODING_TASKS = ("base", "seq2seq-lm")
+"""Tasks of an encoder-decoder whose decoder is fed; the others shift input_ids themselves or have no encoder."""
 TEXT_TASKS = (
     "base",
     "causal-lm",
@@ -69,7 +72,16 @@ class Modality:
 
 
 def signature(modality: Modality, config: Any, options: Options) -> Signature:
-    """Inputs, axes and outputs of a model with this configuration."""
+    """Inputs, axes and outputs of a model with this configuration.
+
+    Raises InvalidOptions for a text classifier without a padding token: decoders look for the last token before the
+    padding and refuse batches when they do not know what padding is.
+    """
+    if options["task"] == "sequence-classification" and config.get_text_config().pad_token_id is None:
+        raise InvalidOptions(
+            f"{config.model_type}: sequence-classification needs pad_token_id.",
+            hint="Give pad_token_id, as the config.json of the trained model has it.",
+        )
     inputs = modality.inputs(config, options)
     used = {size for spec in inputs for size in spec.shape if isinstance(size, str)}
     longest = _most_tokens(config)
@@ -101,11 +113,11 @@ def _mask(name: str, axis: str) -> InputSpec:
     return InputSpec(name=name, dtype="int64", shape=("batch", axis), distribution=Mask())
 
 
-def _text(config: Any, _options: Options) -> tuple[InputSpec, ...]:
+def _text(config: Any, options: Options) -> tuple[InputSpec, ...]:
     inputs = [_tokens("input_ids", "sequence", config)]
     if config.model_type not in WITHOUT_MASK:
         inputs.append(_mask("attention_mask", "sequence"))
-    if config.is_encoder_decoder:
+    if config.is_encoder_decoder and options["task"] in DECODING_TASKS:
         inputs.append(_tokens("decoder_input_ids", "decoder_sequence", config))
     return tuple(inputs)
 
@@ -142,6 +154,7 @@ MODALITIES = (
         tasks=("base",),
         tables=("ZERO_SHOT_IMAGE_CLASSIFICATION",),
         excluded_tables=MULTIMODAL_TABLES,
+        excluded=frozenset({"videoprism"}),
         inputs=_text_and_image,
         options=SEQUENCE_OPTIONS,
     ),
@@ -158,7 +171,7 @@ MODALITIES = (
             "TEXT_ENCODING",
         ),
         excluded_tables=MULTIMODAL_TABLES,
-        excluded=frozenset({"musicgen", "musicgen_melody", "perceiver"}),
+        excluded=frozenset({"audioflamingo3", "bros", "layoutlmv2", "musicgen", "musicgen_melody", "perceiver"}),
         inputs=_text,
         options=SEQUENCE_OPTIONS,
     ),
@@ -167,7 +180,7 @@ MODALITIES = (
         tasks=("base", "image-classification"),
         tables=("IMAGE", "IMAGE_CLASSIFICATION"),
         excluded_tables=MULTIMODAL_TABLES,
-        excluded=frozenset({"imagegpt", "perceiver", "videoprism_vision_model"}),
+        excluded=frozenset({"dinat", "imagegpt", "perceiver", "videoprism_vision_model"}),
         inputs=_image,
         options={
             "image_size_used": _length(DEFAULT_SIDE, LARGEST_SIDE, "Side of the image, where the model fixes none.")

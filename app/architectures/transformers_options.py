@@ -11,7 +11,7 @@ from app.architectures.images import MOST_CLASSES
 
 OWN_OPTIONS = ("task", "sequence_length", "decoder_sequence_length", "image_size_used", "samples")
 """Options that are Recast's and not the configuration's."""
-IGNORED = ("_name_or_path", "architectures", "dtype", "model_type", "torch_dtype", "transformers_version", "use_cache")
+IGNORED = ("_name_or_path", "dtype", "model_type", "torch_dtype", "transformers_version", "use_cache")
 """Found in config.json files; they do not change what is built here: always float32, without a cache."""
 FOREIGN = re.compile(r"backbone|use_timm|quantization|attn_implementation|experts_implementation|auto_map")
 """Fields that would load other models or code."""
@@ -33,6 +33,12 @@ def options_schema(model_type: str, tasks: tuple[str, ...], own: Mapping[str, An
         "num_labels": {"type": "integer", "minimum": 1, "maximum": MOST_CLASSES},
         "id2label": {"type": "object", "maxProperties": MOST_CLASSES},
         "label2id": {"type": "object", "maxProperties": MOST_CLASSES},
+        "architectures": {
+            "type": ["array", "null"],
+            "items": {"type": "string", "maxLength": 200},
+            "maxItems": 20,
+            "description": "Class names; they choose where a task of this model type has more than one.",
+        },
         **{name: {"description": "Accepted from a config.json and not used."} for name in IGNORED},
         **_config_properties(CONFIG_MAPPING[model_type]),
         **own,
@@ -56,6 +62,7 @@ def configuration(model_type: str, options: Options) -> Any:
     }
     if "id2label" in chosen:
         chosen["id2label"] = {int(index): label for index, label in chosen["id2label"].items()}
+    chosen["architectures"] = chosen.get("architectures") or []
     config = config_class(**chosen)
     for part in (config, *(getattr(config, name) for name in config_class.sub_configs)):
         if getattr(part, "use_cache", False):
