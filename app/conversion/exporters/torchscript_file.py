@@ -47,7 +47,8 @@ def _rewrite(source: zipfile.ZipFile, target: zipfile.ZipFile) -> None:
     texts, pickles = canonical_names(texts, pickles)
     rewritten = {**pickles, **dict(sorted(texts.items()))}
     for name, info in members.items():
-        if "/" in name and not name.startswith(("code/", ".data/")):
+        # Programs that use newer operators keep their version under .data; the serialization id beside it is dropped.
+        if name == ".data/version" or ("/" in name and not name.startswith(("code/", ".data/"))):
             _copy(source, info, target, name)
     for name, content in rewritten.items():
         with target.open(_entry(target, name, len(content)), "w") as record:
