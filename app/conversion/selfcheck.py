@@ -3,7 +3,7 @@
 """Prove this bundle on your own machine: python check.py
 
 Checks the sha256 of every file against manifest.json, then runs the artifact on the golden inputs and holds every
-output against the gate that Recast used. Needs numpy and onnxruntime for ONNX, numpy and torch for TorchScript, nothing else.
+output against the gate that Recast used. Needs numpy, and onnxruntime for ONNX or torch for TorchScript.
 
 Exit code: 0 everything agrees, 1 something does not, 2 the check could not be made.
 """

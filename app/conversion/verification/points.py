@@ -174,15 +174,15 @@ def check_dims(evidence: Evidence) -> None:
 
 def audit_modes_and_attributes(evidence: Evidence) -> None:
     """Point 6: eval mode on both sides, the opset that the report claims, and constants that parity may not see."""
+    if evidence.runner is None:
+        return
     with evidence.clock.part("audit"):
         training = mode.modules_in_training(evidence.subject.module)
-        if evidence.subject.target == "onnx":
-            nodes, graph = _audit_onnx(evidence)
-        elif isinstance(evidence.runner, TorchScriptRuntime):
+        if isinstance(evidence.runner, TorchScriptRuntime):
             nodes = mode.torchscript_training_nodes(evidence.runner.loaded)
             graph = audit.torchscript_constants(evidence.runner.loaded)
         else:
-            return
+            nodes, graph = _audit_onnx(evidence)
         evidence.eval_mode = not training and not nodes
         if not evidence.eval_mode:
             detail = f"in training mode: {', '.join([*(name or '(the model)' for name in training), *nodes][:5])}"

@@ -1,0 +1,135 @@
+"""Subjects for verification made from small modules: real exports, real files."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from app.architectures.sample import sample_inputs
+from app.conversion.exporters import onnx_dynamo, onnx_file, onnx_torchscript, torchscript
+from app.conversion.exporters.request import ExportRequest
+from app.conversion.verification.subject import Subject
+from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
+from app.domain.checkpoint import LoadReport
+from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.domain.report import ExportReport, Finding, Reason, VerificationReport
+
+BATCH = Axis(name="batch", sample=2)
+FEATURES = Signature(inputs=(InputSpec(name="x", shape=("batch", 6)),), axes=(BATCH,), outputs=(OutputSpec(name="y"),))
+IMAGES = Signature(
+    inputs=(InputSpec(name="x", shape=("batch", 3, 8, 8)),), axes=(BATCH,), outputs=(OutputSpec(name="y"),)
+)
+
+
+class Perceptron(nn.Module):
+    """Two layers with layer norm and GELU between them."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Linear(6, 16)
+        self.norm = nn.LayerNorm(16)
+        self.act = nn.GELU()
+        self.last = nn.Linear(16, 4)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.act(self.norm(self.first(x))))
+
+
+class Convolutional(nn.Module):
+    """Convolution, batch norm with statistics that are not the defaults, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 4)
+        self.norm.running_mean.normal_(0, 0.3)
+        self.norm.running_var.uniform_(0.5, 2)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+def onnx_subject(
+    module: nn.Module,
+    signature: Signature,
+    directory: Path,
+    *,
+    of: nn.Module | None = None,
+    exported_as: Signature | None = None,
+    exporter: str = "dynamo",
+    edit: Callable[[onnx.ModelProto], None] | None = None,
+    **more: Any,
+) -> Subject:
+    """A subject whose artifact was exported from ``of`` (default: the module itself), then edited."""
+    exported = exported_as or signature
+    sample = sample_inputs(exported, {}, torch.Generator().manual_seed(0))
+    capture = onnx_dynamo.capture if exporter == "dynamo" else onnx_torchscript.capture
+    captured = capture(ExportRequest(of or module, exported, OnnxOptions(), sample))
+    path = directory / "model.onnx"
+    onnx_file.write(captured.model, path, external_data=False)
+    if edit is not None:
+        model = onnx.load(path)
+        edit(model)
+        onnx.save(model, path)
+    written = onnx.load(path)
+    report = ExportReport(
+        target="onnx",
+        exporter=captured.exporter,
+        opset=next(entry.version for entry in written.opset_import if entry.domain == ""),
+        ir_version=written.ir_version,
+    )
+    return subject(module, signature, path, report, **more)
+
+
+def torchscript_subject(
+    module: nn.Module, signature: Signature, directory: Path, *, of: nn.Module | None = None, **more: Any
+) -> Subject:
+    """A subject whose artifact was traced from ``of`` (default: the module itself)."""
+    sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
+    captured = torchscript.capture(ExportRequest(of or module, signature, TorchScriptOptions(), sample), "trace")
+    path = directory / "model.pt"
+    torchscript.write(captured, path)
+    return subject(module, signature, path, ExportReport(target="torchscript", exporter="trace"), **more)
+
+
+def subject(module: nn.Module, signature: Signature, artifact: Path, export: ExportReport, **more: Any) -> Subject:
+    """The subject of a strict load of the module's own state dict."""
+    made = Subject(
+        module=module,
+        signature=signature,
+        load=LoadReport(strict=True),
+        uploaded=module.state_dict(),
+        target=export.target,
+        artifact=artifact,
+        export=export,
+        seed=11,
+        threads=1,
+    )
+    return replace(made, **more)
+
+
+def set_initializer(model: onnx.ModelProto, name: str, change: Callable[[Tensor], Tensor]) -> None:
+    """Replace an initializer's values in place."""
+    for tensor in model.graph.initializer:
+        if tensor.name == name:
+            value = change(torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value.numpy(), name))
+            return
+    raise AssertionError(f"the model has no initializer {name}")
+
+
+def findings(report: VerificationReport) -> Mapping[Reason, Finding]:
+    """The findings by reason; the first of each."""
+    found: dict[Reason, Finding] = {}
+    for finding in report.findings:
+        found.setdefault(finding.reason, finding)
+    return found
