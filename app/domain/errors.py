@@ -135,6 +135,10 @@ class Unavailable(RecastError):
     code, status, title = "unavailable", 503, "A part of the service is not available now"
 
 
+class QueueFull(RecastError):
+    code, status, title = "queue_full", 429, "Too many conversions are waiting"
+
+
 class InsufficientStorage(RecastError):
     code, status, title = "insufficient_storage", 507, "The store is full"
 
