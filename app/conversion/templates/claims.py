@@ -8,7 +8,8 @@ import onnx
 from onnx import numpy_helper
 from torch import Tensor
 
-from app.conversion.templates.onnx_template import OnnxTemplate, Slot
+from app.conversion.templates.onnx_template import OnnxTemplate
+from app.conversion.templates.pieces import Slot
 from app.conversion.templates.recipe import Operation, Recipe, Weight, evaluate, weights_of
 from app.conversion.verification.claims import InitializerClaim
 

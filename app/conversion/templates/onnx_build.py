@@ -10,7 +10,8 @@ from app.conversion.exporters.captured import CapturedOnnx
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.templates.onnx_optimise import optimise
 from app.conversion.templates.onnx_prologue import fold_prologue
-from app.conversion.templates.onnx_template import OnnxTemplate, Slot, save_onnx_template
+from app.conversion.templates.onnx_template import OnnxTemplate, save_onnx_template
+from app.conversion.templates.pieces import Slot
 from app.conversion.templates.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fields
 from app.conversion.templates.recipe import weights_of
 from app.conversion.templates.slots import TensorForm, WeightTable, state_forms

@@ -5,10 +5,10 @@ slots of at least EXTERNAL_THRESHOLD bytes lie in one side file instead, each at
 Fields come in the order of their numbers, so the file is what a protobuf library would write for the same model.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.conversion.templates.onnx_template import OnnxTemplate, Slot
+from app.conversion.templates.onnx_template import OnnxTemplate
+from app.conversion.templates.pieces import Piece, Slot, SlotData, total_length
 from app.conversion.templates.protobuf import (
     GRAPH_INITIALIZER,
     LOCATION_EXTERNAL,
@@ -39,29 +39,11 @@ ALIGNMENT = 4096
 
 
 @dataclass(frozen=True)
-class SlotData:
-    """The data of a slot, ``slot.bytes`` long."""
-
-    slot: Slot
-
-
-Piece = bytes | SlotData
-
-
-@dataclass(frozen=True)
 class Layout:
     """``side`` is empty when all data lies in the artifact itself."""
 
     main: tuple[Piece, ...]
     side: tuple[Piece, ...]
-
-
-def piece_length(piece: Piece) -> int:
-    return len(piece) if isinstance(piece, bytes) else piece.slot.bytes
-
-
-def total_length(pieces: Sequence[Piece]) -> int:
-    return sum(map(piece_length, pieces))
 
 
 def lay_out(template: OnnxTemplate, *, external: bool) -> Layout:

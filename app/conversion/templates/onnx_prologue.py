@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 from torch import Tensor
 
 from app.conversion.templates.onnx_rearrangements import rearrangement
-from app.conversion.templates.onnx_template import Slot
+from app.conversion.templates.pieces import Slot
 from app.conversion.templates.recipe import Constant, Operation, Recipe, Weight, constants_of, evaluate, weights_of
 from app.conversion.templates.slots import TensorForm
 from app.conversion.templates.tensor_bytes import TORCH_DTYPES, dtype_of, to_torch

@@ -10,29 +10,12 @@ from torch import Tensor
 
 from app.conversion.templates import recipe as recipes
 from app.conversion.templates.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
+from app.conversion.templates.pieces import Slot
 from app.conversion.templates.protobuf import MODEL_GRAPH, len_field
-from app.conversion.templates.recipe import Recipe
 from app.conversion.templates.slots import TensorForm, WeightTable
 from app.conversion.templates.tensor_bytes import dtype_of, tensor_bytes
 
 KIND = "onnx"
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One initializer of the artifact that is computed from uploaded tensors."""
-
-    name: str
-    form: TensorForm
-    recipe: Recipe
-
-    @property
-    def bytes(self) -> int:
-        """Length of its raw data."""
-        size = dtype_of(self.form.dtype).itemsize
-        for extent in self.form.shape:
-            size *= extent
-        return size
 
 
 @dataclass(frozen=True)

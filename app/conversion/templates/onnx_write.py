@@ -1,37 +1,20 @@
 """Write an ONNX artifact: the template's bytes and the tensors' bytes, in one stream, hashed on the way."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor, nn
 
-from app.conversion.templates.hashed_file import HashedFile
-from app.conversion.templates.onnx_layout import (
-    EXTERNAL_DATA_NAME,
-    PROTOBUF_LIMIT,
-    Layout,
-    Piece,
-    lay_out,
-    total_length,
-)
-from app.conversion.templates.onnx_template import OnnxTemplate, Slot
-from app.conversion.templates.recipe import evaluate
-from app.conversion.templates.slots import TensorForm, check_fit
+from app.conversion.templates.filling import WrittenFile, write_pieces
+from app.conversion.templates.onnx_layout import EXTERNAL_DATA_NAME, PROTOBUF_LIMIT, Layout, lay_out
+from app.conversion.templates.onnx_template import OnnxTemplate
+from app.conversion.templates.pieces import total_length
+from app.conversion.templates.slots import check_fit
 from app.conversion.templates.structure import check_structure
-from app.conversion.templates.tensor_bytes import tensor_bytes
-from app.domain.errors import ExportFailed, TemplateMismatch
+from app.domain.errors import ExportFailed
 
-
-@dataclass(frozen=True)
-class WrittenFile:
-    """A finished file. ``data`` is the side file of an ONNX artifact with external data."""
-
-    path: Path
-    sha256: str
-    bytes: int
-    data: "WrittenFile | None" = None
+__all__ = ["WrittenFile", "write_onnx"]
 
 
 def write_onnx(
@@ -58,8 +41,8 @@ def write_onnx(
     layout = _choose_layout(template, external_data)
     data = None
     if layout.side:
-        data = _write_pieces(layout.side, template, tensors, path.with_name(EXTERNAL_DATA_NAME))
-    main = _write_pieces(layout.main, template, tensors, path)
+        data = write_pieces(layout.side, tensors, template.constants, path.with_name(EXTERNAL_DATA_NAME))
+    main = write_pieces(layout.main, tensors, template.constants, path)
     return WrittenFile(main.path, main.sha256, main.bytes, data)
 
 
@@ -74,19 +57,3 @@ def _choose_layout(template: OnnxTemplate, external_data: Literal["auto"] | bool
             hint="Leave external_data at auto, or set it to true.",
         )
     return lay_out(template, external=True)
-
-
-def _write_pieces(
-    pieces: Sequence[Piece], template: OnnxTemplate, tensors: Mapping[str, Tensor], path: Path
-) -> WrittenFile:
-    with HashedFile(path) as file:
-        for piece in pieces:
-            file.write(piece if isinstance(piece, bytes) else _slot_bytes(piece.slot, template, tensors))
-    return WrittenFile(path, file.sha256(), file.bytes)
-
-
-def _slot_bytes(slot: Slot, template: OnnxTemplate, tensors: Mapping[str, Tensor]) -> memoryview:
-    tensor = evaluate(slot.recipe, tensors, template.constants)
-    if TensorForm.of(tensor) != slot.form:
-        raise TemplateMismatch(f"slot {slot.name} holds {slot.form}, its recipe gave {TensorForm.of(tensor)}")
-    return tensor_bytes(tensor)

@@ -9,13 +9,13 @@ Ways in which weights could steer a graph or hide in it, and what is done about 
 - A weight that the exporter took for a constant. ``baked_weight`` finds it.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
 from app.architectures.calling import bind
@@ -51,16 +51,14 @@ def steering(request: ExportRequest) -> str | None:
     on a value, or takes one out as a number, fails there. So does an operator that torch knows no shapes for: then
     nothing is known, and the module counts as unsuitable.
     """
-    module = request.module
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    state: dict[str, Tensor] = {
-        key: mode.from_tensor(tensor) for key, tensor in module.state_dict(keep_vars=True).items()
-    }
-    arguments: tuple[tuple[Any, ...], dict[str, Any]] = bind(module, request.signature, request.sample)
+    mode = FakeTensorMode()
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = bind(request.module, request.signature, request.sample)
     args, kwargs = tree_map_only(Tensor, mode.from_tensor, arguments)
     try:
+        with FakeCopyMode(mode):
+            module = copy.deepcopy(request.module)
         with mode, torch.no_grad():
-            functional_call(module, state, args, kwargs)
+            module(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 - whatever the model's code raises without data is the answer
         return f"the forward pass needs values, not only shapes: {type(error).__name__}: {first_lines(str(error), 1)}"
     return None

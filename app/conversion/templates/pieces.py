@@ -1,0 +1,59 @@
+"""An artifact as a sequence of pieces: literal bytes of the template, and what slots put between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.conversion.templates.recipe import Recipe
+from app.conversion.templates.slots import TensorForm
+from app.conversion.templates.tensor_bytes import dtype_of
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One initializer of the artifact that is computed from uploaded tensors."""
+
+    name: str
+    form: TensorForm
+    recipe: Recipe
+
+    @property
+    def bytes(self) -> int:
+        """Length of its raw data."""
+        size = dtype_of(self.form.dtype).itemsize
+        for extent in self.form.shape:
+            size *= extent
+        return size
+
+
+@dataclass(frozen=True)
+class SlotData:
+    """The data of a slot, ``slot.bytes`` long."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True)
+class SlotChecksum:
+    """The CRC-32 of a slot's data, little-endian, as zip archives have it."""
+
+    slot: Slot
+
+
+Piece = bytes | SlotData | SlotChecksum
+
+CHECKSUM_BYTES = 4
+
+
+def piece_length(piece: Piece) -> int:
+    """Bytes of the piece, known without the slot's data."""
+    match piece:
+        case SlotData(slot):
+            return slot.bytes
+        case SlotChecksum():
+            return CHECKSUM_BYTES
+        case _:
+            return len(piece)
+
+
+def total_length(pieces: Sequence[Piece]) -> int:
+    return sum(map(piece_length, pieces))

@@ -1,0 +1,188 @@
+"""A TorchScript template: every record of a traced or scripted archive but the data of its state dict."""
+
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from app.conversion.exporters.captured import CapturedTorchScript
+from app.conversion.exporters.quiet import collected
+from app.conversion.exporters.request import ExportRequest
+from app.conversion.exporters.torchscript_file import ROOT, write_archive
+from app.conversion.templates.archive_layout import Record, lay_out_archive
+from app.conversion.templates.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
+from app.conversion.templates.filling import WrittenFile, write_pieces
+from app.conversion.templates.pieces import Slot
+from app.conversion.templates.recipe import Weight
+from app.conversion.templates.script_tensors import ScriptTensor, script_tensors
+from app.conversion.templates.slots import TensorForm, WeightTable, check_fit, state_forms
+from app.conversion.templates.structure import check_structure, structure_digest
+from app.conversion.templates.suitability import TemplateUnsuitable, baked_weight, foreign_state, steering
+from app.conversion.templates.tensor_bytes import dtype_of
+from app.domain.conversion import TorchScriptOptions
+
+KIND = "torchscript"
+
+
+@dataclass(frozen=True)
+class TorchScriptTemplate:
+    """``records`` are the archive's, in order; the data of a slot's record is the tensor of its state-dict key."""
+
+    path: Path
+    method: str
+    warnings: tuple[str, ...]
+    structure: str
+    weights: WeightTable
+    records: tuple[Record, ...]
+
+
+def build_template(captured: CapturedTorchScript, request: ExportRequest, path: Path) -> TorchScriptTemplate:
+    """Make a template of a capture of ``request.module`` and write it to ``path``.
+
+    Raises TemplateUnsuitable: for frozen modules, whose weights are constants folded into each other and into code; for
+    archives with debug records, which are kept as torch wrote them; for traces that may depend on values.
+    """
+    _refuse(_option_against(request.options))
+    _refuse(foreign_state(request.module))
+    if captured.method == "trace":
+        _refuse(steering(request))
+    structure = structure_digest(request.module)
+    for tensor in captured.module.state_dict(keep_vars=True).values():
+        tensor.data = tensor.data.contiguous()
+    contents = _archive(captured.module, path)
+    forms, groups = state_forms(request.module)
+    slots = _slots(contents["data.pkl"], forms)
+    kept = {name: content for name, content in contents.items() if name not in slots}
+    _refuse(baked_weight(_constants(kept), request.module.state_dict()))
+    template = TorchScriptTemplate(
+        path=path,
+        method=captured.method,
+        warnings=captured.warnings,
+        structure=structure,
+        weights=_weight_table(slots, forms, groups),
+        records=tuple(Record(name, slots.get(name, content)) for name, content in contents.items()),
+    )
+    _save(template)
+    return template
+
+
+def write_torchscript(
+    template: TorchScriptTemplate, tensors: Mapping[str, Tensor], path: Path, *, module: nn.Module | None = None
+) -> WrittenFile:
+    """Write the archive that carries ``tensors`` (state-dict key to CPU tensor) to ``path``.
+
+    Equal tensors give equal bytes. ``module`` is the module loaded for this job: its structure must be the one that was
+    captured. Raises TemplateMismatch if it is not, or if the tensors do not fill every slot exactly.
+    """
+    check_fit(template.weights, tensors)
+    if module is not None:
+        check_structure(template.structure, module)
+    return write_pieces(lay_out_archive(template.records), tensors, {}, path)
+
+
+def load_torchscript_template(path: Path) -> TorchScriptTemplate:
+    """Read a template file. Raises BrokenTemplate for a file of another kind or version, or a damaged one."""
+    header, blobs = read_container(path)
+    if (header.get("kind"), header.get("version")) != (KIND, FORMAT_VERSION):
+        raise BrokenTemplate(f"{path.name} is a template of kind {header.get('kind')}, version {header.get('version')}")
+
+    def record(entry: Mapping[str, Any]) -> Record:
+        name = entry["name"]
+        if "weight" in entry:
+            return Record(name, Slot(name, TensorForm.from_json(entry), Weight(entry["weight"])))
+        return Record(name, blobs[name])
+
+    return TorchScriptTemplate(
+        path=path,
+        method=header["method"],
+        warnings=tuple(header["warnings"]),
+        structure=header["structure"],
+        weights=WeightTable.from_json(header["weights"]),
+        records=tuple(map(record, header["records"])),
+    )
+
+
+def _save(template: TorchScriptTemplate) -> None:
+    entries: list[dict[str, Any]] = []
+    blobs: dict[str, bytes] = {}
+    for record in template.records:
+        if isinstance(record.content, bytes):
+            entries.append({"name": record.name})
+            blobs[record.name] = record.content
+        else:
+            assert isinstance(record.content.recipe, Weight)
+            entries.append({"name": record.name, **record.content.form.to_json(), "weight": record.content.recipe.key})
+    header = {
+        "kind": KIND,
+        "version": FORMAT_VERSION,
+        "method": template.method,
+        "warnings": list(template.warnings),
+        "structure": template.structure,
+        "weights": template.weights.to_json(),
+        "records": entries,
+    }
+    write_container(template.path, header, blobs)
+
+
+def _option_against(options: Any) -> str | None:
+    assert isinstance(options, TorchScriptOptions)
+    if options.freeze or options.optimize_for_inference:
+        return "a frozen module has its weights folded into constants"
+    return "debug records are kept as torch wrote them" if options.keep_debug else None
+
+
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise TemplateUnsuitable(reason)
+
+
+def _archive(module: torch.jit.ScriptModule, beside: Path) -> dict[str, bytes]:
+    """Content of every record of the archive that the direct path would write, in order."""
+    with tempfile.TemporaryDirectory(dir=beside.parent, prefix="template-") as scratch, collected():
+        saved = Path(scratch) / "archive"
+        write_archive(module, saved, keep_debug=False)
+        with zipfile.ZipFile(saved) as archive:
+            return {info.filename.removeprefix(f"{ROOT}/"): archive.read(info) for info in archive.infolist()}
+
+
+def _slots(pickled: bytes, forms: Mapping[str, TensorForm]) -> dict[str, Slot]:
+    """The slot of every record that holds a tensor of the state dict, by record name."""
+    slots: dict[str, Slot] = {}
+    for tensor in script_tensors(pickled):
+        if tensor.path not in forms:
+            continue
+        if tensor.form != forms[tensor.path] or not tensor.fills_storage:
+            raise TemplateUnsuitable(f"{tensor.path} shares its memory with other tensors, or has another form")
+        name = f"data/{tensor.storage.key}"
+        slots.setdefault(name, Slot(name, tensor.form, Weight(tensor.path)))
+    return slots
+
+
+def _constants(kept: Mapping[str, bytes]) -> list[tuple[str, Tensor]]:
+    """The float tensors that stay in the template: buffers outside the state dict, and constants of the code."""
+    found: list[tuple[str, Tensor]] = []
+    for pickle_name, folder in (("data.pkl", "data"), ("constants.pkl", "constants")):
+        tensors: Sequence[ScriptTensor] = script_tensors(kept[pickle_name]) if pickle_name in kept else ()
+        for tensor in tensors:
+            content = kept.get(f"{folder}/{tensor.storage.key}")
+            if content and "float" in tensor.storage.dtype:
+                data = torch.frombuffer(bytearray(content), dtype=dtype_of(tensor.storage.dtype))
+                found.append((f"{folder}/{tensor.storage.key}", data))
+    return found
+
+
+def _weight_table(
+    slots: Mapping[str, Slot], forms: Mapping[str, TensorForm], groups: Mapping[str, list[str]]
+) -> WeightTable:
+    used = {slot.recipe.key: slot.form for slot in slots.values() if isinstance(slot.recipe, Weight)}
+    tied = {other: key for key in used for other in groups[key] if other != key}
+    return WeightTable(
+        used=used,
+        tied=tied,
+        unreached={key: form for key, form in forms.items() if key not in used and key not in tied},
+    )
