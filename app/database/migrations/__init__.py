@@ -16,14 +16,16 @@ LOCK = 0x5EC0A57
 def migrate(url: str) -> None:
     """Apply what is missing; safe to call from any number of processes at once.
 
-    Our tables and the queue's are brought up in one transaction: a crash in the middle leaves the schema as it was.
+    Each step is a transaction of its own that also records the step: a crash in between is made good by the next call.
     Blocks; ``url`` is a libpq URL.
     """
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
     try:
-        with engine.begin() as connection:
-            connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK})
-            _migrate_tables(connection)
+        with engine.connect() as connection:
+            with connection.begin():
+                connection.execute(text("select pg_advisory_lock(:key)"), {"key": LOCK})  # until the session ends
+            with connection.begin():
+                _migrate_tables(connection)
             migrate_queue(connection)
     finally:
         engine.dispose()

@@ -13,17 +13,27 @@ from sqlalchemy import Connection, text
 
 
 def migrate_queue(connection: Connection) -> None:
-    """Bring the queue's tables to the installed Procrastinate's version, within the connection's transaction."""
-    connection.execute(text("create table if not exists queue_migrations (name text primary key)"))
-    applied = set(connection.scalars(text("select name from queue_migrations")))
+    """Bring the queue's tables to the installed Procrastinate's version.
+
+    One transaction per file, because a value added to an enumeration can be used only after a commit.
+    """
     files = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
-    missing = [file for file in files if file.name not in applied]
-    if connection.scalar(text("select to_regclass('procrastinate_jobs')")) is None:
-        _execute(connection, SchemaManager.get_schema())
-    else:
-        for file in missing:
-            _execute(connection, file.read_text(encoding="utf-8"))
+    with connection.begin():
+        connection.execute(text("create table if not exists queue_migrations (name text primary key)"))
+        applied = set(connection.scalars(text("select name from queue_migrations")))
+        missing = [file for file in files if file.name not in applied]
+        if connection.scalar(text("select to_regclass('procrastinate_jobs')")) is None:
+            _execute(connection, SchemaManager.get_schema())
+            _remember(connection, missing)
+            return
     for file in missing:
+        with connection.begin():
+            _execute(connection, file.read_text(encoding="utf-8"))
+            _remember(connection, [file])
+
+
+def _remember(connection: Connection, files: list[Path]) -> None:
+    for file in files:
         connection.execute(text("insert into queue_migrations values (:name)"), {"name": file.name})
 
 
