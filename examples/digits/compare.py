@@ -6,6 +6,7 @@ Needs numpy, onnxruntime and torch.jit; nothing of Recast and nothing of the net
 """
 
 import sys
+import warnings
 
 import numpy as np
 import onnxruntime
@@ -18,6 +19,7 @@ def run_onnx(path: str, images: np.ndarray) -> np.ndarray:
 
 
 def run_torchscript(path: str, images: np.ndarray) -> np.ndarray:
+    warnings.filterwarnings("ignore", category=FutureWarning)  # torch calls TorchScript deprecated at every load
     with torch.inference_mode():
         return torch.jit.load(path)(torch.from_numpy(images)).numpy()
 
