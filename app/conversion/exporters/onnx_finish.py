@@ -22,12 +22,12 @@ def finish(
     ir_asked = ir_version(options.ir_version, opset)
     if model.functions:
         model = InlinePass()(model).model
-    _drop_unused_initializers(model)
     _name_outputs(model, output_names)
     _check_names(model, request)
     if not options.keep_debug:
         strip_debug(model)
     model = deliver_opset(model, opset)
+    _drop_unused_initializers(model)
     model.ir_version = ir_asked
     _check_axes(model, request)
     return model

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import onnx
 import onnx_ir as ir
+import onnxscript.optimizer
 from onnx import version_converter
 
 from app.conversion.exporters.quiet import first_line
@@ -84,8 +85,14 @@ def _lowest_reachable(model: ir.Model, start: int, asked: int) -> int:
 
 
 def _converted(model: ir.Model, opset: int) -> ir.Model:
-    proto = without_weights(model, keep=_may_be_read)
-    converted = ir.from_proto(version_converter.convert_version(proto, opset))
+    bare = ir.from_proto(without_weights(model, keep=_may_be_read))
+    # Axes that were inputs become attributes below opset 18, so what computes them must be folded into constants.
+    onnxscript.optimizer.fold_constants(bare, onnx_shape_inference=False, output_size_limit=_SMALL)
+    _drop_default_attributes(bare)
+    proto = ir.to_proto(bare)
+    converted_proto = version_converter.convert_version(proto, opset)
+    onnx.checker.check_model(converted_proto)
+    converted = ir.from_proto(converted_proto)
     delivered = converted.opset_imports.get("")
     if delivered != opset:
         raise ValueError(f"the converter delivered opset {delivered}")
@@ -98,6 +105,14 @@ def _converted(model: ir.Model, opset: int) -> ir.Model:
             value.const_value = weights[name].const_value
     converted.ir_version = model.ir_version
     return converted
+
+
+def _drop_default_attributes(model: ir.Model) -> None:
+    """Take off ``noop_with_empty_axes=0``, its default; onnx's converter leaves it in opsets that lack it."""
+    for node in model.graph.all_nodes():
+        attribute = node.attributes.get("noop_with_empty_axes")
+        if attribute is not None and attribute.value == 0:
+            del node.attributes["noop_with_empty_axes"]
 
 
 def without_weights(model: ir.Model, *, keep: Callable[[ir.Value], bool] = lambda _: False) -> onnx.ModelProto:

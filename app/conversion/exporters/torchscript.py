@@ -8,7 +8,7 @@ import torch
 from app.architectures.calling import bind
 from app.conversion.exporters.captured import CapturedTorchScript
 from app.conversion.exporters.eval_mode import assert_eval
-from app.conversion.exporters.quiet import collected, first_lines
+from app.conversion.exporters.quiet import Said, collected, first_lines
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.exporters.torchscript_file import write_archive
 from app.domain.conversion import TorchScriptOptions
@@ -33,9 +33,8 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
                 _trace(request, check=options.check_trace) if method == "trace" else torch.jit.script(request.module)
             )
             if options.freeze or options.optimize_for_inference:
-                captured = torch.jit.freeze(captured.eval())
-            if options.optimize_for_inference:
-                captured = torch.jit.optimize_for_inference(captured)
+                frozen = torch.jit.freeze(captured.eval())
+                captured = _optimised(captured, frozen, said) if options.optimize_for_inference else frozen
         except Exception as error:  # the compiler and the tracer wrap whatever the model raises
             raise _failure(error, method) from error
     assert_eval(request.module)
@@ -61,6 +60,19 @@ def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:
             strict=False,
         )
     return traced.eval()
+
+
+def _optimised(captured: torch.jit.ScriptModule, frozen: torch.jit.ScriptModule, said: Said) -> torch.jit.ScriptModule:
+    """``captured`` optimised for inference if the result can be saved, else ``frozen``."""
+    optimised = torch.jit.optimize_for_inference(torch.jit.freeze(captured.eval()))
+    if "ConstantMKLDNNTensor" not in str(optimised.graph):
+        return optimised
+    # Such tensors have the layout of this machine's CPU, and torch.jit.load cannot read them back.
+    said.lines.append(
+        "optimize_for_inference: layouts for one CPU cannot be saved; the file is frozen and folded. "
+        "Call torch.jit.optimize_for_inference on the loaded module for the rest."
+    )
+    return frozen
 
 
 def _failure(error: Exception, method: Method) -> ExportFailed:
