@@ -1,4 +1,6 @@
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -7,9 +9,16 @@ from tests.service.running import Service, free_port
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def places() -> Iterator[Path]:
+    """Where services keep their data: not below pytest's own directory, which each run closes to other users."""
+    with tempfile.TemporaryDirectory(prefix="recast-tests-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def service(places: Path) -> Iterator[Service]:
     """One service for all tests that leave it running."""
-    running = Service(tmp_path_factory.mktemp("service") / "data", free_port())
+    running = Service(places / "shared", free_port())
     running.start()
     try:
         yield running

@@ -11,8 +11,8 @@ from tests.service.requests import saved, succeeded
 from tests.service.running import Service, free_port
 
 
-def test_a_running_conversion_survives_kill_9_of_everything(tmp_path: Path):
-    service = Service(tmp_path / "data", free_port())
+def test_a_running_conversion_survives_kill_9_of_everything(places: Path):
+    service = Service(places / "killed", free_port())
     service.start()
     torch.manual_seed(0)
     weights = saved(torchvision.models.resnet18(weights=None).state_dict())
