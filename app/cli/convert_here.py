@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import sys
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ def convert_here(order: Order, plugins_dir: Path | None, threads: int) -> int:
     """Run the conversion, write what was asked for, tell the verdict; gives the exit status."""
     from app.conversion.pipeline import convert
 
+    warnings.simplefilter("ignore")  # what exporters warn of is in the report; libraries' own news are not the user's
     templates = TemplateDirectory(default_directory())
     with tempfile.TemporaryDirectory(prefix="recast-") as work, _progress() as progress:
         job = ConversionJob(

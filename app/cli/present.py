@@ -45,7 +45,9 @@ def show_report(report: ConversionReport, written: Path | None) -> None:
     timings = ", ".join(f"{stage} {words.seconds(value)}" for stage, value in report.timings.items())
     console.print(Text(f"  {timings}", style="dim"))
     if written is not None:
-        console.print(Text(f"{written}  {words.size(report.artifact.bytes)}  sha256 {report.artifact.sha256}"))
+        console.print(
+            Text(f"{written}  {words.size(report.artifact.bytes)}  sha256 {report.artifact.sha256}"), soft_wrap=True
+        )
 
 
 def show_remote(conversion: Mapping[str, Any], written: Path | None) -> None:
@@ -58,7 +60,7 @@ def show_remote(conversion: Mapping[str, Any], written: Path | None) -> None:
     console.print(Text(f"  {timings}", style="dim"))
     if written is not None:
         artifact = conversion["artifact"]
-        console.print(Text(f"{written}  {words.size(artifact['bytes'])}  sha256 {artifact['sha256']}"))
+        console.print(Text(f"{written}  {words.size(artifact['bytes'])}  sha256 {artifact['sha256']}"), soft_wrap=True)
 
 
 def show_architectures(entries: Sequence[Mapping[str, Any]]) -> None:

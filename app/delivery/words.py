@@ -23,6 +23,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.ledger: "The artifact does not carry exactly the uploaded weights",
     Reason.opset: "The file does not have the opset that was asked for",
     Reason.training_mode: "Something is in training mode",
+    Reason.attributes: "A constant of the graph is not one that the model uses",
     Reason.checker: "The file breaks the rules of its format",
     Reason.runtime: "The runtime cannot load or run the file",
     Reason.insensitive: "The outputs hardly depend on the inputs, so that parity proves little",
