@@ -16,6 +16,7 @@ from app.conversion.verification.ledger_books import Books
 from app.conversion.verification.ledger_claims import check_claim, check_name
 from app.conversion.verification.ledger_constants import constant_rule
 from app.conversion.verification.ledger_order import GraphUse, Tokens, graph_uses, misplaced
+from app.conversion.verification.ledger_orientation import misoriented
 from app.conversion.verification.ledger_search import (
     Accounts,
     ValueSearch,
@@ -63,8 +64,9 @@ def onnx_ledger(
     else:
         _by_claims(books, claims)
     uses = graph_uses(file)
-    if not _settled(books):
-        _by_search(books, uses, module, signature, renamed=claims is None)
+    renamed = claims is None
+    if not _settled(books) or (renamed and books.open_buffers()):
+        _by_search(books, uses, module, signature, renamed=renamed)
     _constants(books, uses)
     return books.close(uploaded, load)
 
@@ -88,7 +90,7 @@ def torchscript_ledger(
     _mark_counters(books, module)
     _by_names(books)
     uses = list(file.uses)
-    if not _settled(books):
+    if not _settled(books) or books.open_buffers():
         _by_search(books, uses, module, signature, renamed=True)
     _constants(books, uses)
     return books.close(uploaded, load)
@@ -137,8 +139,12 @@ def _by_names(books: Books) -> None:
 
 def _settled(books: Books) -> bool:
     """Whether names or claims told everything: nothing is left but what can only be a constant."""
-    return not books.open_sources() and all(
-        stored.name not in books.sources.by_name and constant_rule(stored, []) for stored in books.unexplained()
+    return (
+        not books.open_sources()
+        and not books.open_buffers()
+        and all(
+            stored.name not in books.sources.by_name and constant_rule(stored, []) for stored in books.unexplained()
+        )
     )
 
 
@@ -184,6 +190,7 @@ def _by_trace(
                 tokens.join(stored, tokens.part(found.leaf[name]))
         Accounts(books, search, folded).settle(found.uses)
         books.problems += misplaced(tokens, found.uses, uses)
+        books.problems += misoriented(books.orders(), books.sources.placed, found.uses, uses)
     return found.reached
 
 

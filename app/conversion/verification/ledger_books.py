@@ -19,6 +19,9 @@ _LISTED = 20
 """Problems named one by one; beyond, only counted."""
 
 
+Axes = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Where one stored tensor came from. ``sources`` are state-dict keys or buffers."""
@@ -30,11 +33,12 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Carrier:
-    """A stored tensor that carries a source, and how."""
+    """A stored tensor that carries a source, and how: ``axes`` says which axis of the source each stored axis is."""
 
     stored: StoredTensor
     how: LedgerClass
     detail: str | None = None
+    axes: Axes | None = None
 
 
 @dataclass(eq=False)
@@ -53,8 +57,15 @@ class Books:
     """Why a source is unaccounted, where more is known than that nothing carries it."""
     problems: list[str] = field(default_factory=list)
 
-    def carry(self, stored: StoredTensor, source: Source, how: LedgerClass, detail: str | None = None) -> None:
-        """Record that the stored tensor holds the whole source."""
+    def carry(
+        self,
+        stored: StoredTensor,
+        source: Source,
+        how: LedgerClass,
+        detail: str | None = None,
+        axes: Axes | None = None,
+    ) -> None:
+        """Record that the stored tensor holds the whole source, its axes in the order ``axes`` where that is known."""
         if source.kind == "uploaded":
             if how == "identical" and source.cast:
                 how = "cast"
@@ -64,7 +75,7 @@ class Books:
         else:
             origin = "constant"
             detail = _OWN[source.kind]
-        self.carriers.setdefault(source.name, []).append(Carrier(stored, how, detail))
+        self.carriers.setdefault(source.name, []).append(Carrier(stored, how, detail, axes))
         earlier = self.explained.get(stored)
         names = (*earlier.sources, source.name) if earlier else (source.name,)
         if earlier and earlier.origin == "tensor":
@@ -82,8 +93,28 @@ class Books:
     def explain(self, stored: StoredTensor, origin: InitializerOrigin, sources: tuple[str, ...], detail: str) -> None:
         self.explained[stored] = Explanation(origin, sources, detail)
 
+    def orders(self) -> dict[tuple[StoredTensor, str], Axes]:
+        """Which axis of the source each stored axis is, where that is known, by stored tensor and key."""
+        return {
+            (carrier.stored, name): carrier.axes
+            for name, carriers in self.carriers.items()
+            for carrier in carriers
+            if carrier.axes is not None
+        }
+
     def unexplained(self) -> list[StoredTensor]:
         return [stored for stored in self.stored if stored not in self.explained]
+
+    def open_buffers(self) -> list[str]:
+        """The architecture's own numbers (non-persistent buffers, initial values) that nothing carries yet."""
+        return [
+            name
+            for name, source in self.sources.by_name.items()
+            if source.kind != "uploaded"
+            and source.tensor.is_floating_point()
+            and source.tensor.numel() > 1
+            and name not in self.carriers
+        ]
 
     def open_sources(self) -> list[str]:
         """Uploaded tensors of the architecture that nothing carries yet."""

@@ -82,10 +82,11 @@ def check_name(books: Books, stored: StoredTensor) -> bool:
     value = source.value()
     if same_bytes(raw_bytes(value), stored.data):
         moved = stored.dims != tuple(value.shape)
-        books.carry(stored, source, "identical", f"as {stored.dims}" if moved else None)
+        detail, axes = (f"as {stored.dims}", None) if moved else (None, tuple(range(value.ndim)))
+        books.carry(stored, source, "identical", detail, axes)
         return True
     axes = matching_axes(stored, value) if stored.dims != tuple(value.shape) else None
     if axes is None:
         return False
-    books.carry(stored, source, "transposed", f"axes {axes}")
+    books.carry(stored, source, "transposed", f"axes {axes}", axes)
     return True

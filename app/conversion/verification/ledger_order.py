@@ -5,30 +5,44 @@ name is held to that key. Where an exporter renamed, the order of use decides: b
 the order in which the forward runs them, and optimisers keep a graph's order but for what they remove. So, among
 tensors of one size, the order of first use in the graph must be the order of first use in the eager forward; and
 equal contents, which may share one stored tensor, must be used at least as often as the forward has tensors of them.
-Where a tensor is used more than once (a shared layer, a branch), some choice of its uses must give that order.
+Where a tensor is used more than once (a shared layer, a branch), some choice of its uses must give that order. The
+code of a TorchScript file names the same operators as the eager forward, so there the uses must be by the same kind.
 
-What this cannot see: a swap of tensors with equal bytes (no fault), of two operands that a single eager operator takes
-and the graph spreads over several nodes, and of later uses of a tensor used twice. Those are left to parity.
+What this cannot see: a swap of tensors with equal bytes (no fault), of two operands that one eager operator takes (but
+for recurrent layers) and the graph spreads over several nodes, and of later uses of a tensor used twice. Those are left
+to parity.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from app.conversion.verification.ledger_trace import Use, Value
-from app.conversion.verification.onnx_tensors import OnnxFile, StoredGraph, StoredTensor
+from app.conversion.verification.onnx_tensors import OnnxFile, StoredGraph, StoredNode, StoredTensor
 
 
 @dataclass(frozen=True)
 class GraphUse:
-    """One place where a stored tensor meets the graph's inputs: node in graph order, argument, what arrives there."""
+    """One place where a stored tensor meets the graph's inputs: node in graph order, argument, what arrives there.
+
+    ``axes`` is the order in which the stored tensor's axes arrive, None when something else was made of it on the way;
+    ``transposed`` says that the operator itself transposes this argument (Gemm's transB).
+    """
 
     node: int
     argument: int
     operator: str
     stored: StoredTensor
+    axes: tuple[int, ...] | None = None
+    transposed: bool = False
 
 
-_Roots = tuple[StoredTensor, ...]
+@dataclass(frozen=True)
+class _Root:
+    stored: StoredTensor
+    axes: tuple[int, ...] | None
+
+
+_Roots = tuple[_Root, ...]
 
 
 def graph_uses(file: OnnxFile) -> list[GraphUse]:
@@ -48,24 +62,45 @@ class _Walk:
         known = dict(outer)
         for name in graph.inputs:
             known.pop(name, None)
-        known |= {stored.name: (stored,) for stored in graph.initializers}
+        known |= {stored.name: (_whole(stored),) for stored in graph.initializers}
         for node in graph.nodes:
             self.node += 1
             named = [name for name in node.inputs if name]
             if not node.subgraphs and all(name in known for name in named):
-                roots = tuple(dict.fromkeys(root for name in named for root in known[name])) + node.tensors
-                known |= dict.fromkeys(node.outputs, roots)
+                known |= dict.fromkeys(node.outputs, _made(node, [known[name] for name in named]))
                 continue
             for position, name in enumerate(node.inputs):
-                for root in known.get(name, ()):
-                    self.uses.append(GraphUse(self.node, position, node.op_type, root))
-            for stored in node.tensors:
-                self.uses.append(GraphUse(self.node, len(node.inputs), node.op_type, stored))
+                self._use(position, node.op_type, known.get(name, ()), node.ints.get("transB") == (1,))
+            self._use(len(node.inputs), node.op_type, tuple(_whole(stored) for stored in node.tensors))
             for subgraph in node.subgraphs:
                 self.graph(subgraph, known)
+        self.node += 1
         for position, name in enumerate(graph.outputs):
-            for root in known.get(name, ()):
-                self.uses.append(GraphUse(self.node + 1, position, "output", root))
+            self._use(position, "output", known.get(name, ()))
+
+    def _use(self, position: int, operator: str, roots: _Roots, transposed: bool = False) -> None:
+        for root in roots:
+            self.uses.append(GraphUse(self.node, position, operator, root.stored, root.axes, transposed))
+
+
+def _whole(stored: StoredTensor) -> _Root:
+    return _Root(stored, tuple(range(len(stored.dims))))
+
+
+def _made(node: StoredNode, operands: list[_Roots]) -> _Roots:
+    """What a node makes of weight-only operands."""
+    if node.op_type == "Identity":
+        return operands[0]
+    perm = node.ints.get("perm")
+    if node.op_type == "Transpose" and perm:
+        return tuple(_Root(root.stored, _permuted(root.axes, perm)) for root in operands[0])
+    if not operands:
+        return tuple(_whole(stored) for stored in node.tensors)
+    return tuple(dict.fromkeys(_Root(root.stored, None) for roots in operands for root in roots))
+
+
+def _permuted(axes: tuple[int, ...] | None, perm: tuple[int, ...]) -> tuple[int, ...] | None:
+    return tuple(axes[axis] for axis in perm) if axes is not None and len(axes) == len(perm) else None
 
 
 class Tokens:
@@ -75,6 +110,8 @@ class Tokens:
         self._parent: dict[Value, Value] = {}
         self._of: dict[StoredTensor, Value] = {}
         self._parts: dict[Value, list[Value]] = {}
+        self.moved: set[Value] = set()
+        """Values that a fold has taken into another operator."""
 
     def part(self, whole: Value) -> Value:
         """A new value for a piece of ``whole``, used wherever that is used."""
@@ -113,43 +150,74 @@ class Tokens:
 
 
 _Place = tuple[int, int]
-"""Turn or node, and argument."""
+"""Node and argument."""
+_Turn = tuple[_Place, int]
+"""What decides the order of two uses, and the argument, which decides within one node only."""
+_LAYERED = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+"""Operators that run several layers one after the other, their tensors in that order."""
+
+
+def _turn(use: Use) -> _Turn:
+    return (use.turn, use.argument if use.operator in _LAYERED else 0), use.argument
 
 
 def misplaced(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[str]:
     """What is used out of order or too seldom, in words; empty when positions hold."""
-    turns: dict[Value, _Place] = {}
+    turns: dict[Value, _Turn] = {}
     originals: dict[Value, set[Value]] = {}
+    kinds: dict[Value, set[str]] = {}
     for use in eager:
         for root, value in tokens.of_value(use.value):
-            turns.setdefault(root, (use.turn, use.argument))
+            turns.setdefault(root, _turn(use))
             originals.setdefault(root, set()).add(value)
-    places: dict[Value, list[_Place]] = {}
+            kinds.setdefault(root, set()).add(_kind(use.operator))
+    places: dict[Value, list[GraphUse]] = {}
     sample: dict[Value, StoredTensor] = {}
     for at in graph:
         token = tokens.of_stored(at.stored)
         if token is not None and token in turns:
-            places.setdefault(token, []).append((at.node, at.argument))
+            places.setdefault(token, []).append(at)
             sample.setdefault(token, at.stored)
     by_size: dict[int, list[Value]] = {}
     for token, stored in sample.items():
         by_size.setdefault(stored.numel, []).append(token)
     found = []
+    known = {_kind(use.operator) for use in eager}
+    fitting = {
+        token: _by_kind(uses, kinds[token], set() if originals[token] & tokens.moved else known)
+        for token, uses in places.items()
+    }
     for group in by_size.values():
         group.sort(key=turns.__getitem__)
-        culprit = _first_out_of_order(group, turns, places)
+        culprit = _first_out_of_order(group, turns, fitting)
         if culprit is not None:
             found.append(f"{sample[culprit].name} is not used where the model uses what it carries")
-    for token, at_places in places.items():
+    for token, uses in places.items():
         lineages = {value.lineage for value in originals[token] if value.lineage}
-        if len(set(at_places)) < len(lineages):
+        times = len({(at.node, at.argument) for at in uses})
+        if times < len(lineages):
             names = ", ".join(sorted(min(lineage) for lineage in lineages))
-            found.append(f"{names} hold equal bytes, but are used {len(set(at_places))} times in all")
+            found.append(f"{names} hold equal bytes, but are used {times} times in all")
     return found
 
 
+def _kind(operator: str) -> str:
+    """Operators that exporters of TorchScript put in each other's place, under one name."""
+    name = operator.rstrip("_")
+    if name.startswith("conv"):
+        return "conv"
+    return "linear" if name in {"linear", "matmul", "mm", "bmm", "addmm", "add"} else name
+
+
+def _by_kind(uses: list[GraphUse], kinds: set[str], known: set[str]) -> list[_Place]:
+    """Places of the kinds by which the eager forward uses it; all, where the graph's operators go by other names."""
+    named = [at for at in uses if _kind(at.operator) in known]
+    fitting = [at for at in named if _kind(at.operator) in kinds] if named else uses
+    return [(at.node, at.argument) for at in fitting]
+
+
 def _first_out_of_order(
-    group: list[Value], turns: Mapping[Value, _Place], places: Mapping[Value, list[_Place]]
+    group: list[Value], turns: Mapping[Value, _Turn], places: Mapping[Value, list[_Place]]
 ) -> Value | None:
     """The first token for which no place is left after those of earlier turns; None when all find one.
 
@@ -157,7 +225,7 @@ def _first_out_of_order(
     choice for all that follow. Tokens of one turn may come in any order unless one node takes them.
     """
     end: _Place = (-1, -1)
-    chosen: list[tuple[int, _Place]] = []
+    chosen: list[tuple[_Place, _Place]] = []
     for token in group:
         turn = turns[token][0]
         if chosen and turn != chosen[-1][0]:

@@ -28,6 +28,7 @@ from app.conversion.verification.ledger_order import GraphUse, Tokens
 from app.conversion.verification.ledger_sources import raw_bytes, same_bytes
 from app.conversion.verification.ledger_trace import EagerTrace, FoldSite, Use, Value
 from app.conversion.verification.onnx_tensors import StoredTensor
+from app.domain.report import LedgerClass
 
 K = 8
 """How many times torch's own rounding error a recomputed expression may be off; as in the gate of parity."""
@@ -50,7 +51,8 @@ def match_content(books: Books, unnamed: Iterable[StoredTensor]) -> None:
             axes = matching_axes(stored, source.value())
             if axes is not None:
                 straight = axes == tuple(range(len(axes)))
-                books.carry(stored, source, "identical" if straight else "transposed", _moved(axes, straight))
+                how: LedgerClass = "identical" if straight else "transposed"
+                books.carry(stored, source, how, None if straight else f"axes {axes}", axes)
 
 
 def match_shared(books: Books) -> None:
@@ -67,17 +69,15 @@ def match_shared(books: Books) -> None:
         key = corners(value)
         for stored in index.get(key, ()) if key is not None else ():
             if stored.dims == tuple(value.shape) and same_bytes(raw_bytes(value), stored.data):
-                books.carry(stored, source, "identical", f"equal to {stored.name}, stored once")
+                books.carry(
+                    stored, source, "identical", f"equal to {stored.name}, stored once", tuple(range(value.ndim))
+                )
                 break
 
 
 def _can_carry(stored: StoredTensor) -> bool:
     """Small integers and scalars of any graph equal some tensor by chance; only real numbers speak by their content."""
     return is_floating(stored) and stored.numel > 1
-
-
-def _moved(axes: tuple[int, ...], straight: bool) -> str | None:
-    return None if straight else f"axes {axes}"
 
 
 Part = tuple[str, int, int]
@@ -248,6 +248,7 @@ def match_folds(books: Books, trace: EagerTrace, tokens: Tokens, uses: list[Grap
             for stored in matches:
                 _enter(books, stored, part)
                 tokens.join(stored, trace.leaf[lead])
+                tokens.moved.add(trace.leaf[lead])
     return found
 
 
@@ -320,6 +321,9 @@ class Accounts:
                     self._through(name, uses),
                     "in an expression of weights that the exporter folded",
                 )
+        for name in self.books.open_buffers():
+            if good.get(name) is False:
+                self.books.problems.append(f"{name}: the eager forward reads this buffer, but the artifact has it not")
         for name, arrived in good.items():
             if not arrived and name in self.books.folded:
                 del self.books.folded[name]

@@ -5,8 +5,8 @@ the exporter's libraries take part, so that what the ledger compares is what a r
 those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
@@ -65,7 +65,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, eq=False)
 class StoredNode:
-    """One node. ``tensors`` are those in its attributes; ``outer`` counts the graphs around it."""
+    """One node. ``tensors`` are those in its attributes."""
 
     op_type: str
     name: str
@@ -73,8 +73,8 @@ class StoredNode:
     outputs: tuple[str, ...]
     tensors: tuple[StoredTensor, ...] = ()
     subgraphs: tuple["StoredGraph", ...] = ()
-    axes: tuple[int, ...] | None = None
-    """The attribute ``perm`` of a Transpose."""
+    ints: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Integer attributes by name."""
 
 
 @dataclass(eq=False)
@@ -114,6 +114,14 @@ def read_onnx(path: Path) -> OnnxFile:
     """Map and walk the file. Raises MalformedFile for broken protobuf, sizes that disagree with dims, external data
     outside the file's directory, and training graphs."""
     return _Reader(path).read()
+
+
+@dataclass(eq=False)
+class _Attribute:
+    name: str = ""
+    tensors: list[StoredTensor] = field(default_factory=list)
+    subgraphs: list[StoredGraph] = field(default_factory=list)
+    ints: list[int] = field(default_factory=list)
 
 
 class _Reader:
@@ -171,51 +179,46 @@ class _Reader:
         name = (words[3] or [""])[-1]
         tensors: list[StoredTensor] = []
         subgraphs: list[StoredGraph] = []
-        axes = None
+        ints: dict[str, tuple[int, ...]] = {}
         for first, last in attributes:
             attribute = self._attribute(first, last, outputs[0] if outputs else name, op_type == "Constant")
-            tensors += attribute[0]
-            subgraphs += attribute[1]
-            if attribute[2] is not None:
-                axes = attribute[2]
-        return StoredNode(op_type, name, tuple(words[1]), outputs, tuple(tensors), tuple(subgraphs), axes)
+            tensors += attribute.tensors
+            subgraphs += attribute.subgraphs
+            ints[attribute.name] = tuple(attribute.ints)
+        return StoredNode(op_type, name, tuple(words[1]), outputs, tuple(tensors), tuple(subgraphs), ints)
 
-    def _attribute(
-        self, start: int, end: int, value: str, constant: bool
-    ) -> tuple[list[StoredTensor], list[StoredGraph], tuple[int, ...] | None]:
-        """Tensors, subgraphs and, of an attribute ``perm``, the permutation. ``value`` names the node's first output,
-        after which tensors are called; floats in lists, and scalars of Constant nodes, count as tensors."""
-        name = ""
-        tensors: list[StoredTensor] = []
-        subgraphs: list[StoredGraph] = []
+    def _attribute(self, start: int, end: int, value: str, constant: bool) -> "_Attribute":
+        """``value`` names the node's first output, after which tensors are called. Lists of floats count as tensors,
+        and so do the scalars of Constant nodes."""
+        found = _Attribute()
         floats: list[Bytes] = []
         scalar = False
-        ints: list[int] = []
         for item in fields(self.buffer, start, end):
             number, wire_type, first, last = item
             if number == 1:
-                name = text(self.buffer, item)
+                found.name = text(self.buffer, item)
             elif number in (5, 10):
-                tensors.append(self._tensor(first, last))
+                found.tensors.append(self._tensor(first, last))
             elif number in (22, 23):
-                tensors.extend(self._sparse(first, last, "attribute"))
+                found.tensors.extend(self._sparse(first, last, "attribute"))
             elif number in (6, 11):
-                subgraphs.append(self._graph(first, last, StoredGraph()))
+                found.subgraphs.append(self._graph(first, last, StoredGraph()))
             elif number == 7 or (number == 2 and constant and wire_type == FIXED32):
                 floats.append(self.whole[first:last])
                 scalar = number == 2
-            elif number == 8:
-                ints += repeated_ints(self.buffer, item)
-        label = value if constant else f"{value}:{name}"
-        named = [StoredTensor(label, t.dims, t.data_type, t.data, "attribute") for t in tensors]
+            elif number in (3, 8):
+                found.ints += repeated_ints(self.buffer, item)
+        label = value if constant else f"{value}:{found.name}"
+        found.tensors = [replace(tensor, name=label, place="attribute") for tensor in found.tensors]
         if floats:
             data = np.concatenate(floats)
-            named.append(StoredTensor(label, () if scalar else (data.size // 4,), FLOAT, data, "attribute"))
-        return named, subgraphs, tuple(ints) if name == "perm" else None
+            dims = () if scalar else (data.size // 4,)
+            found.tensors.append(StoredTensor(label, dims, FLOAT, data, "attribute"))
+        return found
 
     def _sparse(self, start: int, end: int, place: Place) -> list[StoredTensor]:
         found = [self._tensor(item[2], item[3]) for item in fields(self.buffer, start, end) if item[0] in (1, 2)]
-        return [StoredTensor(t.name, t.dims, t.data_type, t.data, place) for t in found]
+        return [replace(tensor, place=place) for tensor in found]
 
     def _tensor(self, start: int, end: int) -> StoredTensor:
         dims: list[int] = []

@@ -42,6 +42,7 @@ _STORAGES = {
 }
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _CONSTANT = re.compile(r"\bCONSTANTS\.(c\d+)\b")
+_NAME = re.compile(r"(\w+)$")
 _DEEPEST = 200
 
 
@@ -239,4 +240,17 @@ def _uses(code: list[str], stored: dict[str, StoredTensor]) -> Iterator[GraphUse
             node += 1
             for position, match in enumerate(_CONSTANT.finditer(line)):
                 if match[1] in stored:
-                    yield GraphUse(node, position, "code", stored[match[1]])
+                    found = stored[match[1]]
+                    axes = tuple(range(len(found.dims)))
+                    yield GraphUse(node, position, _operator(line, match.start()), found, axes)
+
+
+def _operator(line: str, position: int) -> str:
+    """The function whose argument list the position in a line of code is in; "" for none."""
+    depth = 0
+    for place in range(position - 1, -1, -1):
+        depth += {")": 1, "(": -1}.get(line[place], 0)
+        if depth < 0:
+            name = _NAME.search(line[:place])
+            return name[1].lstrip("_") if name else ""
+    return ""
