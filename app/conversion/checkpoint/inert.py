@@ -4,7 +4,7 @@ A checkpoint with an argparse.Namespace beside its state dict is common and harm
 ``Inert``, which takes what the pickle gives it and keeps none of it: the classes named are never imported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 INERT_NAMES = frozenset(
@@ -64,6 +64,6 @@ class Inert:
         pass
 
 
-def stand_ins(names: list[str]) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+def stand_ins(names: Iterable[str]) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     """What torch.serialization.safe_globals takes to read ``names`` as Inert."""
     return [(Inert, name) for name in names]

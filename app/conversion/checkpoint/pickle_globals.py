@@ -1,8 +1,8 @@
 """Which Python objects a pickle refers to, read from its opcodes without running them."""
 
 import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator
-from io import BytesIO
 from typing import BinaryIO
 
 from app.domain.errors import PickledModule, RecastError, UnsafeCheckpoint
@@ -26,7 +26,7 @@ def globals_of(file: BinaryIO) -> Iterator[str]:
     try:
         for opcode, argument, _ in pickletools.genops(file):
             if opcode.name in ("GLOBAL", "INST"):
-                yield str(argument).replace(" ", ".", 1)
+                yield _today(*str(argument).split(" ", 1))
             elif opcode.name == "STACK_GLOBAL":
                 yield ".".join(recent[-2:]) if len(recent) >= 2 else "?"
             elif opcode.name in _STRINGS:
@@ -42,8 +42,10 @@ def globals_of(file: BinaryIO) -> Iterator[str]:
         return
 
 
-def globals_of_bytes(pickle: bytes) -> list[str]:
-    return list(dict.fromkeys(globals_of(BytesIO(pickle))))
+def _today(module: str, name: str) -> str:
+    """The name as unpicklers read it: protocols 0 to 2 are written with Python 2's module names."""
+    module, name = NAME_MAPPING.get((module, name), (module, name))
+    return f"{IMPORT_MAPPING.get(module, module)}.{name}"
 
 
 def refusal(unsafe: list[str], reason: str) -> RecastError:

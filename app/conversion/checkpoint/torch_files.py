@@ -3,6 +3,8 @@
 import pickle
 import tarfile
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -70,8 +72,8 @@ def _load(
 ) -> tuple[Any, tuple[str, ...]]:
     """torch.load, weights only. ``pickled`` is read only to explain a refusal."""
 
-    def load() -> Any:
-        with warnings.catch_warnings():
+    def load(*inert: str) -> Any:
+        with warnings.catch_warnings(), _allowing_only(stand_ins(inert)):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
 
@@ -82,8 +84,7 @@ def _load(
             unsafe = _unsafe_globals(pickled, pickles)
             if not unsafe or not INERT_NAMES.issuperset(unsafe):
                 raise refusal(unsafe, _reason(error)) from error
-            with torch.serialization.safe_globals(stand_ins(unsafe)):
-                return load(), (f"objects left unread: {', '.join(unsafe)}",)
+            return load(*unsafe), (f"objects left unread: {', '.join(unsafe)}",)
     except pickle.UnpicklingError as error:
         raise refusal(_unsafe_globals(pickled, pickles), _reason(error)) from error
     except _DAMAGE as error:
@@ -91,6 +92,19 @@ def _load(
             f"The file cannot be read to its end: {_reason(error)}",
             hint="Load it with torch.load(path, weights_only=True) where it was made; if that works, send it again.",
         ) from error
+
+
+@contextmanager
+def _allowing_only(globals_: Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]) -> Iterator[None]:
+    """Beside torch's own allow-list, only ``globals_``: other libraries add classes when they are imported."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(list(globals_))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _unsafe_globals(pickled: BinaryIO, pickles: int) -> list[str]:

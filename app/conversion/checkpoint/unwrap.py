@@ -69,10 +69,15 @@ def unwrap(loaded: object, checkpoint_key: str = "auto") -> tuple[Found, tuple[s
 
 def _distinct(loaded: object) -> list[Found]:
     """All state dicts, one per set of tensors: the same dict saved under two keys is one candidate."""
-    seen: dict[tuple[tuple[str, int], ...], Found] = {}
+    seen: dict[tuple[tuple[str, int, torch.Size], ...], Found] = {}
     for found in _walk(loaded, (), set()):
-        seen.setdefault(tuple((name, id(tensor)) for name, tensor in found.tensors.items()), found)
+        seen.setdefault(tuple((name, _address(t), t.shape) for name, t in found.tensors.items()), found)
     return list(seen.values())
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """Where the values are; sparse tensors have no one place and are refused later by name."""
+    return tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
 
 
 def _walk(node: object, path: tuple[str, ...], above: set[int]) -> Iterator[Found]:

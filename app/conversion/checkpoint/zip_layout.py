@@ -116,8 +116,8 @@ def _check_members(members: list[zipfile.ZipInfo], file_size: int) -> None:
 def _locate(data: mmap, member: zipfile.ZipInfo, root: str) -> Record:
     """Where the record's bytes start, by its local header, which must agree with the central directory."""
     begin, end = member.header_offset, member.header_offset + _LOCAL_HEADER.size
-    if end > len(data):
-        raise CorruptCheckpoint(f"The record {member.filename!r} starts beyond the end of the file.")
+    if begin < 0 or end > len(data):
+        raise CorruptCheckpoint(f"The record {member.filename!r} starts outside the file.")
     signature, _, _, method, _, _, _, _, _, name_length, extra_length = _LOCAL_HEADER.unpack(data[begin:end])
     name = data[end : end + name_length]
     written = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
