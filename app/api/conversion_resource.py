@@ -8,8 +8,12 @@ from pydantic import BaseModel
 
 from app.api.problems import problem_type
 from app.database import tables
+from app.delivery.report_page import stage_seconds
 from app.domain.conversion import State
 from app.domain.errors import Problem
+
+TEMPLATE_MEMBERS = ("state", "key", "reason", "seconds")
+"""What the resource tells of a template; its certificate is in the report."""
 
 
 class FileResource(BaseModel):
@@ -90,10 +94,10 @@ def conversion_resource(row: tables.Conversion, files: Sequence[tables.Conversio
         options=row.options,
         checkpoint=CheckpointReference(sha256=row.checkpoint_sha256, filename=row.checkpoint_filename),
         verdict=row.verdict,
-        findings=[],
-        timings=row.timings,
+        findings=row.findings,
+        timings=stage_seconds(row.timings),
         peak_memory_bytes=row.peak_memory_bytes,
-        template=row.template,
+        template=row.template and {member: row.template[member] for member in TEMPLATE_MEMBERS},
         problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
         artifact=_file(by_role.get("artifact"), verified),
         artifact_data=_file(by_role.get("artifact_data"), verified),

@@ -12,6 +12,8 @@ Arguments = ParamSpec("Arguments")
 
 FAILED = 1
 USAGE = 2
+SHOWN = 10
+"""Entries of a list that are printed."""
 
 
 class UsageError(RecastError):
@@ -50,9 +52,10 @@ def tell(problem: Problem) -> None:
     for name, value in problem.extra.items():
         if isinstance(value, list) and value:
             typer.echo(f"  {name.replace('_', ' ')}:", err=True)
-            for item in value[:20]:
+            for item in value[:SHOWN]:
                 typer.echo(f"    {item}", err=True)
-            if len(value) > 20:
-                typer.echo(f"    ... and {len(value) - 20} more", err=True)
+            whole = problem.extra.get(f"{name}_count", len(value))
+            if whole > SHOWN:
+                typer.echo(f"    ... and {whole - SHOWN} more", err=True)
     if problem.hint:
         typer.echo(f"  {problem.hint}", err=True)

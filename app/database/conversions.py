@@ -13,7 +13,7 @@ from app.database.tables import Conversion, ConversionFile
 from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
 from app.domain.errors import InUse, NotFound, Problem
 from app.domain.identifiers import conversion_id
-from app.domain.report import ProducedFile, TemplateUse, Verdict
+from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict
 
 UNFINISHED = (State.queued, State.running)
 
@@ -42,6 +42,7 @@ class Ending:
     state: State
     problem: Problem | None = None
     verdict: Verdict | None = None
+    findings: tuple[Finding, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     template: TemplateUse | None = None
@@ -186,6 +187,7 @@ async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -
     """Record how an attempt ended, and its files. Raises AttemptLost."""
     conversion = await _held(session, id, attempt)
     conversion.verdict = ending.verdict.value if ending.verdict else None
+    conversion.findings = [finding.model_dump(mode="json") for finding in ending.findings]
     conversion.timings = dict(ending.timings)
     conversion.peak_memory_bytes = ending.peak_memory_bytes
     conversion.template = ending.template.model_dump(mode="json") if ending.template else None
@@ -217,6 +219,7 @@ async def reset(session: AsyncSession, conversion: Conversion) -> None:
     """Forget how a locked, finished conversion ended and queue it again."""
     await session.execute(delete(ConversionFile).where(ConversionFile.conversion_id == conversion.id))
     conversion.verdict = None
+    conversion.findings = []
     conversion.problem = None
     conversion.template = None
     conversion.timings = {}

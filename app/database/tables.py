@@ -81,6 +81,8 @@ class Conversion(Table):
     """The client's own probes (npz) in the object store."""
 
     verdict: Mapped[str | None]
+    findings: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    """What the verdict rests on, as a list of Finding."""
     problem: Mapped[dict[str, Any] | None]
     """A Problem: why it did not succeed."""
     timings: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))

@@ -33,6 +33,7 @@ async def publish(
         state=State.failed if outcome.problem else State.succeeded,
         problem=outcome.problem,
         verdict=report.verification.verdict,
+        findings=report.verification.findings,
         timings={**report.timings, Stage.publish.value: time.monotonic() - began},
         peak_memory_bytes=report.peak_memory_bytes,
         template=report.export.template,

@@ -70,6 +70,12 @@ def upgrade() -> None:
         sa.Column("dedup_key", sa.Text(), nullable=True),
         sa.Column("probes_sha256", sa.Text(), nullable=True),
         sa.Column("verdict", sa.Text(), nullable=True),
+        sa.Column(
+            "findings",
+            postgresql.JSONB(none_as_null=True, astext_type=sa.Text()),
+            server_default=sa.text("'[]'"),
+            nullable=False,
+        ),
         sa.Column("problem", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column(
             "timings",
