@@ -66,6 +66,7 @@ def onnx_subject(
     of: nn.Module | None = None,
     exported_as: Signature | None = None,
     exporter: str = "dynamo",
+    options: OnnxOptions | None = None,
     edit: Callable[[onnx.ModelProto], None] | None = None,
     **more: Any,
 ) -> Subject:
@@ -73,7 +74,7 @@ def onnx_subject(
     exported = exported_as or signature
     sample = sample_inputs(exported, {}, torch.Generator().manual_seed(0))
     capture = onnx_dynamo.capture if exporter == "dynamo" else onnx_torchscript.capture
-    captured = capture(ExportRequest(of or module, exported, OnnxOptions(), sample))
+    captured = capture(ExportRequest(of or module, exported, options or OnnxOptions(), sample))
     path = directory / "model.onnx"
     onnx_file.write(captured.model, path, external_data=False)
     if edit is not None:
