@@ -9,7 +9,7 @@ from torch import Tensor
 
 from app.conversion.templates.hashed_file import HashedFile
 from app.conversion.templates.pieces import CHECKSUM_BYTES, Piece, Slot, SlotChecksum, SlotData
-from app.conversion.templates.recipe import evaluate
+from app.conversion.templates.recipe import evaluate, weights_of
 from app.conversion.templates.slots import TensorForm
 from app.conversion.templates.tensor_bytes import tensor_bytes
 from app.domain.errors import TemplateMismatch
@@ -31,7 +31,11 @@ def write_pieces(
     """Write ``pieces`` to ``path``. Tensors are read where they lie; on an error no file is left."""
 
     def data_of(slot: Slot) -> memoryview:
-        tensor = evaluate(slot.recipe, tensors, constants)
+        try:
+            tensor = evaluate(slot.recipe, tensors, constants)
+        except (IndexError, RuntimeError) as error:
+            keys = ", ".join(sorted(set(weights_of(slot.recipe))))
+            raise TemplateMismatch(f"slot {slot.name} cannot be made of {keys}: {error}") from error
         if TensorForm.of(tensor) != slot.form:
             raise TemplateMismatch(f"slot {slot.name} holds {slot.form}, its recipe gave {TensorForm.of(tensor)}")
         return tensor_bytes(tensor)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 from app.conversion.exporters.captured import CapturedOnnx
+from app.conversion.exporters.onnx_finish import strip_debug
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.templates.onnx_optimise import optimise
 from app.conversion.templates.onnx_prologue import fold_prologue
@@ -29,8 +30,9 @@ def build_template(
     """Make a template of an unoptimised capture of ``module`` and write it to ``path``.
 
     ``captured.model`` is consumed: its graph is optimised in place and loses its weights. Initializers whose name is a
-    state-dict key become slots, all others stay in the template. ``request`` is what was captured; a traced graph
-    cannot be shown to be free of weights' values without it, so it is then unsuitable.
+    state-dict key become slots, all others stay in the template. ``request`` is what the exporter was asked for;
+    without it debug metadata is not kept, and a traced graph is unsuitable, since nothing shows that it is free of
+    weights' values.
 
     Raises TemplateUnsuitable with the reason in words.
     """
@@ -41,6 +43,8 @@ def build_template(
     forms, groups = state_forms(module)
     demoted = _demote(model, forms)
     optimise(model)
+    if request is None or not request.options.keep_debug:
+        strip_debug(model)
     prologue = fold_prologue(model, _promote(model, demoted))
     weights = _weight_table(prologue.slots, forms, groups)
     _refuse(baked_weight(_constants(model), module.state_dict()))

@@ -135,6 +135,14 @@ def _gather(node: ir.Node, operand_of: OperandOf) -> tuple[Recipe, ...] | None:
     return (Operation("gather", (operand, indices), {"axis": axis % len(extents)}),)
 
 
+def _gather_nd(node: ir.Node, operand_of: OperandOf) -> tuple[Recipe, ...] | None:
+    operand, indices = _operand(node, 0, operand_of), _operand(node, 1, operand_of)
+    batched = "batch_dims" in node.attributes and node.attributes["batch_dims"].as_int() != 0
+    if operand is None or indices is None or batched:
+        return None
+    return (Operation("gather_nd", (operand, indices)),)
+
+
 _TRANSLATIONS: dict[str, Callable[[ir.Node, OperandOf], tuple[Recipe, ...] | None]] = {
     "Identity": _identity,
     "Transpose": _transpose,
@@ -148,4 +156,5 @@ _TRANSLATIONS: dict[str, Callable[[ir.Node, OperandOf], tuple[Recipe, ...] | Non
     "Slice": _slice,
     "Split": _split,
     "Gather": _gather,
+    "GatherND": _gather_nd,
 }

@@ -56,6 +56,11 @@ def _gather(tensor: Tensor, indices: Tensor, *, axis: int) -> Tensor:
     return picked.reshape(tensor.shape[:axis] + indices.shape + tensor.shape[axis + 1 :])
 
 
+def _gather_nd(tensor: Tensor, indices: Tensor) -> Tensor:
+    """ONNX GatherND without batch dimensions: the last axis of ``indices`` holds positions along the first axes."""
+    return tensor[tuple(indices.to(torch.int64).unbind(-1))]
+
+
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "permute": lambda tensor, *, perm: tensor.permute(perm),
     "reshape": lambda tensor, *, shape: tensor.reshape(shape),
@@ -63,12 +68,16 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "slice": _slice,
     "concat": lambda *tensors, axis: torch.cat(tensors, axis),
     "gather": _gather,
+    "gather_nd": _gather_nd,
     "cast": lambda tensor, *, dtype: tensor.to(dtype_of(dtype)),
 }
 
 
 def evaluate(recipe: Recipe, weights: Mapping[str, Tensor], constants: Mapping[str, Tensor]) -> Tensor:
-    """The tensor that the recipe describes, on the device of its operands ("meta" gives shape and dtype alone)."""
+    """The tensor that the recipe describes, on the device of its operands ("meta" gives shape and dtype alone).
+
+    Raises IndexError or RuntimeError, as torch does, where uploaded indices point beyond a tensor.
+    """
     match recipe:
         case Weight(key):
             return weights[key]

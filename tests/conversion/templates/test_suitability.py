@@ -1,0 +1,195 @@
+"""Architectures whose weights steer the graph are told apart from those whose weights do not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.conversion.exporters import onnx_dynamo
+from app.conversion.templates import onnx_build, torchscript_template
+from app.conversion.templates.onnx_write import write_onnx
+from app.conversion.templates.structure import structure_digest
+from app.conversion.templates.suitability import TemplateUnsuitable, steering, templatable
+from app.domain.architecture import InputSpec
+from app.domain.errors import ExportFailed, TemplateMismatch
+from tests.conversion.templates.capturing import (
+    Attention,
+    ConvNet,
+    Recurrent,
+    Tied,
+    capture_onnx,
+    capture_torchscript,
+    request_for,
+    train_a_little,
+)
+
+X = InputSpec(name="x", shape=("batch", 4))
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x)
+
+
+class Branches(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) if self.fc.bias.sum() > 0 else self.fc(-x)
+
+
+class TakesNumber(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.fc.weight.abs().max().item()
+
+
+class LeavesTorch(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        order = np.argsort(self.fc.bias.detach().numpy())
+        return self.fc(x)[:, torch.from_numpy(order.copy())]
+
+
+class CountsSelected(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x)[:, : int((self.fc.bias > 0).sum())]
+
+
+class Compares(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) if torch.equal(self.fc.bias, torch.zeros(4)) else x
+
+
+class BranchesOnInput(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) if x.sum() > 0 else x
+
+
+STEERED = [Branches, TakesNumber, LeavesTorch, CountsSelected, Compares, BranchesOnInput]
+
+
+@pytest.mark.parametrize("kind", STEERED)
+def test_a_forward_pass_that_reads_values_is_unsuitable(kind: type[nn.Module], tmp_path: Path) -> None:
+    reason = templatable(request_for(kind(), X))
+    assert reason is not None
+    assert "needs values" in reason
+    request, captured = capture_torchscript(kind(), spec=X)
+    with pytest.raises(TemplateUnsuitable, match="needs values"):
+        torchscript_template.build_template(captured, request, tmp_path / "template")
+
+
+@pytest.mark.parametrize("kind", [Branches, LeavesTorch, Compares])
+def test_torch_export_refuses_weights_that_steer(kind: type[nn.Module]) -> None:
+    with pytest.raises(ExportFailed):
+        onnx_dynamo.capture(request_for(kind(), X))
+
+
+def test_a_number_taken_from_a_weight_stays_a_computation_in_the_graph(tmp_path: Path) -> None:
+    net = capture_onnx(train_a_little(TakesNumber(), 1), X)
+    template = onnx_build.build_template(net.captured, net.module, tmp_path / "template")
+    assert {slot.name for slot in template.slots} >= {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize("kind", [ConvNet, Attention, Recurrent, Tied])
+def test_a_forward_pass_that_reads_no_values_is_suitable_and_left_as_it_was(kind: type[nn.Module]) -> None:
+    module = train_a_little(kind(), 1)
+    before = structure_digest(module)
+    request = request_for(module)
+    assert steering(request) is None
+    assert structure_digest(module) == before
+    inputs = next(iter(request.sample.values()))
+    assert torch.equal(module(inputs), train_a_little(kind(), 1)(inputs))
+
+
+def test_a_traced_onnx_graph_needs_the_request_to_be_judged(tmp_path: Path) -> None:
+    net = capture_onnx(train_a_little(ConvNet(), 1), exporter="torchscript")
+    with pytest.raises(TemplateUnsuitable, match="nothing is known"):
+        onnx_build.build_template(net.captured, net.module, tmp_path / "template")
+
+
+class Remembers(Plain):
+    """Extra state that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 2}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.version = state["version"]
+
+
+def test_state_that_is_no_tensor_is_unsuitable() -> None:
+    reason = templatable(request_for(Remembers(), X))
+    assert reason is not None
+    assert "_extra_state" in reason
+
+
+class Scales(Plain):
+    """Sets a Python number from the loaded weights; every graph captured after that holds the number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1.0
+        self.register_load_state_dict_post_hook(Scales.measure)
+
+    def measure(self, _: object) -> None:
+        self.scale = float(self.fc.weight.abs().max())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) * self.scale
+
+
+class Rebuilds(Plain):
+    """Changes its layers while loading, as torchvision's MNASNet does for old checkpoints."""
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
+        self.act = nn.ReLU() if state_dict[prefix + "fc.bias"].sum() > 0 else nn.Sigmoid()
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.fc(x))
+
+
+@pytest.mark.parametrize("kind", [Scales, Rebuilds])
+def test_a_module_that_loading_changed_does_not_fit(kind: type[nn.Module], tmp_path: Path) -> None:
+    state = Plain().state_dict()
+    state["fc.bias"] = torch.ones(4)
+    module = kind()
+    module.load_state_dict(state)
+    net = capture_onnx(module, X)
+    template = onnx_build.build_template(net.captured, module, tmp_path / "template")
+    write_onnx(template, module.state_dict(), tmp_path / "model.onnx", module=module)
+
+    other = kind()
+    other.load_state_dict({key: -2 * tensor for key, tensor in state.items()})
+    with pytest.raises(TemplateMismatch, match="beyond its tensors"):
+        write_onnx(template, other.state_dict(), tmp_path / "other.onnx", module=other)
+
+
+class Hides(Plain):
+    """Keeps a rearranged copy of its weight where no state dict sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 5)
+        self.register_load_state_dict_post_hook(Hides.copy)
+
+    def copy(self, _: object) -> None:
+        self.turned = self.fc.weight.detach().t().clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.turned + self.fc.bias
+
+
+def test_a_weight_among_the_constants_is_found(tmp_path: Path) -> None:
+    module = Hides()
+    module.load_state_dict(train_a_little(Hides(), 1).state_dict())
+    said = r"constant .* of the weight fc\.weight"
+    net = capture_onnx(module, X)
+    with pytest.raises(TemplateUnsuitable, match=said):
+        onnx_build.build_template(net.captured, module, tmp_path / "template")
+    request, captured = capture_torchscript(module, spec=X)
+    with pytest.raises(TemplateUnsuitable, match=said):
+        torchscript_template.build_template(captured, request, tmp_path / "template")

@@ -1,0 +1,112 @@
+"""A TorchScript archive filled from a template is the archive that saving the module would give."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from app.conversion.exporters import torchscript
+from app.conversion.templates.suitability import TemplateUnsuitable
+from app.conversion.templates.torchscript_template import (
+    build_template,
+    load_torchscript_template,
+    write_torchscript,
+)
+from app.domain.architecture import InputSpec
+from app.domain.conversion import TorchScriptOptions
+from app.domain.errors import TemplateMismatch
+from tests.conversion.templates.capturing import (
+    SPECS,
+    Attention,
+    ConvNet,
+    Recurrent,
+    Tied,
+    capture_torchscript,
+    draw,
+    train_a_little,
+)
+
+
+@pytest.mark.parametrize("kind", [ConvNet, Attention, Recurrent, Tied])
+@pytest.mark.parametrize("method", ["trace", "script"])
+def test_filling_gives_the_bytes_of_the_direct_path(kind: type[nn.Module], method: str, tmp_path: Path) -> None:
+    request, captured = capture_torchscript(train_a_little(kind(), 1), method)
+    build_template(captured, request, tmp_path / "template")
+    template = load_torchscript_template(tmp_path / "template")
+    module = train_a_little(request.module, 2)
+    torchscript.write(captured, tmp_path / "direct.pt")
+    write_torchscript(template, module.state_dict(), tmp_path / "model.pt", module=module)
+    assert (tmp_path / "model.pt").read_bytes() == (tmp_path / "direct.pt").read_bytes()
+
+
+@pytest.mark.parametrize("kind", [ConvNet, Attention, Recurrent, Tied])
+def test_torch_loads_it_and_computes_the_same_bits(kind: type[nn.Module], tmp_path: Path) -> None:
+    request, captured = capture_torchscript(train_a_little(kind(), 1))
+    template = build_template(captured, request, tmp_path / "template")
+    module = train_a_little(kind(), 2)
+    write_torchscript(template, module.state_dict(), tmp_path / "model.pt")
+    loaded = torch.jit.load(tmp_path / "model.pt", map_location="cpu")
+    inputs = draw(SPECS[kind], batch=3)
+    with torch.inference_mode():
+        assert torch.equal(loaded(inputs), module(inputs))
+    for key, tensor in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor)
+
+
+def test_resnet18_is_exact(tmp_path: Path) -> None:
+    spec = InputSpec(name="x", shape=("batch", 3, 64, 64))
+    request, captured = capture_torchscript(train_a_little(torchvision.models.resnet18(), 1), spec=spec)
+    template = build_template(captured, request, tmp_path / "template")
+    assert (tmp_path / "template").stat().st_size < 150_000
+    module = train_a_little(torchvision.models.resnet18(), 2)
+    write_torchscript(template, module.state_dict(), tmp_path / "model.pt", module=module)
+    inputs = draw(spec, batch=3)
+    with torch.inference_mode():
+        assert torch.equal(torch.jit.load(tmp_path / "model.pt")(inputs), module(inputs))
+
+
+def test_tied_parameters_share_one_storage(tmp_path: Path) -> None:
+    request, captured = capture_torchscript(train_a_little(Tied(), 1))
+    template = build_template(captured, request, tmp_path / "template")
+    write_torchscript(template, train_a_little(Tied(), 2).state_dict(), tmp_path / "model.pt")
+    loaded = torch.jit.load(tmp_path / "model.pt")
+    assert loaded.head.weight.data_ptr() == loaded.embedding.weight.data_ptr()
+    assert (tmp_path / "model.pt").stat().st_size < 2048 * 64 * 4 + 64 * 64 * 4 + 20_000
+
+
+def test_buffers_outside_the_state_dict_stay_in_the_template(tmp_path: Path) -> None:
+    request, captured = capture_torchscript(train_a_little(Attention(), 1))
+    template = build_template(captured, request, tmp_path / "template")
+    write_torchscript(template, train_a_little(Attention(), 2).state_dict(), tmp_path / "model.pt")
+    assert torch.equal(torch.jit.load(tmp_path / "model.pt").scale, Attention().scale)
+
+
+def test_a_checkpoint_in_another_memory_order_gives_a_template_all_the_same(tmp_path: Path) -> None:
+    module = train_a_little(ConvNet(), 1)
+    request, captured = capture_torchscript(module)
+    build_template(captured, request, tmp_path / "template")
+    for parameter in (strided := train_a_little(ConvNet(), 1)).parameters():
+        parameter.data = parameter.data.mT.contiguous().mT if parameter.dim() > 1 else parameter.data
+    request, captured = capture_torchscript(strided)
+    build_template(captured, request, tmp_path / "strided")
+    assert (tmp_path / "strided").read_bytes() == (tmp_path / "template").read_bytes()
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    request, captured = capture_torchscript(train_a_little(ConvNet(), 1))
+    template = build_template(captured, request, tmp_path / "template")
+    state = ConvNet().state_dict()
+    del state["fc.bias"]
+    with pytest.raises(TemplateMismatch, match=r"fc\.bias"):
+        write_torchscript(template, state, tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
+
+
+@pytest.mark.parametrize("option", ["freeze", "optimize_for_inference", "keep_debug"])
+def test_options_that_no_template_serves_are_refused_in_words(option: str, tmp_path: Path) -> None:
+    options = TorchScriptOptions.model_validate({option: True})
+    request, captured = capture_torchscript(train_a_little(ConvNet(), 1), options=options)
+    with pytest.raises(TemplateUnsuitable, match=r"frozen|debug"):
+        build_template(captured, request, tmp_path / "template")
