@@ -102,6 +102,7 @@ def _check_module(books: Books) -> None:
         held = books.sources.placed[name].detach()
         same = _one_memory(held, source.tensor) or same_bytes(raw_bytes(source.value()), raw_bytes(held))
         if source.kind == "uploaded" and not same:
+            books.differing.add(name)
             books.problems.append(f"{name}: the loaded module holds other values than the upload")
 
 

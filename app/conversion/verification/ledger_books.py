@@ -55,6 +55,8 @@ class Books:
     unused: dict[str, str] = field(default_factory=dict)
     doubts: dict[str, str] = field(default_factory=dict)
     """Why a source is unaccounted, where more is known than that nothing carries it."""
+    differing: set[str] = field(default_factory=set)
+    """Sources that the loaded module does not hold: what the eager forward makes says nothing of them."""
     problems: list[str] = field(default_factory=list)
 
     def carry(

@@ -41,6 +41,7 @@ ONNX_DTYPES: dict[int, torch.dtype] = {
 
 _SAMPLED = 64
 """Elements compared before a permutation's bytes are laid out in full."""
+_FEW_INTEGERS = 16
 _MOST_AXES = 6
 """Axes longer than 1 up to which all orders are tried (6! = 720)."""
 
@@ -117,6 +118,14 @@ def is_floating(stored: StoredTensor) -> bool:
     if dtype is None:
         return stored.data_type in (23, 24, 27, 28)
     return dtype.is_floating_point or dtype.is_complex
+
+
+def speaks(stored: StoredTensor) -> bool:
+    """Whether equal content is no coincidence: real numbers but for scalars, and integers when there are many of them.
+
+    Small integers and scalars of any graph equal some tensor by chance.
+    """
+    return stored.numel > (1 if is_floating(stored) else _FEW_INTEGERS)
 
 
 def same_dtype(stored: StoredTensor, dtype: torch.dtype) -> bool:

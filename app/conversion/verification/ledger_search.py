@@ -21,6 +21,7 @@ from app.conversion.verification.ledger_content import (
     is_floating,
     matching_axes,
     same_dtype,
+    speaks,
     stored_corners,
 )
 from app.conversion.verification.ledger_folds import carries, conv_bn, first_and_last, recurrent_operands
@@ -46,7 +47,7 @@ def match_content(books: Books, unnamed: Iterable[StoredTensor]) -> None:
             index.setdefault(key, []).append(name)
     for stored in unnamed:
         key = stored_corners(stored)
-        for name in index.get(key, ()) if key is not None and _can_carry(stored) else ():
+        for name in index.get(key, ()) if key is not None and speaks(stored) else ():
             source = books.sources.by_name[name]
             axes = matching_axes(stored, source.value())
             if axes is not None:
@@ -75,11 +76,6 @@ def match_shared(books: Books) -> None:
                 break
 
 
-def _can_carry(stored: StoredTensor) -> bool:
-    """Small integers and scalars of any graph equal some tensor by chance; only real numbers speak by their content."""
-    return is_floating(stored) and stored.numel > 1
-
-
 Part = tuple[str, int, int]
 """A key, into how many equal parts its first axis is cut, and which of them."""
 _MOST_PARTS = 8
@@ -93,7 +89,7 @@ def match_parts(books: Books) -> dict[StoredTensor, list[Part]]:
     found: dict[StoredTensor, list[Part]] = {}
     present: dict[tuple[str, int], dict[int, StoredTensor]] = {}
     for stored in books.unexplained():
-        if not _can_carry(stored) or stored.name in books.sources.by_name:
+        if not speaks(stored) or stored.name in books.sources.by_name:
             continue
         for part, axes in _parts_held(books, stored):
             name, count, position = part
@@ -159,7 +155,7 @@ class ValueSearch:
         self.details: dict[StoredTensor, str] = {}
         self.wanted: dict[int, list[_Wanted]] = {}
         for stored in books.unexplained():
-            key = stored_corners(stored) if is_floating(stored) else None
+            key = stored_corners(stored) if speaks(stored) or is_floating(stored) else None
             if key is not None:
                 wanted = _Wanted(stored, key, first_and_last(stored) if key[1].is_floating_point else (0.0, 0.0))
                 self.wanted.setdefault(stored.numel, []).append(wanted)
@@ -316,7 +312,7 @@ class Accounts:
             for name in use.value.lineage:
                 good[name] = good.get(name, True) and arrived
         for name in self.books.open_sources():
-            if good.get(name):
+            if good.get(name) and name not in self.books.differing:
                 self.books.folded[name] = (
                     self._through(name, uses),
                     "in an expression of weights that the exporter folded",

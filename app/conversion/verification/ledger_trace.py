@@ -129,6 +129,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.turn = 0
         self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.written: dict[int, tuple[StorageWeakRef, Value | _Data]] = {}
+        self.merged: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.at: dict[tuple[int, int], Value] = {}
         names_at: dict[tuple[int, int], list[str]] = {}
         for name, tensor in placed.items():
@@ -156,6 +157,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._used(operator, origins, _by_name(func, args, kwargs), result)
         else:
             values = tuple(origin for origin in origins if isinstance(origin, Value))
+            if operator == "linear" and len(args) == 3:
+                values = (self._product(func, values[:2], args[:2]), values[2])
             self._made(result, self._derived(func, operator, values, args, kwargs))
         self._remember_writes(func, args, kwargs, result)
         return result
@@ -220,9 +223,16 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before, after = self.known.get(tensor), found[1]  # type: ignore[no-untyped-call]
         if before is None or before is after:
             return after
+        if tensor not in self.merged or self.merged[tensor][:2] != (before, after):
+            self.merged[tensor] = (before, after, self._merge(before, after))
+            if isinstance(self.merged[tensor][2], Value):
+                self.offer(tensor, self.merged[tensor][2])
+        merged: Value | _Data = self.merged[tensor][2]
+        return merged
+
+    def _merge(self, before: Value | _Data, after: Value | _Data) -> Value | _Data:
         if isinstance(before, _Data) or isinstance(after, _Data):
-            affine = before.affine if isinstance(before, _Data) and before is after else None
-            return _Data(affine, self._bits_of(before) | self._bits_of(after))
+            return _Data(None, self._bits_of(before) | self._bits_of(after))
         return Value(before.lineage | after.lineage, (before, after), None, arithmetic=True)
 
     def _derived(
@@ -236,6 +246,12 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         moved = getattr(func, "is_view", False) or operator in _KEEP_CHANNELS or operator in _MOVES
         arithmetic = not moved or any(value.arithmetic for value in values)
         return Value(lineage, values, formula, arithmetic=arithmetic)
+
+    def _product(self, func: Any, values: tuple[Value, ...], args: tuple[Any, ...]) -> Value:
+        """A linear layer's product before its bias is added: exporters write the two as separate operators."""
+        value = self._derived(func, "linear", values, args, {})
+        self._made(func(*args), value)
+        return value
 
     def _formula(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor]:
         def lazy(leaf: Any) -> Any:
