@@ -12,7 +12,7 @@ GIB = 1024**3
 class Settings(BaseSettings):
     """Settings of api and worker. Sizes are in bytes, durations in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="RECAST_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RECAST_", extra="ignore", frozen=True, env_parse_none_str="null")
 
     data_dir: Path = Field(
         Path("recast-data"),
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
 
     retention_days: float | None = Field(
-        30, gt=0, description="Days that a finished conversion and its files are kept. Empty (`null`): for ever."
+        30, gt=0, description="Days that a finished conversion and its files are kept; `null`: for ever."
     )
     orphan_grace: float = Field(
         3600, ge=60, description="Age in seconds from which a stored object that nothing refers to is deleted."

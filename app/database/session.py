@@ -8,6 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=10s"
+"""A process that freezes within a transaction must not hold its row locks for ever: the server then ends its session,
+and others can rescue what it was working on. No transaction of ours waits for anything but the database."""
+
 
 class Database:
     """An engine with its sessions. ``url`` is a libpq URL: postgresql://user:password@host/name."""
@@ -20,7 +24,7 @@ class Database:
             max_overflow=pool,
             pool_pre_ping=True,
             pool_timeout=10,
-            connect_args={"connect_timeout": 5, "application_name": "recast"},
+            connect_args={"connect_timeout": 5, "application_name": "recast", "options": SESSION_OPTIONS},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 

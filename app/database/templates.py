@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database.tables import Conversion, Template
 from app.domain.conversion import State
 from app.domain.report import Certificate
-from app.storage.objects import StoredObject
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,14 @@ async def find_or_claim(
 
 
 async def publish(
-    session: AsyncSession, key: str, builder: Holder, stored: StoredObject, certificate: Certificate
+    session: AsyncSession, key: str, builder: Holder, *, object_sha256: str, bytes: int, certificate: Certificate
 ) -> None:
     """Make a built template available, if the right to build it is still the builder's."""
     row = await _held(session, key, builder)
     if row is not None:
         row.state = "ready"
-        row.object_sha256 = stored.sha256
-        row.bytes = stored.bytes
+        row.object_sha256 = object_sha256
+        row.bytes = bytes
         row.certificate = certificate.model_dump(mode="json")
 
 

@@ -25,7 +25,7 @@ from app.conversion.job import (
 from app.domain.conversion import Stage
 from app.domain.errors import ConversionError, OutOfMemory, Problem, RecastError
 from app.jobs.confinement import Limits, confine
-from app.jobs.messages import Done, Failed, Progress, TemplateAnswer, TemplateWanted
+from app.jobs.messages import Done, Failed, Progress, TemplateAnswer, TemplateWanted, Unconfined
 
 ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate memory")
 """How torch, C++ and onnxruntime say in a RuntimeError that memory is out."""
@@ -74,9 +74,9 @@ def main(task: str, arguments: Any, line: socket.socket, limits: Limits, log: st
     _print_to(log)
     _forget_secrets()
     refused = confine(limits)
-    for measure in refused:
-        print(f"not confined: {measure}", file=sys.stderr)  # noqa: T201
     supervisor = SupervisorLine(line)
+    if refused:
+        supervisor.tell(Unconfined(measures=refused))
     try:
         result = _find(task)(arguments, supervisor)
     except BaseException as error:

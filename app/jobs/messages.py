@@ -28,6 +28,13 @@ class TemplateWanted(Value):
     key: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+class Unconfined(Value):
+    """Measures of confinement.py that this platform refused, each with its reason."""
+
+    kind: Literal["unconfined"] = "unconfined"
+    measures: tuple[str, ...]
+
+
 class Done(Value):
     """The task's result, as JSON. Nothing follows."""
 
@@ -51,7 +58,7 @@ class TemplateAnswer(Value):
     reason: str | None = None
 
 
-FromChild = Annotated[Progress | TemplateWanted | Done | Failed, Field(discriminator="kind")]
+FromChild = Annotated[Progress | TemplateWanted | Unconfined | Done | Failed, Field(discriminator="kind")]
 
 from_child: TypeAdapter[FromChild] = TypeAdapter(FromChild)
 

@@ -49,7 +49,14 @@ async def _record(
     async with database.transaction() as session:
         await conversions.finish(session, holder.conversion_id, holder.attempt, ending)
         if built and isinstance(outcome.template, BuiltTemplate):
-            await templates.publish(session, outcome.template.key, holder, built, outcome.template.certificate)
+            await templates.publish(
+                session,
+                outcome.template.key,
+                holder,
+                object_sha256=built.sha256,
+                bytes=built.bytes,
+                certificate=outcome.template.certificate,
+            )
         if isinstance(outcome.template, UnsuitableTemplate):
             await templates.rule_out(session, outcome.template.key, holder, outcome.template.reason)
         if outcome.discarded_template:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from app.domain.errors import ChildCrashed, OutOfMemory, Problem, TimedOut
 from app.jobs import child
 from app.jobs.confinement import Limits
-from app.jobs.messages import LONGEST, Done, Failed, Progress, TemplateWanted, from_child
+from app.jobs.messages import LONGEST, Done, Failed, FromChild, Progress, TemplateWanted, Unconfined, from_child
 from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -53,6 +53,8 @@ class Supervisor:
         self._context.set_forkserver_preload(["app.jobs.mortal", *preload, "__main__"])
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         """The one thread that uses multiprocessing, which is not made for several. The forkserver lives no longer."""
+        self.unconfined: frozenset[str] = frozenset()
+        """Measures of confinement that this platform refused to a child so far; each is logged once."""
 
     def close(self) -> None:
         """Give up the forkserver. No task may be running."""
@@ -72,7 +74,7 @@ class Supervisor:
         async with self._child(task, arguments, limits, work_dir) as (process, reader, writer):
             try:
                 async with asyncio.timeout(limits.timeout):
-                    ending = await _converse(reader, writer, answer)
+                    ending = await self._converse(reader, writer, answer)
             except TimeoutError:
                 error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
                 raise TaskFailed(error.problem()) from None
@@ -82,6 +84,29 @@ class Supervisor:
         if isinstance(ending, Failed):
             raise TaskFailed(ending.problem)
         return ending.result
+
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer
+    ) -> Done | Failed | None:
+        """Listen to a child until it has said its last word; None when it went without one."""
+        with suppress(ConnectionError, ValueError):  # it hung up, or its line was longer than LONGEST
+            while line := await reader.readline():
+                message = _understood(line)
+                if message is None or isinstance(message, Done | Failed):
+                    return message
+                if isinstance(message, Unconfined):
+                    self._note(message)
+                    continue
+                reply = await answer(message)
+                if reply is not None:
+                    writer.write(reply.model_dump_json().encode() + b"\n")
+                    await writer.drain()
+        return None
+
+    def _note(self, message: Unconfined) -> None:
+        for measure in set(message.measures) - self.unconfined:
+            log.warning("child_not_confined", measure=measure)
+        self.unconfined |= set(message.measures)
 
     @asynccontextmanager
     async def _child(
@@ -143,21 +168,7 @@ class Supervisor:
         return process.exitcode
 
 
-async def _converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> Done | Failed | None:
-    """Listen to a child until it has said its last word; None when it went without one."""
-    with suppress(ConnectionError, ValueError):  # it hung up, or its line was longer than LONGEST
-        while line := await reader.readline():
-            message = _understood(line)
-            if message is None or isinstance(message, Done | Failed):
-                return message
-            reply = await answer(message)
-            if reply is not None:
-                writer.write(reply.model_dump_json().encode() + b"\n")
-                await writer.drain()
-    return None
-
-
-def _understood(line: bytes) -> Progress | TemplateWanted | Done | Failed | None:
+def _understood(line: bytes) -> FromChild | None:
     try:
         return from_child.validate_json(line)
     except ValidationError:

@@ -1,6 +1,7 @@
 """What the forkserver imports once, so that a conversion process starts in milliseconds instead of seconds."""
 
 import gc
+import threading
 
 import onnx  # noqa: F401
 import onnxruntime  # noqa: F401
@@ -8,9 +9,11 @@ import onnxscript  # noqa: F401
 import timm  # noqa: F401
 import torch  # noqa: F401
 import torchvision  # noqa: F401
+import tqdm  # type: ignore[import-untyped]
 import transformers  # noqa: F401
 
 import app.conversion.pipeline  # noqa: F401
 
+tqdm.tqdm.set_lock(threading.RLock())  # its own would be a named semaphore, left behind by every child that exports
 gc.collect()
 gc.freeze()

@@ -14,7 +14,7 @@ from procrastinate.connector import Notify
 from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import AbortReason
 
-from app.database.session import Database
+from app.database.session import SESSION_OPTIONS, Database
 from app.domain.errors import NotFound, Unavailable
 from app.jobs import running
 from app.jobs.admission import Admission, default_budget
@@ -153,7 +153,15 @@ async def _take_jobs(tools: Tools, settings: Settings) -> None:
 
 
 def _queue(tools: Tools) -> App:
-    app = App(connector=_PatientConnector(conninfo=tools.database.url, timeout=60, min_size=1, max_size=8))
+    app = App(
+        connector=_PatientConnector(
+            conninfo=tools.database.url,
+            kwargs={"options": SESSION_OPTIONS, "connect_timeout": 5},
+            timeout=60,
+            min_size=1,
+            max_size=8,
+        )
+    )
 
     @app.task(name=CONVERT, queue=CONVERSIONS, pass_context=True)
     async def convert(context: JobContext, conversion_id: str) -> None:

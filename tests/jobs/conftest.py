@@ -1,14 +1,33 @@
-"""One supervisor for all tests of a session: its forkserver starts once, without torch."""
+"""Workers, their supervisor and their clients."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from app.database.session import Database
+from app.jobs.events import Changes
 from app.jobs.supervisor import Supervisor
+from app.storage.objects import ObjectStore
+from tests.jobs.service import Client, StartWorker, worker_processes
 
 
 @pytest.fixture(scope="session")
 def supervisor() -> Iterator[Supervisor]:
+    """One for all tests of a session: its forkserver starts once, without torch."""
     supervisor = Supervisor(preload=("app.jobs.child",))
     yield supervisor
     supervisor.close()
+
+
+@pytest.fixture
+def start_worker(database_url: str, tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts worker processes on the test's database and store."""
+    with worker_processes(database_url, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+async def client(database: Database, store: ObjectStore, tmp_path: Path) -> AsyncIterator[Client]:
+    async with Changes(database) as changes:
+        yield Client(database, store, changes, tmp_path)

@@ -167,3 +167,8 @@ async def test_a_dead_forkserver_is_replaced(run: Any) -> None:
     os.kill(await forkserver_of(run), signal.SIGKILL)
     await asyncio.sleep(0.2)
     assert await run("echo", "again") == "again"
+
+
+async def test_a_measure_that_the_platform_refuses_is_told(run: Any, supervisor: Supervisor) -> None:
+    assert await run("echo", 1, limits=Limits(timeout=60, open_files=-2)) == 1
+    assert any(measure.startswith("limited open files") for measure in supervisor.unconfined)

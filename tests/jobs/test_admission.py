@@ -1,0 +1,97 @@
+"""Admission: what does not fit waits, in order, and what leaves makes room."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from app.jobs.admission import Admission, default_budget, estimate
+
+pytestmark = pytest.mark.anyio
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class Job:
+    """A job that holds what it was admitted with until it is told to end."""
+
+    def __init__(self, admission: Admission, wanted: int) -> None:
+        self.running = False
+        self._end = asyncio.Event()
+        self.task = asyncio.create_task(self._run(admission, wanted))
+
+    async def _run(self, admission: Admission, wanted: int) -> None:
+        async with admission.admit(wanted):
+            self.running = True
+            await self._end.wait()
+        self.running = False
+
+    async def end(self) -> None:
+        self._end.set()
+        await self.task
+        await settle()
+
+
+async def test_jobs_run_together_while_they_fit() -> None:
+    admission = Admission(100)
+    jobs = [Job(admission, wanted) for wanted in (60, 40, 10)]
+    await settle()
+    assert [job.running for job in jobs] == [True, True, False]
+    await jobs[0].end()
+    assert jobs[2].running
+    await jobs[1].end()
+    await jobs[2].end()
+
+
+async def test_a_large_job_is_not_overtaken() -> None:
+    admission = Admission(100)
+    first, large, small = Job(admission, 50), Job(admission, 90), Job(admission, 10)
+    await settle()
+    assert (first.running, large.running, small.running) == (True, False, False)
+    await first.end()
+    assert (large.running, small.running) == (True, True)
+    await large.end()
+    await small.end()
+
+
+async def test_a_job_beyond_the_whole_budget_runs_alone() -> None:
+    admission = Admission(100)
+    giant, small = Job(admission, 10_000), Job(admission, 1)
+    await settle()
+    assert (giant.running, small.running) == (True, False)
+    await giant.end()
+    assert small.running
+    await small.end()
+
+
+async def test_a_job_that_is_cancelled_in_line_gives_up_its_place() -> None:
+    admission = Admission(100)
+    first, waiting, last = Job(admission, 100), Job(admission, 100), Job(admission, 100)
+    await settle()
+    waiting.task.cancel()
+    await settle()
+    await first.end()
+    assert last.running
+    await last.end()
+
+
+async def test_a_job_that_is_cancelled_as_its_turn_comes_leaves_room() -> None:
+    admission = Admission(100)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(admission.admit(100))
+        waiting = Job(admission, 100)
+        await settle()
+    waiting.task.cancel()
+    await settle()
+    last = Job(admission, 100)
+    await settle()
+    assert last.running
+    await last.end()
+
+
+def test_larger_checkpoints_are_thought_to_need_more() -> None:
+    assert estimate(0) < estimate(100 << 20) < estimate(1 << 30)
+    assert default_budget() > estimate(0)

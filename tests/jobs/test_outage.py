@@ -1,0 +1,67 @@
+"""The database is away, or everything is killed at once: nothing that was accepted is lost."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+import pytest
+
+from app.database.embedded import EmbeddedPostgres
+from app.database.migrations import migrate
+from app.domain.conversion import State
+from tests.jobs.service import Client, StartWorker
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def postgres_dir() -> Iterator[Path]:
+    """The data directory of a server of the test's own."""
+    with TemporaryDirectory(prefix="recast-test-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def database_url(postgres_dir: Path) -> Iterator[str]:
+    with EmbeddedPostgres(postgres_dir) as server:
+        migrate(server.url)
+        yield server.url
+
+
+def kill_server(postgres_dir: Path) -> None:
+    pid = int((postgres_dir / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+    server = psutil.Process(pid)
+    os.kill(pid, signal.SIGKILL)
+    server.wait(20)
+
+
+async def test_a_conversion_outlives_a_killed_database(
+    client: Client, start_worker: StartWorker, postgres_dir: Path
+) -> None:
+    start_worker(worker_lost_after=15)
+    running, waiting = await client.submit("sleep:2"), await client.submit("plain")
+    await client.started(running)
+    kill_server(postgres_dir)
+    with EmbeddedPostgres(postgres_dir):
+        for id in (running, waiting):
+            assert (await client.ended(id)).state is State.succeeded
+
+
+async def test_what_was_accepted_is_finished_after_a_kill_of_everything(
+    client: Client, start_worker: StartWorker, postgres_dir: Path
+) -> None:
+    worker = start_worker()
+    running, waiting = await client.submit("sleep:2"), await client.submit("plain", b"other weights")
+    await client.started(running)
+    worker.kill()
+    kill_server(postgres_dir)
+    with EmbeddedPostgres(postgres_dir):
+        start_worker()
+        for id, content in ((running, b"weights"), (waiting, b"other weights")):
+            conversion = await client.ended(id)
+            assert conversion.state is State.succeeded
+            async with client.store.local(conversion.checkpoint_sha256) as path:
+                assert path.read_bytes() == content

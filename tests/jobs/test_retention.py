@@ -1,0 +1,148 @@
+"""Retention: what nothing refers to goes, what something refers to stays, and what has just come is left alone."""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.database import checkpoints, conversions
+from app.database.conversions import Ending, NewConversion
+from app.database.idempotency import Idempotency
+from app.database.session import Database
+from app.database.tables import Conversion
+from app.domain.checkpoint import CheckpointInspection
+from app.domain.conversion import OnnxOptions, State
+from app.domain.errors import CorruptCheckpoint, UnknownCheckpoint
+from app.domain.report import ProducedFile
+from app.jobs import queue
+from app.jobs.retention import clean_up, collect_orphans
+from app.storage.objects import ObjectStore, StoredObject
+from tests.jobs.chunks import chunks_of
+
+pytestmark = pytest.mark.anyio
+
+HOUR = timedelta(hours=1)
+
+
+async def stored(store: ObjectStore, content: bytes) -> StoredObject:
+    return await store.receive(chunks_of(content), limit=1000)
+
+
+async def finished(database: Database, store: ObjectStore, name: bytes) -> Conversion:
+    """A conversion that succeeded, with an artifact."""
+    checkpoint = await stored(store, b"checkpoint of " + name)
+    artifact = await stored(store, b"artifact of " + name)
+    await queue.register_checkpoint(database, checkpoint, "w.pth", inspect=False)
+    new = NewConversion(checkpoint.sha256, "test/net", OnnxOptions())
+    conversion = (await queue.submit(database, new, key=Idempotency(name.decode(), "d"))).conversion
+    file = ProducedFile(
+        role="artifact", filename="model.onnx", sha256=artifact.sha256, bytes=artifact.bytes, media_type="a/b"
+    )
+    async with database.transaction() as session:
+        running = await conversions.start(session, conversion.id, conversion.queue_job_id or 0, "here")
+        assert running
+        await conversions.finish(session, conversion.id, 1, Ending(State.succeeded, files=(file,)))
+    return conversion
+
+
+async def age(database: Database, days: int, *columns: str) -> None:
+    async with database.transaction() as session:
+        for column in columns:
+            table, name = column.split(".")
+            await session.execute(text(f"update {table} set {name} = now() - make_interval(days => {days})"))
+
+
+def make_old(directory: Path) -> None:
+    for path in directory.glob("objects/sha256/??/*"):
+        os.utime(path, (0, 0))
+
+
+async def sizes(store: ObjectStore, objects: Sequence[StoredObject]) -> list[int | None]:
+    return [await store.size(one.sha256) for one in objects]
+
+
+async def test_orphans_go_once_they_are_old(database: Database, store: ObjectStore, tmp_path: Path) -> None:
+    orphan = await stored(store, b"orphan")
+    assert await collect_orphans(database, store, HOUR) == 0
+    make_old(tmp_path)
+    assert await collect_orphans(database, store, HOUR) == 1
+    assert await store.size(orphan.sha256) is None
+
+
+async def test_what_a_row_refers_to_stays(database: Database, store: ObjectStore, tmp_path: Path) -> None:
+    await finished(database, store, b"a")
+    template = await stored(store, b"template")
+    async with database.transaction() as session:
+        await session.execute(
+            text(
+                "insert into templates (key, state, builder, builder_attempt, object_sha256)"
+                " values ('k', 'ready', 'b', 1, :sha256)"
+            ),
+            {"sha256": template.sha256},
+        )
+    make_old(tmp_path)
+    assert await collect_orphans(database, store, HOUR) == 0
+
+
+async def test_files_of_a_deleted_conversion_are_collected(
+    database: Database, store: ObjectStore, tmp_path: Path
+) -> None:
+    conversion = await finished(database, store, b"a")
+    async with database.transaction() as session:
+        await conversions.remove(session, conversion.id)
+        await checkpoints.remove(session, conversion.checkpoint_sha256)
+    make_old(tmp_path)
+    assert await collect_orphans(database, store, HOUR) == 2
+
+
+async def test_old_conversions_lose_their_files_and_stay_readable(database: Database, store: ObjectStore) -> None:
+    conversion = await finished(database, store, b"a")
+    for days, kept in ((1, 1), (40, 0)):
+        await age(database, days, "conversions.finished_at", "conversions.created_at", "checkpoints.created_at")
+        await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+        async with database.transaction() as session:
+            assert len(await conversions.files(session, conversion.id)) == kept
+    async with database.transaction() as session:
+        found = await conversions.find(session, conversion.id)
+        assert found.state is State.succeeded
+        assert found.expired_at is not None
+        with pytest.raises(UnknownCheckpoint):
+            await checkpoints.find(session, conversion.checkpoint_sha256)
+
+
+async def test_without_retention_everything_stays(database: Database, store: ObjectStore) -> None:
+    conversion = await finished(database, store, b"a")
+    await age(database, 4000, "conversions.finished_at", "conversions.created_at", "checkpoints.created_at")
+    await clean_up(database, store, retention=None, orphan_grace=HOUR)
+    async with database.transaction() as session:
+        assert len(await conversions.files(session, conversion.id)) == 1
+        await checkpoints.find(session, conversion.checkpoint_sha256)
+
+
+async def test_a_file_that_was_no_checkpoint_is_forgotten_soon(database: Database, store: ObjectStore) -> None:
+    bad, good = await stored(store, b"bad"), await stored(store, b"good")
+    for one in (bad, good):
+        await queue.register_checkpoint(database, one, None)
+    async with database.transaction() as session:
+        await checkpoints.record_inspection(session, bad.sha256, CorruptCheckpoint("It is bad.").problem())
+        inspection = CheckpointInspection(format="safetensors", bytes=4)
+        await checkpoints.record_inspection(session, good.sha256, inspection)
+    await age(database, 1, "checkpoints.inspected_at")
+    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    async with database.transaction() as session:
+        await checkpoints.find(session, good.sha256)
+        with pytest.raises(UnknownCheckpoint):
+            await checkpoints.find(session, bad.sha256)
+
+
+async def test_a_checkpoint_in_use_is_kept_however_old(database: Database, store: ObjectStore) -> None:
+    conversion = await finished(database, store, b"a")
+    async with database.transaction() as session:
+        await session.execute(text("update conversions set state = 'queued', finished_at = null"))
+    await age(database, 4000, "conversions.created_at", "checkpoints.created_at")
+    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    async with database.transaction() as session:
+        await checkpoints.find(session, conversion.checkpoint_sha256)
