@@ -30,7 +30,7 @@ class Problem(Value):
 class RecastError(Exception):
     """The root of all designed errors. Subclasses fix ``code``, ``status`` and ``title``.
 
-    ``extra`` members are shown to the client at the top level of the problem document. Lists longer than LISTED are cut,
+    ``extra`` members are shown at the top level of the problem document. Lists longer than LISTED are cut,
     with ``<name>_count`` beside them.
     """
 
