@@ -119,7 +119,7 @@ async def _stopped(part: Part, process: asyncio.subprocess.Process, grace: float
         process.kill()
         await process.wait()
         return False
-    return status == 0
+    return status in (0, -signal.SIGTERM)  # the latter: it had not yet started to listen to signals
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:

@@ -1,0 +1,94 @@
+"""What the commands say, without torch and without a server."""
+
+import json
+
+import pytest
+
+from app.cli.failure import UsageError
+from app.cli.present import shown_setting
+from app.cli.processes import is_loopback, refuse_strangers
+from app.settings import Settings
+from tests.cli.running import recast
+
+
+def test_help_names_every_command():
+    told = recast("--help")
+    assert told.returncode == 0
+    for command in ("serve", "api", "worker", "convert", "verify", "architectures", "templates", "config", "doctor"):
+        assert command in told.stdout
+
+
+def test_config_prints_every_setting_and_no_secret():
+    secret = {"RECAST_DATABASE_URL": "postgresql://me:hunter2@host/db", "RECAST_PORT": "8123"}
+    table = recast("config", **secret)
+    assert table.returncode == 0, table.stderr
+    for name in Settings.model_fields:
+        assert f"RECAST_{name.upper()}" in table.stdout
+    assert "8123" in table.stdout
+    document = recast("config", "--json", **secret)
+    assert json.loads(document.stdout)["port"] == 8123
+    assert "hunter2" not in table.stdout + document.stdout
+
+
+def test_a_secret_setting_is_masked_and_an_unset_one_says_so():
+    settings = Settings(database_url="postgresql://me:hunter2@host/db")
+    assert shown_setting(settings.database_url) == "**********"
+    assert shown_setting(settings.store_url) == "unset"
+
+
+def test_settings_that_make_no_sense_are_refused_in_words():
+    told = recast("config", RECAST_PORT="70000")
+    assert told.returncode == 2
+    assert "port" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("no-such-file.pth", "-a", "x", "-o", "out.onnx"), "no-such-file.pth"),
+        ((__file__, "-a", "x", "-o", "/no/such/directory/out.onnx"), "/no/such/directory"),
+        ((__file__, "-a", "x", "-o", "out.onnx", "-t", "tflite"), "torchscript"),
+        ((__file__, "-a", "x", "-o", "out.onnx", "--options", "{"), "JSON"),
+        ((__file__, "-a", "x", "-o", "out.onnx", "--options", "[]"), "object"),
+        ((__file__, "-a", "x", "-o", "out.onnx", "--options", '{"opzet": 1}'), "opzet"),
+    ],
+)
+def test_wrong_orders_are_refused_before_anything_runs(arguments, word):
+    told = recast("convert", *arguments)
+    assert told.returncode == 2
+    assert word in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_server_that_is_not_there_is_said_to_be(tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"PK")
+    told = recast("convert", weights, "-a", "x", "-o", tmp_path / "out", "--server", "http://127.0.0.1:9")
+    assert told.returncode == 1
+    assert "does not answer" in told.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["weights.pth"]
+
+
+@pytest.mark.parametrize("command", ["serve", "api"])
+def test_nobody_listens_beyond_this_machine_unless_told_to(command, tmp_path):
+    told = recast(command, "--host", "0.0.0.0", "--port", "0", "--data-dir", tmp_path)
+    assert told.returncode == 2
+    assert "--allow-unauthenticated" in told.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_addresses_of_this_machine():
+    assert [is_loopback(host) for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost")] == [True] * 4
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.1", "example.org", "")] == [False] * 5
+    refuse_strangers(Settings(host="0.0.0.0", allow_unauthenticated=True))
+    with pytest.raises(UsageError):
+        refuse_strangers(Settings(host="::"))
+
+
+def test_what_is_no_bundle_is_refused_in_words(tmp_path):
+    (tmp_path / "file").write_bytes(b"not a zip")
+    for path in (tmp_path / "file", tmp_path / "nothing"):
+        told = recast("verify", path)
+        assert told.returncode == 2
+        assert "Traceback" not in told.stderr

@@ -1,0 +1,107 @@
+"""`recast serve` keeps its parts running, serves the command's orders, and stops cleanly."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import torch
+
+from app.architectures.registry import load_registry
+from tests.cli.running import PLUGINS, recast
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory):
+    """Process and address of a service that is ready."""
+    directory = tmp_path_factory.mktemp("serve")
+    command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--data-dir", str(directory / "data")]
+    environment = {**os.environ, "RECAST_PLUGINS_DIR": str(PLUGINS), "PYTHONUNBUFFERED": "1"}
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+        listens, ready = process.stdout.readline(), process.stdout.readline()
+        assert listens.startswith("Recast listens on http://127.0.0.1:"), (directory / "log").read_text()[-4000:]
+        assert ready.startswith("Recast is ready")
+        yield process, listens.split()[-1]
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def parts(process: subprocess.Popen) -> dict[str, psutil.Process]:
+    """The supervised processes by name."""
+    found = {}
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):  # one that just died
+            words = child.cmdline()
+            found.update({name: child for name in ("api", "worker") if name in words})
+    return found
+
+
+def test_the_command_converts_on_a_server(service, tmp_path: Path):
+    _, url = service
+    torch.manual_seed(5)
+    module = load_registry(PLUGINS).build("sample/tied", {}, initialised=True)
+    torch.save(module.state_dict(), tmp_path / "weights.pth")
+    outputs = ("-o", tmp_path / "out.pt", "--report", tmp_path / "report.json", "--bundle", tmp_path / "bundle.zip")
+    order = ("convert", tmp_path / "weights.pth", "-a", "sample/tied", "-t", "torchscript", *outputs)
+    told = recast(*order, "--server", url)
+    assert told.returncode in (0, 3), told.stderr
+    loaded = torch.jit.load(tmp_path / "out.pt")
+    assert loaded.state_dict().keys() == module.state_dict().keys()
+    assert recast("verify", tmp_path / "bundle.zip").returncode == 0
+    refused = recast(
+        "convert", tmp_path / "weights.pth", "-a", "sample/tide", "-o", tmp_path / "no.onnx", "--server", url
+    )
+    assert refused.returncode == 1
+    assert "sample/tied" in refused.stderr
+    assert not (tmp_path / "no.onnx").exists()
+
+
+def test_architectures_are_found_on_a_server(service):
+    _, url = service
+    listed = recast("architectures", "sample tied", "--server", url)
+    assert "sample/tied" in listed.stdout
+    described = json.loads(recast("architectures", "sample/tied", "--server", url).stdout)
+    assert described["signature"]["inputs"]
+    unknown = recast("architectures", "no-such-thing", "--server", url)
+    assert unknown.returncode == 1
+
+
+@pytest.mark.parametrize("part", ["worker", "api"])
+def test_a_part_that_dies_is_started_again(service, part):
+    process, url = service
+    before = parts(process)
+    before[part].kill()
+    deadline = time.monotonic() + 60
+    while (now := parts(process)).get(part, before[part]).pid == before[part].pid:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    while True:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                break
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    other = "api" if part == "worker" else "worker"
+    assert now[other].pid == before[other].pid
+
+
+def test_sigterm_stops_everything_with_status_0(service):
+    process, url = service
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/healthz", timeout=5)
