@@ -94,9 +94,9 @@ def table(rows: list[tuple[str, str, dict[str, str], dict[str, str]]]) -> str:
     lines = [
         "# Conversion matrix",
         "",
-        "Made by `scripts/conversion-matrix`: each architecture with non-degenerate weights, ONNX with a dynamic batch,",
-        "and TorchScript. *Ratio* is the worst error divided by its gate (at most 1 passes). *Second* is a conversion of",
-        "other weights: `reused` means that it filled the template of the first.",
+        "Made by `scripts/conversion-matrix`: each architecture with non-degenerate weights, to ONNX with a dynamic",
+        "batch, and to TorchScript. *Ratio* is the worst error divided by its gate (at most 1 passes). *Second* is a",
+        "conversion of other weights: `reused` means that it filled the template of the first.",
         "",
         "| architecture | target | result | exporter | ratio | second: result | template | ratio | note |",
         "|---|---|---|---|---|---|---|---|---|",
