@@ -21,7 +21,7 @@ from app.api.conversion_request import (
 from app.api.digests import SHA256_HEX, told_sha256
 from app.api.multipart import Part
 from app.api.service import Service
-from app.api.uploads import FORM_OVERHEAD, form_reader, is_form, refused_after_reading
+from app.api.uploads import FORM_OVERHEAD, form_reader, is_form, recognised, refused_after_reading
 from app.api.versions import library_versions, service_version
 from app.database import conversions
 from app.database.conversions import NewConversion
@@ -137,7 +137,8 @@ async def _store_part(
 ) -> tuple[StoredObject, str | None]:
     if part.name == "probes":
         return await service.store.receive(part.chunks, limit=MAX_PROBES), part.filename
-    return await service.store.receive(part.chunks, limit=limit, expected_sha256=expected), part.filename
+    chunks = recognised(part.chunks)
+    return await service.store.receive(chunks, limit=limit, expected_sha256=expected), part.filename
 
 
 def _refuse_early(fields: Mapping[str, str], catalog: Catalog) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.service import Service, ServiceDependency
 from app.api.versions import library_versions, service_version
-from app.database import conversions
+from app.database import conversions, workers
 from app.delivery.report_schema import report_schema
 from app.domain.conversion import State
 from app.domain.errors import RecastError
@@ -31,6 +31,8 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not_ready"]
     checks: dict[str, str]
+    workers: int
+    """Queue workers that gave a sign of life lately."""
 
 
 class Versions(BaseModel):
@@ -45,13 +47,19 @@ async def healthz() -> Liveness:
 
 @router.get("/readyz", summary="Can it serve?", responses={503: {"model": Readiness}})
 async def readyz(service: ServiceDependency, response: Response) -> Readiness:
-    """Database, object store, and whether a worker has described its architectures and takes jobs."""
-    parts = {"database": _database(service), "store": _store(service), "workers": _workers(service)}
+    """Database, object store, queue and catalog. Jobs are also accepted while no worker lives: `workers` says so."""
+    parts = {
+        "database": service.database.ping(),
+        "store": service.store.check(),
+        "queue": _queue(service),
+        "architectures": _architectures(service),
+    }
     answers = await asyncio.gather(*(_checked(check) for check in parts.values()))
     checks = dict(zip(parts, answers, strict=True))
     ready = all(answer == "ok" for answer in answers)
     response.status_code = 200 if ready else 503
-    return Readiness(status="ready" if ready else "not_ready", checks=checks)
+    living = await _living_workers(service) if checks["database"] == "ok" else 0
+    return Readiness(status="ready" if ready else "not_ready", checks=checks, workers=living)
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
@@ -83,15 +91,17 @@ async def _checked(check: Awaitable[None]) -> str:
     return "ok"
 
 
-async def _database(service: Service) -> None:
-    await service.database.ping()
+async def _living_workers(service: Service) -> int:
+    async with service.database.transaction() as session:
+        return await workers.count_alive(session, service.settings.worker_lost_after)
 
 
-async def _store(service: Service) -> None:
-    await service.store.check()
+async def _queue(service: Service) -> None:
+    async with service.database.transaction() as session:
+        await conversions.count_queued(session)
 
 
-async def _workers(service: Service) -> None:
+async def _architectures(service: Service) -> None:
     await service.catalog.current()
 
 

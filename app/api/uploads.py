@@ -11,6 +11,7 @@ from app.api.digests import told_sha256
 from app.api.filenames import safe_filename
 from app.api.multipart import MultipartReader
 from app.api.service import Service
+from app.domain.checkpoint_format import HEAD, recognise_head
 from app.domain.errors import InvalidRequest, RecastError
 from app.storage.objects import StoredObject
 
@@ -36,6 +37,22 @@ async def refused_after_reading(request: Request) -> AsyncIterator[None]:
         raise
 
 
+async def recognised(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, once the first of them look like a checkpoint: a foreign file is refused before it is stored.
+
+    Raises EmptyFile, UnsupportedFormat.
+    """
+    head = bytearray()
+    async for chunk in chunks:
+        head += chunk
+        if len(head) >= HEAD:
+            break
+    recognise_head(bytes(head[:HEAD]))
+    yield bytes(head)
+    async for chunk in chunks:
+        yield chunk
+
+
 async def receive_upload(request: Request, service: Service) -> tuple[StoredObject, str | None]:
     """Store the one file of the request, a form's ``file`` or the whole body; gives its name too, if it has one."""
     limit = service.settings.max_upload_bytes
@@ -43,7 +60,8 @@ async def receive_upload(request: Request, service: Service) -> tuple[StoredObje
     refuse_announced_size(request, limit + (FORM_OVERHEAD if is_form(request) else 0))
     async with refused_after_reading(request):
         if not is_form(request):
-            stored = await service.store.receive(body_stream(request), limit=limit, expected_sha256=expected)
+            chunks = recognised(body_stream(request))
+            stored = await service.store.receive(chunks, limit=limit, expected_sha256=expected)
             return stored, _name_in_header(request)
         return await _receive_form(request, service, limit, expected)
 
@@ -57,7 +75,7 @@ async def _receive_form(
             raise InvalidRequest(f"Unknown form field {part.name[:100]!r}.", hint="The form has one field: file.")
         if received is not None:
             raise InvalidRequest("The form has more than one field called file.")
-        stored = await service.store.receive(part.chunks, limit=limit, expected_sha256=expected)
+        stored = await service.store.receive(recognised(part.chunks), limit=limit, expected_sha256=expected)
         received = (stored, part.filename)
     if received is None:
         raise InvalidRequest("The form has no field called file.", hint="curl -F file=@weights.pth ...")

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 class Value(BaseModel):
     """An immutable value that reads from and writes to JSON under the same field names.
 
-    JSON has no infinities: ``model_dump_json`` writes them as "Infinity", "-Infinity" and "NaN", which read back as floats.
+    JSON has no infinities: ``model_dump_json`` writes "Infinity", "-Infinity" and "NaN", which read back as floats.
     ``model_dump(mode="json")`` does not, so JSON is to be made with ``model_dump_json``.
     """
 

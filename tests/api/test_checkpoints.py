@@ -149,3 +149,23 @@ def test_an_unread_checkpoint_says_so(client):
     assert answer.json()["format"] is None
     unread = client.get(f"{path}/parameters", headers={"Prefer": "wait=0"})
     assert (unread.status_code, unread.json()["code"]) == (409, "not_ready")
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + bytes(100_000), "PNG"),
+        (b"<!doctype html><html></html>", "HTML"),
+        (b"\x1f\x8b" + bytes(10_000), "gzip"),
+        (b"\x00" * 100, "binary"),
+        (b"x", "text"),
+        (b'{"a": 1}', "JSON"),
+    ],
+)
+def test_foreign_files_are_refused_by_their_first_bytes(client, backstage, content, word):
+    for sent in ({"content": content}, {"files": {"file": ("w.pth", content)}}):
+        answer = client.post("/v1/checkpoints", **sent)
+        assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_format")
+        assert word in answer.json()["looks_like"]
+    assert sha256(content) not in backstage.stored_objects()
+    assert backstage.unfinished_uploads() == []

@@ -18,7 +18,8 @@ def test_liveness_readiness_and_versions(client):
     assert client.get("/healthz").json() == {"status": "ok"}
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ready")
-    assert set(ready.json()["checks"]) >= {"database", "store", "workers"}
+    assert set(ready.json()["checks"]) == {"database", "store", "queue", "architectures"}
+    assert ready.json()["workers"] == 0
     libraries = client.get("/version").json()["libraries"]
     assert {"python", "torch", "onnx", "onnxruntime"} <= set(libraries)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from app.conversion.checkpoint.sniff import foreign
+from app.domain.checkpoint_format import foreign
 from app.domain.errors import AlreadyTorchScript, CorruptCheckpoint, UnsupportedFormat
 
 MAX_RECORDS = 1_000_000

@@ -6,7 +6,8 @@ from pathlib import Path
 from app.domain.checkpoint import CheckpointFormat
 from app.domain.errors import EmptyFile, UnsupportedFormat
 
-_HEAD = 4096
+HEAD = 4096
+"""Bytes from the start of a file that tell its format."""
 
 # torch/serialization.py: MAGIC_NUMBER, pickled with protocol 2 as a LONG1 at the start of the legacy format.
 _LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
@@ -31,12 +32,16 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 
 
 def recognise(path: Path) -> CheckpointFormat:
-    """The format of the file, told from its first bytes alone.
+    """The format of the file, told from its first bytes alone. Errors as recognise_head."""
+    with path.open("rb") as file:
+        return recognise_head(file.read(HEAD))
+
+
+def recognise_head(head: bytes) -> CheckpointFormat:
+    """The format of a file that starts with ``head``: its first HEAD bytes, or all of them.
 
     Raises EmptyFile, or UnsupportedFormat whose ``looks_like`` says what the file seems to be instead.
     """
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
     if not head:
         raise EmptyFile(
             "The file has 0 bytes.", hint="The upload or the save before it was cut off; save and send again."
