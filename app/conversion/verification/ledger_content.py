@@ -112,6 +112,15 @@ def as_tensor(stored: StoredTensor) -> Tensor:
     return data.view(ONNX_DTYPES[stored.data_type]).reshape(stored.dims)
 
 
+def first_and_last(stored: StoredTensor) -> tuple[float, float]:
+    """The first and the last element as Python floats."""
+    dtype = ONNX_DTYPES[stored.data_type]
+    size = dtype.itemsize
+    ends = np.concatenate([stored.data[:size], stored.data[-size:]])
+    first, last = torch.from_numpy(ends.copy()).view(dtype).double().tolist()
+    return first, last
+
+
 def is_floating(stored: StoredTensor) -> bool:
     """Whether the elements are real or complex numbers, which weights are; integers and booleans are not."""
     dtype = ONNX_DTYPES.get(stored.data_type)

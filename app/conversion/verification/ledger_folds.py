@@ -15,7 +15,6 @@ absolutely, below the smallest normal number.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,23 +34,29 @@ class Folded:
     """A fold in float64 and how far an honest evaluation in the stored dtype may lie from it, element by element."""
 
     value: Tensor
-    bound: Tensor
+    magnitude: Tensor
+    """What ``roundings`` multiplies: |w'| for a weight, the sum of the terms' absolute values for a bias."""
+    roundings: int
+    dtype: torch.dtype
+
+    @property
+    def bound(self) -> Tensor:
+        limits = torch.finfo(self.dtype)
+        return (self.magnitude * (self.roundings * limits.eps / 2)).add_(limits.tiny)
 
 
 def conv_bn(fold: ConvBnFold, value_of: ValueOf, dtype: torch.dtype) -> Folded:
     """The fold's part, in the layout of the unfolded weight or as a vector of channels."""
-    u = torch.finfo(dtype).eps / 2
-    tiny = torch.finfo(dtype).tiny
     scale = _scale(fold, value_of)
     if fold.part == "weight":
         weight = value_of(fold.weight)
-        value = weight.double() * _along_channels(scale, tuple(weight.shape), fold)
-        return Folded(value, value.abs() * (WEIGHT_ROUNDINGS * u) + tiny)
+        value = weight.double().mul_(_along_channels(scale, tuple(weight.shape), fold))
+        return Folded(value, value.abs(), WEIGHT_ROUNDINGS, dtype)
     mean = value_of(fold.mean).double() * scale
     bias = value_of(fold.bias).double() * scale if fold.bias else torch.zeros_like(scale)
     beta = value_of(fold.beta).double() if fold.beta else torch.zeros_like(scale)
     magnitude = bias.abs() + mean.abs() + beta.abs()
-    return Folded(bias - mean + beta, magnitude * (BIAS_ROUNDINGS * u) + tiny)
+    return Folded(bias - mean + beta, magnitude, BIAS_ROUNDINGS, dtype)
 
 
 def _scale(fold: ConvBnFold, value_of: ValueOf) -> Tensor:
@@ -76,12 +81,11 @@ def carries(stored: StoredTensor, folded: Folded, axes: tuple[int, ...] | None =
     dtype = ONNX_DTYPES.get(stored.data_type)
     if dtype is None or not dtype.is_floating_point or stored.numel != folded.value.numel():
         return None
-    value = folded.value if axes is None else folded.value.permute(axes)
-    bound = folded.bound if axes is None else folded.bound.permute(axes)
-    difference = (as_tensor(stored).double().reshape(-1) - value.reshape(-1)).abs_()
-    if difference.numel() == 0:
-        return 0.0
-    ratio = float((difference / bound.reshape(-1)).max())
+    value, bound = folded.value, folded.bound
+    if axes is not None:
+        value, bound = value.permute(axes), bound.permute(axes)
+    difference = as_tensor(stored).double().reshape(-1).sub_(value.reshape(-1)).abs_()
+    ratio = float(difference.div_(bound.reshape(-1)).max()) if difference.numel() else 0.0
     return ratio if ratio <= 1 else None
 
 
@@ -132,12 +136,3 @@ def recurrent_operands(module: nn.Module) -> Iterator[RecurrentOperand]:
 def _reorder(tensor: Tensor, gates: tuple[int, ...]) -> Tensor:
     chunks = tensor.chunk(len(gates), dim=0)
     return torch.cat([chunks[gate] for gate in gates])
-
-
-def first_and_last(stored: StoredTensor) -> tuple[float, float]:
-    """The first and the last element as Python floats."""
-    dtype = ONNX_DTYPES[stored.data_type]
-    size = dtype.itemsize
-    ends = np.concatenate([stored.data[:size], stored.data[-size:]])
-    first, last = torch.from_numpy(ends.copy()).view(dtype).double().tolist()
-    return first, last

@@ -16,7 +16,7 @@ to parity.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from app.conversion.verification.ledger_trace import Use, Value
+from app.conversion.verification.ledger_forward import Use, Value
 from app.conversion.verification.onnx_tensors import OnnxFile, StoredGraph, StoredNode, StoredTensor
 
 
@@ -135,18 +135,18 @@ class Tokens:
         return self.root(self._of[stored]) if stored in self._of else None
 
     def of_value(self, value: Value) -> Iterator[tuple[Value, Value]]:
-        """(root, value) of the value, or else of the values it came from; and of its pieces."""
-        for piece in self._parts.get(value, ()):
-            yield self.root(piece), piece
-        if value in self._parent:
-            yield self.root(value), value
-            return
-        for part in value.inputs:
-            yield from self.of_value(part)
-
-    @property
-    def stored(self) -> tuple[StoredTensor, ...]:
-        return tuple(self._of)
+        """(root, value) of the value, or else of the values it came from; and of their pieces."""
+        pending, seen = [value], {value}
+        while pending:
+            value = pending.pop()
+            for piece in self._parts.get(value, ()):
+                yield self.root(piece), piece
+            if value in self._parent:
+                yield self.root(value), value
+                continue
+            further = [part for part in value.inputs if part.lineage and part not in seen]
+            seen.update(further)
+            pending += reversed(further)
 
 
 _Place = tuple[int, int]

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from app.conversion.verification.ledger_forward import Use
 from app.conversion.verification.ledger_order import GraphUse
 from app.conversion.verification.ledger_sources import raw_bytes, same_bytes
-from app.conversion.verification.ledger_trace import Use
 from app.conversion.verification.onnx_tensors import StoredTensor
 
 _SUMMED_EAGERLY = {("linear", 1): 1, ("matmul", 1): 0, ("mm", 1): 0, ("addmm", 2): 0}

@@ -8,55 +8,31 @@ came. What an exporter folded is then compared with the module's own intermediat
 patterns is needed.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from app.conversion.verification.claims import ConvBnFold
-
-_SHAPE_ONLY = frozenset(
-    {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
-    | {"new_empty_strided", "sym_size", "sym_numel", "sym_stride"}
+from app.conversion.verification.ledger_formula import Formula, call_formula, leaf_formula
+from app.conversion.verification.ledger_forward import EagerTrace, FoldSite, Offer, Use, Value
+from app.conversion.verification.ledger_operators import (
+    KEEP_CHANNELS,
+    SHAPE_ONLY,
+    by_name,
+    computes,
+    draws,
+    is_layer,
+    name_of,
+    writes,
 )
-"""Operators that read a tensor's shape and dtype, never its elements."""
-
-_KEEP_CHANNELS = frozenset(
-    {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "transpose", "permute", "t", "contiguous", "clone"}
-    | {"alias", "detach", "squeeze", "unsqueeze", "swapaxes", "movedim", "dropout", "feature_dropout"}
-)
-"""Operators that hand a layer's output on to a batch norm without changing an element."""
-
-
-@dataclass(frozen=True, eq=False)
-class Value:
-    """A value of the forward that no input has touched. ``lineage`` are the state-dict keys and buffers it came from.
-
-    A value without ``inputs`` is such a tensor itself, or a constant when its lineage is empty too. ``formula``
-    evaluates it again from float64 copies of what it came from; None when an operator wrote in place.
-    """
-
-    lineage: frozenset[str]
-    inputs: tuple["Value", ...] = ()
-    formula: Callable[[], Tensor] | None = None
-    arithmetic: bool = False
-    """Whether an operator computed new numbers, so that another implementation may round otherwise."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """One place where a weight-only value meets the inputs: the operator's turn and the argument's position."""
-
-    turn: int
-    argument: int
-    operator: str
-    value: Value
 
 
 @dataclass(frozen=True)
@@ -70,25 +46,6 @@ class _Affine:
     groups: int
 
 
-@dataclass(frozen=True)
-class FoldSite:
-    """A batch norm that directly follows a convolution or linear layer, and the turns of both."""
-
-    fold: ConvBnFold
-    layer_turn: int
-    norm_turn: int
-
-
-@dataclass(eq=False)
-class EagerTrace:
-    """The uses in execution order, the keys reached, where a batch norm follows a layer, and each key's own value."""
-
-    leaf: Mapping[str, Value]
-    uses: list[Use] = field(default_factory=list)
-    reached: set[str] = field(default_factory=set)
-    sites: list[FoldSite] = field(default_factory=list)
-
-
 @dataclass(frozen=True, eq=False)
 class _Data:
     """A value that depends on the inputs. ``affine`` while no element has changed since that layer."""
@@ -96,9 +53,6 @@ class _Data:
     affine: _Affine | None = None
     sources: int = 0
     """The tensors of the architecture that took part, one bit for each."""
-
-
-Offer = Callable[[Tensor, Value], None]
 
 
 def trace(
@@ -136,8 +90,12 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if tensor.numel():
                 names_at.setdefault(_address(tensor), []).append(name)
         for address, names in names_at.items():
-            self.at[address] = Value(frozenset(names), formula=_widened(placed[names[0]]))
+            self.at[address] = Value(frozenset(names), formula=leaf_formula(placed[names[0]]))
+        self.placed = sorted(self.at)
+        self.starts = [start for start, _ in self.placed]
+        self.ends = [start + size for start, size in self.placed]
         self.bits = {value.lineage: 1 << place for place, value in enumerate(self.at.values())}
+        self.sources: dict[Value, int] = {}
         self.found = EagerTrace({name: value for value in self.at.values() for name in value.lineage})
         for tensor in inputs.values():
             self.known[tensor] = _Data()
@@ -150,17 +108,18 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         origins = [self._origin(tensor) for tensor in tensors]
         result = func(*args, **kwargs)
-        operator = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-        if operator in _SHAPE_ONLY:
+        operator, named = name_of(func), by_name(func, args, kwargs)
+        if operator in SHAPE_ONLY:
             self._made(result, Value(frozenset()))
-        elif any(isinstance(origin, _Data) for origin in origins) or _random(func, _by_name(func, args, kwargs)):
-            self._used(operator, origins, _by_name(func, args, kwargs), result)
+        elif any(isinstance(origin, _Data) for origin in origins) or draws(func, named):
+            self._used(operator, origins, named, result)
         else:
             values = tuple(origin for origin in origins if isinstance(origin, Value))
             if operator == "linear" and len(args) == 3:
                 values = (self._product(func, values[:2], args[:2]), values[2])
-            self._made(result, self._derived(func, operator, values, args, kwargs))
-        self._remember_writes(func, args, kwargs, result)
+            self._made(result, self._derived(func, values, args, kwargs))
+        if writes(func):
+            self._remember_writes(func, named, result)
         return result
 
     def finish(self, result: object) -> None:
@@ -181,20 +140,17 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The tensors of the architecture that took part in a value, one bit for each."""
         if isinstance(origin, _Data):
             return origin.sources
-        if not origin.inputs:
-            return self.bits.get(origin.lineage, 0)
-        bits = 0
-        for part in origin.inputs:
-            bits |= self._bits_of(part)
-        return bits
+        if origin not in self.sources:
+            bits = self.bits.get(origin.lineage, 0) if not origin.inputs else 0
+            for part in origin.inputs:
+                bits |= self._bits_of(part)
+            self.sources[origin] = bits
+        return self.sources[origin]
 
-    def _remember_writes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> None:
+    def _remember_writes(self, func: Any, named: dict[str, Any], result: object) -> None:
         """What an operator writes in place is seen by every view of that memory, also by older ones."""
-        if not hasattr(func, "_schema") or not func._schema.is_mutable:
-            return
-        named = _by_name(func, args, kwargs)
         origin = next((self.known[leaf] for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
-        for argument in func._schema.arguments:
+        for argument in func._schema.arguments if hasattr(func, "_schema") else ():
             tensor = named.get(argument.name)
             if argument.is_write and isinstance(tensor, Tensor) and origin is not None:
                 storage = tensor.untyped_storage()
@@ -204,14 +160,25 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         written = self._written(tensor)
         if written is not None:
             return written
+        before = self._before_writes(tensor)
+        return before if before is not None else Value(frozenset(), formula=leaf_formula(tensor))
+
+    def _before_writes(self, tensor: Tensor) -> Value | _Data | None:
+        """What a tensor was when it was made; None for one that was never seen, a constant of the code."""
         if tensor in self.known:
             origin: Value | _Data = self.known[tensor]
             return origin
-        if _has_memory(tensor):
-            value = self.at.get(_address(tensor))
-            if value is not None:
-                return value
-        return Value(frozenset(), formula=_widened(tensor))
+        if not _has_memory(tensor):
+            return None
+        return self.at.get(_address(tensor)) or self._inside(tensor)
+
+    def _inside(self, tensor: Tensor) -> Value | None:
+        """A view of a parameter or buffer that was made before the forward ran."""
+        place = bisect_right(self.starts, tensor.data_ptr()) - 1
+        if place < 0 or tensor.data_ptr() >= self.ends[place]:
+            return None
+        whole = self.at[self.placed[place]]
+        return Value(whole.lineage, (whole,), leaf_formula(tensor))
 
     def _written(self, tensor: Tensor) -> Value | _Data | None:
         """What was last written into the tensor's memory, together with what the tensor was before."""
@@ -220,7 +187,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = self.written.get(tensor.untyped_storage()._cdata)
         if found is None or found[0].expired():  # type: ignore[no-untyped-call]
             return None
-        before, after = self.known.get(tensor), found[1]  # type: ignore[no-untyped-call]
+        before, after = self._before_writes(tensor), found[1]
         if before is None or before is after:
             return after
         if tensor not in self.merged or self.merged[tensor][:2] != (before, after):
@@ -235,39 +202,23 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _Data(None, self._bits_of(before) | self._bits_of(after))
         return Value(before.lineage | after.lineage, (before, after), None, arithmetic=True)
 
-    def _derived(
-        self, func: Any, operator: str, values: tuple[Value, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Value:
+    def _derived(self, func: Any, values: tuple[Value, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
         lineage = frozenset[str]().union(*(value.lineage for value in values))
-        in_place = func._schema.is_mutable if hasattr(func, "_schema") else True
         formula = None
-        if not in_place and all(value.formula for value in values):
-            formula = self._formula(func, args, kwargs)
-        moved = getattr(func, "is_view", False) or operator in _KEEP_CHANNELS or operator in _MOVES
-        arithmetic = not moved or any(value.arithmetic for value in values)
+        if not writes(func) and all(value.formula for value in values):
+            formula = call_formula(func, args, kwargs, self._formula_of)
+        arithmetic = computes(func) or any(value.arithmetic for value in values)
         return Value(lineage, values, formula, arithmetic=arithmetic)
 
     def _product(self, func: Any, values: tuple[Value, ...], args: tuple[Any, ...]) -> Value:
         """A linear layer's product before its bias is added: exporters write the two as separate operators."""
-        value = self._derived(func, "linear", values, args, {})
+        value = self._derived(func, values, args, {})
         self._made(func(*args), value)
         return value
 
-    def _formula(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], Tensor]:
-        def lazy(leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor):
-                return leaf
-            origin = self._origin(leaf)
-            return _Lazy(origin.formula) if isinstance(origin, Value) and origin.formula else leaf
-
-        lazy_args, lazy_kwargs = tree_map(lazy, (args, kwargs))
-
-        def evaluate() -> Tensor:
-            wide_args, wide_kwargs = tree_map(_force, (lazy_args, lazy_kwargs))
-            result: Tensor = func(*wide_args, **wide_kwargs)
-            return result
-
-        return evaluate
+    def _formula_of(self, tensor: Tensor) -> Formula | None:
+        origin = self._origin(tensor)
+        return origin.formula if isinstance(origin, Value) else None
 
     def _made(self, result: object, value: Value) -> None:
         """Mark what a weight-only operator gave, and offer it."""
@@ -287,7 +238,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         affine = None
         if "running_mean" in named and "running_var" in named:
             self._batch_norm(named)
-        elif operator in _KEEP_CHANNELS and isinstance(origins[0], _Data):
+        elif operator in KEEP_CHANNELS and isinstance(origins[0], _Data):
             affine = origins[0].affine
         else:
             affine = self._affine(operator, named)
@@ -315,7 +266,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _affine(self, operator: str, named: dict[str, Any]) -> _Affine | None:
         weight = self._key(named.get("weight", named.get("mat2", named.get("other"))))
-        if weight is None:
+        if weight is None or not is_layer(operator):
             return None
         bias = named.get("bias", named.get("self") if operator == "addmm" else None)
         transposed = bool(named.get("transposed")) or "transpose" in operator
@@ -345,50 +296,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.found.sites.append(FoldSite(fold, affine.turn, self.turn))
 
 
-_MOVES = frozenset(
-    {"expand", "slice", "select", "index", "index_select", "gather", "split", "chunk", "cat", "stack", "repeat", "roll"}
-    | {"flip", "narrow", "split_with_sizes", "unbind", "copy_", "lift_fresh", "constant_pad_nd", "unfold", "T", "mT"}
-    | {"arange", "zeros", "ones", "full", "empty", "scalar_tensor", "embedding", "movedim", "where"}
-)
-"""Operators that place elements without computing new ones."""
-
-
-@dataclass(frozen=True)
-class _Lazy:
-    formula: Callable[[], Tensor]
-
-
-def _force(leaf: Any) -> Any:
-    if isinstance(leaf, _Lazy):
-        return leaf.formula()
-    if isinstance(leaf, torch.dtype) and leaf.is_floating_point:
-        return torch.float64
-    return leaf
-
-
-def _widened(tensor: Tensor) -> Callable[[], Tensor]:
-    def widen() -> Tensor:
-        return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
-
-    return widen
-
-
 def _has_memory(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.numel() > 0
 
 
 def _address(tensor: Tensor) -> tuple[int, int]:
-    return tensor.data_ptr(), tensor.numel()
-
-
-def _random(func: Any, named: Mapping[str, Any]) -> bool:
-    """Whether the operator draws numbers; dropout in eval mode does not."""
-    drawing = torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
-    return drawing and named.get("train", named.get("training")) is not False
-
-
-def _by_name(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    if not hasattr(func, "_schema"):
-        return dict(kwargs)
-    names = [argument.name for argument in func._schema.arguments]
-    return dict(zip(names, args, strict=False)) | kwargs
+    """Where the tensor's memory starts, and how many bytes it has."""
+    return tensor.data_ptr(), tensor.nbytes
