@@ -89,8 +89,11 @@ class TransformersModels:
 def _tasks(model_type: str, modality: Modality) -> tuple[str, ...]:
     from transformers.models.auto import modeling_auto
 
+    # Such classifiers read the state at the only <eos> of each row, which no declared distribution can promise.
+    seq2seq = modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    without = {"sequence-classification"} if model_type in seq2seq else set()
     return tuple(
         task
         for task, (_, table) in TASKS.items()
-        if task in modality.tasks and model_type in getattr(modeling_auto, table)
+        if task in modality.tasks and task not in without and model_type in getattr(modeling_auto, table)
     )

@@ -15,6 +15,8 @@ SAMPLE_TOKENS = 16
 SMALLEST_VOCABULARY = 32
 """For models that take characters (canine) or whose configuration leaves the size open (esm)."""
 DEFAULT_SIDE = 224
+VIDEO = frozenset({"timesformer", "videomae", "videoprism_vision_model", "vivit"})
+"""transformers lists them with the image models."""
 MOST_SAMPLES = 480_000
 """Audio samples of a sample input: 30 s at 16 kHz."""
 WITHOUT_MASK = frozenset({"cpmant", "fnet", "xlstm"})
@@ -171,7 +173,9 @@ MODALITIES = (
             "TEXT_ENCODING",
         ),
         excluded_tables=MULTIMODAL_TABLES,
-        excluded=frozenset({"audioflamingo3", "bros", "layoutlmv2", "musicgen", "musicgen_melody", "perceiver"}),
+        excluded=frozenset(
+            {"audioflamingo3", "bros", "layoutlmv2", "lxmert", "musicgen", "musicgen_melody", "perceiver"}
+        ),
         inputs=_text,
         options=SEQUENCE_OPTIONS,
     ),
@@ -180,7 +184,7 @@ MODALITIES = (
         tasks=("base", "image-classification"),
         tables=("IMAGE", "IMAGE_CLASSIFICATION"),
         excluded_tables=MULTIMODAL_TABLES,
-        excluded=frozenset({"dinat", "imagegpt", "perceiver", "videoprism_vision_model"}),
+        excluded=frozenset({"dinat", "imagegpt", "perceiver", "timm_backbone"} | VIDEO),
         inputs=_image,
         options={
             "image_size_used": _length(DEFAULT_SIDE, LARGEST_SIDE, "Side of the image, where the model fixes none.")

@@ -39,6 +39,7 @@ def options_schema(model_type: str, tasks: tuple[str, ...], own: Mapping[str, An
             "maxItems": 20,
             "description": "Class names; they choose where a task of this model type has more than one.",
         },
+        "decoder_start_token_id": {"type": ["integer", "null"], **_bounds("vocab_size")},
         **{name: {"description": "Accepted from a config.json and not used."} for name in IGNORED},
         **_config_properties(CONFIG_MAPPING[model_type]),
         **own,

@@ -33,6 +33,7 @@ RUNS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("llama", {**TEXT, "num_key_value_heads": 2, "task": "causal-lm"}, ["logits"]),
     ("t5", T5, ["last_hidden_state", "encoder_last_hidden_state"]),
     ("t5", {**T5, "task": "seq2seq-lm"}, ["logits"]),
+    ("t5", {**T5, "task": "question-answering", "decoder_start_token_id": 0}, ["start_logits", "end_logits"]),
     ("bart", {**BART, "task": "question-answering"}, ["start_logits", "end_logits"]),
     ("bart", {**BART, "task": "causal-lm"}, ["logits"]),
     ("vit", {**VIT, "task": "image-classification"}, ["logits"]),
