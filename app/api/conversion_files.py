@@ -23,7 +23,6 @@ from app.delivery.bundle import Bundle, BundledFile, make_bundle
 from app.delivery.report_page import render
 from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverified
 from app.domain.report import ConversionReport, Verdict
-from app.storage.objects import MissingObject
 
 router = APIRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
@@ -71,6 +70,7 @@ async def get_artifact(
     _refuse_unverified(conversion, unverified)
     if redirect and (url := service.store.url(file.sha256, PRESIGNED_FOR)) is not None:
         return RedirectResponse(url, status_code=307)
+    await _refuse_lost(service, file)
     return respond(request, _stored(service, file), _verdict_headers(conversion))
 
 
@@ -122,6 +122,7 @@ async def get_report(
     file = _file(conversion, files, "report")
     headers = {"Vary": "Accept", "Content-Disposition": "inline"}
     if not prefers_html(accept):
+        await _refuse_lost(service, file)
         return respond(request, _stored(service, file), headers)
     page = await _page(service, file)
     etag = f'"{hashlib.sha256(page).hexdigest()}"'
@@ -179,6 +180,12 @@ def _refuse_unverified(conversion: Conversion, asked_for: bool) -> None:
     raise Unverified(f"Verification ended with verdict {conversion.verdict or 'none'}.")
 
 
+async def _refuse_lost(service: Service, file: ConversionFile) -> None:
+    """Raises Unavailable while that can still be said: once a download has begun, it could only break off."""
+    if await service.store.size(file.sha256) is None:
+        raise Unavailable(f"The store has lost {file.filename}.", hint="Convert again with force=true.")
+
+
 def _verdict_headers(conversion: Conversion) -> dict[str, str]:
     return {"X-Recast-Verdict": conversion.verdict or "none"}
 
@@ -192,10 +199,8 @@ def _stored(service: Service, file: ConversionFile) -> Content:
 
 async def _page(service: Service, report: ConversionFile) -> bytes:
     """The report's page. Rendering takes tenths of a second for large nets, so it is done beside the event loop."""
-    try:
-        document = b"".join([chunk async for chunk in service.store.stream(report.sha256)])
-    except MissingObject:
-        raise Unavailable("The store has lost the report.") from None
+    await _refuse_lost(service, report)
+    document = b"".join([chunk async for chunk in service.store.stream(report.sha256)])
     return await asyncio.to_thread(_render, document)
 
 
@@ -213,6 +218,7 @@ async def _bundle(service: Service, conversion: Conversion, files: dict[str, Con
 async def _bundled(service: Service, file: ConversionFile) -> BundledFile:
     """The file with its CRC-32, which is computed when the first bundle needs it and then kept."""
     crc32 = file.crc32
+    await _refuse_lost(service, file)
     if crc32 is None:
         crc32 = 0
         async for chunk in service.store.stream(file.sha256):

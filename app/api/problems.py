@@ -8,12 +8,14 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.domain.errors import IncompleteUpload, InvalidRequest, NotFound, Problem, RecastError
+from app.domain.errors import IncompleteUpload, InvalidRequest, NotFound, Problem, RecastError, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_VALUE = 200
@@ -175,6 +177,10 @@ def install_problem_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
         assert isinstance(error, RequestValidationError)
         return problem_response(from_validation(error.errors()).problem(), request)
 
+    async def on_database_away(request: Request, error: Exception) -> Response:
+        log.error("database_away", error=str(error).splitlines()[0])
+        return problem_response(Unavailable("The database does not answer.").problem(), request)
+
     async def on_disconnect(request: Request, error: Exception) -> Response:
         assert isinstance(error, ClientDisconnect)
         return problem_response(
@@ -185,3 +191,5 @@ def install_problem_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_request_validation)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
+    for away in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(away, on_database_away)
