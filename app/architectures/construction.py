@@ -53,15 +53,6 @@ def initialised(construct: Callable[[], nn.Module]) -> nn.Module:
         return construct().eval()
 
 
-def tied_names(module: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """State-dict names that are one and the same tensor object, grouped; loading by assignment must keep them so."""
-    names: dict[int, list[str]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor):
-            names.setdefault(id(tensor), []).append(name)
-    return tuple(tuple(group) for group in names.values() if len(group) > 1)
-
-
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
     def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.architectures.construction import initialised, skeleton, tied_names
+from app.architectures.construction import initialised, skeleton
 from app.architectures.registry import Registry
+from app.conversion.ties import tied_names
 from app.domain.errors import BuildFailed
 
 SMALL_TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -82,7 +83,7 @@ def test_initialised_modules_are_the_same_each_time_and_leave_the_random_state_a
 
 
 def test_a_tied_language_model_names_its_ties(registry: Registry) -> None:
-    assert tied_names(registry.build("sample/tied", {})) == (("embedding.weight", "head.weight"),)
+    assert tied_names(registry.build("sample/tied", {})) == [("embedding.weight", "head.weight")]
 
 
 def test_parameters_registered_twice_stay_one() -> None:
