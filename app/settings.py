@@ -45,7 +45,15 @@ class Settings(BaseSettings):
     )
 
     children: int = Field(2, ge=1, le=64, description="Conversions that one worker runs at the same time.")
-    child_threads: int = Field(1, ge=1, le=256, description="Threads that one conversion computes with.")
+    child_threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description=(
+            "Threads that one conversion computes with. Unset: its share of the cores among the conversions that run when "
+            "it starts, so that a lone one has them all."
+        ),
+    )
     job_timeout: float = Field(1800, gt=0, description="Seconds after which a running conversion is stopped.")
     inspection_timeout: float = Field(120, gt=0, description="Seconds after which reading a checkpoint is stopped.")
     memory_budget: int | None = Field(

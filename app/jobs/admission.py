@@ -1,6 +1,7 @@
 """Memory before speed: a conversion that would not fit beside the running ones waits for them."""
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -35,12 +36,19 @@ def default_budget() -> int:
     return int(SHARE * available_memory())
 
 
+def available_cores() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Admission:
     """A budget in bytes, given out in the order of asking, so that a large job is not starved by small ones."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._used = 0
+        self.running = 0
+        """How many hold a part of the budget."""
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
@@ -60,9 +68,11 @@ class Admission:
                 self._used -= wanted
             self._serve()
             raise
+        self.running += 1
         try:
             yield
         finally:
+            self.running -= 1
             self._used -= wanted
             self._serve()
 

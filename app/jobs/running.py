@@ -21,7 +21,7 @@ from app.domain.checkpoint import CheckpointInspection
 from app.domain.conversion import Stage, State, TargetOptions
 from app.domain.errors import ConversionError, Problem, RecastError, TimedOut, Unavailable
 from app.jobs import metrics, queue
-from app.jobs.admission import Admission, estimate
+from app.jobs.admission import Admission, available_cores, estimate
 from app.jobs.confinement import Limits
 from app.jobs.events import Changes
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
@@ -68,7 +68,8 @@ class Tools:
     """The worker's name: host and process."""
     limits: Limits
     inspection_limits: Limits
-    threads: int = 1
+    threads: int | None = None
+    """Of one conversion; None: its share of the cores when it starts."""
     plugins_dir: Path | None = None
     tasks: Tasks = TASKS
 
@@ -181,7 +182,7 @@ class _Attempt:
             work_dir=results,
             plugins_dir=tools.plugins_dir,
             client_probes=probes,
-            threads=tools.threads,
+            threads=tools.threads or max(1, available_cores() // tools.admission.running),
         )
         result = await tools.supervisor.run(
             tools.tasks.conversion,
