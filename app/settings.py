@@ -50,8 +50,8 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description=(
-            "Threads that one conversion computes with. Unset: its share of the cores among the conversions that run when "
-            "it starts, so that a lone one has them all."
+            "Threads that one conversion computes with. Unset: its share of the cores among the conversions that run "
+            "when it starts, so that a lone one has them all."
         ),
     )
     job_timeout: float = Field(1800, gt=0, description="Seconds after which a running conversion is stopped.")
