@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from app.conversion.checkpoint import open_checkpoint
-from app.conversion.checkpoint.non_finite import non_finite_tensors
 from app.domain.errors import AmbiguousCheckpoint, NoStateDict, UnsupportedTensor
 from tests.conversion.corpus import saved, training_checkpoint, weights
 
@@ -175,15 +174,3 @@ def test_tens_of_thousands_of_tensors_are_read(tmp_path: Path) -> None:
     shared = torch.zeros(1)
     opened = open_checkpoint(saved({f"layer.{i}": shared for i in range(30_000)}, tmp_path / "c.pt"))
     assert len(opened.state_dict) == 30_000
-
-
-def test_values_that_are_not_finite_are_found(tmp_path: Path) -> None:
-    tensors = {
-        "nan": torch.tensor([1.0, float("nan")]),
-        "infinite": torch.tensor([float("inf"), float("-inf")], dtype=torch.float16),
-        "large": torch.full((4,), 3e38),
-        "fine": torch.ones(3),
-        "integers": torch.ones(3, dtype=torch.int64),
-        "eight": torch.ones(2).to(torch.float8_e4m3fn),
-    }
-    assert non_finite_tensors(open_checkpoint(saved(tensors, tmp_path / "c.pt")).state_dict) == ("nan", "infinite")
