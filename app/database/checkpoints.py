@@ -41,22 +41,17 @@ async def add(session: AsyncSession, sha256: str, bytes: int, filename: str | No
     return added is not None
 
 
-async def record_inspection(
-    session: AsyncSession, sha256: str, found: CheckpointInspection | Problem, *, replace: bool = False
-) -> None:
+async def record_inspection(session: AsyncSession, sha256: str, found: CheckpointInspection | Problem) -> None:
     """Store what reading the file told, or why it could not be read; announced under the sha256.
 
-    Nothing happens when there is an inspection already, unless ``replace``.
+    An inspection that is there already stays.
     """
     is_problem = isinstance(found, Problem)
-    statement = update(Checkpoint).where(Checkpoint.sha256 == sha256)
-    if not replace:
-        statement = statement.where(Checkpoint.inspection.is_(None))
     data = found.model_dump(mode="json")
     await session.execute(
-        statement.values(
-            inspection=None if is_problem else data, problem=data if is_problem else None, inspected_at=func.now()
-        )
+        update(Checkpoint)
+        .where(Checkpoint.sha256 == sha256, Checkpoint.inspection.is_(None))
+        .values(inspection=None if is_problem else data, problem=data if is_problem else None, inspected_at=func.now())
     )
     await events.announce(session, sha256)
 
