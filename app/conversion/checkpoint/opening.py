@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from app.conversion.checkpoint.safetensors_file import read_safetensors
-from app.domain.checkpoint_format import recognise
 from app.conversion.checkpoint.torch_files import read_legacy, read_zip
 from app.conversion.checkpoint.unwrap import unwrap
 from app.domain.checkpoint import CheckpointFormat, CheckpointInspection, TensorInfo
+from app.domain.checkpoint_format import recognise
 from app.domain.errors import CorruptCheckpoint, UnsupportedTensor
 
 _READERS: dict[CheckpointFormat, Callable[[Path], tuple[Any, tuple[str, ...]]]] = {
