@@ -111,13 +111,17 @@ def run_catalog(arguments: Any, _: SupervisorLine) -> Any:
 
 
 def problem_of(error: BaseException) -> Problem:
-    """An error of a task as data. What was not foreseen is named by its type and first line."""
+    """An error of a task as data. What was not foreseen is named by its type alone."""
     if isinstance(error, RecastError):
         return error.problem()
     text = str(error)
     if isinstance(error, MemoryError) or any(words in text.lower() for words in ALLOCATION_FAILURES):
         return OutOfMemory(f"Memory ran out: {_first_line(text) or type(error).__name__}.").problem()
-    return ConversionError(f"{type(error).__name__}: {_first_line(text)}").problem()
+    # The message of a foreign exception may hold paths of this server; the log has it whole.
+    return ConversionError(
+        f"The conversion stopped with an unforeseen {type(error).__name__}.",
+        hint="The worker's log has the details, under the conversion's id.",
+    ).problem()
 
 
 def _first_line(text: str) -> str:
