@@ -30,6 +30,11 @@ from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.report import Ledger, ProbeResult, Reason
 
+LEAST_POWER = 0.5
+"""Detection power below which the report warns that parity says little about these weights."""
+FROZEN_BRANCH = "Converting a tensor to a Python"
+"""What torch.jit's tracer says when Python decides on a value: the graph keeps the way that the sample took."""
+
 
 def check_file(evidence: Evidence) -> None:
     """Point 11: onnx.checker with full shape inference on the final bytes."""
@@ -39,8 +44,11 @@ def check_file(evidence: Evidence) -> None:
             evidence.findings.append(failure(Reason.checker, complaint[:600]))
 
 
-def check_loading(evidence: Evidence) -> None:
-    """What the load says: strict=false left something out, or the weights are not all finite."""
+def check_history(evidence: Evidence) -> None:
+    """What load and export said: parts left out under strict=false, weights not finite, branches frozen by a trace."""
+    frozen = [warning for warning in evidence.subject.export.warnings if FROZEN_BRANCH in warning]
+    if frozen:
+        evidence.findings.append(note(Reason.trace_warnings, "; ".join(frozen[:3])))
     load = evidence.subject.load
     left_out = [*load.missing_keys, *load.unexpected_keys, *load.ignored_keys, *load.shape_mismatches]
     if not load.strict and left_out:
@@ -274,14 +282,16 @@ def measure_detection(evidence: Evidence) -> None:
     with evidence.clock.part("detection"):
         evidence.detection = detection(subject.module, subject.signature, evidence.references, subject.seed)
     measured = evidence.detection
-    proven = evidence.ledger is not None and evidence.ledger.passed
-    if measured is not None and measured.blind_layers and not proven:
-        detail = f"the probes would not see a fault in {', '.join(measured.blind_layers[:5])}"
+    if measured is not None and measured.power < LEAST_POWER:
+        detail = (
+            f"the probes would see {measured.power:.0%} of weight faults and none in "
+            f"{', '.join(measured.blind_layers[:5])}; that the weights are right rests on the ledger"
+        )
         evidence.findings.append(note(Reason.blind_layers, detail))
 
 
 def fill_matrix(evidence: Evidence) -> None:
-    """Issue 3, item 4: ways to compute the same outputs, on the worst probe of a failure, else on the cheapest."""
+    """The parity matrix: ways to compute the same outputs, on the worst probe of a failure, else on the cheapest."""
     if not evidence.compared:
         return
     pairs = list(zip(evidence.references, evidence.compared, strict=True))
@@ -292,7 +302,7 @@ def fill_matrix(evidence: Evidence) -> None:
 
 
 def measure_latency(evidence: Evidence) -> None:
-    """Issue 3, item 5: p50 and p95 of both sides at the exported sizes."""
+    """Latency: p50 and p95 of both sides at the exported sizes."""
     subject = evidence.subject
     if evidence.runner is None or evidence.failed or not evidence.references:
         return

@@ -49,7 +49,7 @@ def draw_probes(signature: Signature, seed: int) -> list[Probe]:
 def draw_certified_probe(signature: Signature, seed: int) -> Probe:
     """The one probe of a certified verification: each axis at its least or its exported size, drawn at random.
 
-    That the graph holds at other sizes was proved with its template; a repeat conversion pays for every row three times.
+    That the graph holds at other sizes was proved with its template; a repeat job pays for every row three times.
     """
     generator = torch.Generator().manual_seed(seed)
     sizes = {axis.name: axis_sizes(axis)[int(torch.randint(2, (), generator=generator))] for axis in signature.axes}

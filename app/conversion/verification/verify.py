@@ -47,7 +47,7 @@ def examine(subject: Subject, mode: Mode = "full") -> Verification:
 
 def _prove_graph_and_weights(evidence: Evidence) -> None:
     points.check_file(evidence)
-    points.check_loading(evidence)
+    points.check_history(evidence)
     points.take_references(evidence, points.full_probes(evidence))
     points.load_artifact(evidence)
     points.check_repeatable(evidence)
@@ -63,7 +63,7 @@ def _prove_graph_and_weights(evidence: Evidence) -> None:
 
 
 def _prove_weights(evidence: Evidence) -> None:
-    points.check_loading(evidence)
+    points.check_history(evidence)
     points.take_references(evidence, points.certified_probes(evidence))
     points.load_artifact(evidence)
     points.check_parity(evidence)

@@ -99,7 +99,8 @@ def torchscript_subject(
     captured = torchscript.capture(ExportRequest(of or module, signature, TorchScriptOptions(), sample), "trace")
     path = directory / "model.pt"
     torchscript.write(captured, path)
-    return subject(module, signature, path, ExportReport(target="torchscript", exporter="trace"), **more)
+    report = ExportReport(target="torchscript", exporter="trace", warnings=captured.warnings)
+    return subject(module, signature, path, report, **more)
 
 
 def subject(module: nn.Module, signature: Signature, artifact: Path, export: ExportReport, **more: Any) -> Subject:

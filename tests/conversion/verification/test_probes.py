@@ -89,7 +89,7 @@ def test_client_probes_are_read_by_name(tmp_path: Path) -> None:
 )
 def test_client_probes_that_do_not_fit_are_refused_in_words(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
     np.savez(tmp_path / "probes.npz", **arrays)
-    with pytest.raises(InvalidOptions, match="the model takes|not "):
+    with pytest.raises(InvalidOptions, match=r"the model takes|not "):
         read_client_probes(tmp_path / "probes.npz", FEATURES)
 
 

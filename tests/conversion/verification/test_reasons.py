@@ -287,6 +287,35 @@ def test_a_branch_frozen_by_tracing_is_caught_by_the_turned_probe(tmp_path: Path
     assert_fails(report, Reason.parity)
 
 
+def test_a_branch_that_the_tracer_warned_of_is_noted(tmp_path: Path) -> None:
+    class Sized(Perceptron):
+        """Python decides on a value, always the same way."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if x.abs().sum() >= 0 else -x)
+
+    report = verify(torchscript_subject(Sized(), FEATURES, tmp_path))
+    assert report.verdict is Verdict.pass_with_notes, report.findings
+    assert Reason.trace_warnings in findings(report)
+
+
+def test_probes_that_see_little_of_the_weights_are_noted(tmp_path: Path) -> None:
+    class Drowned(Perceptron):
+        """Most of its layers are a millionth of a millionth of the output."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sides = nn.ModuleList(nn.Linear(6, 4, bias=False) for _ in range(20))
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 1e-12 * torch.stack([side(x) for side in self.sides]).sum(0)
+
+    report = verify(onnx_subject(Drowned(), FEATURES, tmp_path))
+    assert report.verdict is Verdict.pass_with_notes, report.findings
+    assert "sides." in findings(report)[Reason.blind_layers].detail
+
+
 def test_when_float64_is_out_of_reach_the_report_says_so(tmp_path: Path) -> None:
     class Bound(Perceptron):
         """Leaves torch for numpy and back, which no float64 run can follow."""
