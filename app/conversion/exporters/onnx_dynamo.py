@@ -3,6 +3,7 @@
 import onnx_ir as ir
 import torch
 
+from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.captured import CapturedOnnx
 from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.flat_module import PREFIX, FlatModule
@@ -33,7 +34,7 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     assert_eval(request.module)
     _forget_kernels()
     flat = FlatModule(request.module, request.signature).eval()
-    with collected() as said:
+    with collected() as said, plain_attention():
         try:
             program = torch.onnx.export(
                 flat,

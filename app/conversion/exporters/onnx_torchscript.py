@@ -14,6 +14,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
 
 from app.architectures.calling import call
+from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.captured import CapturedOnnx
 from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.flat_module import PREFIX, FlatModule
@@ -69,7 +70,7 @@ def _export(module: nn.Module, request: ExportRequest, opset: int, names: tuple[
     """The graph with weights as further inputs, which keeps the exporter from merging equal ones, and from 2 GB."""
     buffer = io.BytesIO()
     try:
-        with torch.no_grad(), _graph_log_off():
+        with torch.no_grad(), plain_attention(), _graph_log_off():
             torch.onnx.export(
                 module,
                 tuple(request.sample[spec.name].clone() for spec in request.signature.inputs),

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from app.architectures.calling import bind
+from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.captured import CapturedTorchScript
 from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.quiet import Said, collected, first_lines
@@ -27,7 +28,7 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
     if not isinstance(options, TorchScriptOptions):
         raise TypeError(f"the TorchScript exporter was given options of target {options.target}")
     assert_eval(request.module)
-    with collected() as said:
+    with collected() as said, plain_attention():
         try:
             captured = (
                 _trace(request, check=options.check_trace) if method == "trace" else torch.jit.script(request.module)

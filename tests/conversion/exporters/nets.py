@@ -117,6 +117,18 @@ class Spectrum(nn.Module):
         return torch.linalg.eigvals(torch.stft(x * self.gain, 16, return_complex=True)[:, :4, :4]).abs()
 
 
+class Attention(nn.Module):
+    """torch's own encoder layer, whose inference fast path is one fused kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layer.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
 def _vector(name: str = "x") -> Signature:
     return Signature(inputs=(InputSpec(name=name, shape=("batch", 4)),))
 
@@ -155,6 +167,8 @@ def case(kind: str) -> Case:
             return Case(BatchLoop(), _vector())
         case "dataclass":
             return Case(DataclassOutput(), _vector())
+        case "attention":
+            return Case(Attention(), Signature(inputs=(InputSpec(name="x", shape=("batch", 5, 8)),)))
         case "spectrum":
             return Case(Spectrum(), Signature(inputs=(InputSpec(name="x", shape=("batch", 64)),)))
     raise KeyError(kind)
