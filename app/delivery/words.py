@@ -36,6 +36,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.non_finite_weights: "Some uploaded weights are NaN or infinite",
     Reason.static_axis: "An axis is fixed",
     Reason.trace_warnings: "The tracer warned",
+    Reason.export_branch: "The model's code takes another way while it is exported",
     Reason.template_discarded: "A stored graph did not fit and was not used",
     Reason.mismatch_accepted: "A mismatch was accepted because on_mismatch=warn",
 }

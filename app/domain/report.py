@@ -51,6 +51,8 @@ class Reason(StrEnum):
     non_finite_weights = "non_finite_weights"
     static_axis = "static_axis"
     trace_warnings = "trace_warnings"
+    export_branch = "export_branch"
+    """The model's code takes another way while it is exported; the two agree as far as was tried."""
     template_discarded = "template_discarded"
     mismatch_accepted = "mismatch_accepted"
 

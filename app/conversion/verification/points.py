@@ -8,6 +8,7 @@ from app.conversion.verification import audit, dims, mode, onnx_graph
 from app.conversion.verification.detection import detection
 from app.conversion.verification.determinism import repeat
 from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.export_branch import differing_operators, stress
 from app.conversion.verification.latency import latency
 from app.conversion.verification.ledger import onnx_ledger, torchscript_ledger
 from app.conversion.verification.localise import departure
@@ -157,6 +158,26 @@ def check_parity(evidence: Evidence) -> None:
         if comparison.failure is not None:
             detail = f"{comparison.result.probe} at {comparison.result.sizes}: {comparison.result.reason}"
             evidence.findings.append(failure(comparison.failure, detail))
+
+
+def check_export_branch(evidence: Evidence) -> None:
+    """Point 3: where the model takes another way while it is exported, both must agree on inputs of many scales."""
+    subject = evidence.subject
+    if evidence.runner is None or not evidence.references or evidence.failed or subject.target != "onnx":
+        return
+    cheapest = min(evidence.references, key=lambda r: r.trace.operations)
+    with evidence.clock.part("export_branch"):
+        differing = differing_operators(subject.module, subject.signature, cheapest)
+        if differing is None:
+            return
+        stressed = stress(subject.module, subject.signature, evidence.runner, cheapest, subject.seed)
+        failed = next((comparison.result for comparison in stressed if comparison.failure), None)
+    listed = ", ".join(f"{name} × {count}" for name, count in differing.most_common(5))
+    detail = f"while it is exported to ONNX, the model takes another way (operators that differ: {listed})"
+    if failed is not None:
+        evidence.findings.append(failure(Reason.parity, f"{detail}; {failed.probe}: {failed.reason}"))
+    else:
+        evidence.findings.append(note(Reason.export_branch, f"{detail}; both agree on inputs of all scales tried"))
 
 
 def check_dims(evidence: Evidence) -> None:

@@ -52,6 +52,7 @@ def _prove_graph_and_weights(evidence: Evidence) -> None:
     points.load_artifact(evidence)
     points.check_repeatable(evidence)
     points.check_parity(evidence)
+    points.check_export_branch(evidence)
     points.check_dims(evidence)
     points.audit_modes_and_attributes(evidence)
     points.check_sensitivity(evidence)

@@ -10,6 +10,7 @@ Results are handed back as ``Widened``: tensors that say float32 and hold float6
 while ``x.float()`` and ``torch.zeros(..., dtype=torch.float32)`` lose nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ class Trace:
     """Every Python float handed to an operator, so every epsilon written out by hand."""
     choices: list[tuple[Tensor, Tensor, int | None]] = field(default_factory=list)
     """(indices, scores in float64, dim) of every argmax, max, topk, sort ...; dim None: over the flattened scores."""
+    operators: Counter[str] = field(default_factory=Counter)
+    """How often each operator was reached."""
     operations: int = 0
     """Multiply-adds × 2 of convolutions and matrix products; an order of magnitude, for budgets."""
 
@@ -165,6 +168,7 @@ _AUDITED = ("eps", "approximate", "training")
 
 def _observe(trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
     name = func._schema.name.rpartition("::")[2].rstrip("_")
+    trace.operators[name] += 1
     named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
     _note_constants(trace, func, name, named)
     if name in _CHOICES:

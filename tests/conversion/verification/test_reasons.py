@@ -299,6 +299,28 @@ def test_a_branch_that_the_tracer_warned_of_is_noted(tmp_path: Path) -> None:
     assert Reason.trace_warnings in findings(report)
 
 
+class Clamped(Perceptron):
+    """Clamps while it is exported."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clamp(-self.limit, self.limit) if torch.onnx.is_in_onnx_export() else x
+        return super().forward(x)
+
+
+def test_an_export_only_branch_that_ordinary_inputs_do_not_reach_fails_parity(tmp_path: Path) -> None:
+    assert_fails(verify(onnx_subject(Clamped(200), FEATURES, tmp_path)), Reason.parity)
+
+
+def test_an_export_only_branch_that_makes_no_difference_is_noted(tmp_path: Path) -> None:
+    report = verify(onnx_subject(Clamped(1e9), FEATURES, tmp_path))
+    assert report.verdict is Verdict.pass_with_notes, report.findings
+    assert "clamp × 1" in findings(report)[Reason.export_branch].detail
+
+
 def test_probes_that_see_little_of_the_weights_are_noted(tmp_path: Path) -> None:
     class Drowned(Perceptron):
         """Most of its layers are a millionth of a millionth of the output."""
