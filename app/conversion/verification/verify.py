@@ -7,7 +7,7 @@ weights: one probe at sizes drawn at random, the mode and attribute audits, and 
 from dataclasses import dataclass
 from typing import Literal
 
-from app.conversion.verification import points
+from app.conversion.verification import comparisons, measurements, readings
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.surroundings import surroundings
@@ -46,29 +46,29 @@ def examine(subject: Subject, mode: Mode = "full") -> Verification:
 
 
 def _prove_graph_and_weights(evidence: Evidence) -> None:
-    points.check_file(evidence)
-    points.check_history(evidence)
-    points.take_references(evidence, points.full_probes(evidence))
-    points.load_artifact(evidence)
-    points.check_repeatable(evidence)
-    points.check_parity(evidence)
-    points.check_export_branch(evidence)
-    points.check_dims(evidence)
-    points.audit_modes_and_attributes(evidence)
-    points.check_sensitivity(evidence)
-    points.check_ledger(evidence)
-    points.measure_detection(evidence)
-    points.fill_matrix(evidence)
-    points.measure_latency(evidence)
-    points.localise(evidence)
+    readings.check_file(evidence)
+    readings.check_history(evidence)
+    comparisons.take_references(evidence, comparisons.full_probes(evidence))
+    comparisons.load_artifact(evidence)
+    comparisons.check_repeatable(evidence)
+    comparisons.check_parity(evidence)
+    comparisons.check_export_branch(evidence)
+    comparisons.check_dims(evidence)
+    readings.audit_modes_and_attributes(evidence)
+    comparisons.check_sensitivity(evidence)
+    readings.check_ledger(evidence)
+    measurements.measure_detection(evidence)
+    measurements.fill_matrix(evidence)
+    measurements.measure_latency(evidence)
+    measurements.localise(evidence)
 
 
 def _prove_weights(evidence: Evidence) -> None:
-    points.check_history(evidence)
-    points.take_references(evidence, points.certified_probes(evidence))
-    points.load_artifact(evidence)
-    points.check_parity(evidence)
-    points.audit_modes_and_attributes(evidence)
-    points.check_sensitivity(evidence)
-    points.check_ledger(evidence)
-    points.localise(evidence)
+    readings.check_history(evidence)
+    comparisons.take_references(evidence, comparisons.certified_probes(evidence))
+    comparisons.load_artifact(evidence)
+    comparisons.check_parity(evidence)
+    readings.audit_modes_and_attributes(evidence)
+    comparisons.check_sensitivity(evidence)
+    readings.check_ledger(evidence)
+    measurements.localise(evidence)

@@ -1,0 +1,183 @@
+"""The points of a verification that run model and artifact side by side; each adds to the evidence.
+
+verify.py gives their order, docs/verification.md their reasons.
+"""
+
+from collections.abc import Mapping
+
+from app.conversion.verification import dims, onnx_graph
+from app.conversion.verification.determinism import repeat
+from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.export_branch import differing_operators, stress
+from app.conversion.verification.oracle import ModelFailed, Reference, eager, reference
+from app.conversion.verification.parity import Comparison, compare
+from app.conversion.verification.probes import (
+    Probe,
+    draw_certified_probe,
+    draw_probe,
+    draw_probes,
+    latin_sizes,
+    read_client_probes,
+    sample_sizes,
+)
+from app.conversion.verification.runtime import ArtifactRefused, open_artifact
+from app.conversion.verification.sensitivity import sensitivity, sensitivity_findings
+from app.conversion.verification.verdict import failure, inconclusive, note
+from app.domain.report import ProbeResult, Reason
+
+
+def full_probes(evidence: Evidence) -> list[Probe]:
+    """The draws of a full verification, then the client's own. Raises InvalidOptions for probes that do not fit."""
+    subject = evidence.subject
+    probes = draw_probes(subject.signature, subject.seed)
+    if subject.client_probes is not None:
+        probes += read_client_probes(subject.client_probes, subject.signature)
+    return probes
+
+
+def certified_probes(evidence: Evidence) -> list[Probe]:
+    """The one draw of a certified verification."""
+    return [draw_certified_probe(evidence.subject.signature, evidence.subject.seed)]
+
+
+def take_references(evidence: Evidence, probes: list[Probe]) -> None:
+    """Points 1 and 3: the eager module in its own dtype and in float64 on every probe."""
+    with evidence.clock.part("oracle"):
+        for probe in probes:
+            taken = _reference(evidence, probe)
+            if taken is None:
+                continue
+            if taken.finite:
+                evidence.references.append(taken)
+            elif probe.name.endswith("scale"):
+                evidence.skipped.append(_skipped(probe, "the model's own outputs are not finite at this scale"))
+            else:
+                detail = f"the model's own outputs hold NaN or infinity on {probe.name}"
+                evidence.findings.append(failure(Reason.non_finite, detail))
+    for taken in evidence.references[:1]:
+        if taken.kind != "fp64":
+            evidence.findings.append(note(Reason.oracle_unavailable, "; ".join(taken.detours)))
+
+
+def _reference(evidence: Evidence, probe: Probe) -> Reference | None:
+    subject = evidence.subject
+    try:
+        return reference(subject.module, subject.signature, probe)
+    except ModelFailed as failed:
+        exported = sample_sizes(subject.signature)
+        if probe.seed is None or probe.sizes == exported:
+            detail = f"the model does not run on {probe.name} at {probe.sizes}: {failed}"
+            evidence.findings.append(inconclusive(Reason.shape_specialised, detail))
+            return None
+    # The dims certificate says that the model fails at those sizes; the draw is still worth having at the exported.
+    return _reference(evidence, draw_probe(subject.signature, exported, probe.seed, name=probe.name))
+
+
+def _skipped(probe: Probe, reason: str) -> ProbeResult:
+    return ProbeResult(probe=probe.name, seed=probe.seed, sizes=probe.sizes, passed=True, reason=f"skipped: {reason}")
+
+
+def load_artifact(evidence: Evidence) -> None:
+    """Point 11: the artifact from its final bytes, in a session of its own."""
+    subject = evidence.subject
+    with evidence.clock.part("session"):
+        try:
+            evidence.runner = open_artifact(
+                subject.target, subject.artifact, subject.module, subject.signature, threads=subject.threads
+            )
+        except ArtifactRefused as refusal:
+            evidence.findings.append(failure(Reason.runtime, f"the runtime refuses the artifact: {refusal}"))
+
+
+def check_repeatable(evidence: Evidence) -> None:
+    """Point 5: the same input twice."""
+    subject = evidence.subject
+    if evidence.runner is None or not evidence.references:
+        return
+    with evidence.clock.part("determinism"):
+        cheapest = min(evidence.references, key=lambda r: sum(v.numel() for v in r.probe.inputs.values()))
+        evidence.repeat = repeat(subject.module, subject.signature, evidence.runner, cheapest)
+    if not evidence.repeat.model:
+        detail = "the model itself answers the same input differently each time, so nothing can be compared with it"
+        evidence.findings.append(inconclusive(Reason.nondeterministic, detail))
+    elif not evidence.repeat.artifact:
+        evidence.findings.append(failure(Reason.parity, "the artifact answers the same input differently each time"))
+
+
+def check_parity(evidence: Evidence) -> None:
+    """Point 2: every output of every probe inside its gate."""
+    if evidence.runner is None:
+        return
+    by_order = evidence.subject.target == "torchscript"
+    with evidence.clock.part("parity"):
+        evidence.compared += [compare(evidence.runner, r, by_order=by_order) for r in evidence.references]
+    for comparison in evidence.compared:
+        if comparison.failure is not None:
+            detail = f"{comparison.result.probe} at {comparison.result.sizes}: {comparison.result.reason}"
+            evidence.findings.append(failure(comparison.failure, detail))
+
+
+def check_export_branch(evidence: Evidence) -> None:
+    """Point 3: where the model takes another way while it is exported, both must agree on inputs of many scales."""
+    subject = evidence.subject
+    if evidence.runner is None or not evidence.references or evidence.failed or subject.target != "onnx":
+        return
+    cheapest = min(evidence.references, key=lambda r: r.trace.operations)
+    with evidence.clock.part("export_branch"):
+        differing = differing_operators(subject.module, subject.signature, cheapest)
+        if differing is None:
+            return
+        stressed = stress(subject.module, subject.signature, evidence.runner, cheapest, subject.seed)
+        failed = next((comparison.result for comparison in stressed if comparison.failure), None)
+    listed = ", ".join(f"{name} × {count}" for name, count in differing.most_common(5))
+    detail = f"while it is exported to ONNX, the model takes another way (operators that differ: {listed})"
+    if failed is not None:
+        evidence.findings.append(failure(Reason.parity, f"{detail}; {failed.probe}: {failed.reason}"))
+    else:
+        evidence.findings.append(note(Reason.export_branch, f"{detail}; both agree on inputs of all scales tried"))
+
+
+def check_dims(evidence: Evidence) -> None:
+    """Point 4: every axis that was asked to be dynamic, read back and executed."""
+    subject = evidence.subject
+    if evidence.runner is None or not evidence.references:
+        return
+    runner = evidence.runner
+
+    def trial(sizes: Mapping[str, int]) -> Comparison:
+        probe = draw_probe(subject.signature, sizes, subject.seed)
+        taken = reference(subject.module, subject.signature, probe)
+        return compare(runner, taken, by_order=subject.target == "torchscript")
+
+    with evidence.clock.part("dims"):
+        outcomes = dims.try_axes(subject.signature, evidence.compared, trial)
+        written = None
+        if subject.target == "onnx":
+            written = onnx_graph.input_axes(onnx_graph.read_graph(subject.artifact))
+        evidence.dims = dims.certify(subject.signature, outcomes, written, subject.declared)
+    evidence.findings += dims.dims_findings(evidence.dims, outcomes)
+
+
+def check_sensitivity(evidence: Evidence) -> None:
+    """Point 7: the probes move the outputs. A single probe is compared with one more eager run."""
+    with evidence.clock.part("sensitivity"):
+        references = list(evidence.references)
+        if len(references) == 1:
+            references += _another(evidence, references[0])
+        if len(references) < 2:
+            return
+        evidence.sensitivity = sensitivity(references)
+    evidence.findings += sensitivity_findings(evidence.sensitivity)
+
+
+def _another(evidence: Evidence, first: Reference) -> list[Reference]:
+    """One more draw in the model's own dtype only; its float64 values are those widened, its gate the first one's."""
+    subject = evidence.subject
+    sizes = latin_sizes(subject.signature, 0)
+    probe = draw_probe(subject.signature, sizes, subject.seed + 1)
+    try:
+        y32 = eager(subject.module, subject.signature, probe.inputs)
+    except ModelFailed:
+        return []
+    wide = {name: value.double() if value.is_floating_point() else value for name, value in y32.items()}
+    return [Reference(probe, y32, wide, first.kind, first.trace)]

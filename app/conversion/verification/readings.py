@@ -1,0 +1,119 @@
+"""The points of a verification that read the artifact's bytes and what earlier stages said of it.
+
+verify.py gives their order, docs/verification.md their reasons.
+"""
+
+import torch
+
+from app.conversion.verification import audit, mode, onnx_graph
+from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.ledger import onnx_ledger, torchscript_ledger
+from app.conversion.verification.protobuf_wire import MalformedFile
+from app.conversion.verification.runtime import TorchScriptRuntime
+from app.conversion.verification.subject import Subject
+from app.conversion.verification.verdict import failure, note
+from app.domain.report import Ledger, Reason
+
+FROZEN_BRANCH = "Converting a tensor to a Python"
+"""What torch.jit's tracer says when Python decides on a value: the graph keeps the way that the sample took."""
+
+
+def check_file(evidence: Evidence) -> None:
+    """Point 11: onnx.checker with full shape inference on the final bytes."""
+    if evidence.subject.target == "onnx":
+        complaint = onnx_graph.check_file(evidence.subject.artifact)
+        if complaint is not None:
+            evidence.findings.append(failure(Reason.checker, complaint[:600]))
+
+
+def check_history(evidence: Evidence) -> None:
+    """What load and export said: parts left out under strict=false, weights not finite, branches frozen by a trace."""
+    frozen = [warning for warning in evidence.subject.export.warnings if FROZEN_BRANCH in warning]
+    if frozen:
+        evidence.findings.append(note(Reason.trace_warnings, "; ".join(frozen[:3])))
+    load = evidence.subject.load
+    left_out = [*load.missing_keys, *load.unexpected_keys, *load.ignored_keys, *load.shape_mismatches]
+    if not load.strict and left_out:
+        missing = len(load.missing_keys)
+        detail = f"{missing} keys of the model are missing, {len(left_out) - missing} uploaded ones were left out: "
+        evidence.findings.append(note(Reason.not_strict, detail + ", ".join(left_out[:5])))
+    bad = [name for name, tensor in evidence.subject.uploaded.items() if not _finite(tensor)]
+    if bad:
+        detail = f"{len(bad)} uploaded tensors hold NaN or infinity: {', '.join(bad[:5])}"
+        evidence.findings.append(note(Reason.non_finite_weights, detail))
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """One pass over the memory: the sum is finite unless an element is not, or it overflows: a second look tells."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
+        return True
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
+def audit_modes_and_attributes(evidence: Evidence) -> None:
+    """Point 6: eval mode on both sides, the opset that the report claims, and constants that parity may not see."""
+    if evidence.runner is None:
+        return
+    with evidence.clock.part("audit"):
+        training = mode.modules_in_training(evidence.subject.module)
+        if isinstance(evidence.runner, TorchScriptRuntime):
+            nodes = mode.torchscript_training_nodes(evidence.runner.loaded)
+            graph = audit.torchscript_constants(evidence.runner.loaded)
+        else:
+            nodes, graph = _audit_onnx(evidence)
+        evidence.eval_mode = not training and not nodes
+        if not evidence.eval_mode:
+            detail = f"in training mode: {', '.join([*(name or '(the model)' for name in training), *nodes][:5])}"
+            evidence.findings.append(failure(Reason.training_mode, detail))
+        traced = next((r.trace for r in evidence.references if r.trace.operations), None)
+        if traced is not None:
+            evidence.findings += [failure(Reason.attributes, complaint) for complaint in audit.audit(traced, graph)]
+
+
+def _audit_onnx(evidence: Evidence) -> tuple[list[str], audit.GraphConstants]:
+    model = onnx_graph.read_graph(evidence.subject.artifact)
+    export = evidence.subject.export
+    for name, claimed, found in (
+        ("opset", export.opset, onnx_graph.opset_of(model)),
+        ("IR version", export.ir_version, model.ir_version),
+    ):
+        if claimed is not None and claimed != found:
+            evidence.findings.append(failure(Reason.opset, f"the file has {name} {found}, {claimed} was claimed"))
+    return mode.onnx_training_nodes(model), audit.onnx_constants(model)
+
+
+def check_ledger(evidence: Evidence) -> None:
+    """Point 9: where every uploaded tensor went, and where every tensor of the artifact came from."""
+    subject = evidence.subject
+    with evidence.clock.part("ledger"):
+        try:
+            evidence.ledger = _ledger(subject)
+        except MalformedFile as malformed:
+            evidence.findings.append(failure(Reason.ledger, f"the artifact's tensors cannot be read: {malformed}"))
+            return
+    if not evidence.ledger.passed:
+        detail = "; ".join(evidence.ledger.problems[:3]) or "the books do not balance"
+        evidence.findings.append(failure(Reason.ledger, detail))
+    unused = [e.tensor for e in evidence.ledger.entries if e.ledger_class == "unused" and not _is_counter(e.tensor)]
+    if unused:
+        detail = f"{len(unused)} uploaded tensors are not used by the model: {', '.join(unused[:5])}"
+        evidence.findings.append(note(Reason.unused_tensors, detail))
+
+
+def _ledger(subject: Subject) -> Ledger:
+    if subject.target == "onnx":
+        return onnx_ledger(
+            subject.artifact,
+            subject.uploaded,
+            subject.load,
+            subject.module,
+            subject.origins,
+            signature=subject.signature,
+        )
+    return torchscript_ledger(
+        subject.artifact, subject.uploaded, subject.load, subject.module, signature=subject.signature
+    )
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
