@@ -79,7 +79,7 @@ def _demote(model: ir.Model, forms: Mapping[str, TensorForm]) -> list[ir.Value]:
         if name not in forms:
             continue
         tensor = value.const_value
-        if tensor is None or TensorForm(TORCH_DTYPES[tensor.dtype], tuple(tensor.shape.numpy())) != forms[name]:
+        if tensor is None or TensorForm(TORCH_DTYPES.get(tensor.dtype, ""), tuple(tensor.shape.numpy())) != forms[name]:
             raise TemplateUnsuitable(f"the exporter changed the shape or dtype of {name}")
         del graph.initializers[name]
         value.type = ir.TensorType(tensor.dtype)

@@ -5,7 +5,7 @@ Left in the graph, a runtime repeats this at every session creation, on every ma
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 import onnx_ir as ir
@@ -37,7 +37,7 @@ def fold_prologue(model: ir.Model, weights: Mapping[str, ir.Value]) -> Prologue:
     A large weight that would then be stored twice, because the graph reads it in two forms, keeps its nodes instead:
     an artifact never carries a weight more than once.
     """
-    search = _Search({value: Weight(key) for key, value in weights.items()})
+    search = _Search(weights)
     for node in model.graph:
         search.follow(node)
     search.forget_doubled()
@@ -47,21 +47,15 @@ def fold_prologue(model: ir.Model, weights: Mapping[str, ir.Value]) -> Prologue:
     return Prologue(tuple(slots), constants)
 
 
-@dataclass
 class _Search:
     """Values known to follow from weights alone, in the order of the graph."""
 
-    recipes: dict[ir.Value, Recipe]
-    constants: dict[str, Tensor] = field(default_factory=dict)
-    forms: dict[ir.Value, TensorForm] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.forms = {value: form for value in self.recipes if (form := _inferred(value)) is not None}
-        self.meta = {
-            recipe.key: torch.empty(form.shape, dtype=dtype_of(form.dtype), device="meta")
-            for value, recipe in self.recipes.items()
-            if isinstance(recipe, Weight) and (form := self.forms.get(value)) is not None
-        }
+    def __init__(self, weights: Mapping[str, ir.Value]) -> None:
+        self.recipes: dict[ir.Value, Recipe] = {value: Weight(key) for key, value in weights.items()}
+        self.forms = {value: form for value in weights.values() if (form := _inferred(value)) is not None}
+        self.constants: dict[str, Tensor] = {}
+        self._meta = {key: _without_data(self.forms[value]) for key, value in weights.items()}
+        self._meta_constants: dict[str, Tensor] = {}
 
     def operand(self, value: ir.Value) -> Recipe | None:
         if value in self.recipes:
@@ -70,7 +64,9 @@ class _Search:
         if tensor is None or TORCH_DTYPES.get(tensor.dtype) is None:
             return None
         assert value.name is not None
-        self.constants[value.name] = to_torch(tensor)
+        if value.name not in self.constants:
+            self.constants[value.name] = to_torch(tensor)
+            self._meta_constants[value.name] = self.constants[value.name].to("meta")
         return Constant(value.name)
 
     def follow(self, node: ir.Node) -> None:
@@ -82,15 +78,16 @@ class _Search:
         recipes = rearrangement(node, self.operand)
         if recipes is None:
             return
-        forms = [self._form(recipe) for recipe in recipes]
+        try:
+            forms = [self._form(recipe) for recipe in recipes]
+        except (RuntimeError, IndexError):  # torch refuses what this node does; a runtime will say what it thinks of it
+            return
         if forms == [_inferred(output) for output in node.outputs]:
             self.recipes.update(zip(node.outputs, recipes, strict=True))
             self.forms.update(zip(node.outputs, forms, strict=True))
 
     def _form(self, recipe: Recipe) -> TensorForm:
-        return TensorForm.of(
-            evaluate(recipe, self.meta, {name: tensor.to("meta") for name, tensor in self.constants.items()})
-        )
+        return TensorForm.of(evaluate(recipe, self._meta, self._meta_constants))
 
     def read(self) -> list[ir.Value]:
         """The known values that the rest of the graph reads."""
@@ -109,7 +106,7 @@ class _Search:
         groups = _connected([set(weights_of(self.recipes[value])) for value in read])
         for group in groups:
             stored = sum(_bytes(self.forms[value]) for value in read if group & set(weights_of(self.recipes[value])))
-            own = sum(self.meta[key].nbytes for key in group)
+            own = sum(self._meta[key].nbytes for key in group)
             if stored > own + SLACK:
                 for value, recipe in list(self.recipes.items()):
                     if not isinstance(recipe, Weight) and group & set(weights_of(recipe)):
@@ -124,6 +121,10 @@ def _connected(sets: Iterable[set[str]]) -> list[set[str]]:
         groups = [group for group in groups if not group & members]
         groups.append(members.union(*touching))
     return groups
+
+
+def _without_data(form: TensorForm) -> Tensor:
+    return torch.empty(form.shape, dtype=dtype_of(form.dtype), device="meta")
 
 
 def _inferred(value: ir.Value) -> TensorForm | None:

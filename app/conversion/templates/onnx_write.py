@@ -1,6 +1,7 @@
 """Write an ONNX artifact: the template's bytes and the tensors' bytes, in one stream, hashed on the way."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,11 +40,15 @@ def write_onnx(
     if module is not None:
         check_structure(template.structure, module)
     layout = _choose_layout(template, external_data)
-    data = None
-    if layout.side:
-        data = write_pieces(layout.side, tensors, template.constants, path.with_name(EXTERNAL_DATA_NAME))
-    main = write_pieces(layout.main, tensors, template.constants, path)
-    return WrittenFile(main.path, main.sha256, main.bytes, data)
+    if not layout.side:
+        return write_pieces(layout.main, tensors, template.constants, path)
+    data = write_pieces(layout.side, tensors, template.constants, path.with_name(EXTERNAL_DATA_NAME))
+    try:
+        main = write_pieces(layout.main, tensors, template.constants, path)
+    except BaseException:
+        data.path.unlink()
+        raise
+    return replace(main, data=data)
 
 
 def _choose_layout(template: OnnxTemplate, external_data: Literal["auto"] | bool) -> Layout:

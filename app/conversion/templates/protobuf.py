@@ -5,7 +5,8 @@ Source: https://protobuf.dev/programming-guides/encoding/ ; field numbers of ONN
 
 from collections.abc import Iterator
 
-VARINT, I64, LEN, I32 = 0, 1, 2, 5
+VARINT, LEN = 0, 2
+"""Wire types that are written."""
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH = 7

@@ -110,3 +110,14 @@ def test_a_file_beyond_protobufs_limit_is_refused_where_external_data_is_forbidd
     with pytest.raises(ExportFailed, match="protobuf"):
         write_onnx(template, {"w": torch.zeros(1, 1).expand(form.shape)}, tmp_path / "m.onnx", external_data=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_side_file_does_not_outlive_an_artifact_that_could_not_be_written(
+    template_of: TemplateOf, tmp_path: Path
+) -> None:
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_onnx(
+            template_of(Tied), train_a_little(Tied(), 2).state_dict(), tmp_path / "model.onnx", external_data=True
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
