@@ -1,19 +1,45 @@
-"""Finding the batch norms that an exporter folded into the layer before them."""
+"""Finding what an exporter folded into the layer before it: batch norms, layer scales, added biases."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from app.conversion.verification.claims import ConvBnFold
+import torch
+from torch import Tensor
+
 from app.conversion.verification.ledger_books import Books
 from app.conversion.verification.ledger_content import ONNX_DTYPES, first_and_last, is_floating
-from app.conversion.verification.ledger_folds import carries, conv_bn
-from app.conversion.verification.ledger_forward import EagerTrace, FoldSite
+from app.conversion.verification.ledger_folds import (
+    Folded,
+    Scaling,
+    carries,
+    folded_bias,
+    folded_weight,
+    norm_scaling,
+)
+from app.conversion.verification.ledger_forward import ChannelStep, EagerTrace, FoldSite, NormKeys
 from app.conversion.verification.ledger_order import GraphUse, Tokens
 from app.conversion.verification.onnx_tensors import StoredTensor
 
+_EXPRESSION_ROUNDINGS = 8
+"""Roundings allowed to the exporter's own evaluation of an operand that is an expression of weights."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The weight or the bias of a site: what it should be, which keys it is made of, which names it may have."""
+
+    words: str
+    folded: Folded
+    shape: tuple[int, ...]
+    keys: tuple[str, ...]
+    names: frozenset[str]
+
 
 def match_folds(books: Books, trace: EagerTrace, tokens: Tokens, uses: list[GraphUse]) -> set[FoldSite]:
-    """Enter batch norms folded into the layer before them; gives the sites whose weight and bias were both found."""
+    """Enter steps folded into the layer before them; gives the sites whose weight and bias were both found.
+
+    Of steps that follow one after the other, any first few may be folded.
+    """
     by_size: dict[int, list[StoredTensor]] = {}
     for stored in books.unexplained():
         if is_floating(stored) and stored.data_type in ONNX_DTYPES:
@@ -21,21 +47,22 @@ def match_folds(books: Books, trace: EagerTrace, tokens: Tokens, uses: list[Grap
     together = _operands_together(uses)
     found: set[FoldSite] = set()
     for site in trace.sites:
-        fold = site.fold
-        weights = _matching(books, by_size, fold, {fold.weight})
-        if not weights:
+        sizes = books.sources.by_name[site.layer.weight].tensor.numel()
+        parts = _parts(books, site) if sizes in by_size else None
+        if parts is None:
             continue
+        weights = _matching(books, by_size, parts[0])
         beside = {stored for weight in weights for stored in together.get(weight, ())}
-        bias = replace(fold, part="bias")
-        biases = [stored for stored in _matching(books, by_size, bias, {fold.bias, fold.beta}) if stored in beside]
-        if not biases:
+        biases = [stored for stored in _matching(books, by_size, parts[1]) if stored in beside]
+        if not weights or not (biases or _is_zero(parts[1])):
             continue
         found.add(site)
-        for part, matches, lead in ((fold, weights, fold.weight), (bias, biases, fold.mean)):
+        for part, matches in zip(parts, (weights, biases), strict=True):
             for stored in matches:
-                _enter(books, stored, part)
-                tokens.join(stored, trace.leaf[lead])
-                tokens.moved.add(trace.leaf[lead])
+                books.explain(stored, "fold", part.keys, part.words)
+                books.fold(part.keys, stored, "folded into the layer before, recomputed in float64")
+                tokens.join(stored, trace.leaf[part.keys[0]])
+                tokens.moved.add(trace.leaf[part.keys[0]])
     return found
 
 
@@ -50,36 +77,99 @@ def _operands_together(uses: list[GraphUse]) -> Mapping[StoredTensor, set[Stored
     return beside
 
 
-def _matching(
-    books: Books, by_size: Mapping[int, list[StoredTensor]], fold: ConvBnFold, names: set[str | None]
-) -> list[StoredTensor]:
-    """Stored tensors that are the fold's part. One with a state-dict key's name must have one of ``names``."""
-    weight = books.sources.by_name[fold.weight].tensor
-    channels = books.sources.by_name[fold.mean].tensor.numel()
-    shape = tuple(weight.shape) if fold.part == "weight" else (channels,)
-    size = weight.numel() if fold.part == "weight" else channels
-    folded = None
+def _parts(books: Books, site: FoldSite) -> tuple[_Part, _Part] | None:
+    """Weight and bias as they should be; None when a step is no scaling of the layer's channels."""
+    layer, value_of = site.layer, books.sources.value
+    weight = value_of(layer.weight)
+    channels = weight.shape[layer.axis] * (layer.groups if layer.axis else 1)
+    scalings = [_scaling(step, channels, books) for step in site.steps]
+    found = [scaling for scaling in scalings if scaling is not None and scaling.scale.numel() == channels]
+    if len(found) != len(scalings) or not weight.dtype.is_floating_point:
+        return None
+    steps = " and ".join(_words(step) for step in site.steps)
+    own = [layer.bias] if layer.bias else []
+    scales = [key for step in site.steps for key in _keys(step, shifts=False)]
+    shifts = [key for step in site.steps for key in _keys(step, shifts=True)]
+    return (
+        _Part(
+            f"weight of {layer.weight} with {steps}",
+            folded_weight(weight, found, layer, weight.dtype),
+            tuple(weight.shape),
+            _unique([layer.weight, *scales]),
+            frozenset({layer.weight}),
+        ),
+        _Part(
+            f"bias beside {layer.weight} with {steps}",
+            folded_bias(value_of(layer.bias) if layer.bias else None, found, weight.dtype),
+            (channels,),
+            _unique([*own, *shifts, *scales]),
+            frozenset([*own, *shifts]),
+        ),
+    )
+
+
+def _scaling(step: ChannelStep, channels: int, books: Books) -> Scaling | None:
+    """A step in float64; None when it is not one number for each channel."""
+    if step.norm is not None:
+        return norm_scaling(step.norm, books.sources.value)
+    if step.value is None or step.value.formula is None or step.value.lineage & books.differing:
+        return None
+    operand = step.value.formula().double().reshape(-1)
+    if operand.numel() not in (1, channels):
+        return None
+    operand = operand.expand(channels)
+    one, zero = torch.ones_like(operand), torch.zeros_like(operand)
+    scale = {"mul": operand, "div": 1 / operand}.get(step.operator, one)
+    shift = {"add": operand, "sub": -operand}.get(step.operator, zero)
+    return Scaling(scale, shift, shift.abs(), _EXPRESSION_ROUNDINGS if step.value.arithmetic else 2)
+
+
+def _keys(step: ChannelStep, *, shifts: bool) -> list[str]:
+    """The keys that a step's shift, or its scale, is made of."""
+    if step.norm is not None:
+        norm: NormKeys = step.norm
+        keys = (norm.mean, norm.beta) if shifts else (norm.gamma, norm.variance)
+        return [key for key in keys if key is not None]
+    lineage = sorted(step.value.lineage) if step.value is not None else []
+    return lineage if shifts == (step.operator in ("add", "sub")) else []
+
+
+def _words(step: ChannelStep) -> str:
+    if step.norm is not None:
+        return "the batch norm that follows it"
+    operand = ", ".join(sorted(step.value.lineage)) if step.value is not None else ""
+    return f"{step.operator} {operand or 'a constant'}"
+
+
+def _unique(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(keys))
+
+
+def _is_zero(part: _Part) -> bool:
+    return not part.keys or not bool(part.folded.value.any())
+
+
+def _matching(books: Books, by_size: Mapping[int, list[StoredTensor]], part: _Part) -> list[StoredTensor]:
+    """Stored tensors that are the part. One with a state-dict key's name must have one of the part's."""
+    ends = _ends(part.folded.value)
+    margins = _ends(part.folded.bound)
     found = []
-    for stored in by_size.get(size, ()):
-        if stored.name in books.sources.by_name and stored.name not in names:
+    for stored in by_size.get(part.folded.value.numel(), ()):
+        if (stored.name in books.sources.by_name and stored.name not in part.names) or not part.keys:
             continue
-        if folded is None:
-            folded = conv_bn(fold, books.sources.value, ONNX_DTYPES[stored.data_type])
-        first, last = first_and_last(stored)
-        ends = folded.value.reshape(-1)[[0, -1]].tolist()
-        margin = folded.bound.reshape(-1)[[0, -1]].tolist()
-        if abs(first - ends[0]) > margin[0] or abs(last - ends[1]) > margin[1]:
+        near = zip(first_and_last(stored), ends, margins, strict=True)
+        if any(abs(value - end) > margin for value, end, margin in near):
             continue
-        axes = None if _long(stored.dims) == _long(shape) else tuple(reversed(range(len(shape))))
-        if carries(stored, folded, axes) is not None:
+        axes = None if _long(stored.dims) == _long(part.shape) else tuple(reversed(range(len(part.shape))))
+        if carries(stored, part.folded, axes) is not None:
             found.append(stored)
     return found
 
 
+def _ends(tensor: Tensor) -> tuple[float, float]:
+    first, last = tensor.reshape(-1)[[0, -1]].tolist()
+    return first, last
+
+
 def _long(shape: tuple[int, ...]) -> list[int]:
     return [size for size in shape if size > 1]
-
-
-def _enter(books: Books, stored: StoredTensor, fold: ConvBnFold) -> None:
-    books.explain(stored, "fold", fold.tensors, f"{fold.part} of {fold.weight} with the batch norm that follows it")
-    books.fold(fold.tensors, stored, "batch norm folded, recomputed in float64")

@@ -6,13 +6,14 @@ w' = w · s and b' = (b − μ) · s + β with s = γ / √(σ² + ε).
 The bound, with u the unit roundoff of the stored dtype (2⁻²⁴ for float32). An exporter evaluates the formula in the
 stored dtype by some order of: rounding ε, adding it to σ² (2 roundings, halved by the root), the root, a reciprocal or
 division, the product with γ, the product with w. Standard error analysis (Higham, Accuracy and Stability of Numerical
-Algorithms, lemma 3.1) gives |ŵ' − w'| ≤ γ₆ |w'| with γₙ = nu / (1 − nu); SLACK = 8 leaves two roundings for
-implementations whose root or reciprocal is not correctly rounded. The bias adds up to three terms, in either order
-(b − μ)·s + β or b·s + (β − μ·s): |b̂' − b'| ≤ γ₁₀ (|b·s| + |μ·s| + |β|) by the same lemma. What underflows is lost
-absolutely, below the smallest normal number.
+Algorithms, lemma 3.1) gives |ŵ' − w'| ≤ γ₆ |w'| with γₙ = nu / (1 − nu); NORM_ROUNDINGS + 1 = 8 leaves two roundings
+for implementations whose root or reciprocal is not correctly rounded. The bias adds up to three terms, in either order
+(b − μ)·s + β or b·s + (β − μ·s): |b̂' − b'| ≤ γ₁₂ (|b·s| + |μ·s| + |β|) by the same lemma, with the same slack. Where
+several steps follow a layer (batch norm, layer scale), roundings and magnitudes add up step by step. What underflows is
+lost absolutely, below the smallest normal number.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 
 from app.conversion.verification.claims import ConvBnFold
 from app.conversion.verification.ledger_content import ONNX_DTYPES, as_tensor
+from app.conversion.verification.ledger_forward import Layer, NormKeys
 from app.conversion.verification.onnx_tensors import StoredTensor
 
-WEIGHT_ROUNDINGS = 8
-BIAS_ROUNDINGS = 12
+NORM_ROUNDINGS = 7
+BIAS_ROUNDINGS = 4
 
 ValueOf = Callable[[str], Tensor]
 """A tensor by state-dict key, in the architecture's dtype."""
@@ -45,32 +47,59 @@ class Folded:
         return (self.magnitude * (self.roundings * limits.eps / 2)).add_(limits.tiny)
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """One step y · scale + shift for each channel, in float64. ``size`` bounds the terms that make up the shift."""
+
+    scale: Tensor
+    shift: Tensor
+    size: Tensor
+    roundings: int
+
+
+def norm_scaling(keys: NormKeys, value_of: ValueOf) -> Scaling:
+    """A batch norm in eval mode as a scaling."""
+    variance = value_of(keys.variance).double()
+    gamma = value_of(keys.gamma).double() if keys.gamma else torch.ones_like(variance)
+    beta = value_of(keys.beta).double() if keys.beta else torch.zeros_like(variance)
+    scale = gamma / torch.sqrt(variance + keys.eps)
+    mean = value_of(keys.mean).double() * scale
+    return Scaling(scale, beta - mean, beta.abs() + mean.abs(), NORM_ROUNDINGS)
+
+
+def folded_weight(weight: Tensor, scalings: Sequence[Scaling], layer: Layer, dtype: torch.dtype) -> Folded:
+    """The layer's weight with the scalings folded in, in its own layout."""
+    value = weight.double()
+    for scaling in scalings:
+        value = value * _along_channels(scaling.scale, tuple(weight.shape), layer)
+    return Folded(value, value.abs(), 1 + sum(scaling.roundings for scaling in scalings), dtype)
+
+
+def folded_bias(bias: Tensor | None, scalings: Sequence[Scaling], dtype: torch.dtype) -> Folded:
+    """The layer's bias with the scalings folded in, one number for each channel."""
+    value = bias.double() if bias is not None else torch.zeros_like(scalings[0].scale)
+    magnitude = value.abs()
+    for scaling in scalings:
+        value = value * scaling.scale + scaling.shift
+        magnitude = magnitude * scaling.scale.abs() + scaling.size
+    return Folded(value, magnitude, BIAS_ROUNDINGS + 1 + sum(scaling.roundings for scaling in scalings), dtype)
+
+
 def conv_bn(fold: ConvBnFold, value_of: ValueOf, dtype: torch.dtype) -> Folded:
-    """The fold's part, in the layout of the unfolded weight or as a vector of channels."""
-    scale = _scale(fold, value_of)
-    if fold.part == "weight":
-        weight = value_of(fold.weight)
-        value = weight.double().mul_(_along_channels(scale, tuple(weight.shape), fold))
-        return Folded(value, value.abs(), WEIGHT_ROUNDINGS, dtype)
-    mean = value_of(fold.mean).double() * scale
-    bias = value_of(fold.bias).double() * scale if fold.bias else torch.zeros_like(scale)
-    beta = value_of(fold.beta).double() if fold.beta else torch.zeros_like(scale)
-    magnitude = bias.abs() + mean.abs() + beta.abs()
-    return Folded(bias - mean + beta, magnitude, BIAS_ROUNDINGS, dtype)
+    """The part of a claimed fold, in the layout of the unfolded weight or as a vector of channels."""
+    scaling = norm_scaling(NormKeys(fold.gamma, fold.beta, fold.mean, fold.variance, fold.eps), value_of)
+    if fold.part == "bias":
+        return folded_bias(value_of(fold.bias) if fold.bias else None, [scaling], dtype)
+    layer = Layer(0, fold.weight, fold.bias, fold.axis, fold.groups)
+    return folded_weight(value_of(fold.weight), [scaling], layer, dtype)
 
 
-def _scale(fold: ConvBnFold, value_of: ValueOf) -> Tensor:
-    variance = value_of(fold.variance).double()
-    gamma = value_of(fold.gamma).double() if fold.gamma else torch.ones_like(variance)
-    return gamma / torch.sqrt(variance + fold.eps)
-
-
-def _along_channels(scale: Tensor, shape: tuple[int, ...], fold: ConvBnFold) -> Tensor:
+def _along_channels(scale: Tensor, shape: tuple[int, ...], layer: Layer) -> Tensor:
     """The channel scale, shaped to multiply the weight."""
-    if fold.axis == 0:
+    if layer.axis == 0:
         return scale.reshape(-1, *[1] * (len(shape) - 1))
-    grouped = scale.reshape(fold.groups, 1, shape[1], *[1] * (len(shape) - 2))
-    return grouped.expand(-1, shape[0] // fold.groups, *[-1] * (len(shape) - 1)).flatten(0, 1)
+    grouped = scale.reshape(layer.groups, 1, shape[1], *[1] * (len(shape) - 2))
+    return grouped.expand(-1, shape[0] // layer.groups, *[-1] * (len(shape) - 1)).flatten(0, 1)
 
 
 def carries(stored: StoredTensor, folded: Folded, axes: tuple[int, ...] | None = None) -> float | None:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from app.conversion.verification.claims import ConvBnFold
-
 
 @dataclass(frozen=True, eq=False)
 class Value:
@@ -34,17 +32,52 @@ class Use:
 
 
 @dataclass(frozen=True)
-class FoldSite:
-    """A batch norm that directly follows a convolution or linear layer, and the turns of both."""
+class Layer:
+    """A convolution or linear layer by the keys of its tensors. ``axis`` and ``groups`` as in ConvBnFold."""
 
-    fold: ConvBnFold
-    layer_turn: int
-    norm_turn: int
+    turn: int
+    weight: str
+    bias: str | None
+    axis: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class NormKeys:
+    """The keys of a batch norm's tensors, None where it has none, and its ε."""
+
+    gamma: str | None
+    beta: str | None
+    mean: str
+    variance: str
+    eps: float
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelStep:
+    """What follows a layer channel by channel: a batch norm, or mul, div, add or sub with a weight-only ``value``."""
+
+    turn: int
+    operator: str
+    norm: NormKeys | None = None
+    value: Value | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FoldSite:
+    """A layer and steps that directly follow it, which an exporter may fold into it."""
+
+    layer: Layer
+    steps: tuple[ChannelStep, ...]
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.layer.turn, *(step.turn for step in self.steps))
 
 
 @dataclass(eq=False)
 class EagerTrace:
-    """The uses in execution order, the keys reached, where a batch norm follows a layer, and each key's own value."""
+    """The uses in execution order, the keys reached, what follows layers, and each key's own value."""
 
     leaf: Mapping[str, Value]
     uses: list[Use] = field(default_factory=list)

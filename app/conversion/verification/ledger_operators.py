@@ -17,6 +17,9 @@ KEEP_CHANNELS = frozenset(
 )
 """Operators that hand a layer's output on to a batch norm without changing an element."""
 
+CHANNEL_STEPS = frozenset({"mul", "div", "add", "sub"})
+"""Operators with a weight-only operand that can be folded into the layer before them."""
+
 _MOVES = frozenset(
     {"expand", "slice", "select", "index", "index_select", "gather", "split", "chunk", "cat", "stack", "repeat", "roll"}
     | {"flip", "narrow", "split_with_sizes", "unbind", "copy_", "lift_fresh", "constant_pad_nd", "unfold", "T", "mT"}

@@ -14,7 +14,7 @@ to parity.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.conversion.verification.ledger_forward import Use, Value
 from app.conversion.verification.onnx_tensors import OnnxFile, StoredGraph, StoredNode, StoredTensor
@@ -161,44 +161,52 @@ def _turn(use: Use) -> _Turn:
     return (use.turn, use.argument if use.operator in _LAYERED else 0), use.argument
 
 
+@dataclass(eq=False)
+class _Track:
+    """One content on both sides: its first turn, the values and kinds of use in the forward, its uses in the graph."""
+
+    turn: _Turn
+    values: set[Value] = field(default_factory=set)
+    kinds: set[str] = field(default_factory=set)
+    uses: list[GraphUse] = field(default_factory=list)
+
+
 def misplaced(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[str]:
     """What is used out of order or too seldom, in words; empty when positions hold."""
-    turns: dict[Value, _Turn] = {}
-    originals: dict[Value, set[Value]] = {}
-    kinds: dict[Value, set[str]] = {}
-    for use in eager:
-        for root, value in tokens.of_value(use.value):
-            turns.setdefault(root, _turn(use))
-            originals.setdefault(root, set()).add(value)
-            kinds.setdefault(root, set()).add(_kind(use.operator))
-    places: dict[Value, list[GraphUse]] = {}
-    sample: dict[Value, StoredTensor] = {}
-    for at in graph:
-        token = tokens.of_stored(at.stored)
-        if token is not None and token in turns:
-            places.setdefault(token, []).append(at)
-            sample.setdefault(token, at.stored)
-    by_size: dict[int, list[Value]] = {}
-    for token, stored in sample.items():
-        by_size.setdefault(stored.numel, []).append(token)
-    found = []
+    tracks = _tracks(tokens, eager, graph)
     known = {_kind(use.operator) for use in eager}
-    fitting = {
-        token: _by_kind(uses, kinds[token], set() if originals[token] & tokens.moved else known)
-        for token, uses in places.items()
-    }
-    for group in by_size.values():
-        group.sort(key=turns.__getitem__)
-        culprit = _first_out_of_order(group, turns, fitting)
-        if culprit is not None:
-            found.append(f"{sample[culprit].name} is not used where the model uses what it carries")
-    for token, uses in places.items():
-        lineages = {value.lineage for value in originals[token] if value.lineage}
-        times = len({(at.node, at.argument) for at in uses})
+    by_size: dict[int, list[_Track]] = {}
+    for track in tracks:
+        by_size.setdefault(track.uses[0].stored.numel, []).append(track)
+    culprits = [_first_out_of_order(group, known) for group in by_size.values()]
+    found = [f"{name} is not used where the model uses what it carries" for name in culprits if name is not None]
+    for track in tracks:
+        lineages = {value.lineage for value in track.values if value.lineage}
+        times = len({(at.node, at.argument) for at in track.uses})
         if times < len(lineages):
             names = ", ".join(sorted(min(lineage) for lineage in lineages))
             found.append(f"{names} hold equal bytes, but are used {times} times in all")
     return found
+
+
+def _tracks(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[_Track]:
+    """Every content that both sides use, in the order of the forward's first use."""
+    tracks: dict[Value, _Track] = {}
+    for use in eager:
+        for root, value in tokens.of_value(use.value):
+            track = tracks.setdefault(root, _Track(_turn(use)))
+            track.values.add(value)
+            direct = value is use.value and value not in tokens.moved
+            track.kinds.add(_kind(use.operator) if direct else _ANY_KIND)
+    for at in graph:
+        token = tokens.of_stored(at.stored)
+        if token is not None and token in tracks:
+            tracks[token].uses.append(at)
+    return sorted((track for track in tracks.values() if track.uses), key=lambda track: track.turn)
+
+
+_ANY_KIND = "any"
+"""Of a tensor that meets the inputs through other operators on weights, or that a fold moved."""
 
 
 def _kind(operator: str) -> str:
@@ -209,30 +217,30 @@ def _kind(operator: str) -> str:
     return "linear" if name in {"linear", "matmul", "mm", "bmm", "addmm", "add"} else name
 
 
-def _by_kind(uses: list[GraphUse], kinds: set[str], known: set[str]) -> list[_Place]:
-    """Places of the kinds by which the eager forward uses it; all, where the graph's operators go by other names."""
-    named = [at for at in uses if _kind(at.operator) in known]
-    fitting = [at for at in named if _kind(at.operator) in kinds] if named else uses
-    return [(at.node, at.argument) for at in fitting]
+def _fitting(track: _Track, known: set[str]) -> list[_Place]:
+    """Places of the kinds by which the forward uses it; all, where the graph's operators go by other names."""
+    named = [at for at in track.uses if _kind(at.operator) in known]
+    if named and _ANY_KIND not in track.kinds:
+        return [(at.node, at.argument) for at in named if _kind(at.operator) in track.kinds]
+    return [(at.node, at.argument) for at in track.uses]
 
 
-def _first_out_of_order(
-    group: list[Value], turns: Mapping[Value, _Turn], places: Mapping[Value, list[_Place]]
-) -> Value | None:
-    """The first token for which no place is left after those of earlier turns; None when all find one.
+def _first_out_of_order(group: list[_Track], known: set[str]) -> str | None:
+    """The first stored tensor for which no place is left after those of earlier turns; None when all find one.
 
-    A tensor may be used at several places (shared layers, alternative branches); the earliest that fits is the best
-    choice for all that follow. Tokens of one turn may come in any order unless one node takes them.
+    ``group`` is in the forward's order. A tensor may be used at several places (shared layers, alternative branches);
+    the earliest that fits is the best choice for all that follow. Those of one turn may come in any order unless one
+    node takes them.
     """
     end: _Place = (-1, -1)
     chosen: list[tuple[_Place, _Place]] = []
-    for token in group:
-        turn = turns[token][0]
+    for track in group:
+        turn = track.turn[0]
         if chosen and turn != chosen[-1][0]:
             end = max(place for _, place in chosen)
             chosen = []
-        place = min((place for place in places[token] if place > end), default=None)
+        place = min((place for place in _fitting(track, known) if place > end), default=None)
         if place is None or any(place < other and place[0] == other[0] for _, other in chosen):
-            return token
+            return track.uses[0].stored.name
         chosen.append((turn, place))
     return None

@@ -20,10 +20,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from app.conversion.verification.claims import ConvBnFold
 from app.conversion.verification.ledger_formula import Formula, call_formula, leaf_formula
-from app.conversion.verification.ledger_forward import EagerTrace, FoldSite, Offer, Use, Value
+from app.conversion.verification.ledger_forward import (
+    ChannelStep,
+    EagerTrace,
+    FoldSite,
+    Layer,
+    NormKeys,
+    Offer,
+    Use,
+    Value,
+)
 from app.conversion.verification.ledger_operators import (
+    CHANNEL_STEPS,
     KEEP_CHANNELS,
     SHAPE_ONLY,
     by_name,
@@ -35,22 +44,11 @@ from app.conversion.verification.ledger_operators import (
 )
 
 
-@dataclass(frozen=True)
-class _Affine:
-    """The convolution or linear layer that a data value came out of, by the keys of its tensors."""
-
-    turn: int
-    weight: str
-    bias: str | None
-    axis: int
-    groups: int
-
-
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """A value that depends on the inputs. ``affine`` while no element has changed since that layer."""
+    """A value that depends on the inputs. ``site`` while only channel steps have changed it since a layer."""
 
-    affine: _Affine | None = None
+    site: FoldSite | None = None
     sources: int = 0
     """The tensors of the architecture that took part, one bit for each."""
 
@@ -235,17 +233,13 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for position, origin in enumerate(origins):
             if isinstance(origin, Value):
                 self._use(position, operator, origin)
-        affine = None
-        if "running_mean" in named and "running_var" in named:
-            self._batch_norm(named)
-        elif operator in KEEP_CHANNELS and isinstance(origins[0], _Data):
-            affine = origins[0].affine
-        else:
-            affine = self._affine(operator, named)
+        site = self._site(operator, origins, named)
+        if site is not None and site.steps:
+            self.found.sites.append(site)
         sources = 0
         for origin in origins:
             sources |= self._bits_of(origin)
-        made = _Data(affine, sources)
+        made = _Data(site, sources)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.known[leaf] = made
@@ -264,36 +258,41 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return min(origin.lineage)
         return None
 
-    def _affine(self, operator: str, named: dict[str, Any]) -> _Affine | None:
+    def _site(self, operator: str, origins: list[Value | _Data], named: dict[str, Any]) -> FoldSite | None:
+        """The layer that a result comes out of, and the steps since; None when anything else has changed it."""
+        if is_layer(operator):
+            return self._layer(operator, named)
+        before = next((origin.site for origin in origins if isinstance(origin, _Data)), None)
+        if before is None or operator in KEEP_CHANNELS:
+            return before
+        step = self._step(operator, origins, named)
+        return FoldSite(before.layer, (*before.steps, step)) if step is not None else None
+
+    def _layer(self, operator: str, named: dict[str, Any]) -> FoldSite | None:
         weight = self._key(named.get("weight", named.get("mat2", named.get("other"))))
-        if weight is None or not is_layer(operator):
+        if weight is None:
             return None
-        bias = named.get("bias", named.get("self") if operator == "addmm" else None)
+        bias = self._key(named.get("bias", named.get("self") if operator == "addmm" else None))
         transposed = bool(named.get("transposed")) or "transpose" in operator
         groups = named.get("groups", 1)
-        return _Affine(
-            self.turn, weight, self._key(bias), 1 if transposed else 0, groups if isinstance(groups, int) else 1
-        )
+        return FoldSite(Layer(self.turn, weight, bias, int(transposed), groups if isinstance(groups, int) else 1), ())
 
-    def _batch_norm(self, named: dict[str, Any]) -> None:
-        origin = self._origin(named["input"])
-        affine = origin.affine if isinstance(origin, _Data) else None
-        mean, variance = self._key(named["running_mean"]), self._key(named["running_var"])
-        if affine is None or mean is None or variance is None:
-            return
-        fold = ConvBnFold(
-            part="weight",
-            weight=affine.weight,
-            bias=affine.bias,
-            gamma=self._key(named.get("weight")),
-            beta=self._key(named.get("bias")),
-            mean=mean,
-            variance=variance,
-            eps=float(named["eps"]),
-            axis=affine.axis,
-            groups=affine.groups,
-        )
-        self.found.sites.append(FoldSite(fold, affine.turn, self.turn))
+    def _step(self, operator: str, origins: list[Value | _Data], named: dict[str, Any]) -> ChannelStep | None:
+        if "running_mean" in named and "running_var" in named:
+            mean, variance = self._key(named["running_mean"]), self._key(named["running_var"])
+            if mean is None or variance is None:
+                return None
+            gamma, beta = self._key(named.get("weight")), self._key(named.get("bias"))
+            norm = NormKeys(gamma, beta, mean, variance, float(named["eps"]))
+            return ChannelStep(self.turn, "batch_norm", norm=norm)
+        plain = operator.rstrip("_")
+        if plain not in CHANNEL_STEPS or len(origins) != 2 or named.get("alpha", 1) != 1:
+            return None
+        data_first = isinstance(origins[0], _Data)
+        value = origins[1] if data_first else origins[0]
+        if not isinstance(value, Value) or not (data_first or plain in ("mul", "add")):
+            return None
+        return ChannelStep(self.turn, plain, value=value)
 
 
 def _has_memory(tensor: Tensor) -> bool:

@@ -121,15 +121,14 @@ class Accounts:
     def __init__(self, books: Books, search: ValueSearch, folded: set[FoldSite]) -> None:
         self.books = books
         self.search = search
-        self.layer_turns = {site.layer_turn for site in folded}
-        self.norm_turns = {site.norm_turn for site in folded}
+        self.folded_turns = {turn for site in folded for turn in site.turns}
         self._carried: dict[Value, bool] = {}
 
     def settle(self, uses: list[Use]) -> None:
         """Enter as folded every source whose every use arrived through values or folds; note doubts of the others."""
         good: dict[str, bool] = {}
         for use in uses:
-            arrived = use.turn in self.layer_turns or use.turn in self.norm_turns or self.carried(use.value)
+            arrived = use.turn in self.folded_turns or self.carried(use.value)
             for name in use.value.lineage:
                 good[name] = good.get(name, True) and arrived
         for name in self.books.open_sources():

@@ -101,7 +101,9 @@ def _rebuild(storage: _Storage, offset: int, size: tuple[int, ...], stride: tupl
     return _View(storage, offset, tuple(size), tuple(stride))
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The unpickler in Python: TorchScript writes enumerations in a form that the one in C refuses."""
+
     def __init__(self, data: bytes, folder: str) -> None:
         super().__init__(io.BytesIO(data))
         self.folder = folder

@@ -17,7 +17,7 @@ from app.domain.architecture import Axis, InputSpec, Integers, Normal, Signature
 
 
 class Convolutions(nn.Module):
-    """Batch norms behind plain, depthwise, biased and transposed grouped convolutions, and one before a convolution."""
+    """Batch norms behind plain, depthwise, biased and transposed grouped convolutions, one alone, and a layer scale."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,11 +26,12 @@ class Convolutions(nn.Module):
         self.twin = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.BatchNorm2d(8))
         self.plain = nn.BatchNorm2d(8, affine=False)
         self.up = nn.Sequential(nn.ConvTranspose2d(8, 8, 2, stride=2, groups=2, bias=False), nn.BatchNorm2d(8))
+        self.gain = nn.Parameter(torch.ones(8, 1, 1))
         self.head = nn.Linear(8, 5)
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.stem(image)
-        x = x + self.twin(torch.relu(self.depthwise(x)))
+        x = x + self.twin(torch.relu(self.depthwise(x))) * self.gain
         x = self.up(torch.relu(self.plain(torch.relu(x))))
         return self.head(x.mean((2, 3)))
 
