@@ -13,7 +13,9 @@ import tqdm  # type: ignore[import-untyped]
 import transformers  # noqa: F401
 
 import app.conversion.pipeline  # noqa: F401
+from app.conversion.exporters.preload import warm_exporters
 
 tqdm.tqdm.set_lock(threading.RLock())  # its own would be a named semaphore, left behind by every child that exports
+warm_exporters()
 gc.collect()
 gc.freeze()
