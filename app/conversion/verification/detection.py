@@ -15,8 +15,8 @@ from app.conversion.verification.perturbation import Perturbation, draw_perturba
 from app.domain.architecture import Signature
 from app.domain.report import Detection, LayerDetection
 
-FEWEST, MOST = 8, 64
-BUDGET = 1.5e11
+FEWEST, MOST = 6, 64
+BUDGET = 1.2e11
 """Operations (multiply-adds × 2) to spend on the cheapest probe: about a second of float32 on two cores."""
 SECOND_LOOKS = 2e10
 """Operations of all probes together up to which a perturbation unseen by the cheapest is tried on the others."""
