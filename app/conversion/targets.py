@@ -82,7 +82,7 @@ class Onnx:
         return _hashed(path, _hashed(data) if data.exists() else None)
 
     def build_template(self, captured: CapturedOnnx, request: ExportRequest, path: Path) -> OnnxTemplate:
-        return onnx_build.build_template(captured, request.module, path)
+        return onnx_build.build_template(captured, request.module, path, request=request)
 
     def load_template(self, path: Path) -> OnnxTemplate:
         return onnx_template.load_onnx_template(path)
@@ -92,7 +92,7 @@ class Onnx:
     ) -> WrittenFile:
         options = request.options
         assert options.target == "onnx"
-        return write_onnx(template, tensors, path, external_data=options.external_data)
+        return write_onnx(template, tensors, path, external_data=options.external_data, module=request.module)
 
     def claims(self, template: OnnxTemplate) -> Mapping[str, InitializerClaim]:
         return claims(template)
@@ -128,7 +128,7 @@ class TorchScript:
     def fill(
         self, template: TorchScriptTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
     ) -> WrittenFile:
-        return write_torchscript(template, tensors, path)
+        return write_torchscript(template, tensors, path, module=request.module)
 
     def claims(self, template: TorchScriptTemplate) -> None:
         """The ledger compares parameters and buffers by name and needs no claims."""
