@@ -188,7 +188,8 @@ def _by_trace(
                 tokens.join(stored, tokens.part(found.leaf[name]))
         Accounts(books, search, folded).settle(found.uses)
         books.problems += misplaced(tokens, found.uses, uses)
-        books.problems += misoriented(books.orders(), books.sources.placed, found.uses, uses)
+        orders = {(stored, found.leaf[name]): axes for (stored, name), axes in books.orders() if name in found.leaf}
+        books.problems += misoriented(orders | search.orders, found.uses, uses)
     return found.reached
 
 
@@ -219,6 +220,7 @@ def _run(module: nn.Module, signature: Signature, sizes: Mapping[str, int], scal
     admissible = {axis.name for axis in signature.axes if axis.minimum <= 1 and axis.multiple_of == 1}
     sizes = {name: size for name, size in sizes.items() if name in admissible}
     inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(_SEED), scale=scale)
+    module.eval()  # modules that cache what they made of their weights forget it here
     return lambda offer: trace(placed, inputs, lambda: call(module, signature, inputs), offer)
 
 

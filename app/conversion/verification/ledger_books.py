@@ -95,14 +95,14 @@ class Books:
     def explain(self, stored: StoredTensor, origin: InitializerOrigin, sources: tuple[str, ...], detail: str) -> None:
         self.explained[stored] = Explanation(origin, sources, detail)
 
-    def orders(self) -> dict[tuple[StoredTensor, str], Axes]:
+    def orders(self) -> list[tuple[tuple[StoredTensor, str], Axes]]:
         """Which axis of the source each stored axis is, where that is known, by stored tensor and key."""
-        return {
-            (carrier.stored, name): carrier.axes
+        return [
+            ((carrier.stored, name), carrier.axes)
             for name, carriers in self.carriers.items()
             for carrier in carriers
             if carrier.axes is not None
-        }
+        ]
 
     def unexplained(self) -> list[StoredTensor]:
         return [stored for stored in self.stored if stored not in self.explained]

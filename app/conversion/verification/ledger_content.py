@@ -69,13 +69,17 @@ def corners(tensor: Tensor) -> Corners | None:
 def matching_axes(stored: StoredTensor, tensor: Tensor) -> tuple[int, ...] | None:
     """The order of ``tensor``'s axes that, reshaped to the stored dims, gives the stored bytes.
 
-    The identity is tried first. None when no order does. Axes of length 1 carry no order and keep their places.
+    The identity is tried first. None when no order does. Axes of length 1 carry no order and keep their places. Dims
+    that the identity would give are taken as a sign of it, but for matrices, which exporters transpose in place.
     """
     identity = tuple(range(tensor.ndim))
     if tensor.numel() == 0 or tensor.element_size() * tensor.numel() != stored.nbytes:
         return None
     if same_bytes(raw_bytes(tensor), stored.data):
         return identity
+    kept = _long(stored.dims) == _long(tuple(tensor.shape))
+    if kept and len(_long(stored.dims)) != 2:
+        return None
     for axes in _orders(tuple(tensor.shape), stored.dims):
         view = tensor.permute(axes)
         if _agrees_in_places(words(view), stored.data) and same_bytes(raw_bytes(view), stored.data):
@@ -94,8 +98,11 @@ def _orders(shape: tuple[int, ...], dims: tuple[int, ...]) -> Iterable[tuple[int
             continue
         replaced = iter(order)
         found.append(tuple(next(replaced) if axis in long else axis for axis in range(len(shape))))
-    wanted = [size for size in dims if size > 1]
-    return sorted(found, key=lambda axes: [shape[axis] for axis in axes if shape[axis] > 1] != wanted)
+    return sorted(found, key=lambda axes: _long(tuple(shape[axis] for axis in axes)) != _long(dims))
+
+
+def _long(shape: tuple[int, ...]) -> list[int]:
+    return [size for size in shape if size > 1]
 
 
 def _agrees_in_places(view: NDArray[np.generic], data: Bytes) -> bool:

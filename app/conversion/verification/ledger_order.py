@@ -3,8 +3,8 @@
 Two tensors of one shape swapped between layers leave every byte in the file. A stored tensor under a state-dict key's
 name is held to that key. Where an exporter renamed, the order of use decides: both exporters translate operators in
 the order in which the forward runs them, and optimisers keep a graph's order but for what they remove. So, among
-tensors of one size, the order of first use in the graph must be the order of first use in the eager forward; and
-equal contents, which may share one stored tensor, must be used at least as often as the forward has tensors of them.
+tensors of one size, the order of first use in the graph must be the order of first use in the eager forward; and what
+one content is used for in the forward, be it one tensor or several equal ones, must all be there in the graph.
 Where a tensor is used more than once (a shared layer, a branch), some choice of its uses must give that order. The
 code of a TorchScript file names the same operators as the eager forward, so there the uses must be by the same kind.
 
@@ -16,6 +16,7 @@ to parity.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.conversion.verification.ledger_content import is_floating
 from app.conversion.verification.ledger_forward import Use, Value
 from app.conversion.verification.onnx_tensors import OnnxFile, StoredGraph, StoredNode, StoredTensor
 
@@ -25,7 +26,8 @@ class GraphUse:
     """One place where a stored tensor meets the graph's inputs: node in graph order, argument, what arrives there.
 
     ``axes`` is the order in which the stored tensor's axes arrive, None when something else was made of it on the way;
-    ``transposed`` says that the operator itself transposes this argument (Gemm's transB).
+    ``transposed`` says that the operator itself transposes this argument (Gemm's transB). ``counted`` is False where
+    one use in the file may stand for several when it runs.
     """
 
     node: int
@@ -34,6 +36,7 @@ class GraphUse:
     stored: StoredTensor
     axes: tuple[int, ...] | None = None
     transposed: bool = False
+    counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class _Walk:
     def __init__(self) -> None:
         self.uses: list[GraphUse] = []
         self.node = 0
+        self.depth = 0
 
     def graph(self, graph: StoredGraph, outer: Mapping[str, _Roots]) -> None:
         """``known`` maps each weight-only value in scope to the stored tensors it came from."""
@@ -72,15 +76,19 @@ class _Walk:
             for position, name in enumerate(node.inputs):
                 self._use(position, node.op_type, known.get(name, ()), node.ints.get("transB") == (1,))
             self._use(len(node.inputs), node.op_type, tuple(_whole(stored) for stored in node.tensors))
+            self.depth += 1
             for subgraph in node.subgraphs:
                 self.graph(subgraph, known)
+            self.depth -= 1
         self.node += 1
         for position, name in enumerate(graph.outputs):
             self._use(position, "output", known.get(name, ()))
 
     def _use(self, position: int, operator: str, roots: _Roots, transposed: bool = False) -> None:
         for root in roots:
-            self.uses.append(GraphUse(self.node, position, operator, root.stored, root.axes, transposed))
+            self.uses.append(
+                GraphUse(self.node, position, operator, root.stored, root.axes, transposed, self.depth == 0)
+            )
 
 
 def _whole(stored: StoredTensor) -> _Root:
@@ -166,6 +174,7 @@ class _Track:
     """One content on both sides: its first turn, the values and kinds of use in the forward, its uses in the graph."""
 
     turn: _Turn
+    turns: set[_Turn] = field(default_factory=set)
     values: set[Value] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)
     uses: list[GraphUse] = field(default_factory=list)
@@ -180,13 +189,23 @@ def misplaced(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[s
         by_size.setdefault(track.uses[0].stored.numel, []).append(track)
     culprits = [_first_out_of_order(group, known) for group in by_size.values()]
     found = [f"{name} is not used where the model uses what it carries" for name in culprits if name is not None]
-    for track in tracks:
-        lineages = {value.lineage for value in track.values if value.lineage}
-        times = len({(at.node, at.argument) for at in track.uses})
-        if times < len(lineages):
-            names = ", ".join(sorted(min(lineage) for lineage in lineages))
-            found.append(f"{names} hold equal bytes, but are used {times} times in all")
-    return found
+    return found + [problem for track in tracks if (problem := _too_seldom(track)) is not None]
+
+
+def _too_seldom(track: _Track) -> str | None:
+    """Whether some of the forward's uses have nothing in the graph that could be theirs.
+
+    A graph has a use for each of the forward's. Code may use a constant by way of a variable, and the body of a loop
+    runs more than once; there it is only demanded that equal tensors are used as often as there are of them.
+    """
+    sample = track.uses[0]
+    lineages = {value.lineage for value in track.values}
+    wanted = len(track.turns) if all(at.counted for at in track.uses) else len(lineages)
+    times = len({(at.node, at.argument) for at in track.uses})
+    if times >= wanted or not is_floating(sample.stored):
+        return None
+    names = ", ".join(sorted(min(lineage) for lineage in lineages))
+    return f"the model uses {names} {wanted} times, but the artifact {times} times"
 
 
 def _tracks(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[_Track]:
@@ -195,6 +214,7 @@ def _tracks(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[_Tr
     for use in eager:
         for root, value in tokens.of_value(use.value):
             track = tracks.setdefault(root, _Track(_turn(use)))
+            track.turns.add(_turn(use))
             track.values.add(value)
             direct = value is use.value and value not in tokens.moved
             track.kinds.add(_kind(use.operator) if direct else _ANY_KIND)

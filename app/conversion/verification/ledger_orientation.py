@@ -8,11 +8,9 @@ Convolutions and lookups take their weights untransposed in both.
 
 from collections.abc import Iterable, Mapping
 
-from torch import Tensor
-
-from app.conversion.verification.ledger_forward import Use
+from app.conversion.verification.ledger_books import Axes
+from app.conversion.verification.ledger_forward import Use, Value
 from app.conversion.verification.ledger_order import GraphUse
-from app.conversion.verification.ledger_sources import raw_bytes, same_bytes
 from app.conversion.verification.onnx_tensors import StoredTensor
 
 _SUMMED_EAGERLY = {("linear", 1): 1, ("matmul", 1): 0, ("mm", 1): 0, ("addmm", 2): 0}
@@ -22,30 +20,27 @@ _UNTRANSPOSED = ("conv", "embedding", "Conv", "Gather")
 
 
 def misoriented(
-    axes: Mapping[tuple[StoredTensor, str], tuple[int, ...]],
-    values: Mapping[str, Tensor],
-    eager: Iterable[Use],
-    graph: Iterable[GraphUse],
+    orders: Mapping[tuple[StoredTensor, Value], Axes], eager: Iterable[Use], graph: Iterable[GraphUse]
 ) -> list[str]:
     """Stored tensors whose operator sums over the wrong axis, in words.
 
-    ``axes`` gives, for a stored tensor and a key it carries, which axis of that tensor each stored axis is.
+    ``orders`` gives, for a stored tensor and a value it carries, which axis of that value each stored axis is.
     """
-    expected: dict[str, set[int | None]] = {}
+    expected: dict[Value, set[int | None]] = {}
     for use in eager:
-        for name in use.value.lineage if not use.value.inputs else ():
-            expected.setdefault(name, set()).add(_summed_eagerly(use))
+        expected.setdefault(use.value, set()).add(_summed_eagerly(use))
     arrivals: dict[StoredTensor, list[GraphUse]] = {}
     for at in graph:
         arrivals.setdefault(at.stored, []).append(at)
     found = []
-    for (stored, name), order in axes.items():
-        wanted = expected.get(name, set())
-        if len(wanted) != 1 or len(order) != len(stored.dims) or len(set(values[name].shape)) != 1 or len(order) < 2:
+    for (stored, value), order in orders.items():
+        wanted = expected.get(value, set())
+        if len(wanted) != 1 or len(order) < 2 or len(order) != len(stored.dims) or len(set(stored.dims)) != 1:
             continue
         axis = next(iter(wanted))
         summed = {_summed(at, order) for at in arrivals.get(stored, ())} - {None}
-        if axis is not None and summed and summed != {axis} and not _symmetric(values[name]):
+        if axis is not None and summed and summed != {axis} and not _symmetric(stored):
+            name = ", ".join(sorted(value.lineage))
             found.append(f"{stored.name} holds {name}, but transposed the wrong way for its operator")
     return found
 
@@ -72,5 +67,6 @@ def _summed(at: GraphUse, order: tuple[int, ...]) -> int | None:
     return None if axis is None else order[at.axes[axis]]
 
 
-def _symmetric(tensor: Tensor) -> bool:
-    return same_bytes(raw_bytes(tensor), raw_bytes(tensor.transpose(0, 1)))
+def _symmetric(stored: StoredTensor) -> bool:
+    elements = stored.data.reshape(*stored.dims, -1)
+    return bool((elements == elements.swapaxes(0, 1)).all())

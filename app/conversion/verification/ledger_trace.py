@@ -49,8 +49,8 @@ class _Data:
     """A value that depends on the inputs. ``site`` while only channel steps have changed it since a layer."""
 
     site: FoldSite | None = None
-    sources: int = 0
-    """The tensors of the architecture that took part, one bit for each."""
+    influences: int = 0
+    """The turns at which weight-only values came into it, one bit for each."""
 
 
 def trace(
@@ -92,8 +92,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.placed = sorted(self.at)
         self.starts = [start for start, _ in self.placed]
         self.ends = [start + size for start, size in self.placed]
-        self.bits = {value.lineage: 1 << place for place, value in enumerate(self.at.values())}
-        self.sources: dict[Value, int] = {}
+        self.entries: list[int] = []
+        """Turns at which a value with a lineage met the inputs; their places are the bits of ``influences``."""
+        self.live = 0
         self.found = EagerTrace({name: value for value in self.at.values() for name in value.lineage})
         for tensor in inputs.values():
             self.known[tensor] = _Data()
@@ -113,6 +114,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._used(operator, origins, named, result)
         else:
             values = tuple(origin for origin in origins if isinstance(origin, Value))
+            if operator == "_local_scalar_dense" and tensors[0].is_floating_point():
+                self.live |= self._influences(
+                    0, operator, values[0]
+                )  # a Python number: its influence cannot be followed
             if operator == "linear" and len(args) == 3:
                 values = (self._product(func, values[:2], args[:2]), values[2])
             self._made(result, self._derived(func, values, args, kwargs))
@@ -121,29 +126,25 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def finish(self, result: object) -> None:
-        """Take what the outputs came from as reached, and an output that no input has touched as used."""
+        """Keep the uses that have an influence on what the forward returns; an untouched value in it is one of them."""
         self.turn += 1
-        reached = 0
         for position, leaf in enumerate(tree_leaves(result)):
             if isinstance(leaf, Tensor):
-                origin = self._origin(leaf)
-                reached |= self._bits_of(origin)
-                if isinstance(origin, Value) and origin.lineage:
-                    self._use(position, "output", origin)
-        for lineage, bit in self.bits.items():
-            if reached & bit:
-                self.found.reached |= lineage
+                self.live |= self._influences(position, "output", self._origin(leaf))
+        turns = {turn for place, turn in enumerate(self.entries) if self.live >> place & 1}
+        self.found.uses[:] = [use for use in self.found.uses if use.turn in turns]
+        self.found.reached.update(*(use.value.lineage for use in self.found.uses))
 
-    def _bits_of(self, origin: Value | _Data) -> int:
-        """The tensors of the architecture that took part in a value, one bit for each."""
+    def _influences(self, position: int, operator: str, origin: Value | _Data) -> int:
+        """What has come into an operand; a weight-only value comes in now, which is recorded as its use."""
         if isinstance(origin, _Data):
-            return origin.sources
-        if origin not in self.sources:
-            bits = self.bits.get(origin.lineage, 0) if not origin.inputs else 0
-            for part in origin.inputs:
-                bits |= self._bits_of(part)
-            self.sources[origin] = bits
-        return self.sources[origin]
+            return origin.influences
+        if not origin.lineage:
+            return 0
+        if not self.entries or self.entries[-1] != self.turn:
+            self.entries.append(self.turn)
+        self.found.uses.append(Use(self.turn, position, operator, origin))
+        return 1 << (len(self.entries) - 1)
 
     def _remember_writes(self, func: Any, named: dict[str, Any], result: object) -> None:
         """What an operator writes in place is seen by every view of that memory, also by older ones."""
@@ -159,10 +160,13 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if written is not None:
             return written
         before = self._before_writes(tensor)
-        return before if before is not None else Value(frozenset(), formula=leaf_formula(tensor))
+        if before is None:
+            before = self.known[tensor] = Value(frozenset(), formula=leaf_formula(tensor))
+            self.offer(tensor, before)
+        return before
 
     def _before_writes(self, tensor: Tensor) -> Value | _Data | None:
-        """What a tensor was when it was made; None for one that was never seen, a constant of the code."""
+        """What a tensor was when it was made; None for one that was never seen, a constant that the module keeps."""
         if tensor in self.known:
             origin: Value | _Data = self.known[tensor]
             return origin
@@ -197,7 +201,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _merge(self, before: Value | _Data, after: Value | _Data) -> Value | _Data:
         if isinstance(before, _Data) or isinstance(after, _Data):
-            return _Data(None, self._bits_of(before) | self._bits_of(after))
+            self.turn += 1
+            return _Data(None, self._influences(0, "write", before) | self._influences(1, "write", after))
         return Value(before.lineage | after.lineage, (before, after), None, arithmetic=True)
 
     def _derived(self, func: Any, values: tuple[Value, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
@@ -230,22 +235,16 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _used(self, operator: str, origins: list[Value | _Data], named: dict[str, Any], result: object) -> None:
         """Record what weight-only values an operator on data takes, and which layer its result comes out of."""
+        influences = 0
         for position, origin in enumerate(origins):
-            if isinstance(origin, Value):
-                self._use(position, operator, origin)
+            influences |= self._influences(position, operator, origin)
         site = self._site(operator, origins, named)
         if site is not None and site.steps:
             self.found.sites.append(site)
-        sources = 0
-        for origin in origins:
-            sources |= self._bits_of(origin)
-        made = _Data(site, sources)
+        made = _Data(site, influences)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.known[leaf] = made
-
-    def _use(self, position: int, operator: str, value: Value) -> None:
-        self.found.uses.append(Use(self.turn, position, operator, value))
 
     def _key(self, tensor: object) -> str | None:
         """The key whose tensor this is, as it is or transposed."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.conversion.verification.ledger_books import Books
+from app.conversion.verification.ledger_books import Axes, Books
 from app.conversion.verification.ledger_content import (
     Corners,
     as_tensor,
@@ -43,6 +43,7 @@ class ValueSearch:
         self.tokens = tokens
         self.matched: dict[Value, list[StoredTensor]] = {}
         self.details: dict[StoredTensor, str] = {}
+        self.orders: dict[tuple[StoredTensor, Value], Axes] = {}
         self.wanted: dict[int, list[_Wanted]] = {}
         for stored in books.unexplained():
             key = stored_corners(stored) if speaks(stored) or is_floating(stored) else None
@@ -81,6 +82,7 @@ class ValueSearch:
         if key == wanted.key:
             axes = matching_axes(wanted.stored, tensor)
             if axes is not None:
+                self.orders[wanted.stored, value] = axes
                 return "the same bytes as in the eager forward"
         if value.arithmetic and value.formula is not None and _near(tensor, wanted):
             ratio = _recomputed(wanted.stored, tensor, value.formula)

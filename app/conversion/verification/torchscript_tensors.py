@@ -244,7 +244,7 @@ def _uses(code: list[str], stored: dict[str, StoredTensor]) -> Iterator[GraphUse
                 if match[1] in stored:
                     found = stored[match[1]]
                     axes = tuple(range(len(found.dims)))
-                    yield GraphUse(node, position, _operator(line, match.start()), found, axes)
+                    yield GraphUse(node, position, _operator(line, match.start()), found, axes, counted=False)
 
 
 def _operator(line: str, position: int) -> str:

@@ -297,6 +297,51 @@ def test_one_of_two_equal_tensors_zeroed_fails(tmp_path: Path) -> None:
     assert not check(path, module).passed
 
 
+@pytest.mark.parametrize(("second", "passes"), [("w", True), ("zero", False)])
+def test_every_use_of_a_tied_tensor_counts(second: str, passes: bool, tmp_path: Path) -> None:
+    module = Tied()
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", second], ["y"]),
+    ]
+    initializers = {"w": module.first.weight.t().contiguous(), "zero": torch.zeros(4, 4)}
+    assert check(write(tmp_path / "m.onnx", initializers, nodes), module).passed == passes
+
+
+class Remembering(nn.Module):
+    """Keeps what it made of its weights until it changes mode, and a constant outside of parameters and buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.rand(3, 4))
+        self.mean = torch.rand(4)
+        self.kept: Tensor | None = None
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self.kept = None
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kept is None:
+            self.kept = self.table[torch.tensor([2, 0])].sum(0)
+        return (x - self.mean) * self.kept
+
+
+def test_what_a_module_remembers_of_its_weights_is_traced_to_them(tmp_path: Path) -> None:
+    module = Remembering().eval()
+    module(torch.rand(2, 4))
+    nodes = [helper.make_node("Sub", ["x", "m"], ["h"]), helper.make_node("Mul", ["h", "k"], ["y"])]
+    path = write(tmp_path / "m.onnx", {"m": module.mean, "k": module.kept}, nodes)
+    ledger = check(path, module)
+    assert ledger.problems == ()
+    assert classes(ledger) == {"table": "folded"}
+    assert {entry.name: entry.origin for entry in ledger.initializers} == {"m": "constant", "k": "fold"}
+    with torch.no_grad():
+        module.table += 1
+    assert not check(path, module).passed
+
+
 def test_a_renamed_square_weight_transposed_fails(tmp_path: Path) -> None:
     module = Stack()
     initializers = renamed(module)

@@ -50,7 +50,7 @@ def edits(values: dict[str, np.ndarray], rng: np.random.Generator) -> Iterator[E
     pairs = [(a, b) for a, b in itertools.combinations(names, 2) if values[a].shape == values[b].shape]
     for a, b in _some(pairs, rng):
         yield f"{a} and {b} swapped", {a: values[b], b: values[a]}
-    for name in _some([name for name in names if values[name].ndim == 1], rng):
+    for name in _some(names, rng) + _some([name for name in names if values[name].ndim == 1], rng):
         yield f"{name} zeroed", {name: np.zeros_like(values[name])}
     for name in _some(names, rng):
         yield f"{name} rounded to float16", {name: values[name].astype(np.float16).astype(values[name].dtype)}
