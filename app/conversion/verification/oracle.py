@@ -64,19 +64,31 @@ def is_inexact(value: Tensor) -> bool:
 def reference(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
     """Both forwards on a probe. Raises ModelFailed when the module cannot run on it."""
     y32 = eager(module, signature, probe.inputs)
-    trace = Trace()
+    detours = []
     try:
-        return Reference(probe, y32, _widened(module, signature, probe.inputs, trace), "fp64", trace)
+        trace = Trace()
+        y64 = _alike(_widened(module, signature, probe.inputs, trace), y32)
+        if all(is_inexact(value) for value in y32.values()):
+            trace.choices.clear()  # only integer outputs need them, and scores can be large
+        return Reference(probe, y32, y64, "fp64", trace)
     except Exception as detour:  # noqa: BLE001 - whatever a forward raises under the mode; told in the report
-        detours = [f"operator by operator: {first_lines(detour, 200)}"]
+        detours.append(f"operator by operator: {first_lines(detour, 200)}")
     if _copy_fits(module):
         try:
-            y64 = _copied(module, signature, probe.inputs)
+            y64 = _alike(_copied(module, signature, probe.inputs), y32)
             return Reference(probe, y32, y64, "fp64", Trace(), tuple(detours))
         except Exception as detour:  # noqa: BLE001 - as above
             detours.append(f"float64 copy: {first_lines(detour, 200)}")
     second, y64 = _reordered(module, signature, probe.inputs, y32)
     return Reference(probe, second, y64, "fp32-reordered", Trace(), tuple(detours))
+
+
+def _alike(y64: dict[str, Tensor], y32: dict[str, Tensor]) -> dict[str, Tensor]:
+    """y64, unless it cannot be compared: where a threshold decides how many rows come out, rounding can decide it."""
+    for name, value in y32.items():
+        if y64[name].shape != value.shape:
+            raise ValueError(f"{name} has shape {tuple(y64[name].shape)} in float64 and {tuple(value.shape)} in eager")
+    return y64
 
 
 def eager(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,7 +128,9 @@ def _reordered(
     torch.set_num_threads(1)
     try:
         turned = {n: v.to(memory_format=torch.channels_last) if v.dim() == 4 else v for n, v in inputs.items()}
-        second = eager(module, signature, turned)
+        second = _alike(eager(module, signature, turned), y32)
+    except (ModelFailed, ValueError):
+        second = y32  # the gate is then the least that float32 permits
     finally:
         torch.set_num_threads(threads)
     return second, {name: v.double() if v.is_floating_point() else v for name, v in y32.items()}

@@ -67,6 +67,18 @@ def test_integers_that_no_choice_gave_are_exact() -> None:
     assert judged.outputs[0].error == 1
 
 
+def test_where_rounding_decides_how_many_rows_come_out_the_oracle_stays_with_float32() -> None:
+    class Selecting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rounded = x * 3 / 3
+            return x[(rounded - x).abs().sum(1) > 0]
+
+    taken = reference(Selecting().eval(), FEATURES, draw_probe(FEATURES, {"batch": 40}, 3))
+    assert taken.kind == "fp32-reordered"
+    assert taken.y64["y"].shape == taken.y32["y"].shape
+    assert "in float64" in taken.detours[0]
+
+
 # --- dims ----------------------------------------------------------------------------------------------------------
 
 
