@@ -8,7 +8,7 @@ size than its neighbours in the same draw, so that the draws are the dims certif
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Probe:
     sizes: dict[str, int]
     inputs: dict[str, Tensor]
     seed: int | None = None
+    scaled: bool = False
+    """Outside the declared distribution."""
 
 
 def draw_probes(signature: Signature, seed: int) -> list[Probe]:
@@ -62,7 +64,7 @@ def draw_probe(
     """One seeded draw at these sizes."""
     generator = torch.Generator().manual_seed(seed)
     inputs = sample_inputs(signature, sizes, generator, scale=scale)
-    return Probe(name or f"seed {seed}", dict(sizes), inputs, seed)
+    return Probe(name or f"seed {seed}", dict(sizes), inputs, seed, scaled=scale != 1.0)
 
 
 def has_float_inputs(signature: Signature) -> bool:
@@ -76,7 +78,7 @@ def _turn_signs(probe: Probe, signature: Signature) -> Probe:
         name: -value if name in symmetric and value.is_floating_point() else value
         for name, value in probe.inputs.items()
     }
-    return Probe(probe.name, probe.sizes, inputs, probe.seed)
+    return replace(probe, inputs=inputs)
 
 
 # --- sizes ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""Probes outside the declared distribution are evidence only where the model itself is sure of its answer."""
+
+import torch
+from torch import Tensor, nn
+
+from app.conversion.verification.comparisons import take_references
+from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.probes import draw_probes
+from app.conversion.verification.subject import Subject
+from app.domain.architecture import InputSpec, Signature
+from app.domain.checkpoint import LoadReport
+from app.domain.report import ExportReport
+
+SIGNATURE = Signature(inputs=(InputSpec(name="x", shape=("batch", 4)),))
+
+
+class Chaotic(nn.Module):
+    """Repeats the logistic map, which doubles every rounding error, once its input is large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.sigmoid(x)
+        for _ in range(40):
+            y = torch.where(x.abs().amax() > 5, 3.9 * y * (1 - y), y)
+        return y
+
+
+def evidence_of(module: nn.Module, tmp_path) -> Evidence:
+    subject = Subject(
+        module=module.eval(),
+        signature=SIGNATURE,
+        load=LoadReport(strict=True),
+        uploaded={},
+        target="onnx",
+        artifact=tmp_path / "model.onnx",
+        export=ExportReport(target="onnx", exporter="dynamo"),
+        seed=3,
+    )
+    evidence = Evidence(subject)
+    take_references(evidence, draw_probes(SIGNATURE, subject.seed))
+    return evidence
+
+
+def test_a_scale_at_which_the_model_amplifies_rounding_is_skipped_with_the_reason(tmp_path):
+    evidence = evidence_of(Chaotic(), tmp_path)
+    assert [result.probe for result in evidence.skipped] == ["large scale"]
+    assert "amplifies rounding" in (evidence.skipped[0].reason or "")
+    assert not evidence.findings
+
+
+def test_a_well_conditioned_model_keeps_all_its_probes(tmp_path):
+    torch.manual_seed(0)
+    evidence = evidence_of(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), tmp_path)
+    assert not evidence.skipped
+    assert len(evidence.references) == 5
