@@ -24,6 +24,7 @@ from app.conversion.verification.ledger_content import ONNX_DTYPES
 from app.conversion.verification.ledger_order import GraphUse
 from app.conversion.verification.onnx_tensors import Bytes, Place, StoredTensor
 from app.conversion.verification.protobuf_wire import MalformedFile
+from app.conversion.verification.torchscript_code import constant_uses
 
 _DATA_TYPES = {dtype: code for code, dtype in ONNX_DTYPES.items()}
 _STORAGES = {
@@ -41,8 +42,6 @@ _STORAGES = {
     "ComplexDoubleStorage": torch.complex128,
 }
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
-_CONSTANT = re.compile(r"\bCONSTANTS\.(c\d+)\b")
-_NAME = re.compile(r"(\w+)$")
 _DEEPEST = 200
 
 
@@ -143,7 +142,7 @@ class _Archive:
         named = {f"c{number}": view for number, view in enumerate(_parts(constants))}
         stored = {key: self._store(f"CONSTANTS.{key}", view, "attribute") for key, view in _views(named)}
         loose = [self._loose(name) for name in self.records if self._unread(name)]
-        return TorchScriptFile((*self.found.values(), *loose), tuple(_uses(code, stored)))
+        return TorchScriptFile((*self.found.values(), *loose), tuple(constant_uses(code, stored)))
 
     def _unpickle(self, archive: ZipFile, name: str) -> object:
         return _Unpickler(archive.read(self.records[f"{name}.pkl"]), name).load()
@@ -232,27 +231,3 @@ def _tensors(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, _V
         items = list(enumerate(value))
     for key, part in sorted(items, key=lambda item: isinstance(item[1], (tuple, list, dict))):
         yield from _tensors(part, f"{path}.{key}" if path else str(key), depth + 1)
-
-
-def _uses(code: list[str], stored: dict[str, StoredTensor]) -> Iterator[GraphUse]:
-    """Uses of constants in the order of the code's text, one node to a line."""
-    node = 0
-    for text in code:
-        for line in text.splitlines():
-            node += 1
-            for position, match in enumerate(_CONSTANT.finditer(line)):
-                if match[1] in stored:
-                    found = stored[match[1]]
-                    axes = tuple(range(len(found.dims)))
-                    yield GraphUse(node, position, _operator(line, match.start()), found, axes, counted=False)
-
-
-def _operator(line: str, position: int) -> str:
-    """The function whose argument list the position in a line of code is in; "" for none."""
-    depth = 0
-    for place in range(position - 1, -1, -1):
-        depth += {")": 1, "(": -1}.get(line[place], 0)
-        if depth < 0:
-            name = _NAME.search(line[:place])
-            return name[1].lstrip("_") if name else ""
-    return ""
