@@ -10,14 +10,16 @@ from app.conversion.verification.ledger_books import Books
 from app.conversion.verification.ledger_content import ONNX_DTYPES, first_and_last, is_floating
 from app.conversion.verification.ledger_folds import (
     Folded,
+    Operand,
     Scaling,
     carries,
     folded_bias,
     folded_weight,
     norm_scaling,
 )
-from app.conversion.verification.ledger_forward import ChannelStep, EagerTrace, FoldSite, NormKeys
+from app.conversion.verification.ledger_forward import ChannelStep, EagerTrace, FoldSite, NormKeys, Value
 from app.conversion.verification.ledger_order import GraphUse, Tokens
+from app.conversion.verification.ledger_values import C, K
 from app.conversion.verification.onnx_tensors import StoredTensor
 
 _EXPRESSION_ROUNDINGS = 8
@@ -33,6 +35,8 @@ class _Part:
     shape: tuple[int, ...]
     keys: tuple[str, ...]
     names: frozenset[str]
+    lead: Value
+    """Whose place in the forward's order is the part's."""
 
 
 def match_folds(books: Books, trace: EagerTrace, tokens: Tokens, uses: list[GraphUse]) -> set[FoldSite]:
@@ -47,8 +51,7 @@ def match_folds(books: Books, trace: EagerTrace, tokens: Tokens, uses: list[Grap
     together = _operands_together(uses)
     found: set[FoldSite] = set()
     for site in trace.sites:
-        sizes = books.sources.by_name[site.layer.weight].tensor.numel()
-        parts = _parts(books, site) if sizes in by_size else None
+        parts = _parts(books, trace, site, by_size)
         if parts is None:
             continue
         weights = _matching(books, by_size, parts[0])
@@ -61,8 +64,8 @@ def match_folds(books: Books, trace: EagerTrace, tokens: Tokens, uses: list[Grap
             for stored in matches:
                 books.explain(stored, "fold", part.keys, part.words)
                 books.fold(part.keys, stored, "folded into the layer before, recomputed in float64")
-                tokens.join(stored, trace.leaf[part.keys[0]])
-                tokens.moved.add(trace.leaf[part.keys[0]])
+                tokens.join(stored, part.lead)
+                tokens.moved.add(part.lead)
     return found
 
 
@@ -77,35 +80,61 @@ def _operands_together(uses: list[GraphUse]) -> Mapping[StoredTensor, set[Stored
     return beside
 
 
-def _parts(books: Books, site: FoldSite) -> tuple[_Part, _Part] | None:
-    """Weight and bias as they should be; None when a step is no scaling of the layer's channels."""
-    layer, value_of = site.layer, books.sources.value
-    weight = value_of(layer.weight)
-    channels = weight.shape[layer.axis] * (layer.groups if layer.axis else 1)
+def _parts(
+    books: Books, trace: EagerTrace, site: FoldSite, by_size: Mapping[int, list[StoredTensor]]
+) -> tuple[_Part, _Part] | None:
+    """Weight and bias as they should be; None when nothing stored has their size, or a step is no channel scaling."""
+    layer = site.layer
+    if layer.weight.formula is None:
+        return None
+    narrow = layer.weight.formula(False)
+    if narrow.numel() not in by_size or not narrow.is_floating_point():
+        return None
+    channels = narrow.shape[layer.axis] * (layer.groups if layer.axis else 1)
     scalings = [_scaling(step, channels, books) for step in site.steps]
     found = [scaling for scaling in scalings if scaling is not None and scaling.scale.numel() == channels]
-    if len(found) != len(scalings) or not weight.dtype.is_floating_point:
+    weight, bias = _operand(books, layer.weight), _operand(books, layer.bias)
+    if len(found) != len(scalings) or weight is None or (bias is None and layer.bias is not None):
         return None
     steps = " and ".join(_words(step) for step in site.steps)
-    own = [layer.bias] if layer.bias else []
+    own = sorted(layer.bias.lineage) if layer.bias is not None else []
     scales = [key for step in site.steps for key in _keys(step, shifts=False)]
     shifts = [key for step in site.steps for key in _keys(step, shifts=True)]
+    weight_keys, bias_keys = _unique([*sorted(layer.weight.lineage), *scales]), _unique([*own, *shifts, *scales])
+    first = next((step.value for step in site.steps if step.value is not None), None)
+    lead = layer.bias if own else trace.leaf.get(bias_keys[0], first) if bias_keys else None
+    words = ", ".join(sorted(layer.weight.lineage))
     return (
         _Part(
-            f"weight of {layer.weight} with {steps}",
-            folded_weight(weight, found, layer, weight.dtype),
-            tuple(weight.shape),
-            _unique([layer.weight, *scales]),
-            frozenset({layer.weight}),
+            f"weight of {words} with {steps}",
+            folded_weight(weight, found, layer.axis, layer.groups, narrow.dtype),
+            tuple(narrow.shape),
+            weight_keys,
+            layer.weight.lineage,
+            layer.weight,
         ),
         _Part(
-            f"bias beside {layer.weight} with {steps}",
-            folded_bias(value_of(layer.bias) if layer.bias else None, found, weight.dtype),
+            f"bias beside {words} with {steps}",
+            folded_bias(bias, found, narrow.dtype),
             (channels,),
-            _unique([*own, *shifts, *scales]),
+            bias_keys,
             frozenset([*own, *shifts]),
+            lead or layer.weight,
         ),
     )
+
+
+def _operand(books: Books, value: Value | None) -> Operand | None:
+    """A layer's operand in float64; None for none, and for one that the loaded module does not hold as uploaded."""
+    if value is None or value.formula is None or value.lineage & books.differing:
+        return None
+    exact = value.formula(True)
+    if not value.arithmetic:
+        return Operand(exact)
+    narrow = value.formula(False)
+    u = torch.finfo(narrow.dtype).eps / 2
+    own = float((narrow.double() - exact).abs().max())
+    return Operand(exact, K * max(own, C * u * float(exact.abs().max())))
 
 
 def _scaling(step: ChannelStep, channels: int, books: Books) -> Scaling | None:
@@ -114,7 +143,7 @@ def _scaling(step: ChannelStep, channels: int, books: Books) -> Scaling | None:
         return norm_scaling(step.norm, books.sources.value)
     if step.value is None or step.value.formula is None or step.value.lineage & books.differing:
         return None
-    operand = step.value.formula().double().reshape(-1)
+    operand = step.value.formula(True).double().reshape(-1)
     if operand.numel() not in (1, channels):
         return None
     operand = operand.expand(channels)

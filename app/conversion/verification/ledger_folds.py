@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from app.conversion.verification.claims import ConvBnFold
 from app.conversion.verification.ledger_content import ONNX_DTYPES, as_tensor
-from app.conversion.verification.ledger_forward import Layer, NormKeys
+from app.conversion.verification.ledger_forward import NormKeys
 from app.conversion.verification.onnx_tensors import StoredTensor
 
 NORM_ROUNDINGS = 7
@@ -40,11 +40,14 @@ class Folded:
     """What ``roundings`` multiplies: |w'| for a weight, the sum of the terms' absolute values for a bias."""
     roundings: int
     dtype: torch.dtype
+    slack: Tensor | None = None
+    """What the exporter's own evaluation of an operand that is an expression may add to the error."""
 
     @property
     def bound(self) -> Tensor:
         limits = torch.finfo(self.dtype)
-        return (self.magnitude * (self.roundings * limits.eps / 2)).add_(limits.tiny)
+        bound = (self.magnitude * (self.roundings * limits.eps / 2)).add_(limits.tiny)
+        return bound if self.slack is None else bound + self.slack
 
 
 @dataclass(frozen=True)
@@ -67,39 +70,52 @@ def norm_scaling(keys: NormKeys, value_of: ValueOf) -> Scaling:
     return Scaling(scale, beta - mean, beta.abs() + mean.abs(), NORM_ROUNDINGS)
 
 
-def folded_weight(weight: Tensor, scalings: Sequence[Scaling], layer: Layer, dtype: torch.dtype) -> Folded:
+@dataclass(frozen=True)
+class Operand:
+    """A layer's weight or bias in float64, and how far the exporter's own evaluation may be from it."""
+
+    value: Tensor
+    error: float = 0.0
+
+
+def folded_weight(weight: Operand, scalings: Sequence[Scaling], axis: int, groups: int, dtype: torch.dtype) -> Folded:
     """The layer's weight with the scalings folded in, in its own layout."""
-    value = weight.double()
+    value, shape = weight.value, tuple(weight.value.shape)
+    slack = torch.full((1,) * len(shape), weight.error, dtype=torch.float64)
     for scaling in scalings:
-        value = value * _along_channels(scaling.scale, tuple(weight.shape), layer)
-    return Folded(value, value.abs(), 1 + sum(scaling.roundings for scaling in scalings), dtype)
+        scale = _along_channels(scaling.scale, shape, axis, groups)
+        value, slack = value * scale, slack * scale.abs()
+    roundings = 1 + sum(scaling.roundings for scaling in scalings)
+    return Folded(value, value.abs(), roundings, dtype, slack.expand(shape) if weight.error else None)
 
 
-def folded_bias(bias: Tensor | None, scalings: Sequence[Scaling], dtype: torch.dtype) -> Folded:
+def folded_bias(bias: Operand | None, scalings: Sequence[Scaling], dtype: torch.dtype) -> Folded:
     """The layer's bias with the scalings folded in, one number for each channel."""
-    value = bias.double() if bias is not None else torch.zeros_like(scalings[0].scale)
+    value = bias.value if bias is not None else torch.zeros_like(scalings[0].scale)
+    slack = torch.full_like(value, bias.error) if bias is not None else torch.zeros_like(value)
     magnitude = value.abs()
     for scaling in scalings:
         value = value * scaling.scale + scaling.shift
         magnitude = magnitude * scaling.scale.abs() + scaling.size
-    return Folded(value, magnitude, BIAS_ROUNDINGS + 1 + sum(scaling.roundings for scaling in scalings), dtype)
+        slack = slack * scaling.scale.abs()
+    roundings = BIAS_ROUNDINGS + 1 + sum(scaling.roundings for scaling in scalings)
+    return Folded(value, magnitude, roundings, dtype, slack)
 
 
 def conv_bn(fold: ConvBnFold, value_of: ValueOf, dtype: torch.dtype) -> Folded:
     """The part of a claimed fold, in the layout of the unfolded weight or as a vector of channels."""
     scaling = norm_scaling(NormKeys(fold.gamma, fold.beta, fold.mean, fold.variance, fold.eps), value_of)
     if fold.part == "bias":
-        return folded_bias(value_of(fold.bias) if fold.bias else None, [scaling], dtype)
-    layer = Layer(0, fold.weight, fold.bias, fold.axis, fold.groups)
-    return folded_weight(value_of(fold.weight), [scaling], layer, dtype)
+        return folded_bias(Operand(value_of(fold.bias).double()) if fold.bias else None, [scaling], dtype)
+    return folded_weight(Operand(value_of(fold.weight).double()), [scaling], fold.axis, fold.groups, dtype)
 
 
-def _along_channels(scale: Tensor, shape: tuple[int, ...], layer: Layer) -> Tensor:
+def _along_channels(scale: Tensor, shape: tuple[int, ...], axis: int, groups: int) -> Tensor:
     """The channel scale, shaped to multiply the weight."""
-    if layer.axis == 0:
+    if axis == 0:
         return scale.reshape(-1, *[1] * (len(shape) - 1))
-    grouped = scale.reshape(layer.groups, 1, shape[1], *[1] * (len(shape) - 2))
-    return grouped.expand(-1, shape[0] // layer.groups, *[-1] * (len(shape) - 1)).flatten(0, 1)
+    grouped = scale.reshape(groups, 1, shape[1], *[1] * (len(shape) - 2))
+    return grouped.expand(-1, shape[0] // groups, *[-1] * (len(shape) - 1)).flatten(0, 1)
 
 
 def carries(stored: StoredTensor, folded: Folded, axes: tuple[int, ...] | None = None) -> float | None:

@@ -5,18 +5,20 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from app.conversion.verification.ledger_formula import Formula
+
 
 @dataclass(frozen=True, eq=False)
 class Value:
     """A value of the forward that no input has touched. ``lineage`` are the state-dict keys and buffers it came from.
 
     A value without ``inputs`` is such a tensor itself, or a constant when its lineage is empty too. ``formula``
-    evaluates it again from float64 copies of what it came from; None when an operator wrote in place.
+    evaluates it again (ledger_formula.py); None when an operator wrote in place.
     """
 
     lineage: frozenset[str]
     inputs: tuple["Value", ...] = ()
-    formula: Callable[[], Tensor] | None = None
+    formula: Formula | None = None
     arithmetic: bool = False
     """Whether an operator computed new numbers, so that another implementation may round otherwise."""
 
@@ -33,11 +35,11 @@ class Use:
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer by the keys of its tensors. ``axis`` and ``groups`` as in ConvBnFold."""
+    """A convolution or linear layer and its weight-only operands. ``axis`` and ``groups`` as in ConvBnFold."""
 
     turn: int
-    weight: str
-    bias: str | None
+    weight: Value
+    bias: Value | None
     axis: int
     groups: int
 

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from app.conversion.verification.ledger_formula import Formula, call_formula, leaf_formula
+from app.conversion.verification.ledger_formula import Formula, call_formula, leaf_formula, number_formula
 from app.conversion.verification.ledger_forward import (
     ChannelStep,
     EagerTrace,
@@ -246,16 +246,17 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(leaf, Tensor):
                 self.known[leaf] = made
 
-    def _key(self, tensor: object) -> str | None:
-        """The key whose tensor this is, as it is or transposed."""
-        if not isinstance(tensor, Tensor) or not tensor.numel():
-            return None
-        origin = self._origin(tensor)
+    def _value(self, tensor: object) -> Value | None:
+        """The weight-only value that an operand is; of one that was only transposed or viewed, what it was before."""
+        origin = self._origin(tensor) if isinstance(tensor, Tensor) and tensor.numel() else None
         while isinstance(origin, Value) and len(origin.inputs) == 1 and not origin.arithmetic:
             origin = origin.inputs[0]
-        if isinstance(origin, Value) and not origin.inputs and origin.lineage:
-            return min(origin.lineage)
-        return None
+        return origin if isinstance(origin, Value) else None
+
+    def _key(self, tensor: object) -> str | None:
+        """The key whose tensor an operand is."""
+        value = self._value(tensor)
+        return min(value.lineage) if value is not None and value.lineage and not value.inputs else None
 
     def _site(self, operator: str, origins: list[Value | _Data], named: dict[str, Any]) -> FoldSite | None:
         """The layer that a result comes out of, and the steps since; None when anything else has changed it."""
@@ -268,10 +269,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return FoldSite(before.layer, (*before.steps, step)) if step is not None else None
 
     def _layer(self, operator: str, named: dict[str, Any]) -> FoldSite | None:
-        weight = self._key(named.get("weight", named.get("mat2", named.get("other"))))
-        if weight is None:
+        weight = self._value(named.get("weight", named.get("mat2", named.get("other"))))
+        if weight is None or not weight.lineage:
             return None
-        bias = self._key(named.get("bias", named.get("self") if operator == "addmm" else None))
+        bias = self._value(named.get("bias", named.get("self") if operator == "addmm" else None))
         transposed = bool(named.get("transposed")) or "transpose" in operator
         groups = named.get("groups", 1)
         return FoldSite(Layer(self.turn, weight, bias, int(transposed), groups if isinstance(groups, int) else 1), ())
@@ -285,10 +286,12 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             norm = NormKeys(gamma, beta, mean, variance, float(named["eps"]))
             return ChannelStep(self.turn, "batch_norm", norm=norm)
         plain = operator.rstrip("_")
-        if plain not in CHANNEL_STEPS or len(origins) != 2 or named.get("alpha", 1) != 1:
+        if plain not in CHANNEL_STEPS or named.get("alpha", 1) != 1:
             return None
         data_first = isinstance(origins[0], _Data)
-        value = origins[1] if data_first else origins[0]
+        value = origins[-1] if data_first else origins[0]
+        if len(origins) == 1 and isinstance(named.get("other"), (int, float)):
+            value = Value(frozenset(), formula=number_formula(named["other"]))
         if not isinstance(value, Value) or not (data_first or plain in ("mul", "add")):
             return None
         return ChannelStep(self.turn, plain, value=value)

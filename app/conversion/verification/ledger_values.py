@@ -1,6 +1,5 @@
 """Weight-only values of the eager forward, compared with stored tensors while they exist, and the account of uses."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from app.conversion.verification.ledger_content import (
     speaks,
     stored_corners,
 )
+from app.conversion.verification.ledger_formula import Formula
 from app.conversion.verification.ledger_forward import FoldSite, Use, Value
 from app.conversion.verification.ledger_order import Tokens
 from app.conversion.verification.onnx_tensors import StoredTensor
@@ -99,13 +99,13 @@ def _near(tensor: Tensor, wanted: _Wanted) -> bool:
     return all(abs(a - b) <= _NEAR * scale for a, b in zip(ends, wanted.ends, strict=True))
 
 
-def _recomputed(stored: StoredTensor, tensor: Tensor, formula: Callable[[], Tensor]) -> float | None:
+def _recomputed(stored: StoredTensor, tensor: Tensor, formula: Formula) -> float | None:
     """The largest error in units of the bound K · max(eager's own error, C · u · |y64|), when at most 1; else None.
 
     The eager error is the largest over the tensor, so that an element that cancels is judged by its neighbours.
     """
     try:
-        exact = formula().reshape(-1).double()
+        exact = formula(True).reshape(-1).double()
     except (RuntimeError, TypeError, ValueError):  # an operator without a float64 form cannot be recomputed
         return None
     if exact.numel() != stored.numel:

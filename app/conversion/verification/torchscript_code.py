@@ -29,10 +29,10 @@ def constant_uses(code: list[str], constants: Mapping[str, StoredTensor]) -> Ite
             if assignment is not None and found and _is_closed(assignment[2], made):
                 made[assignment[1]] = [stored for _, roots, _ in found for stored in roots]
                 continue
-            for position, (place, roots, direct) in enumerate(found):
-                for stored in roots:
-                    axes = tuple(range(len(stored.dims))) if direct else None
-                    yield GraphUse(node, position, _operator(line, place), stored, axes, counted=False)
+            flat = [(place, stored, direct) for place, roots, direct in found for stored in roots]
+            for position, (place, stored, direct) in enumerate(flat):
+                axes = tuple(range(len(stored.dims))) if direct else None
+                yield GraphUse(node, position, _operator(line, place), stored, axes, counted=False)
 
 
 def _operands(

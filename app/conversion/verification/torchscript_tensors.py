@@ -42,6 +42,11 @@ _STORAGES = {
     "ComplexDoubleStorage": torch.complex128,
 }
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_SIGNS_OF_DAMAGE = (
+    *(BadZipFile, struct.error, pickle.UnpicklingError, OSError),
+    *(EOFError, LookupError, TypeError, ValueError, AttributeError, RecursionError),
+)
+"""What zipfile, struct and pickle raise for archives that are not what they claim to be."""
 _DEEPEST = 200
 
 
@@ -57,7 +62,9 @@ def read_torchscript(path: Path) -> TorchScriptFile:
     """Map and walk the archive. Raises MalformedFile for a broken one, and for tensors that leave their storage."""
     try:
         return _Archive(path).read()
-    except (BadZipFile, OSError, KeyError, struct.error, pickle.UnpicklingError, EOFError, IndexError) as error:
+    except MalformedFile:
+        raise
+    except _SIGNS_OF_DAMAGE as error:
         raise MalformedFile(f"{path.name} is no TorchScript archive: {type(error).__name__}: {error}") from error
 
 

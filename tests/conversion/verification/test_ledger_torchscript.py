@@ -1,0 +1,161 @@
+"""The reader of TorchScript archives, on what torch writes and on what it never would."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from app.conversion.verification.ledger import torchscript_ledger
+from app.conversion.verification.protobuf_wire import MalformedFile
+from app.conversion.verification.torchscript_tensors import read_torchscript
+from app.domain.architecture import InputSpec, Signature
+from app.domain.checkpoint import LoadReport
+from tests.conversion.verification.ledger_cases import upload
+
+STRICT = LoadReport(strict=True)
+VECTOR = Signature(inputs=(InputSpec(name="x", shape=("batch", 4)),))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+
+
+def save(module: torch.jit.ScriptModule, path: Path) -> Path:
+    module.save(str(path))
+    return path
+
+
+def rewrite(path: Path, change: dict[str, bytes], *, method: int = zipfile.ZIP_STORED) -> None:
+    """Write the archive again with records replaced, by their names below the top folder."""
+    with zipfile.ZipFile(path) as source:
+        records = {record.filename: source.read(record) for record in source.infolist()}
+    with zipfile.ZipFile(path, "w") as target:
+        for name, data in records.items():
+            target.writestr(name, change.get(name.split("/", 1)[1], data), method)
+
+
+def test_tensors_are_those_that_torch_loads(tmp_path: Path) -> None:
+    module = network()
+    path = save(torch.jit.script(module), tmp_path / "m.pt")
+    found = {stored.name: stored.data.tobytes() for stored in read_torchscript(path).tensors}
+    loaded = torch.jit.load(path)
+    assert found == {name: value.numpy().tobytes() for name, value in loaded.state_dict().items()}
+
+
+class Views(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        base = torch.rand(6, 4)
+        self.transposed = nn.Parameter(base.t())
+        self.strided = nn.Parameter(base[::2, 1])
+        self.scalar = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x @ self.transposed).sum() + self.strided.sum() * self.scalar
+
+
+def test_views_are_read_in_row_major_order(tmp_path: Path) -> None:
+    module = Views().eval()
+    path = save(torch.jit.script(module), tmp_path / "m.pt")
+    found = {stored.name: stored.data.tobytes() for stored in read_torchscript(path).tensors}
+    assert found["transposed"] == module.transposed.detach().contiguous().numpy().tobytes()
+    assert found["strided"] == module.strided.detach().contiguous().numpy().tobytes()
+    assert torchscript_ledger(path, upload(module), STRICT, module, signature=VECTOR).passed
+
+
+def test_a_changed_parameter_is_found_by_its_name(tmp_path: Path) -> None:
+    module = network()
+    path = save(torch.jit.trace(module, torch.rand(2, 4)), tmp_path / "m.pt")
+    uploaded = upload(module)
+    with torch.no_grad():
+        module[2].bias[1] *= 1.1
+    ledger = torchscript_ledger(path, upload(module), STRICT, module, signature=VECTOR)
+    assert "2.bias: unexplained: it has this key's name, but other bytes" in ledger.problems
+    assert len(uploaded) == 4
+
+
+def test_constants_of_frozen_code_in_another_order_fail(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)).eval()
+    path = save(torch.jit.freeze(torch.jit.script(module)), tmp_path / "m.pt")
+    assert torchscript_ledger(path, upload(module), STRICT, module, signature=VECTOR).passed
+    with zipfile.ZipFile(path) as archive:
+        weights = {
+            name.split("/", 1)[1]: archive.read(name)
+            for name in archive.namelist()
+            if "/constants/" in name and len(archive.read(name)) == 64
+        }
+    first, second, *_ = weights
+    rewrite(path, {first: weights[second], second: weights[first]})
+    ledger = torchscript_ledger(path, upload(module), STRICT, module, signature=VECTOR)
+    assert any("not used where the model uses" in problem for problem in ledger.problems)
+
+
+def test_weights_that_optimising_leaves_out_of_the_file_are_missed(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    optimised = torch.jit.optimize_for_inference(torch.jit.trace(module, torch.rand(1, 3, 8, 8)))
+    path = save(optimised, tmp_path / "m.pt")
+    signature = Signature(inputs=(InputSpec(name="x", shape=("batch", 3, 8, 8)),))
+    ledger = torchscript_ledger(path, upload(module), STRICT, module, signature=signature)
+    assert {entry.ledger_class for entry in ledger.entries} == {"unaccounted"}
+
+
+def test_a_storage_that_nothing_refers_to_is_unexplained(tmp_path: Path) -> None:
+    module = network()
+    path = save(torch.jit.script(module), tmp_path / "m.pt")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(archive.namelist()[0].split("/")[0] + "/data/99", torch.rand(8).numpy().tobytes())
+    assert not torchscript_ledger(path, upload(module), STRICT, module, signature=VECTOR).passed
+
+
+class Gadget:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_a_gadget_in_the_object_tree_does_not_run(tmp_path: Path) -> None:
+    path = save(torch.jit.script(network()), tmp_path / "m.pt")
+    rewrite(path, {"data.pkl": pickle.dumps({"0": Gadget(tmp_path / "touched")}, protocol=2)})
+    with pytest.raises(MalformedFile):
+        read_torchscript(path)
+    assert not (tmp_path / "touched").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def compress(path: Path) -> None:
+    rewrite(path, {}, method=zipfile.ZIP_DEFLATED)
+
+
+def shorten(path: Path) -> None:
+    rewrite(path, {"data/0": b"\x00" * 8})
+
+
+def empty_tree(path: Path) -> None:
+    rewrite(path, {"data.pkl": b""})
+
+
+def nest(path: Path) -> None:
+    value: object = {}
+    for _ in range(300):
+        value = {"a": value}
+    buffer = io.BytesIO()
+    pickle.Pickler(buffer, protocol=2).dump(value)
+    rewrite(path, {"data.pkl": buffer.getvalue()})
+
+
+@pytest.mark.parametrize("damage", [cut, compress, shorten, empty_tree, nest])
+def test_damaged_archives_are_refused(damage: object, tmp_path: Path) -> None:
+    path = save(torch.jit.script(network()), tmp_path / "m.pt")
+    damage(path)
+    with pytest.raises(MalformedFile):
+        read_torchscript(path)
