@@ -16,18 +16,21 @@ from app.domain.architecture import Signature
 from app.domain.report import Detection, LayerDetection
 
 FEWEST, MOST = 6, 64
-BUDGET = 1.2e11
-"""Operations (multiply-adds × 2) to spend on the cheapest probe: about a second of float32 on two cores."""
-SECOND_LOOKS = 2e10
+BUDGET = 6e10
+"""Operations (multiply-adds × 2) to spend on the cheapest probe: about half a second of float32 on two cores."""
+READING = 40
+"""Operations in the time in which one weight is read from memory: what a forward of few tokens spends its time on."""
+SECOND_LOOKS = 5e9
 """Operations of all probes together up to which a perturbation unseen by the cheapest is tried on the others."""
 
 
 def detection(module: nn.Module, signature: Signature, references: Sequence[Reference], seed: int) -> Detection | None:
     """The negative control on these probes; None for a module without float weights."""
     probes = sorted(references, key=lambda reference: reference.trace.operations)
-    cheapest = max(probes[0].trace.operations, 1)
-    count = int(min(max(BUDGET / cheapest, FEWEST), MOST))
-    if sum(reference.trace.operations for reference in probes) > SECOND_LOOKS:
+    weights = sum(parameter.numel() for parameter in module.parameters())
+    prices = [reference.trace.operations + READING * weights for reference in probes]
+    count = int(min(max(BUDGET / max(prices[0], 1), FEWEST), MOST))
+    if sum(prices) > SECOND_LOOKS:
         probes = probes[:1]
     trials = [_trial(module, signature, probes, drawn) for drawn in draw_perturbations(module, count, seed)]
     if not trials:

@@ -98,8 +98,9 @@ class _Weights:
         if key is None:
             return None
         value = self._tensors[key]
-        drift = torch.randn(value.shape, generator=self._generator).to(value.dtype)
-        return self._made(STALE, {key: value + drift * value.square().mean().sqrt() * _STALENESS})
+        # The tensor's own values in another place: a drift of the right size, without drawing millions of numbers.
+        drift = value.flatten().roll(1 + self._below(value.numel())).reshape(value.shape)
+        return self._made(STALE, {key: value + drift * _STALENESS})
 
     def _swapped(self) -> Perturbation | None:
         same_role: dict[str, list[str]] = {}

@@ -21,7 +21,8 @@ FROZEN_BRANCH = "Converting a tensor to a Python"
 def check_file(evidence: Evidence) -> None:
     """Point 11: onnx.checker with full shape inference on the final bytes."""
     if evidence.subject.target == "onnx":
-        complaint = onnx_graph.check_file(evidence.subject.artifact)
+        with evidence.clock.part("checker"):
+            complaint = onnx_graph.check_file(evidence.subject.artifact)
         if complaint is not None:
             evidence.findings.append(failure(Reason.checker, complaint[:600]))
 
@@ -37,7 +38,8 @@ def check_history(evidence: Evidence) -> None:
         missing = len(load.missing_keys)
         detail = f"{missing} keys of the model are missing, {len(left_out) - missing} uploaded ones were left out: "
         evidence.findings.append(note(Reason.not_strict, detail + ", ".join(left_out[:5])))
-    bad = [name for name, tensor in evidence.subject.uploaded.items() if not _finite(tensor)]
+    with evidence.clock.part("finite_weights"):
+        bad = [name for name, tensor in evidence.subject.uploaded.items() if not _finite(tensor)]
     if bad:
         detail = f"{len(bad)} uploaded tensors hold NaN or infinity: {', '.join(bad[:5])}"
         evidence.findings.append(note(Reason.non_finite_weights, detail))
