@@ -11,6 +11,7 @@ from app.conversion.exporters.request import ExportRequest
 from app.conversion.job import ConversionJob, StoredTemplate
 from app.conversion.loading import LoadedModule
 from app.conversion.targets import TARGETS
+from app.conversion.templates.hashed_file import flush_early
 from app.conversion.templates.onnx_write import WrittenFile
 from app.conversion.verification.claims import InitializerClaim
 from app.conversion.verification.subject import Subject
@@ -101,4 +102,5 @@ def _fill(work: Workpiece, template: Any, directory: Path) -> Candidate:
     target = TARGETS[work.job.options.target]
     tensors = work.loaded.module.state_dict()
     written = target.fill(template, tensors, work.request, directory / f"model{target.suffix}")
+    flush_early(written.path)
     return Candidate(written, target.report_of_template(template, work.request), target.claims(template))

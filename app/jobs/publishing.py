@@ -1,5 +1,6 @@
 """Publishing what a conversion yielded: first the bytes, then one transaction that makes all of it visible."""
 
+import asyncio
 import hashlib
 import time
 from functools import partial
@@ -25,8 +26,8 @@ async def publish(
     Raises AttemptLost, and then nothing is visible: the stored bytes belong to nobody and are collected later.
     """
     began = time.monotonic()
-    for file in outcome.files:
-        await patiently(partial(store.adopt, _inside(results, Path(file.filename)), file.sha256))
+    moves = [partial(store.adopt, _inside(results, Path(file.filename)), file.sha256) for file in outcome.files]
+    await asyncio.gather(*map(patiently, moves))
     built = await _store_template(store, results, outcome.template)
     report = outcome.report
     ending = Ending(

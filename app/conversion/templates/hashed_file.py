@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,19 @@ SMALL = CHUNK // 16
 
 AHEAD = 8
 """Pieces by which writing may run ahead of hashing. They keep their tensors alive, so this bounds memory."""
+
+
+def flush_early(path: Path) -> None:
+    """Have the kernel write the file to disk while other work goes on, so that publishing need not wait for it."""
+
+    def flush() -> None:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    threading.Thread(target=flush, name="flush", daemon=True).start()
 
 
 class HashedFile:
