@@ -56,6 +56,13 @@ class Settings(BaseSettings):
     )
     job_timeout: float = Field(1800, gt=0, description="Seconds after which a running conversion is stopped.")
     inspection_timeout: float = Field(120, gt=0, description="Seconds after which reading a checkpoint is stopped.")
+    warm_templates: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Architectures whose templates a worker builds when it starts, for both targets with default options, as a "
+            'JSON list: ["torchvision/resnet50"].'
+        ),
+    )
     memory_budget: int | None = Field(
         None,
         gt=0,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from calibrated import save_checkpoint
 from service import running_service
 
+from app.architectures.calibration import save_checkpoint
 from app.architectures.registry import load_registry
 
 PLUGINS = Path(__file__).parent.parent / "tests" / "plugins"

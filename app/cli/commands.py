@@ -163,6 +163,21 @@ def clear_templates() -> None:
     typer.echo(f"{TemplateDirectory(default_directory()).clear()} templates removed")
 
 
+@templates_app.command("warm")
+@failing_in_words
+def warm_templates(
+    names: Annotated[list[str], typer.Argument(help="Architectures, such as torchvision/resnet50")],
+    target: Annotated[list[str] | None, typer.Option("--target", "-t", help="Only these targets")] = None,
+    server: Server = None,
+    plugins_dir: Plugins = None,
+) -> None:
+    """Build the templates of architectures ahead, with made-up weights: for this user, or on a server."""
+    from app.cli.warm import warm
+
+    plugins = _settings(plugins_dir=plugins_dir).plugins_dir
+    raise typer.Exit(warm(names, target or ["onnx", "torchscript"], server, plugins))
+
+
 @app.command()
 @failing_in_words
 def config(

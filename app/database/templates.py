@@ -48,6 +48,11 @@ class BuiltElsewhere:
     conversion_id: str
 
 
+async def is_known(session: AsyncSession, key: str) -> bool:
+    """Whether a key needs no building: a template is ready, being built, or known to be impossible."""
+    return await session.get(Template, key) is not None
+
+
 async def find_or_claim(
     session: AsyncSession, key: str, asker: Holder
 ) -> Ready | Unsuitable | Granted | BuiltElsewhere:

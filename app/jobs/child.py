@@ -22,7 +22,7 @@ from app.conversion.job import (
     TemplateSource,
     UnsuitableTemplate,
 )
-from app.domain.conversion import Stage
+from app.domain.conversion import OnnxOptions, Stage, TorchScriptOptions
 from app.domain.errors import ConversionError, OutOfMemory, Problem, RecastError
 from app.jobs.confinement import Limits, confine
 from app.jobs.messages import Done, Failed, Progress, TemplateAnswer, TemplateWanted, Unconfined
@@ -108,6 +108,26 @@ def run_catalog(arguments: Any, _: SupervisorLine) -> Any:
 
     registry = load_registry(Path(arguments) if arguments else None)
     return [description.model_dump(mode="json") for description in registry.catalog()]
+
+
+def run_rehearsal(arguments: Any, _: SupervisorLine) -> Any:
+    """Task: a checkpoint of made-up weights, with which a template can be built before anybody sends real ones.
+
+    Of {"architecture", "plugins_dir", "file"} to the template key of each target with its default options.
+    """
+    from app.architectures.calibration import save_checkpoint
+    from app.architectures.registry import load_registry
+    from app.conversion.exporters.request import requested_signature
+    from app.conversion.templates.key import template_key
+
+    plugins_dir, name = arguments["plugins_dir"], arguments["architecture"]
+    registry = load_registry(Path(plugins_dir) if plugins_dir else None)
+    description = registry.resolve(name, {})
+    save_checkpoint(registry, name, {}, Path(arguments["file"]))
+    return {
+        options.target: template_key(description, {}, options, requested_signature(description.signature, options))
+        for options in (OnnxOptions(), TorchScriptOptions())
+    }
 
 
 def problem_of(error: BaseException) -> Problem:

@@ -48,6 +48,7 @@ class Tasks:
     conversion: str = "app.jobs.child:run_conversion"
     inspection: str = "app.jobs.child:run_inspection"
     catalog: str = "app.jobs.child:run_catalog"
+    rehearsal: str = "app.jobs.child:run_rehearsal"
     preload: tuple[str, ...] = ("app.jobs.warm",)
 
 

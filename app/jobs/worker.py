@@ -27,6 +27,7 @@ from app.jobs.rescue import rescue
 from app.jobs.retention import clean_up
 from app.jobs.running import TASKS, Tasks, Tools
 from app.jobs.supervisor import Supervisor
+from app.jobs.warming import warm_templates
 from app.jobs.workroom import work_room
 from app.settings import Settings
 from app.storage.objects import open_store
@@ -64,6 +65,7 @@ async def run_worker(settings: Settings, database_url: str, stop: asyncio.Event,
                 group.create_task(_every(settings.worker_lost_after / 3, save)),
                 group.create_task(_every(CLEAN_UP_INTERVAL, clean)),
                 group.create_task(publish_catalog(tools)),
+                group.create_task(warm_templates(tools, settings.warm_templates)),
             ]
             await work(tools, settings, stop)
             for task in background:

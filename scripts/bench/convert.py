@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from calibrated import save_checkpoint
 from service import running_service
 
+from app.architectures.calibration import save_checkpoint
 from app.architectures.registry import Registry, load_registry
 
 HERE = Path(__file__).parent

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import httpx
-from calibrated import save_checkpoint
 from service import running_service
 
+from app.architectures.calibration import save_checkpoint
 from app.architectures.registry import load_registry
 
 ARCHITECTURE = "torchvision/resnet50"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from calibrated import save_checkpoint
 from latency import percentile
 from service import running_service
 
+from app.architectures.calibration import save_checkpoint
 from app.architectures.registry import Registry, load_registry
 
 MIXED = (

@@ -98,3 +98,10 @@ def test_weights_that_do_not_fit_are_explained(weights, tmp_path):
 def test_an_architecture_is_described():
     described = json.loads(recast("architectures", ARCHITECTURE).stdout)
     assert described["signature"]["inputs"][0]["name"] == "features"
+
+
+def test_templates_can_be_built_before_there_are_weights(tmp_path):
+    warmed = recast("templates", "warm", "sample/tied", "-t", "torchscript", cache=tmp_path)
+    assert warmed.returncode == 0, warmed.stderr
+    listed = recast("templates", "list", cache=tmp_path)
+    assert "pass" in listed.stdout

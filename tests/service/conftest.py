@@ -18,7 +18,7 @@ def places() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def service(places: Path) -> Iterator[Service]:
     """One service for all tests that leave it running."""
-    running = Service(places / "shared", free_port())
+    running = Service(places / "shared", free_port(), {"RECAST_WARM_TEMPLATES": '["sample/tied"]'})
     running.start()
     try:
         yield running

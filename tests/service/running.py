@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -27,6 +27,7 @@ class Service:
 
     data_dir: Path
     port: int
+    settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -40,7 +41,8 @@ class Service:
     def start(self) -> None:
         command = [str(Path(sys.executable).with_name("recast")), "serve", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--data-dir", str(self.data_dir)]
-        environment = {**os.environ, "RECAST_PLUGINS_DIR": str(PLUGINS), "RECAST_WORKER_LOST_AFTER": "5"}
+        settings = {"RECAST_PLUGINS_DIR": str(PLUGINS), "RECAST_WORKER_LOST_AFTER": "5", **self.settings}
+        environment = {**os.environ, **settings}
         with self.data_dir.with_suffix(".log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + START_LIMIT

@@ -1,0 +1,78 @@
+"""Building templates before anybody needs them: conversions of made-up weights, for the names in the settings."""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+
+from app.database import templates
+from app.database.conversions import NewConversion
+from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.jobs import queue
+from app.jobs.messages import Progress, TemplateWanted
+from app.jobs.patience import patiently
+from app.jobs.running import Tools
+from app.jobs.supervisor import TaskFailed
+from app.threads import in_thread
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT = "rehearsal.pth"
+
+
+async def warm_templates(tools: Tools, names: tuple[str, ...]) -> None:
+    """Queue a conversion for every template that is not known yet; one that fails hinders no other."""
+    for name in names:
+        try:
+            await _warm(tools, name)
+        except TaskFailed as error:
+            log.error("template_not_warmed", architecture=name, **error.problem.model_dump(exclude={"extra"}))
+
+
+async def _warm(tools: Tools, name: str) -> None:
+    with TemporaryDirectory(dir=tools.work_dir, prefix="rehearsal-") as work:
+        checkpoint = Path(work) / CHECKPOINT
+        keys: dict[str, str] = await tools.supervisor.run(
+            tools.tasks.rehearsal,
+            {
+                "architecture": name,
+                "plugins_dir": str(tools.plugins_dir) if tools.plugins_dir else None,
+                "file": str(checkpoint),
+            },
+            limits=tools.inspection_limits,
+            work_dir=Path(work),
+            answer=_no_answer,
+        )
+        targets = (OnnxOptions(), TorchScriptOptions())
+        wanted = [options for options in targets if not await _known(tools, keys[options.target])]
+        if not wanted:
+            return
+        digest = await in_thread(partial(_sha256, checkpoint))
+        stored = await patiently(partial(tools.store.adopt, checkpoint, digest))
+    await queue.register_checkpoint(tools.database, stored, CHECKPOINT, inspect=False)
+    for options in wanted:
+        new = NewConversion(
+            checkpoint_sha256=stored.sha256,
+            architecture=name,
+            options=options,
+            checkpoint_filename=CHECKPOINT,
+            dedup_key=f"warm-{keys[options.target]}",
+        )
+        submitted = await queue.submit(tools.database, new)
+        log.info("template_warming", architecture=name, target=options.target, conversion=submitted.conversion.id)
+
+
+async def _known(tools: Tools, key: str) -> bool:
+    async with tools.database.transaction() as session:
+        return await templates.is_known(session, key)
+
+
+async def _no_answer(_: Progress | TemplateWanted) -> None:
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
