@@ -11,6 +11,7 @@ patterns is needed.
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -118,6 +119,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.live |= self._influences(
                     0, operator, values[0]
                 )  # a Python number: its influence cannot be followed
+            if "running_mean" in named and isinstance(named.get("input"), Tensor):
+                self._moments(named["input"], values[0])
             if operator == "linear" and len(args) == 3:
                 values = (self._product(func, values[:2], args[:2]), values[2])
             self._made(result, self._derived(func, values, args, kwargs))
@@ -218,6 +221,14 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         value = self._derived(func, values, args, {})
         self._made(func(*args), value)
         return value
+
+    def _moments(self, tensor: Tensor, value: Value) -> None:
+        """Mean and variance of a standardised weight: exporters write and fold them as operators of their own."""
+        axes = [axis for axis in range(tensor.ndim) if axis != 1]
+        for moment in (torch.mean, partial(torch.var, correction=0)):
+            arguments: tuple[Any, ...] = (tensor, axes)
+            formula = call_formula(moment, arguments, {}, self._formula_of) if value.formula is not None else None
+            self._made(moment(*arguments), Value(value.lineage, (value,), formula, arithmetic=True))
 
     def _formula_of(self, tensor: Tensor) -> Formula | None:
         origin = self._origin(tensor)
