@@ -13,9 +13,11 @@ import tqdm  # type: ignore[import-untyped]
 import transformers  # noqa: F401
 
 import app.conversion.pipeline  # noqa: F401
+from app.architectures.registry import load_registry
 from app.conversion.exporters.preload import warm_exporters
 
 tqdm.tqdm.set_lock(threading.RLock())  # its own would be a named semaphore, left behind by every child that exports
 warm_exporters()
+load_registry().resolve("torchvision/resnet18", {})  # reads entry points and imports what checks options
 gc.collect()
 gc.freeze()
