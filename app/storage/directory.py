@@ -1,5 +1,6 @@
 """The object store in a local directory: publishing is a rename, reading needs no copy."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator
@@ -47,14 +48,15 @@ class DirectoryStore:
         except FileNotFoundError:
             raise MissingObject(sha256) from None
         with file:
-            position = start
             stop = os.fstat(file.fileno()).st_size if end is None else end
-            while position < stop:
-                block = await in_thread(partial(os.pread, file.fileno(), min(BLOCK, stop - position), position))
-                if not block:
-                    return
-                position += len(block)
-                yield block
+            ahead = _read_ahead(file.fileno(), start, stop)
+            try:
+                while block := await ahead:
+                    start += len(block)
+                    ahead = _read_ahead(file.fileno(), start, stop)
+                    yield block
+            finally:
+                await asyncio.wait([ahead])
 
     async def size(self, sha256: str) -> int | None:
         try:
@@ -128,6 +130,11 @@ class DirectoryStore:
         if new_directory:
             _flush_directory(target.parent.parent)
             _flush_directory(self._root)
+
+
+def _read_ahead(fd: int, position: int, stop: int) -> asyncio.Task[bytes]:
+    """Read the next block, empty at the end, while the one before it is being sent."""
+    return asyncio.create_task(in_thread(partial(os.pread, fd, max(0, min(BLOCK, stop - position)), position)))
 
 
 def _flush_directory(path: Path) -> None:

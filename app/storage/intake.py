@@ -6,18 +6,25 @@ import fcntl
 import hashlib
 import os
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from app.domain.errors import DigestMismatch, EmptyFile, InsufficientStorage, PayloadTooLarge
 from app.storage.objects import StoredObject
 from app.threads import in_thread
 
-GATHERED = 4 << 20
-"""Bytes gathered before a thread hashes and writes them: large enough that changing threads costs nothing."""
+GATHERED = 1 << 20
+"""Bytes gathered before a thread hashes and writes them: large enough that changing threads costs little, small enough
+that they are still in the processor's cache."""
+FLUSHED = 32 << 20
+"""Bytes after which what was written is flushed while more arrives, so that little is left to flush at the end."""
+MOST_VECTORS = os.sysconf("SC_IOV_MAX")
+"""Buffers that one call may write."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -78,24 +85,53 @@ def full_disk_as_insufficient_storage() -> Iterator[None]:
         raise
 
 
+class _Keeper:
+    """Hashes and writes blocks in a thread, one after the other, while the caller gathers the next."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._hasher = hashlib.sha256()
+        self._keeping: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._unflushed = 0
+
+    async def keep(self, chunks: list[bytes]) -> None:
+        """Take a block over once the one before it is kept."""
+        if self._keeping:
+            await asyncio.shield(self._keeping)
+        self._keeping = asyncio.create_task(in_thread(partial(self._keep, chunks)))
+        if self._unflushed >= FLUSHED and (self._flushing is None or self._flushing.done()):
+            self._unflushed = 0
+            self._flushing = asyncio.create_task(in_thread(partial(os.fdatasync, self._fd)))
+
+    async def settle(self) -> None:
+        """Wait until nothing uses the file any more."""
+        for task in filter(None, (self._keeping, self._flushing)):
+            await task
+
+    async def finish(self) -> str:
+        """Flush the file to the disk and give the sha256 of all that was kept, in hexadecimal."""
+        await self.settle()
+        await in_thread(partial(os.fsync, self._fd))
+        return self._hasher.hexdigest()
+
+    def _keep(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            self._hasher.update(chunk)
+            self._unflushed += len(chunk)
+        _write_all(self._fd, chunks)
+
+
 async def receive_into(
     file: TemporaryFile, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None
 ) -> StoredObject:
     """Write ``chunks`` to ``file`` and flush it to the disk. Errors as ObjectStore.receive.
 
-    While a thread hashes and writes one block, the next is gathered; so at most two blocks are in memory.
+    At most two blocks of GATHERED bytes are in memory.
     """
-    hasher = hashlib.sha256()
-    total = 0
-
-    def keep(gathered: list[bytes]) -> None:
-        block = b"".join(gathered)
-        _write_all(file.fd, block)
-        hasher.update(block)
-
-    pending: asyncio.Task[None] | None = None
+    keeper = _Keeper(file.fd)
+    total = size = 0
     gathered: list[bytes] = []
-    size = 0
     try:
         async for chunk in chunks:
             total += len(chunk)
@@ -104,24 +140,25 @@ async def receive_into(
             gathered.append(chunk)
             size += len(chunk)
             if size >= GATHERED:
-                if pending:
-                    await asyncio.shield(pending)
-                pending = asyncio.create_task(in_thread(partial(keep, gathered)))
+                await keeper.keep(gathered)
                 gathered, size = [], 0
+        await keeper.keep(gathered)
     finally:
-        if pending:
-            await pending
+        await keeper.settle()
     if total == 0:
         raise EmptyFile("The upload holds no bytes.")
-    await in_thread(partial(keep, gathered))
-    sha256 = hasher.hexdigest()
+    sha256 = await keeper.finish()
     if expected_sha256 is not None and expected_sha256.lower() != sha256:
         raise DigestMismatch("The sha256 differs.", expected_sha256=expected_sha256, received_sha256=sha256)
-    await in_thread(partial(os.fsync, file.fd))
     return StoredObject(sha256, total)
 
 
-def _write_all(fd: int, block: bytes) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(fd, view) :]
+def _write_all(fd: int, chunks: list[bytes]) -> None:
+    """Without joining them: that copy costs as much as writing."""
+    views = deque(memoryview(chunk) for chunk in chunks)
+    while views:
+        written = os.writev(fd, list(islice(views, MOST_VECTORS)))
+        while views and written >= len(views[0]):
+            written -= len(views.popleft())
+        if written:
+            views[0] = views[0][written:]
