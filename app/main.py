@@ -27,7 +27,7 @@ from app.api.versions import service_version
 from app.database.session import Database
 from app.jobs.events import Changes
 from app.settings import Settings
-from app.storage.objects import open_store
+from app.storage.opening import open_store
 
 DESCRIPTION = """Converts PyTorch weights of registered architectures to ONNX and TorchScript, proves the result against
 the model, and serves artifact, report and bundle. Errors are problem documents (RFC 9457); see /v1/problems."""

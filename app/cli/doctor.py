@@ -99,7 +99,7 @@ def _database(settings: Settings) -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
-    from app.storage.objects import open_store
+    from app.storage.opening import open_store
 
     try:
         asyncio.run(open_store(settings.objects_location, settings.data_dir / "scratch").check())

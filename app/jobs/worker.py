@@ -30,7 +30,7 @@ from app.jobs.supervisor import Supervisor
 from app.jobs.warming import warm_templates
 from app.jobs.workroom import work_room
 from app.settings import Settings
-from app.storage.objects import open_store
+from app.storage.opening import open_store
 
 log = structlog.get_logger(__name__)
 

@@ -75,15 +75,3 @@ def object_sha256(name: str) -> str | None:
         case [*_, "sha256", head, tail] if len(head) == 2 and len(tail) == 62:
             return head + tail
     return None
-
-
-def open_store(location: str, scratch: Path) -> ObjectStore:
-    """The store at a URL or a directory. ``scratch``: a local directory for what passes through."""
-    scheme, separator, rest = location.partition("://")
-    if separator and scheme != "file":
-        from app.storage.cloud import CloudStore
-
-        return CloudStore(location, scratch)
-    from app.storage.directory import DirectoryStore
-
-    return DirectoryStore(Path(rest if separator else location))

@@ -39,13 +39,12 @@ def build(model: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 def export(module: nn.Module, sample: dict[str, torch.Tensor], output: str, exporter: str) -> float:
     """Seconds that ``torch.onnx.export`` took."""
     axes = {name: {0: "batch"} for name in sample}
-    how = {"dynamic_shapes": axes} if exporter == "dynamo" else {"dynamic_axes": axes}
+    how = {"dynamic_shapes": tuple(axes.values())} if exporter == "dynamo" else {"dynamic_axes": axes}
     started = time.perf_counter()
     torch.onnx.export(
         module,
-        (),
+        tuple(sample.values()),
         output,
-        kwargs=sample,
         input_names=list(sample),
         dynamo=exporter == "dynamo",
         external_data=False,

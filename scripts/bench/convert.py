@@ -11,6 +11,7 @@ Memory: the peak of the repeat's conversion process, and of a process that only 
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -46,12 +47,18 @@ def say(text: str) -> None:
 
 
 def run(script: str, *arguments: str) -> tuple[float, float]:
-    """Wall seconds of the process, and the number it printed last."""
+    """Wall seconds of the process, and the number it printed last; infinite when it failed."""
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(HERE / script), *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, str(HERE / script), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
     )
-    return time.perf_counter() - started, float(done.stdout.decode().split()[-1])
+    if done.returncode != 0:
+        say(f"    {script} {' '.join(arguments)} failed: {done.stderr.strip().splitlines()[-1]}")
+        return math.inf, math.inf
+    return time.perf_counter() - started, float(done.stdout.split()[-1])
 
 
 def convert(client: httpx.Client, architecture: str, checkpoint: Path) -> tuple[float, dict[str, Any]]:
@@ -99,8 +106,6 @@ def measure(client: httpx.Client, registry: Registry, model: str, directory: Pat
     say(f"    {model}: {reports[-1]['timings']} {reports[-1]['verification']['timings']}")
     return {
         "cold_script_s": min(cold.values()),
-        "cold_dynamo_s": cold["dynamo"],
-        "cold_torchscript_s": cold["torchscript"],
         "warm_export_s": warm,
         "first_s": first,
         "repeat_s": statistics.median(seconds for seconds, _ in repeats),

@@ -26,7 +26,8 @@ from app.domain.errors import Problem
 from app.domain.report import ConversionReport, ProducedFile, Verdict
 from app.main import create_app
 from app.settings import Settings
-from app.storage.objects import ObjectStore, open_store
+from app.storage.objects import ObjectStore
+from app.storage.opening import open_store
 from tests.delivery.reports import report
 
 

@@ -13,7 +13,8 @@ import pytest
 from app.domain.errors import DigestMismatch, EmptyFile, InsufficientStorage, PayloadTooLarge
 from app.storage.cloud import CloudStore
 from app.storage.directory import DirectoryStore
-from app.storage.objects import MissingObject, ObjectStore, object_name, object_sha256, open_store
+from app.storage.objects import MissingObject, ObjectStore, object_name, object_sha256
+from app.storage.opening import open_store
 from tests.jobs.chunks import chunks_of
 
 pytestmark = pytest.mark.anyio

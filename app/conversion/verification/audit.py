@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 import torch
 
-from app.conversion.verification.onnx_graph import all_nodes
-from app.conversion.verification.torchscript_graph import constant_arguments, count
+from app.conversion.verification.artifact.onnx_graph import all_nodes
+from app.conversion.verification.artifact.torchscript_graph import constant_arguments, count
 from app.conversion.verification.widening import Trace
 
 _ONNX_NORMS = {

@@ -5,7 +5,8 @@ verify.py gives their order, docs/verification.md their reasons.
 
 from collections.abc import Mapping
 
-from app.conversion.verification import dims, onnx_graph
+from app.conversion.verification import dims
+from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.determinism import repeat
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.export_branch import differing_operators, stress

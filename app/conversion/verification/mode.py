@@ -4,8 +4,8 @@ import onnx
 import torch
 from torch import nn
 
-from app.conversion.verification.onnx_graph import all_nodes
-from app.conversion.verification.torchscript_graph import constant_arguments
+from app.conversion.verification.artifact.onnx_graph import all_nodes
+from app.conversion.verification.artifact.torchscript_graph import constant_arguments
 
 _TRAINING_ARGUMENTS = {
     "aten::batch_norm": "training",

@@ -5,10 +5,11 @@ verify.py gives their order, docs/verification.md their reasons.
 
 import torch
 
-from app.conversion.verification import audit, mode, onnx_graph
+from app.conversion.verification import audit, mode
+from app.conversion.verification.artifact import onnx_graph
+from app.conversion.verification.artifact.protobuf_wire import MalformedFile
 from app.conversion.verification.evidence import Evidence
-from app.conversion.verification.ledger import onnx_ledger, torchscript_ledger
-from app.conversion.verification.protobuf_wire import MalformedFile
+from app.conversion.verification.ledger.ledger import onnx_ledger, torchscript_ledger
 from app.conversion.verification.runtime import TorchScriptRuntime
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, note

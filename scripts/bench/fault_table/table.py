@@ -12,22 +12,28 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from fault_table.artifacts import DYNAMO, SCRIPT, WAYS, Artifact, writer
+from fault_table.artifacts import DYNAMO, SCRIPT, TEMPLATE, WAYS, Artifact, Writer, writer
 from fault_table.faults import graph_faults, weight_faults, with_faults
 from fault_table.nets import NETS, Net, trained
 from fault_table.rules import RULES, accepts
 from torch import Tensor, nn
 
 from app.conversion.templates.suitability import TemplateUnsuitable
-from app.conversion.verification.oracle import eager
-from app.conversion.verification.probes import draw_probe, sample_sizes
+from app.conversion.verification.oracle import eager, reference
+from app.conversion.verification.parity import compare
+from app.conversion.verification.perturbation import draw_perturbations
+from app.conversion.verification.probes import draw_probe, draw_probes, sample_sizes
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verify import verify
+from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.errors import RecastError
 from app.domain.report import Reason, Verdict, VerificationReport
 
+OBSERVED_SEED = 3000
+OBSERVED_FAULTS = 160
+"""Faults per net by which the detection power is observed: two standard deviations are then below 0.07."""
 ORACLE = "fp64 oracle, K = 8"
 """Our parity check alone, without the ledger and the audits."""
 
@@ -214,29 +220,37 @@ def _weights(table: Table, net: Net, number: int, faults: int, directory: Path) 
     power = table.power[net.name] = Power()
     module, other = trained(net, seed=number), trained(net, seed=100 + number)
     writers = {}
-    for way in WAYS:
+    for place, way in enumerate(WAYS):
         if way == SCRIPT and not net.scriptable:
             continue
         # Exported with other weights than the ones it is filled with: the graph must not depend on them.
         writers[way] = write = writer(copy.deepcopy(other), net.signature, way, directory)
-        trial = _Trial(module, net, write(module.state_dict(), directory / "faithful"), seed=number)
+        trial = _Trial(module, net, write(module.state_dict(), directory / "faithful"), seed=10 * number + place)
         report = _judge(table, trial, Score.faithful_seen)
         table.answered("(faithful)", report.verdict.value)
         if report.detection is not None:
             power.reported.append(report.detection.power)
         if report.verdict not in (Verdict.passed, Verdict.pass_with_notes):
             table.remarks.append(f"FALSE ALARM {net.name}, {way}: {_why(report)}")
+    _observe_power(power, module, net.signature, writers[TEMPLATE], directory / "faulty")
     ways = list(writers)
     for place, fault in enumerate(weight_faults(module, faults, seed=1000 + number)):
         way = ways[place % len(ways)]
         artifact = writers[way](with_faults(module.state_dict(), fault), directory / "faulty")
         report = _judge(table, _Trial(module, net, artifact, seed=2000 + place), Score.faulty_seen)
         table.answered(fault.kind, report.verdict.value)
-        if fault.layer:
-            power.injected += 1
-            power.seen += not _parity_passed(report)
         if report.verdict is not Verdict.fail:
             table.remarks.append(f"MISS {net.name}, {way}, {fault.kind} in {list(fault.tensors)[:2]}: {_why(report)}")
+
+
+def _observe_power(power: Power, module: nn.Module, signature: Signature, write: Writer, path: Path) -> None:
+    """Put further weight faults into artifacts and see which of them the probes alone notice."""
+    references = [reference(module, signature, probe) for probe in draw_probes(signature, OBSERVED_SEED)]
+    for fault in draw_perturbations(module, OBSERVED_FAULTS, seed=OBSERVED_SEED):
+        artifact = write(with_faults(module.state_dict(), fault), path)
+        runner = open_artifact(artifact.target, artifact.path, module, signature, threads=1)
+        power.injected += 1
+        power.seen += any(not compare(runner, taken).result.passed for taken in references)
 
 
 def _graph_fault(table: Table, trial: _Trial, place: str, kind: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from app.conversion.templates.claims import claims
 from app.conversion.templates.onnx_template import OnnxTemplate
 from app.conversion.templates.onnx_write import write_onnx
-from app.conversion.verification.ledger import onnx_ledger
+from app.conversion.verification.ledger.ledger import onnx_ledger
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
 from tests.conversion.templates.capturing import Attention, ConvNet, Recurrent, Tied, request_for, train_a_little

@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from app.conversion.verification.ledger import onnx_ledger, torchscript_ledger
-from app.conversion.verification.protobuf_wire import MalformedFile
+from app.conversion.verification.artifact.protobuf_wire import MalformedFile
+from app.conversion.verification.ledger.ledger import onnx_ledger, torchscript_ledger
 from app.domain.architecture import InputSpec, Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger

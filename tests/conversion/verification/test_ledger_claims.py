@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from app.conversion.verification.claims import ConvBnFold, InitializerClaim
-from app.conversion.verification.ledger import onnx_ledger
+from app.conversion.verification.ledger.ledger import onnx_ledger
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
 

@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from app.conversion.verification.ledger import onnx_ledger, torchscript_ledger
+from app.conversion.verification.ledger.ledger import onnx_ledger, torchscript_ledger
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
 from tests.conversion.verification.ledger_cases import (

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.claims import ConvBnFold
-from app.conversion.verification.ledger_content import ONNX_DTYPES
-from app.conversion.verification.ledger_folds import carries, conv_bn
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.content import ONNX_DTYPES
+from app.conversion.verification.ledger.folds import carries, conv_bn
 
 CODES = {dtype: code for code, dtype in ONNX_DTYPES.items()}
 

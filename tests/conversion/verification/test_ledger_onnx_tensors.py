@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from app.conversion.verification.onnx_tensors import StoredTensor, read_onnx
-from app.conversion.verification.protobuf_wire import MalformedFile
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor, read_onnx
+from app.conversion.verification.artifact.protobuf_wire import MalformedFile
 
 
 def write(path: Path, initializers: list[TensorProto], nodes: list[onnx.NodeProto] | None = None) -> Path:

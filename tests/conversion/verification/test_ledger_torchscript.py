@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from app.conversion.verification.ledger import torchscript_ledger
-from app.conversion.verification.protobuf_wire import MalformedFile
-from app.conversion.verification.torchscript_tensors import read_torchscript
+from app.conversion.verification.artifact.protobuf_wire import MalformedFile
+from app.conversion.verification.artifact.torchscript_tensors import read_torchscript
+from app.conversion.verification.ledger.ledger import torchscript_ledger
 from app.domain.architecture import InputSpec, Signature
 from app.domain.checkpoint import LoadReport
 from tests.conversion.verification.ledger_cases import upload

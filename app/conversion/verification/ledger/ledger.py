@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from app.architectures.calling import call
 from app.architectures.sample import sample_inputs
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor, read_onnx
+from app.conversion.verification.artifact.torchscript_tensors import read_torchscript
 from app.conversion.verification.claims import InitializerClaim
-from app.conversion.verification.ledger_books import Books
-from app.conversion.verification.ledger_claims import check_claim, check_name
-from app.conversion.verification.ledger_constants import constant_rule
-from app.conversion.verification.ledger_fold_sites import match_folds
-from app.conversion.verification.ledger_forward import EagerTrace, Offer, Value
-from app.conversion.verification.ledger_order import GraphUse, Tokens, graph_uses, misplaced
-from app.conversion.verification.ledger_orientation import misoriented
-from app.conversion.verification.ledger_search import match_content, match_parts, match_recurrent, match_shared
-from app.conversion.verification.ledger_sources import raw_bytes, same_bytes, sources_of
-from app.conversion.verification.ledger_trace import trace
-from app.conversion.verification.ledger_values import Accounts, ValueSearch
-from app.conversion.verification.onnx_tensors import StoredTensor, read_onnx
-from app.conversion.verification.torchscript_tensors import read_torchscript
+from app.conversion.verification.ledger.books import Books
+from app.conversion.verification.ledger.claims import check_claim, check_name
+from app.conversion.verification.ledger.constants import constant_rule
+from app.conversion.verification.ledger.fold_sites import match_folds
+from app.conversion.verification.ledger.forward import EagerTrace, Offer, Value
+from app.conversion.verification.ledger.order import GraphUse, Tokens, graph_uses, misplaced
+from app.conversion.verification.ledger.orientation import misoriented
+from app.conversion.verification.ledger.search import match_content, match_parts, match_recurrent, match_shared
+from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
+from app.conversion.verification.ledger.trace import trace
+from app.conversion.verification.ledger.values import Accounts, ValueSearch
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger

@@ -7,8 +7,8 @@ use yet: freezing moves such statements to the top. Its constants are used where
 import re
 from collections.abc import Iterator, Mapping
 
-from app.conversion.verification.ledger_order import GraphUse
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.order import GraphUse
 
 _CONSTANT = re.compile(r"\bCONSTANTS\.(c\d+)\b")
 _VARIABLE = re.compile(r"(?<![\w.\"])([A-Za-z_]\w*)\b(?![\w.(\"])")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from app.conversion.verification.ledger_sources import Source, Sources, raw_bytes, same_bytes
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.sources import Source, Sources, raw_bytes, same_bytes
 from app.domain.checkpoint import LoadReport
 from app.domain.report import InitializerEntry, InitializerOrigin, Ledger, LedgerClass, LedgerEntry
 

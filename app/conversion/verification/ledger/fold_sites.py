@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.conversion.verification.ledger_books import Books
-from app.conversion.verification.ledger_content import ONNX_DTYPES, first_and_last, is_floating
-from app.conversion.verification.ledger_folds import (
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.books import Books
+from app.conversion.verification.ledger.content import ONNX_DTYPES, first_and_last, is_floating
+from app.conversion.verification.ledger.folds import (
     Folded,
     Operand,
     Scaling,
@@ -17,10 +18,9 @@ from app.conversion.verification.ledger_folds import (
     folded_weight,
     norm_scaling,
 )
-from app.conversion.verification.ledger_forward import ChannelStep, EagerTrace, FoldSite, NormKeys, Value
-from app.conversion.verification.ledger_order import GraphUse, Tokens
-from app.conversion.verification.ledger_values import C, K
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.forward import ChannelStep, EagerTrace, FoldSite, NormKeys, Value
+from app.conversion.verification.ledger.order import GraphUse, Tokens
+from app.conversion.verification.ledger.values import C, K
 
 _EXPRESSION_ROUNDINGS = 8
 """Roundings allowed to the exporter's own evaluation of an operand that is an expression of weights."""

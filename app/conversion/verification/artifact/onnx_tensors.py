@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.conversion.verification.protobuf_wire import (
+from app.conversion.verification.artifact.protobuf_wire import (
     FIXED32,
     Field,
     MalformedFile,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from app.conversion.verification.onnx_tensors import Bytes
+from app.conversion.verification.artifact.onnx_tensors import Bytes
 from app.domain.checkpoint import LoadReport
 
 SourceKind = Literal["uploaded", "missing", "buffer"]

@@ -8,9 +8,9 @@ excused by these rules; it leaves its tensor unaccounted.
 import torch
 from torch import Tensor
 
-from app.conversion.verification.ledger_content import ONNX_DTYPES, as_tensor, is_floating
-from app.conversion.verification.ledger_order import GraphUse
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.content import ONNX_DTYPES, as_tensor, is_floating
+from app.conversion.verification.ledger.order import GraphUse
 
 _OPERANDS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 """Operands that the operator's text defines as sizes or scales, never as weights."""

@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from app.conversion.verification.ledger_formula import Formula, call_formula, leaf_formula, number_formula
-from app.conversion.verification.ledger_forward import (
+from app.conversion.verification.ledger.formula import Formula, call_formula, leaf_formula, number_formula
+from app.conversion.verification.ledger.forward import (
     ChannelStep,
     EagerTrace,
     FoldSite,
@@ -32,7 +32,7 @@ from app.conversion.verification.ledger_forward import (
     Use,
     Value,
 )
-from app.conversion.verification.ledger_operators import (
+from app.conversion.verification.ledger.operators import (
     CHANNEL_STEPS,
     KEEP_CHANNELS,
     SHAPE_ONLY,

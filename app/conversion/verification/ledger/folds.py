@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.claims import ConvBnFold
-from app.conversion.verification.ledger_content import ONNX_DTYPES, as_tensor
-from app.conversion.verification.ledger_forward import NormKeys
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.content import ONNX_DTYPES, as_tensor
+from app.conversion.verification.ledger.forward import NormKeys
 
 NORM_ROUNDINGS = 7
 BIAS_ROUNDINGS = 4

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.conversion.verification.ledger_sources import raw_bytes, same_bytes, words
-from app.conversion.verification.onnx_tensors import Bytes, StoredTensor
+from app.conversion.verification.artifact.onnx_tensors import Bytes, StoredTensor
+from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, words
 
 ONNX_DTYPES: dict[int, torch.dtype] = {
     1: torch.float32,

@@ -2,15 +2,16 @@
 
 In this order, each step only for what the ones before left open: the content of one tensor, in any order of its axes;
 an operand of a recurrent layer; several equal tensors stored once; and, after what a trace of the eager forward tells
-(ledger_values.py, ledger_fold_sites.py), the parts of one tensor.
+(ledger/values.py, ledger/fold_sites.py), the parts of one tensor.
 """
 
 from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from app.conversion.verification.ledger_books import Books
-from app.conversion.verification.ledger_content import (
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.books import Books
+from app.conversion.verification.ledger.content import (
     ONNX_DTYPES,
     Corners,
     corners,
@@ -19,10 +20,9 @@ from app.conversion.verification.ledger_content import (
     speaks,
     stored_corners,
 )
-from app.conversion.verification.ledger_folds import recurrent_operands
-from app.conversion.verification.ledger_order import GraphUse
-from app.conversion.verification.ledger_sources import raw_bytes, same_bytes
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.folds import recurrent_operands
+from app.conversion.verification.ledger.order import GraphUse
+from app.conversion.verification.ledger.sources import raw_bytes, same_bytes
 from app.domain.report import LedgerClass
 
 

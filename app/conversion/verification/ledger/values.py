@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.conversion.verification.ledger_books import Axes, Books
-from app.conversion.verification.ledger_content import (
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.books import Axes, Books
+from app.conversion.verification.ledger.content import (
     Corners,
     as_tensor,
     corners,
@@ -16,10 +17,9 @@ from app.conversion.verification.ledger_content import (
     speaks,
     stored_corners,
 )
-from app.conversion.verification.ledger_formula import Formula
-from app.conversion.verification.ledger_forward import FoldSite, Use, Value
-from app.conversion.verification.ledger_order import Tokens
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.formula import Formula
+from app.conversion.verification.ledger.forward import FoldSite, Use, Value
+from app.conversion.verification.ledger.order import Tokens
 
 K = 8
 """How many times torch's own rounding error a recomputed expression may be off; as in the gate of parity."""

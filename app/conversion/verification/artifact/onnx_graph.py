@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from app.conversion.verification.protobuf_wire import DELIMITED, Buffer, fields
+from app.conversion.verification.artifact.protobuf_wire import DELIMITED, Buffer, fields
 
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER = 5

@@ -2,12 +2,12 @@
 
 import hashlib
 
+from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.claims import Arrangement, InitializerClaim
-from app.conversion.verification.ledger_books import Books
-from app.conversion.verification.ledger_content import ONNX_DTYPES, matching_axes
-from app.conversion.verification.ledger_folds import carries, conv_bn
-from app.conversion.verification.ledger_sources import Source, raw_bytes, same_bytes
-from app.conversion.verification.onnx_tensors import StoredTensor
+from app.conversion.verification.ledger.books import Books
+from app.conversion.verification.ledger.content import ONNX_DTYPES, matching_axes
+from app.conversion.verification.ledger.folds import carries, conv_bn
+from app.conversion.verification.ledger.sources import Source, raw_bytes, same_bytes
 
 
 def check_claim(books: Books, stored: StoredTensor, claim: InitializerClaim) -> str | None:

@@ -1,11 +1,11 @@
-"""What an eager forward did with the architecture's tensors, as ledger_trace.py saw it."""
+"""What an eager forward did with the architecture's tensors, as ledger/trace.py saw it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from app.conversion.verification.ledger_formula import Formula
+from app.conversion.verification.ledger.formula import Formula
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,7 +13,7 @@ class Value:
     """A value of the forward that no input has touched. ``lineage`` are the state-dict keys and buffers it came from.
 
     A value without ``inputs`` is such a tensor itself, or a constant when its lineage is empty too. ``formula``
-    evaluates it again (ledger_formula.py); None when an operator wrote in place.
+    evaluates it again (ledger/formula.py); None when an operator wrote in place.
     """
 
     lineage: frozenset[str]

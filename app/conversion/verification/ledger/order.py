@@ -16,9 +16,9 @@ to parity.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from app.conversion.verification.ledger_content import is_floating
-from app.conversion.verification.ledger_forward import Use, Value
-from app.conversion.verification.onnx_tensors import OnnxFile, StoredGraph, StoredNode, StoredTensor
+from app.conversion.verification.artifact.onnx_tensors import OnnxFile, StoredGraph, StoredNode, StoredTensor
+from app.conversion.verification.ledger.content import is_floating
+from app.conversion.verification.ledger.forward import Use, Value
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import numpy as np
 import torch
 
-from app.conversion.verification.ledger_content import ONNX_DTYPES
-from app.conversion.verification.ledger_order import GraphUse
-from app.conversion.verification.onnx_tensors import Bytes, Place, StoredTensor
-from app.conversion.verification.protobuf_wire import MalformedFile
-from app.conversion.verification.torchscript_code import constant_uses
+from app.conversion.verification.artifact.onnx_tensors import Bytes, Place, StoredTensor
+from app.conversion.verification.artifact.protobuf_wire import MalformedFile
+from app.conversion.verification.artifact.torchscript_code import constant_uses
+from app.conversion.verification.ledger.content import ONNX_DTYPES
+from app.conversion.verification.ledger.order import GraphUse
 
 _DATA_TYPES = {dtype: code for code, dtype in ONNX_DTYPES.items()}
 _STORAGES = {
