@@ -18,6 +18,9 @@ from app.conversion.exporters.preload import warm_exporters
 
 tqdm.tqdm.set_lock(threading.RLock())  # its own would be a named semaphore, left behind by every child that exports
 warm_exporters()
-load_registry().resolve("torchvision/resnet18", {})  # reads entry points and imports what checks options
+registry = load_registry()
+for name in ("torchvision/resnet18", "timm/resnet18", "transformers/bert"):
+    # Reads the entry points, and imports what checks options and what every model of the library builds on.
+    registry.build(name, {})
 gc.collect()
 gc.freeze()
