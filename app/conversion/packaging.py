@@ -39,7 +39,7 @@ ERROR_OF_REASON = {
     Reason.non_finite: NonFinite,
     Reason.opset: UnsupportedOpset,
 }
-"""The error that ends a conversion, by what made the verdict fail; parity_failed for every other reason."""
+"""The error that ends a conversion, by the first reason why the verdict is fail; parity_failed for every other."""
 
 
 def package(work: Workpiece, produced: Produced, timings: Mapping[str, float]) -> ConversionOutcome:
@@ -140,7 +140,7 @@ def _problem(verification: VerificationReport) -> Problem | None:
     if verification.verdict is not Verdict.fail:
         return None
     failures = [finding for finding in verification.findings if finding.severity == "fail"]
-    error = next((ERROR_OF_REASON[found.reason] for found in failures if found.reason in ERROR_OF_REASON), ParityFailed)
+    error = ERROR_OF_REASON.get(failures[0].reason, ParityFailed)
     hint = "Read the report: it names what departs. The file itself can be had with ?unverified=true."
     reasons = [finding.reason.value for finding in failures]
     detail = " ".join(finding.detail for finding in failures)

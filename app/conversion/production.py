@@ -159,7 +159,10 @@ class _Climb:
             learned = None if self._known else UnsuitableTemplate(self._key, self._unsuitable)
             return learned, TemplateUse(state="unsuitable", key=self._key, reason=self._unsuitable)
         if self._discarded is not None:
-            return None, TemplateUse(state="discarded", key=self._key, reason=self._discarded)
+            # With the same weights the direct path was accepted, so the template is at fault, for all weights.
+            fault = self._accepted is not None and self._known is None
+            learned = UnsuitableTemplate(self._key, self._discarded) if fault else None
+            return learned, TemplateUse(state="discarded", key=self._key, reason=self._discarded)
         reason = f"the verdict of its first artifact is {report.verdict.value}, so it could not be certified"
         return None, TemplateUse(state="unused", key=self._key, reason=reason)
 

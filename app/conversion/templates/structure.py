@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from app.conversion.templates.tensor_bytes import tensor_bytes
 from app.domain.errors import TemplateMismatch
 
-_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
-"""Attributes that nn.Module itself keeps: parameters, buffers, hooks. Tensors of the state dict are not described."""
+_OF_EVERY_MODULE = (frozenset(vars(nn.Module())) - {"training"}) | {"__overloads__"}
+"""Attributes that nn.Module itself keeps (parameters, buffers, hooks), and what torch.jit.script leaves on a module.
+
+Tensors of the state dict are not described.
+"""
 
 
 def structure_digest(module: nn.Module) -> str:

@@ -5,6 +5,8 @@ verify.py gives their order, docs/verification.md their reasons.
 
 from collections.abc import Mapping
 
+import torch
+
 from app.conversion.verification import dims
 from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.determinism import repeat
@@ -22,12 +24,21 @@ from app.conversion.verification.probes import (
     sample_sizes,
 )
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
-from app.conversion.verification.sensitivity import sensitivity, sensitivity_findings
+from app.conversion.verification.sensitivity import common_part, sensitivity, sensitivity_findings
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.report import ProbeResult, Reason
 
 ILL_CONDITIONED = 2.0**-16
 """eager_error / scale beyond which a scaled probe is no evidence: 64 × the c·u of the gate (gate.py)."""
+
+
+REDRAWS = 10
+"""Draws until one differs from the first probe where both have values: a single token may well be the same again."""
+
+
+def _differs(one: Probe, other: Probe) -> bool:
+    pairs = (common_part(value, other.inputs[name]) for name, value in one.inputs.items())
+    return any(not torch.equal(left, right) for left, right in pairs)
 
 
 def full_probes(evidence: Evidence) -> list[Probe]:
@@ -192,8 +203,12 @@ def check_sensitivity(evidence: Evidence) -> None:
 def _another(evidence: Evidence, first: Reference) -> list[Reference]:
     """One more draw in the model's own dtype only; its float64 values are those widened, its gate the first one's."""
     subject = evidence.subject
-    sizes = latin_sizes(subject.signature, 0)
-    probe = draw_probe(subject.signature, sizes, subject.seed + 1)
+    least = latin_sizes(subject.signature, 0)
+    sizes = {axis: min(size, first.probe.sizes.get(axis, size)) for axis, size in least.items()}
+    draws = (draw_probe(subject.signature, sizes, subject.seed + step) for step in range(1, REDRAWS))
+    probe = next((probe for probe in draws if _differs(probe, first.probe)), None)
+    if probe is None:
+        return []
     try:
         y32 = eager(subject.module, subject.signature, probe.inputs)
     except ModelFailed:

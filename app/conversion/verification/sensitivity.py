@@ -40,7 +40,7 @@ def sensitivity_findings(measured: Sensitivity) -> list[Finding]:
 def _spread(name: str, references: Sequence[Reference]) -> float:
     widest = 0.0
     for left, right in combinations(references, 2):
-        a, b = _common(left.y64[name], right.y64[name])
+        a, b = common_part(left.y64[name], right.y64[name])
         width = max(left.gate(name).width, right.gate(name).width)
         moved = farthest(a, b)
         if moved > 0 and width > 0:
@@ -48,7 +48,8 @@ def _spread(name: str, references: Sequence[Reference]) -> float:
     return widest
 
 
-def _common(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def common_part(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """What two tensors of one rank but perhaps other sizes both have; of other ranks, their first elements."""
     if left.dim() != right.dim():
         return left.flatten()[:1], right.flatten()[:1]
     window = tuple(slice(0, min(a, b)) for a, b in zip(left.shape, right.shape, strict=True))

@@ -102,3 +102,10 @@ def test_two_processes_agree() -> None:
         for seed in ("1", "2")
     ]
     assert told == [structure_digest(Configured().eval())] * 2
+
+
+def test_compiling_a_module_does_not_change_its_structure():
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    before = structure_digest(module)
+    torch.jit.script(module)
+    assert structure_digest(module) == before

@@ -1,0 +1,45 @@
+"""A certified verification has one probe; its sensitivity is measured against another draw that really differs."""
+
+import torch
+from torch import Tensor, nn
+
+from app.conversion.verification.comparisons import check_sensitivity, take_references
+from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.probes import draw_probe
+from app.conversion.verification.subject import Subject
+from app.domain.architecture import Axis, InputSpec, Integers, Signature
+from app.domain.checkpoint import LoadReport
+from app.domain.report import ExportReport
+
+TOKENS = InputSpec(name="tokens", dtype="int64", shape=("batch", "sequence"), distribution=Integers(low=0, high=2))
+SIGNATURE = Signature(inputs=(TOKENS,), axes=(Axis(name="batch"), Axis(name="sequence", sample=4)))
+
+
+class Lookup(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(3, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        values: Tensor = self.table(tokens)
+        return values
+
+
+def test_one_token_that_is_drawn_again_is_no_lack_of_sensitivity(tmp_path):
+    torch.manual_seed(0)
+    module = Lookup().eval()
+    for seed in range(12):
+        subject = Subject(
+            module=module,
+            signature=SIGNATURE,
+            load=LoadReport(strict=True),
+            uploaded={},
+            target="onnx",
+            artifact=tmp_path / "model.onnx",
+            export=ExportReport(target="onnx", exporter="dynamo"),
+            seed=seed,
+        )
+        evidence = Evidence(subject)
+        take_references(evidence, [draw_probe(SIGNATURE, {"batch": 1, "sequence": 1}, seed)])
+        check_sensitivity(evidence)
+        assert not evidence.findings, (seed, evidence.findings)
