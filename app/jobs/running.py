@@ -162,17 +162,25 @@ class _Attempt:
     async def _convert_and_publish(self, work: Path) -> None:
         results = work / "results"
         results.mkdir()
-        outcome = await self._convert(work, results)
-        await self._progress(Stage.publish, 0.97)
-        self._count(await publish(self._tools.database, self._tools.store, self._holder, results, outcome))
+        job = await self._job(results)
+        async with self._tools.supervisor.running(
+            self._tools.tasks.conversion,
+            TypeAdapter(ConversionJob).dump_python(job, mode="json"),
+            limits=self._tools.limits.with_memory_for(self._checkpoint_bytes),
+            work_dir=work,
+            answer=self._answer,
+        ) as result:
+            outcome = _outcome.validate_python(result)
+            await self._progress(Stage.publish, 0.97)
+            self._count(await publish(self._tools.database, self._tools.store, self._holder, results, outcome))
 
-    async def _convert(self, work: Path, results: Path) -> ConversionOutcome:
+    async def _job(self, results: Path) -> ConversionJob:
         tools, conversion = self._tools, self._conversion
         checkpoint = await self._kept.enter_async_context(tools.store.local(conversion.checkpoint_sha256))
         probes = None
         if conversion.probes_sha256:
             probes = await self._kept.enter_async_context(tools.store.local(conversion.probes_sha256))
-        job = ConversionJob(
+        return ConversionJob(
             conversion_id=conversion.id,
             checkpoint=checkpoint,
             checkpoint_sha256=conversion.checkpoint_sha256,
@@ -185,14 +193,6 @@ class _Attempt:
             client_probes=probes,
             threads=tools.threads or max(1, available_cores() // tools.admission.running),
         )
-        result = await tools.supervisor.run(
-            tools.tasks.conversion,
-            TypeAdapter(ConversionJob).dump_python(job, mode="json"),
-            limits=tools.limits.with_memory_for(self._checkpoint_bytes),
-            work_dir=work,
-            answer=self._answer,
-        )
-        return _outcome.validate_python(result)
 
     async def _answer(self, message: Progress | TemplateWanted) -> BaseModel | None:
         if isinstance(message, TemplateWanted):

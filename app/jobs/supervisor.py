@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from app.domain.errors import ChildCrashed, OutOfMemory, Problem, TimedOut
 from app.jobs import child
 from app.jobs.confinement import Limits
 from app.jobs.messages import LONGEST, Done, Failed, FromChild, Progress, TemplateWanted, Unconfined, from_child
+from app.jobs.process import ChildProcess
 from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -68,7 +68,18 @@ class Supervisor:
         await in_thread(forkserver.ensure_running, self._starter)
 
     async def run(self, task: str, arguments: Any, *, limits: Limits, work_dir: Path, answer: Answer) -> Any:
-        """Run a task of child.py and give its result. Whatever happens, no process of it is left.
+        """Run a task of child.py and give its result; no process of it is left then. Raises as ``running`` does."""
+        async with self.running(task, arguments, limits=limits, work_dir=work_dir, answer=answer) as result:
+            return result
+
+    @asynccontextmanager
+    async def running(
+        self, task: str, arguments: Any, *, limits: Limits, work_dir: Path, answer: Answer
+    ) -> AsyncIterator[Any]:
+        """Inside the block, the result of a task of child.py, whose process was killed already.
+
+        Whatever happens, no process of it is left after the block. Taking back a large process's memory costs the
+        kernel tens of milliseconds, in which the block can make use of the result.
 
         Raises TaskFailed with what the task said, or with TimedOut, OutOfMemory or ChildCrashed.
         Cancelling kills the child at once.
@@ -82,11 +93,12 @@ class Supervisor:
                 error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
                 raise TaskFailed(error.problem()) from None
             if ending is None:
-                status = await self._last_status(process)
+                status = await _last_status(process)
                 raise TaskFailed(_crash(status, work_dir / LOG, _kernel_kills() > killed_before))
-        if isinstance(ending, Failed):
-            raise TaskFailed(ending.problem)
-        return ending.result
+            process.kill()
+            if isinstance(ending, Failed):
+                raise TaskFailed(ending.problem)
+            yield ending.result
 
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer
@@ -114,61 +126,37 @@ class Supervisor:
     @asynccontextmanager
     async def _child(
         self, task: str, arguments: Any, limits: Limits, work_dir: Path
-    ) -> AsyncIterator[tuple[ForkServerProcess, asyncio.StreamReader, asyncio.StreamWriter]]:
+    ) -> AsyncIterator[tuple[ChildProcess, asyncio.StreamReader, asyncio.StreamWriter]]:
         ours, theirs = socket.socketpair()
-        process = self._context.Process(
-            target=child.main, args=(task, arguments, theirs, limits, str(work_dir / LOG)), name=task
+        log_path = str(work_dir / LOG)
+        process = ChildProcess(
+            self._context, self._starter, child.main, (task, arguments, theirs, limits, log_path), name=task
         )
         writer = None
         try:
             try:
-                await in_thread(process.start, self._starter)
+                await process.start()
             finally:
                 theirs.close()
             reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST)
             yield process, reader, writer
         finally:
-            if process.pid is not None:
-                await self._end(process)
+            process.kill()
+            await process.gone()
             if writer is None:
                 ours.close()
             else:
                 writer.close()
 
-    async def _end(self, process: ForkServerProcess) -> None:
-        """Kill the child with everything it started, and wait until it is gone."""
-        assert process.pid is not None
-        ending = asyncio.create_task(self._wait(process))
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            with suppress(ProcessLookupError):  # it may not have made its own group yet
-                os.kill(process.pid, signal.SIGKILL)
-        while not ending.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([ending])
 
-    async def _last_status(self, process: ForkServerProcess) -> int:
-        """The exit status of a child that went silent: of its own accord where it ends soon, else killed."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORD):
-                return await self._wait(process)
-        await self._end(process)
-        return -signal.SIGKILL
-
-    async def _wait(self, process: ForkServerProcess) -> int:
-        """The exit status once the process has ended: negative for a signal; 255 when the forkserver died too."""
-        loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        fd = process.sentinel
-        loop.add_reader(fd, lambda: None if ended.done() else ended.set_result(None))
-        try:
-            await ended
-        finally:
-            loop.remove_reader(fd)
-        await in_thread(process.join, self._starter)
-        assert process.exitcode is not None
-        return process.exitcode
+async def _last_status(process: ChildProcess) -> int:
+    """The exit status of a child that went silent: of its own accord where it ends soon, else killed."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORD):
+            return await process.status()
+    process.kill()
+    await process.gone()
+    return -signal.SIGKILL
 
 
 def _understood(line: bytes) -> FromChild | None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ from tests.delivery import reports
 
 def echo(arguments: Any, _: SupervisorLine) -> Any:
     return arguments
+
+
+def linger(_: Any, __: SupervisorLine) -> Any:
+    """A result from a process that would not end by itself."""
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    return os.getpid()
 
 
 def report_progress(_: Any, supervisor: SupervisorLine) -> Any:

@@ -64,6 +64,16 @@ async def test_a_task_gives_its_result(run: Any) -> None:
     assert await run("echo", {"a": [1, 2.5, None, "ü"]}) == {"a": [1, 2.5, None, "ü"]}
 
 
+async def test_a_process_is_killed_before_its_result_is_used_and_gone_after(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    async with supervisor.running(
+        "tests.jobs.tasks:linger", None, limits=LIMITS, work_dir=tmp_path, answer=silent
+    ) as pid:
+        await asyncio.to_thread(psutil.Process(pid).wait, 10)
+    assert not psutil.pid_exists(pid)
+
+
 async def test_several_children_run_at_once(run: Any) -> None:
     results = await asyncio.gather(*(run("echo", number) for number in range(8)))
     assert results == list(range(8))

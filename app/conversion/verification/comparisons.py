@@ -25,6 +25,7 @@ from app.conversion.verification.probes import (
 )
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.sensitivity import common_part, sensitivity, sensitivity_findings
+from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.report import ProbeResult, Reason
 
@@ -43,16 +44,17 @@ def _differs(one: Probe, other: Probe) -> bool:
 
 def full_probes(evidence: Evidence) -> list[Probe]:
     """The draws of a full verification, then the client's own. Raises InvalidOptions for probes that do not fit."""
-    subject = evidence.subject
-    probes = draw_probes(subject.signature, subject.seed)
-    if subject.client_probes is not None:
-        probes += read_client_probes(subject.client_probes, subject.signature)
-    return probes
+    return [*draw_probes(evidence.subject.signature, evidence.subject.seed), *_client_probes(evidence.subject)]
 
 
 def certified_probes(evidence: Evidence) -> list[Probe]:
-    """The one draw of a certified verification."""
-    return [draw_certified_probe(evidence.subject.signature, evidence.subject.seed)]
+    """The one draw of a certified verification, then the client's own. Raises InvalidOptions likewise."""
+    subject = evidence.subject
+    return [draw_certified_probe(subject.signature, subject.seed), *_client_probes(subject)]
+
+
+def _client_probes(subject: Subject) -> list[Probe]:
+    return read_client_probes(subject.client_probes, subject.signature) if subject.client_probes is not None else []
 
 
 def take_references(evidence: Evidence, probes: list[Probe]) -> None:
@@ -107,13 +109,18 @@ def _skipped(probe: Probe, reason: str) -> ProbeResult:
     return ProbeResult(probe=probe.name, seed=probe.seed, sizes=probe.sizes, passed=True, reason=f"skipped: {reason}")
 
 
-def load_artifact(evidence: Evidence) -> None:
-    """Point 11: the artifact from its final bytes, in a session of its own."""
+def load_artifact(evidence: Evidence, *, repack: bool) -> None:
+    """Point 11: the artifact from its final bytes, in a session of its own; ``repack`` where it will run often."""
     subject = evidence.subject
     with evidence.clock.part("session"):
         try:
             evidence.runner = open_artifact(
-                subject.target, subject.artifact, subject.module, subject.signature, threads=subject.threads
+                subject.target,
+                subject.artifact,
+                subject.module,
+                subject.signature,
+                threads=subject.threads,
+                repack=repack,
             )
         except ArtifactRefused as refusal:
             evidence.findings.append(failure(Reason.runtime, f"the runtime refuses the artifact: {refusal}"))

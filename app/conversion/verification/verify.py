@@ -49,7 +49,7 @@ def _prove_graph_and_weights(evidence: Evidence) -> None:
     readings.check_file(evidence)
     readings.check_history(evidence)
     comparisons.take_references(evidence, comparisons.full_probes(evidence))
-    comparisons.load_artifact(evidence)
+    comparisons.load_artifact(evidence, repack=True)
     comparisons.check_repeatable(evidence)
     comparisons.check_parity(evidence)
     comparisons.check_export_branch(evidence)
@@ -65,10 +65,10 @@ def _prove_graph_and_weights(evidence: Evidence) -> None:
 
 def _prove_weights(evidence: Evidence) -> None:
     readings.check_history(evidence)
+    readings.check_ledger(evidence)  # before the session, so that both never lie in memory at once
     comparisons.take_references(evidence, comparisons.certified_probes(evidence))
-    comparisons.load_artifact(evidence)
+    comparisons.load_artifact(evidence, repack=False)
     comparisons.check_parity(evidence)
     readings.audit_modes_and_attributes(evidence)
     comparisons.check_sensitivity(evidence)
-    readings.check_ledger(evidence)
     measurements.localise(evidence)

@@ -18,7 +18,7 @@ from app.conversion.verification.perturbation import KINDS, draw_perturbations, 
 from app.conversion.verification.probes import draw_probe, draw_probes
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.verdict import failure, inconclusive, note, settle, verdict_of
-from app.conversion.verification.verify import examine, verify
+from app.conversion.verification.verify import Mode, examine, verify
 from app.conversion.verification.widening import OperatorCall, Trace
 from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
 from app.domain.conversion import OnnxOptions
@@ -281,9 +281,10 @@ def test_the_golden_set_holds_inputs_oracle_outputs_and_gates(tmp_path: Path) ->
     assert examine(made).golden == content
 
 
-def test_the_clients_own_probes_are_judged_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["full", "certified"])
+def test_the_clients_own_probes_are_judged_too(mode: Mode, tmp_path: Path) -> None:
     np.savez(tmp_path / "probes.npz", x=np.full((3, 6), 0.5, np.float32))
-    report = verify(onnx_subject(Perceptron(), FEATURES, tmp_path, client_probes=tmp_path / "probes.npz"))
+    report = verify(onnx_subject(Perceptron(), FEATURES, tmp_path, client_probes=tmp_path / "probes.npz"), mode)
     assert report.probes[-1].probe == "client"
     assert report.probes[-1].passed
 
