@@ -23,6 +23,7 @@ from app.delivery.bundle import Bundle, BundledFile, make_bundle
 from app.delivery.report_page import render
 from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverified
 from app.domain.report import ConversionReport, Verdict
+from app.storage.objects import Chunk
 
 router = APIRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
@@ -92,7 +93,7 @@ async def get_bundle(
     _refuse_unverified(conversion, unverified)
     bundle = await _bundle(service, conversion, files)
 
-    def stream(start: int, end: int) -> AsyncIterator[bytes]:
+    def stream(start: int, end: int) -> AsyncIterator[Chunk]:
         return zip_layout.stream(bundle.pieces, start, end, service.store.stream)
 
     content = Content(f"{conversion_id}.zip", "application/zip", bundle.size, f'"{bundle.digest}"', stream)
@@ -127,7 +128,7 @@ async def get_report(
     page = await _page(service, file)
     etag = f'"{hashlib.sha256(page).hexdigest()}"'
 
-    async def stream(start: int, end: int) -> AsyncIterator[bytes]:
+    async def stream(start: int, end: int) -> AsyncIterator[Chunk]:
         yield page[start:end]
 
     return respond(request, Content("report.html", "text/html; charset=utf-8", len(page), etag, stream), headers)
@@ -191,7 +192,7 @@ def _verdict_headers(conversion: Conversion) -> dict[str, str]:
 
 
 def _stored(service: Service, file: ConversionFile) -> Content:
-    def stream(start: int, end: int) -> AsyncIterator[bytes]:
+    def stream(start: int, end: int) -> AsyncIterator[Chunk]:
         return service.store.stream(file.sha256, start, end)
 
     return Content(file.filename, file.media_type, file.bytes, f'"{file.sha256}"', stream, file.sha256)

@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.api.filenames import content_disposition
 from app.domain.errors import RecastError
+from app.storage.objects import Chunk
 
 ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 LONGEST_NUMBER = 19
@@ -29,7 +30,7 @@ class Content:
     size: int
     etag: str
     """Strong entity tag, with its quotes."""
-    stream: Callable[[int, int], AsyncIterator[bytes]]
+    stream: Callable[[int, int], AsyncIterator[Chunk]]
     sha256: str | None = None
 
 

@@ -9,6 +9,8 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
+from app.storage.objects import Chunk
+
 CLASSIC_LIMIT = 0xFFFFFFFF
 CLASSIC_MEMBERS = 0xFFFF
 UTF8_NAMES = 1 << 11
@@ -19,7 +21,7 @@ REGULAR_FILE = 0o100644 << 16
 DOS_EPOCH = (0, (1 << 5) | 1)
 """Time 00:00:00 and date 1980-01-01 in MS-DOS form."""
 
-StreamObject = Callable[[str, int, int], AsyncIterator[bytes]]
+StreamObject = Callable[[str, int, int], AsyncIterator[Chunk]]
 """Streams bytes [start, end) of the stored object with that sha256."""
 
 
@@ -69,7 +71,7 @@ def total_size(pieces: Sequence[Piece]) -> int:
     return pieces[-1].start + pieces[-1].size
 
 
-async def stream(pieces: Sequence[Piece], start: int, end: int, stream_object: StreamObject) -> AsyncIterator[bytes]:
+async def stream(pieces: Sequence[Piece], start: int, end: int, stream_object: StreamObject) -> AsyncIterator[Chunk]:
     """Bytes [start, end) of the archive."""
     for piece in pieces:
         first = max(start, piece.start) - piece.start

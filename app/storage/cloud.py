@@ -19,7 +19,7 @@ from app.storage.intake import (
     remove_abandoned,
     temporary_file,
 )
-from app.storage.objects import BLOCK, MissingObject, StoredObject, object_name, object_sha256
+from app.storage.objects import BLOCK, Chunk, MissingObject, StoredObject, object_name, object_sha256
 from app.threads import in_thread
 
 PART = 16 << 20
@@ -57,7 +57,7 @@ class CloudStore:
                     await in_thread(partial(out.write, block))
             yield file.path
 
-    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[Chunk]:
         with _failures(sha256):
             size = (await obstore.head_async(self._store, object_name(sha256)))["size"]
             stop = size if end is None else min(end, size)

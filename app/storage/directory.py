@@ -1,6 +1,6 @@
 """The object store in a local directory: publishing is a rename, reading needs no copy."""
 
-import asyncio
+import errno
 import os
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator
@@ -10,8 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from app.storage.intake import full_disk_as_insufficient_storage, receive_into, remove_abandoned, temporary_file
-from app.storage.objects import BLOCK, MissingObject, StoredObject, object_name, object_sha256
+from app.storage.objects import BLOCK, Chunk, MissingObject, StoredObject, object_name, object_sha256
 from app.threads import in_thread
+
+NOT_IN_MEMORY = {errno.EAGAIN, errno.EOPNOTSUPP}
+"""How preadv(2) with RWF_NOWAIT says that the disk must be read, or that the file system does not know the flag."""
+SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
 class DirectoryStore:
@@ -21,6 +25,7 @@ class DirectoryStore:
         self._root = root.absolute()
         self._incoming = self._root / "incoming"
         self._incoming.mkdir(parents=True, exist_ok=True)
+        self._make_shards()
         remove_abandoned(self._incoming)
 
     async def receive(
@@ -42,21 +47,18 @@ class DirectoryStore:
             raise MissingObject(sha256)
         yield path
 
-    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[Chunk]:
         try:
             file = self._path(sha256).open("rb", buffering=0)
         except FileNotFoundError:
             raise MissingObject(sha256) from None
         with file:
-            stop = os.fstat(file.fileno()).st_size if end is None else end
-            ahead = _read_ahead(file.fileno(), start, stop)
-            try:
-                while block := await ahead:
-                    start += len(block)
-                    ahead = _read_ahead(file.fileno(), start, stop)
-                    yield block
-            finally:
-                await asyncio.wait([ahead])
+            fd = file.fileno()
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            stop = os.fstat(fd).st_size if end is None else end
+            while start < stop and (block := await _read(fd, start, min(BLOCK, stop - start))):
+                start += len(block)
+                yield block
 
     async def size(self, sha256: str) -> int | None:
         try:
@@ -121,20 +123,30 @@ class DirectoryStore:
     def _publish(self, path: Path, sha256: str) -> None:
         """Move a finished, flushed file to its place; durable when it returns."""
         target = self._path(sha256)
-        new_directory = not target.parent.exists()
-        target.parent.mkdir(parents=True, exist_ok=True)
         path.chmod(0o444)
         os.utime(path)
         path.rename(target)
         _flush_directory(target.parent)
-        if new_directory:
-            _flush_directory(target.parent.parent)
-            _flush_directory(self._root)
+
+    def _make_shards(self) -> None:
+        """All directories that objects can lie in, durable, so that no upload has to make and flush its own."""
+        if all((self._root / "sha256" / shard).is_dir() for shard in SHARDS):
+            return
+        for shard in SHARDS:
+            (self._root / "sha256" / shard).mkdir(parents=True, exist_ok=True)
+        _flush_directory(self._root / "sha256")
+        _flush_directory(self._root)
 
 
-def _read_ahead(fd: int, position: int, stop: int) -> asyncio.Task[bytes]:
-    """Read the next block, empty at the end, while the one before it is being sent."""
-    return asyncio.create_task(in_thread(partial(os.pread, fd, max(0, min(BLOCK, stop - position)), position)))
+async def _read(fd: int, position: int, length: int) -> Chunk:
+    """Up to ``length`` bytes, none at the end. Copying what is in memory takes less time than asking a thread."""
+    block = bytearray(length)
+    try:
+        return memoryview(block)[: os.preadv(fd, [block], position, os.RWF_NOWAIT)]
+    except OSError as error:
+        if error.errno not in NOT_IN_MEMORY:
+            raise
+    return await in_thread(partial(os.pread, fd, length, position))
 
 
 def _flush_directory(path: Path) -> None:

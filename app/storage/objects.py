@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+Chunk = bytes | memoryview
+"""A piece of an object on its way out."""
 BLOCK = 1 << 20
 """Bytes that are read, written or sent at once."""
 
@@ -44,7 +46,7 @@ class ObjectStore(Protocol):
     def local(self, sha256: str) -> AbstractAsyncContextManager[Path]:
         """A local file with the object's bytes, to be read only, valid within the block. Raises MissingObject."""
 
-    def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[Chunk]:
         """Bytes ``start`` up to ``end`` (excluded; None: to the end) in pieces of about BLOCK. Raises MissingObject."""
 
     async def size(self, sha256: str) -> int | None:

@@ -48,6 +48,7 @@ def say(text: str) -> None:
 
 def run(script: str, *arguments: str) -> tuple[float, float]:
     """Wall seconds of the process, and the number it printed last; infinite when it failed."""
+    os.sync()  # what earlier steps left to be written to disk must not be charged to this one
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, str(HERE / script), *arguments],
@@ -63,6 +64,7 @@ def run(script: str, *arguments: str) -> tuple[float, float]:
 
 def convert(client: httpx.Client, architecture: str, checkpoint: Path) -> tuple[float, dict[str, Any]]:
     """Seconds from POST to downloadable, and the finished conversion."""
+    os.sync()
     started = time.perf_counter()
     with checkpoint.open("rb") as file:
         answer = client.post(

@@ -7,6 +7,7 @@ import resource
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -54,6 +55,25 @@ async def test_what_is_received_can_be_read_back_in_every_way(store: ObjectStore
     assert await store.size(stored.sha256) == len(content)
     async with store.local(stored.sha256) as path:
         assert path.read_bytes() == content
+
+
+async def test_a_file_that_is_not_in_memory_is_read_from_the_disk(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "objects")
+    content = os.urandom(3 << 20)
+    stored = await store.receive(chunks_of(content), limit=LIMIT)
+    async with store.local(stored.sha256) as path:
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+    assert await content_of(store, stored.sha256, 7) == content[7:]
+
+
+async def test_a_file_system_that_cannot_tell_what_is_in_memory_is_read_all_the_same() -> None:
+    with TemporaryDirectory(dir="/dev/shm") as directory:
+        store = DirectoryStore(Path(directory))
+        content = os.urandom(3 << 20)
+        stored = await store.receive(chunks_of(content), limit=LIMIT)
+        assert await content_of(store, stored.sha256, 7) == content[7:]
 
 
 async def test_an_expected_digest_is_compared(store: ObjectStore, tmp_path: Path) -> None:
