@@ -9,6 +9,7 @@ import torch
 
 from app.conversion.verification import dims
 from app.conversion.verification.artifact import onnx_graph
+from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.determinism import repeat
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.export_branch import differing_operators, stress
@@ -28,10 +29,6 @@ from app.conversion.verification.sensitivity import common_part, sensitivity, se
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.report import ProbeResult, Reason
-
-ILL_CONDITIONED = 2.0**-16
-"""eager_error / scale beyond which a scaled probe is no evidence: 64 × the c·u of the gate (gate.py)."""
-
 
 REDRAWS = 10
 """Draws until one differs from the first probe where both have values: a single token may well be the same again."""
@@ -64,7 +61,7 @@ def take_references(evidence: Evidence, probes: list[Probe]) -> None:
             taken = _reference(evidence, probe)
             if taken is None:
                 continue
-            unfit = _unfit_at_scale(taken) if probe.scaled else None
+            unfit = _unfit_at_scale(evidence.subject, taken) if probe.scaled else None
             if unfit is not None:
                 evidence.skipped.append(_skipped(probe, unfit))
             elif taken.finite:
@@ -77,16 +74,11 @@ def take_references(evidence: Evidence, probes: list[Probe]) -> None:
             evidence.findings.append(note(Reason.oracle_unavailable, "; ".join(taken.detours)))
 
 
-def _unfit_at_scale(reference: Reference) -> str | None:
-    """Why a probe outside the declared distribution is no evidence, or None.
-
-    Where the model amplifies rounding, one float32 evaluation says little about how far another may lie: measured on
-    efficientnet_b0 at eight times the scale, eager was off by 5e-3 to 3e-1 of the output, and onnxruntime by the like.
-    """
+def _unfit_at_scale(subject: Subject, reference: Reference) -> str | None:
+    """Why a probe outside the declared distribution is no evidence, or None."""
     if not reference.finite:
         return "the model's own outputs are not finite at this scale"
-    gates = [reference.gate(name) for name in reference.float_outputs]
-    if any(gate.eager_error > ILL_CONDITIONED * gate.scale for gate in gates):
+    if amplifies_rounding(subject.module, subject.signature, reference):
         return "the model itself amplifies rounding at this scale"
     return None
 
