@@ -7,6 +7,7 @@ inspect the checkpoint → build the architecture and load the state dict → pr
 import torch
 
 from app.architectures.registry import load_registry
+from app.conversion.asked_axes import refuse_fixed_axes
 from app.conversion.checkpoint import open_checkpoint
 from app.conversion.exporters.request import export_request
 from app.conversion.job import ConversionJob, ConversionOutcome, ProgressCallback, TemplateSource
@@ -40,6 +41,7 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
             prefix=job.options.prefix,
         )
         request = export_request(loaded, description, job.options)
+        refuse_fixed_axes(request, description.signature)
     workpiece = Workpiece(job, description, opened.inspection, loaded, request)
     produced = produce(workpiece, templates, clock)
     with clock.stage(Stage.package):
