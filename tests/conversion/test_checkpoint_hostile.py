@@ -104,6 +104,25 @@ def test_a_pickled_module_gets_the_snippet_that_saves_its_weights(legacy: bool, 
     assert "m.state_dict()" in str(refused.value.told_hint)
 
 
+class Scale(torch.nn.Module):
+    """A model of its author's own that holds no layer of a library, so that nothing in its pickle says "model"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickled_module_of_foreign_classes_alone_gets_that_snippet_too(legacy: bool, tmp_path: Path) -> None:
+    path = saved(Scale(), tmp_path / "f", legacy=legacy)
+    with pytest.raises(UnsafeCheckpoint) as refused:
+        open_checkpoint(path)
+    hint = str(refused.value.told_hint)
+    assert "c = torch.load(path, weights_only=False)" in hint
+    assert "torch.save(c.state_dict(), 'weights.pth')" in hint
+    assert "torch.save(c['state_dict'], 'weights.pth')" in hint
+
+
 @pytest.mark.parametrize("container", [zipped_pickle, legacy_pickle], ids=["zip", "legacy"])
 @pytest.mark.parametrize("gadget", list(gadget_pickles(Path("x"))))
 def test_no_gadget_runs(container: Callable[[bytes, Path], Path], gadget: str, tmp_path: Path) -> None:

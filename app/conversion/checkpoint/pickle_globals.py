@@ -69,7 +69,7 @@ def refusal(unsafe: list[str], reason: str) -> RecastError:
 
 
 _RESAVE = (
-    "Save the weights alone, on a machine that trusts the file: "
-    "c = torch.load(path, weights_only=False); torch.save(c['state_dict'], 'weights.pth') "
-    "with the key under which your file keeps them."
+    "Save the weights alone, on a machine that trusts the file: c = torch.load(path, weights_only=False); then "
+    "torch.save(c.state_dict(), 'weights.pth') where c is a model, and torch.save(c['state_dict'], 'weights.pth') "
+    "with the key under which your file keeps them where c is a dict."
 )
