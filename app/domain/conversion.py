@@ -10,6 +10,7 @@ from app.domain.base import Value
 TargetName = Literal["onnx", "torchscript"]
 OnMismatch = Literal["fail", "warn"]
 VerificationMode = Literal["auto", "full"]
+INT32 = 2**31 - 1
 
 
 class State(StrEnum):
@@ -62,10 +63,17 @@ class OnnxOptions(CommonOptions):
 
     target: Literal["onnx"] = "onnx"
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
-    opset: int | None = Field(default=None, ge=1, le=64)
+    opset: int | None = Field(default=None, ge=-INT32, le=INT32)
+    """Which ones can be delivered the exporters know (UnsupportedOpset); the bounds only keep the number a number."""
     ir_version: int | None = Field(default=None, ge=3, le=64)
     external_data: Literal["auto"] | bool = "auto"
     keep_debug: bool = False
+    runtime: Literal["onnxruntime"] = "onnxruntime"
+    """The runtime that the file is made for and proved with."""
+    simplify: Literal[True] = True
+    """Constants are folded and the graph is simplified, always: verification holds for the simplified file."""
+    precision: Literal["fp32"] = "fp32"
+    """Of the weights and of what the file computes."""
 
 
 class TorchScriptOptions(CommonOptions):

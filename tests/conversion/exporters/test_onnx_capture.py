@@ -99,7 +99,7 @@ def test_the_opset_asked_for_is_the_opset_in_the_file(exporter: ModuleType, opse
 
 
 @EXPORTERS
-@pytest.mark.parametrize("opset", [6, 64])
+@pytest.mark.parametrize("opset", [-(2**31) + 1, -1, 0, 6, 24, 65, 2**31 - 1])
 def test_an_opset_out_of_range_is_refused_with_the_range(exporter: ModuleType, opset: int) -> None:
     with pytest.raises(UnsupportedOpset) as refused:
         exporter.capture(case("conv_bn").request(OnnxOptions(opset=opset)))

@@ -1,0 +1,47 @@
+"""Options of the targets as clients write them: what is accepted, what is refused and in which words."""
+
+import pytest
+
+from app.api.conversion_request import target_options
+from app.conversion.templates.key import template_key
+from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
+from app.domain.errors import InvalidOptions
+
+SIGNATURE = Signature(inputs=(InputSpec(name="x", shape=(1, 3)),))
+NET = ArchitectureDescription(name="test/net", family="test", library="test", library_version="1", signature=SIGNATURE)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("runtime", "onnxruntime"), ("simplify", True), ("precision", "fp32"), ("exporter", "auto")]
+)
+def test_a_default_that_is_spelled_out_asks_for_the_same_artifact(option: str, value: object) -> None:
+    spelled_out, left_out = target_options("onnx", {option: value}), target_options("onnx", {})
+    assert spelled_out == left_out
+    assert template_key(NET, {}, spelled_out, SIGNATURE) == template_key(NET, {}, left_out, SIGNATURE)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "supported"),
+    [
+        ("runtime", "tensorrt", "'onnxruntime'"),
+        ("simplify", False, "True"),
+        ("precision", "fp16", "'fp32'"),
+        ("precision", "int8-dynamic", "'fp32'"),
+    ],
+)
+def test_what_is_not_done_yet_is_refused_with_what_is(option: str, value: object, supported: str) -> None:
+    with pytest.raises(InvalidOptions) as refused:
+        target_options("onnx", {option: value})
+    assert option in refused.value.detail
+    assert supported in refused.value.detail
+
+
+@pytest.mark.parametrize("opset", [-1, 0, 24, 65, 2**31 - 1])
+def test_which_opsets_exist_is_the_exporters_to_say(opset: int) -> None:
+    assert target_options("onnx", {"opset": opset}).opset == opset
+
+
+@pytest.mark.parametrize("opset", [-(2**31) - 1, 2**31, 10**30, True, 18.5])
+def test_what_is_no_number_of_an_opset_is_an_invalid_option(opset: object) -> None:
+    with pytest.raises(InvalidOptions, match="opset"):
+        target_options("onnx", {"opset": opset})
