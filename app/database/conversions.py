@@ -212,6 +212,7 @@ async def requeue(session: AsyncSession, conversion: Conversion) -> None:
     conversion.stage = None
     conversion.progress = 0.0
     conversion.worker = None
+    conversion.started_at = None
     await _changed(session, conversion, "state")
 
 
@@ -225,6 +226,7 @@ async def reset(session: AsyncSession, conversion: Conversion) -> None:
     conversion.timings = {}
     conversion.peak_memory_bytes = None
     conversion.finished_at = None
+    conversion.expired_at = None
     conversion.workers_lost = 0
     await requeue(session, conversion)
 
