@@ -35,10 +35,14 @@ async def hold(session: AsyncSession, sha256: str) -> None:
 
 
 async def add(session: AsyncSession, sha256: str, bytes: int, filename: str | None) -> bool:
-    """Add a checkpoint whose bytes are stored; False when it is known already (its first name is then kept)."""
+    """Add a checkpoint whose bytes are stored; False when it is known already.
+
+    Its first name is then kept, and it is kept from now on as long as a new one.
+    """
     statement = insert(Checkpoint).values(sha256=sha256, bytes=bytes, filename=filename)
-    added = await session.scalar(statement.on_conflict_do_nothing().returning(Checkpoint.sha256))
-    return added is not None
+    renewed = statement.on_conflict_do_update(index_elements=[Checkpoint.sha256], set_={"uploaded_at": func.now()})
+    is_new = Checkpoint.uploaded_at == Checkpoint.created_at
+    return bool(await session.scalar(renewed.returning(is_new)))
 
 
 async def record_inspection(session: AsyncSession, sha256: str, found: CheckpointInspection | Problem) -> None:

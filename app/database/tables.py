@@ -36,6 +36,8 @@ class Checkpoint(Table):
     bytes: Mapped[int]
     filename: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    uploaded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it was last sent; retention counts from here."""
     inspection: Mapped[dict[str, Any] | None]
     """A CheckpointInspection; None while it is awaited or when ``problem`` says why there is none."""
     problem: Mapped[dict[str, Any] | None]

@@ -26,7 +26,7 @@ _EXPIRE_FILES = text("""
 """)
 _DROP_CHECKPOINTS = text("""
     delete from checkpoints c
-    where (c.created_at < :before or (c.problem is not null and c.inspected_at < :bad_before))
+    where (c.uploaded_at < :before or (c.problem is not null and c.inspected_at < :bad_before))
       and not exists (
         select from conversions v
         where v.checkpoint_sha256 = c.sha256 and (v.state in ('queued', 'running') or v.created_at >= :before)

@@ -31,21 +31,26 @@ async def stored(store: ObjectStore, content: bytes) -> StoredObject:
     return await store.receive(chunks_of(content), limit=1000)
 
 
-async def finished(database: Database, store: ObjectStore, name: bytes) -> Conversion:
-    """A conversion that succeeded, with an artifact."""
+async def finished(database: Database, store: ObjectStore, name: bytes, state: State = State.succeeded) -> Conversion:
+    """A conversion that ended, with an artifact."""
     checkpoint = await stored(store, b"checkpoint of " + name)
     artifact = await stored(store, b"artifact of " + name)
     await queue.register_checkpoint(database, checkpoint, "w.pth", inspect=False)
-    new = NewConversion(checkpoint.sha256, "test/net", OnnxOptions())
+    new = NewConversion(checkpoint.sha256, "test/net", OnnxOptions(), dedup_key=f"dedup {name.decode()}")
     conversion = (await queue.submit(database, new, key=Idempotency(name.decode(), "d"))).conversion
+    await finish(database, conversion, artifact, state)
+    return conversion
+
+
+async def finish(database: Database, conversion: Conversion, artifact: StoredObject, state: State) -> None:
+    """Run a queued conversion to its end as a worker does."""
     file = ProducedFile(
         role="artifact", filename="model.onnx", sha256=artifact.sha256, bytes=artifact.bytes, media_type="a/b"
     )
     async with database.transaction() as session:
         running = await conversions.start(session, conversion.id, conversion.queue_job_id or 0, "here")
         assert running
-        await conversions.finish(session, conversion.id, 1, Ending(State.succeeded, files=(file,)))
-    return conversion
+        await conversions.finish(session, conversion.id, running.attempt, Ending(state, files=(file,)))
 
 
 async def age(database: Database, days: int, *columns: str) -> None:
@@ -101,7 +106,7 @@ async def test_files_of_a_deleted_conversion_are_collected(
 async def test_old_conversions_lose_their_files_and_stay_readable(database: Database, store: ObjectStore) -> None:
     conversion = await finished(database, store, b"a")
     for days, kept in ((1, 1), (40, 0)):
-        await age(database, days, "conversions.finished_at", "conversions.created_at", "checkpoints.created_at")
+        await age(database, days, "conversions.finished_at", "conversions.created_at", "checkpoints.uploaded_at")
         await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
         async with database.transaction() as session:
             assert len(await conversions.files(session, conversion.id)) == kept
@@ -115,7 +120,7 @@ async def test_old_conversions_lose_their_files_and_stay_readable(database: Data
 
 async def test_without_retention_everything_stays(database: Database, store: ObjectStore) -> None:
     conversion = await finished(database, store, b"a")
-    await age(database, 4000, "conversions.finished_at", "conversions.created_at", "checkpoints.created_at")
+    await age(database, 4000, "conversions.finished_at", "conversions.created_at", "checkpoints.uploaded_at")
     await clean_up(database, store, retention=None, orphan_grace=HOUR)
     async with database.transaction() as session:
         assert len(await conversions.files(session, conversion.id)) == 1
@@ -142,7 +147,39 @@ async def test_a_checkpoint_in_use_is_kept_however_old(database: Database, store
     conversion = await finished(database, store, b"a")
     async with database.transaction() as session:
         await session.execute(text("update conversions set state = 'queued', finished_at = null"))
-    await age(database, 4000, "conversions.created_at", "checkpoints.created_at")
+    await age(database, 4000, "conversions.created_at", "checkpoints.uploaded_at")
     await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         await checkpoints.find(session, conversion.checkpoint_sha256)
+
+
+async def test_a_checkpoint_sent_again_is_kept_as_long_as_a_new_one(database: Database, store: ObjectStore) -> None:
+    again, once = await stored(store, b"sent again"), await stored(store, b"sent once")
+    for one in (again, once):
+        assert (await queue.register_checkpoint(database, one, "w.pth", inspect=False)).created
+    await age(database, 40, "checkpoints.uploaded_at", "checkpoints.created_at")
+    renewed = await queue.register_checkpoint(database, again, "other.pth", inspect=False)
+    assert (renewed.created, renewed.checkpoint.filename) == (False, "w.pth")
+    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    async with database.transaction() as session:
+        await checkpoints.find(session, again.sha256)
+        with pytest.raises(UnknownCheckpoint):
+            await checkpoints.find(session, once.sha256)
+
+
+async def test_an_expired_conversion_that_is_retried_lives_anew(database: Database, store: ObjectStore) -> None:
+    """Its new files are served, found by the next request of the same, and given up in their turn."""
+    conversion = await finished(database, store, b"a", State.failed)
+    await age(database, 40, "conversions.finished_at")
+    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    retried = await queue.retry(database, conversion.id)
+    assert (retried.state, retried.expired_at, retried.started_at) == (State.queued, None, None)
+    await finish(database, retried, await stored(store, b"artifact of the second attempt"), State.succeeded)
+    async with database.transaction() as session:
+        twin = await conversions.finished_twin(session, "dedup a")
+        assert twin is not None
+        assert twin.id == conversion.id
+    await age(database, 40, "conversions.finished_at")
+    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    async with database.transaction() as session:
+        assert await conversions.files(session, conversion.id) == []
