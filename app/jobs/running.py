@@ -27,6 +27,7 @@ from app.jobs.events import Changes
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
 from app.jobs.patience import DatabaseAway, patiently
 from app.jobs.publishing import publish
+from app.jobs.stage_seconds import StageSeconds
 from app.jobs.supervisor import Supervisor, TaskFailed
 from app.storage.objects import MissingObject, ObjectStore
 
@@ -143,6 +144,7 @@ class _Attempt:
         self._checkpoint_bytes = checkpoint_bytes
         self._holder = Holder(conversion.id, conversion.attempt)
         self._stage: Stage | None = None
+        self._seconds = StageSeconds()
         self._told = 0.0
         self._kept = AsyncExitStack()
 
@@ -202,6 +204,7 @@ class _Attempt:
 
     async def _progress(self, stage: Stage, progress: float) -> None:
         """Tell clients; a database that is away for a moment costs an event, not the job. Raises AttemptLost."""
+        self._seconds.heard(stage)
         now = time.monotonic()
         if stage is self._stage and now - self._told < PROGRESS_INTERVAL:
             return
@@ -237,7 +240,7 @@ class _Attempt:
         state = State.timed_out if problem.code == TimedOut.code else State.failed
         if problem.stage is None and self._stage is not None:
             problem = problem.model_copy(update={"stage": self._stage.value})
-        ending = Ending(state, problem)
+        ending = Ending(state, problem, timings=self._seconds.until_now())
         await patiently(partial(self._record, ending))
         self._count(ending)
 

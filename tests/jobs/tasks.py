@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from app.conversion.job import BuiltTemplate, ConversionJob, ConversionOutcome, StoredTemplate
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.conversion import Stage
-from app.domain.errors import CorruptCheckpoint, KeyMismatch
+from app.domain.errors import CorruptCheckpoint, KeyMismatch, ParityFailed
 from app.domain.report import Certificate, ProducedFile, Verdict
 from app.jobs.child import ServiceTemplates, SupervisorLine
 from tests.delivery import reports
@@ -93,6 +93,10 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
     job = TypeAdapter(ConversionJob).validate_python(arguments)
     behaviour, _, detail = job.architecture.removeprefix("test/").partition(":")
     supervisor.progress(Stage.export, 0.3)
+    if behaviour == "refuse":
+        time.sleep(0.3)
+        supervisor.progress(Stage.verify, 0.6)
+        raise ParityFailed("It computes something else.")
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "sleep":

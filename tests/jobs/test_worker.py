@@ -93,6 +93,19 @@ async def test_a_conversion_that_takes_too_long_is_timed_out(client: Client, sta
     assert conversion.state is State.timed_out
     assert conversion.problem
     assert conversion.problem["stage"] == "export"
+    assert set(conversion.timings) == {"export"}
+    assert 1 < conversion.timings["export"] < 20
+
+
+async def test_a_conversion_that_is_refused_tells_what_its_stages_cost(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker()
+    conversion = await client.ended(await client.submit("refuse"))
+    assert conversion.problem
+    assert (conversion.problem["code"], conversion.problem["stage"]) == ("parity_failed", "verify")
+    assert set(conversion.timings) == {"export", "verify"}
+    assert 0.25 < conversion.timings["export"] < 20
 
 
 async def test_a_killed_child_fails_its_conversion_alone(client: Client, start_worker: StartWorker) -> None:
@@ -102,6 +115,7 @@ async def test_a_killed_child_fails_its_conversion_alone(client: Client, start_w
     assert conversion.state is State.failed
     assert conversion.problem
     assert conversion.problem["code"] == "child_crashed"
+    assert set(conversion.timings) == {"export"}
     assert (await client.ended(fine)).state is State.succeeded
 
 
