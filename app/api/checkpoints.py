@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from app.api.conversion_resource import shown_problem
 from app.api.preferences import wait_seconds
@@ -37,7 +37,7 @@ READING_PATIENCE = 10
 LISTED_TENSORS = 1000
 READING_CUT_SHORT = {error.code for error in (TimedOut, WorkerLost, ChildCrashed, OutOfMemory, Canceled)}
 
-Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the file, hexadecimal")]
+Sha256 = Annotated[str, AfterValidator(str.lower), Path(description="sha256 of the file, hexadecimal")]
 Prefer = Annotated[str | None, Header(description="wait=N: wait up to N seconds for the file to be read")]
 
 BODY: dict[str, Any] = {

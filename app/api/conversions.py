@@ -25,8 +25,10 @@ router = APIRouter(prefix="/v1/conversions", tags=["conversions"], responses=PRO
 
 POLL_SECONDS = "1"
 LARGEST_PAGE = 200
+WITHOUT_NUL = r"^[^\x00]*$"
+"""What PostgreSQL can compare with a text."""
 
-ConversionId = Annotated[str, Path(pattern="^cnv_[0-9a-f]{32}$")]
+ConversionId = Annotated[str, Path(description="cnv_ and 32 hexadecimal digits")]
 Prefer = Annotated[str | None, Header(description="wait=N: answer when it has finished, after N seconds at the latest")]
 
 
@@ -90,9 +92,9 @@ async def list_conversions(
     *,
     service: ServiceDependency,
     status: Annotated[State | None, Query(description="Only those in this state")] = None,
-    architecture: Annotated[str | None, Query(max_length=300)] = None,
+    architecture: Annotated[str | None, Query(max_length=300, pattern=WITHOUT_NUL)] = None,
     target: TargetName | None = None,
-    checkpoint: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
+    checkpoint: Annotated[str | None, Query(pattern="^[0-9a-fA-F]{64}$")] = None,
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     cursor: Annotated[
@@ -105,7 +107,7 @@ async def list_conversions(
         state=status,
         architecture=architecture,
         target=target,
-        checkpoint_sha256=checkpoint,
+        checkpoint_sha256=checkpoint and checkpoint.lower(),
         created_after=created_after,
         created_before=created_before,
         before=cursor,

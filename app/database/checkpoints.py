@@ -1,30 +1,28 @@
 """Reading and writing checkpoints."""
 
+import re
+
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import events
-from app.database.conversions import UNFINISHED
+from app.database.conversions import SHOWN_ID, UNFINISHED
 from app.database.tables import Checkpoint, Conversion
 from app.domain.checkpoint import CheckpointInspection
 from app.domain.errors import InUse, Problem, UnknownCheckpoint
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 async def find(session: AsyncSession, sha256: str) -> Checkpoint:
     """The checkpoint of that sha256; UnknownCheckpoint."""
-    found = await session.get(Checkpoint, sha256)
-    if found is None:
-        raise UnknownCheckpoint(f"There is no checkpoint {sha256!r}.")
-    return found
+    return await _get(session, sha256)
 
 
 async def find_locked(session: AsyncSession, sha256: str) -> Checkpoint:
     """As ``find``, with the row locked until the transaction ends."""
-    found = await session.get(Checkpoint, sha256, with_for_update=True, populate_existing=True)
-    if found is None:
-        raise UnknownCheckpoint(f"There is no checkpoint {sha256!r}.")
-    return found
+    return await _get(session, sha256, lock=True)
 
 
 async def hold(session: AsyncSession, sha256: str) -> None:
@@ -67,3 +65,15 @@ async def remove(session: AsyncSession, sha256: str) -> None:
     if await session.scalar(select(needed)):
         raise InUse("A conversion that has not finished needs this checkpoint.")
     await session.delete(checkpoint)
+
+
+async def _get(session: AsyncSession, sha256: str, *, lock: bool = False) -> Checkpoint:
+    # Clients may send anything, also what PostgreSQL cannot hold in a text, such as NUL.
+    found = (
+        await session.get(Checkpoint, sha256, with_for_update=lock, populate_existing=lock)
+        if SHA256.fullmatch(sha256)
+        else None
+    )
+    if found is None:
+        raise UnknownCheckpoint(f"There is no checkpoint {sha256[:SHOWN_ID]!r}.")
+    return found

@@ -1,5 +1,6 @@
 """Reading and writing conversions. Who runs one writes under its attempt number, which fences earlier runners out."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,9 @@ from app.domain.errors import InUse, NotFound, Problem
 from app.domain.identifiers import conversion_id
 from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict
 
+ID = re.compile(r"cnv_[0-9a-f]{32}")
+SHOWN_ID = 100
+"""Characters of an id that names nothing which an error repeats."""
 UNFINISHED = (State.queued, State.running)
 
 
@@ -67,18 +71,12 @@ class Filter:
 
 async def find(session: AsyncSession, id: str) -> Conversion:
     """The conversion of that id; NotFound."""
-    found = await session.get(Conversion, id)
-    if found is None:
-        raise NotFound(f"There is no conversion {id!r}.")
-    return found
+    return await _get(session, id)
 
 
 async def find_locked(session: AsyncSession, id: str) -> Conversion:
     """As ``find``, with the row locked until the transaction ends."""
-    found = await session.get(Conversion, id, with_for_update=True, populate_existing=True)
-    if found is None:
-        raise NotFound(f"There is no conversion {id!r}.")
-    return found
+    return await _get(session, id, lock=True)
 
 
 async def newest(session: AsyncSession, wanted: Filter, limit: int) -> Sequence[Conversion]:
@@ -237,6 +235,16 @@ async def remove(session: AsyncSession, id: str) -> None:
     if not conversion.state.final:
         raise InUse("The conversion has not finished.", hint="Cancel it first: POST /v1/conversions/{id}/cancel.")
     await session.delete(conversion)
+
+
+async def _get(session: AsyncSession, id: str, *, lock: bool = False) -> Conversion:
+    # Clients may send anything, also what PostgreSQL cannot hold in a text, such as NUL.
+    found = (
+        await session.get(Conversion, id, with_for_update=lock, populate_existing=lock) if ID.fullmatch(id) else None
+    )
+    if found is None:
+        raise NotFound(f"There is no conversion {id[:SHOWN_ID]!r}.")
+    return found
 
 
 async def _held(session: AsyncSession, id: str, attempt: int) -> Conversion:

@@ -169,3 +169,22 @@ def test_foreign_files_are_refused_by_their_first_bytes(client, backstage, conte
         assert word in answer.json()["looks_like"]
     assert sha256(content) not in backstage.stored_objects()
     assert backstage.unfinished_uploads() == []
+
+
+@pytest.mark.parametrize("name", ["0" * 64, "zz", "%00", "a" * 64 + "%00", "a" * 5000])
+def test_checkpoints_that_do_not_exist(client, name):
+    path = f"/v1/checkpoints/{name}"
+    for answer in (client.get(path), client.get(f"{path}/parameters"), client.delete(path)):
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_checkpoint")
+        assert len(answer.json()["detail"]) < 500
+
+
+def test_a_checkpoint_may_be_named_in_capitals(client, backstage):
+    content = weights(b"capitals")
+    client.post("/v1/checkpoints", content=content, headers={"Prefer": "wait=0"})
+    backstage.inspect(sha256(content), INSPECTION)
+    path = f"/v1/checkpoints/{sha256(content).upper()}"
+    assert client.get(path).json()["sha256"] == sha256(content)
+    assert client.get(f"{path}/parameters").json()["sha256"] == sha256(content)
+    assert client.get("/v1/conversions", params={"checkpoint": sha256(content).upper()}).json()["items"] == []
+    assert client.delete(path).status_code == 204

@@ -249,6 +249,21 @@ def test_an_unknown_checkpoint_is_refused(client, sha):
 
 @pytest.mark.parametrize("identifier", ["cnv_" + "0" * 32, "nonsense", "cnv_%00", "..%2f..%2fetc", "cnv_" + "A" * 5000])
 def test_conversions_that_do_not_exist(client, identifier):
-    answer = client.get(f"/v1/conversions/{identifier}")
-    assert answer.status_code in (404, 422)
-    assert answer.headers["content-type"] == "application/problem+json"
+    path = f"/v1/conversions/{identifier}"
+    answers = [client.get(f"{path}{part}") for part in ("", "/events", "/artifact", "/bundle", "/report")]
+    answers += [client.post(f"{path}/cancel"), client.post(f"{path}/retry"), client.delete(path)]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert len(answer.json()["detail"]) < 500
+
+
+def test_an_architecture_that_no_text_of_the_database_can_hold_is_refused(client):
+    answer = client.get("/v1/conversions", params={"architecture": "\0"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "-1e11", "1e11"])
+def test_times_at_the_end_of_all_times_are_times(client, time):
+    for bound in ("created_after", "created_before"):
+        assert client.get("/v1/conversions", params={bound: time}).status_code in (200, 422)
