@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
+from app.api.conversion_resource import shown_problem
 from app.api.conversions import ConversionId
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.service import Service, ServiceDependency
 from app.database import conversions
 from app.database import events as rows
-from app.domain.errors import InvalidRequest
+from app.domain.errors import InvalidRequest, Problem
 
 router = APIRouter(prefix="/v1/conversions", tags=["conversions"], responses=PROBLEM_RESPONSES)
 
@@ -47,7 +48,12 @@ async def follow_conversion(
 
 async def _events(service: Service, conversion_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
     async for event in service.changes.follow(conversion_id, after):
-        yield ServerSentEvent(json.dumps(event.data), event=event.type, id=str(event.id), sep="\n")
+        yield ServerSentEvent(json.dumps(_shown(event.data)), event=event.type, id=str(event.id), sep="\n")
+
+
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    error = facts["error"]
+    return {**facts, "error": error and shown_problem(Problem.model_validate(error))}
 
 
 def _event_id(told: str | None) -> int:

@@ -4,6 +4,8 @@ import json
 
 import httpx
 
+from app.domain.conversion import State
+from app.domain.errors import KeyMismatch
 from tests.api.server import submit
 
 
@@ -39,6 +41,16 @@ def test_a_stream_resumes_after_the_last_event_seen(client, backstage):
     assert read_events(client, path, **{"Last-Event-ID": events[1]["id"]}) == events[2:]
     over = client.get(f"{path}/events", headers={"Last-Event-ID": events[-1]["id"]})
     assert over.status_code == 204
+
+
+def test_the_error_of_an_event_is_the_problem_of_the_conversion(client, backstage):
+    path = submit(client).headers["location"]
+    problem = KeyMismatch("2 keys are missing.", stage="load", missing_keys=["a", "b"]).problem()
+    backstage.finish(path.rsplit("/", 1)[-1], state=State.failed, problem=problem, verdict=None, artifact=None)
+    events = read_events(client, path)
+    assert events[0]["data"]["error"] is None
+    assert events[-1]["data"]["error"] == client.get(path).json()["problem"]
+    assert client.get(events[-1]["data"]["error"]["type"]).status_code == 200
 
 
 def test_events_arrive_while_the_conversion_runs(client, backstage):
