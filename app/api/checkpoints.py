@@ -38,7 +38,7 @@ LISTED_TENSORS = 1000
 READING_CUT_SHORT = {error.code for error in (TimedOut, WorkerLost, ChildCrashed, OutOfMemory, Canceled)}
 
 Sha256 = Annotated[str, AfterValidator(str.lower), Path(description="sha256 of the file, hexadecimal")]
-Prefer = Annotated[str | None, Header(description="wait=N: wait up to N seconds for the file to be read")]
+Prefer = Annotated[list[str] | None, Header(description="wait=N: wait up to N seconds for the file to be read")]
 
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -198,7 +198,7 @@ def inspected_tensor(tensor: TensorInfo) -> InspectedTensor:
     return InspectedTensor(count=count, **tensor.model_dump())
 
 
-async def _read(service: Service, sha256: str, prefer: str | None) -> Checkpoint:
+async def _read(service: Service, sha256: str, prefer: list[str] | None) -> Checkpoint:
     """The checkpoint, read if it was not yet, as far as patience reaches."""
     checkpoint = await queue.request_inspection(service.database, sha256)
     if checkpoint.inspection is not None or checkpoint.problem is not None:

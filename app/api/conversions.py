@@ -29,7 +29,9 @@ WITHOUT_NUL = r"^[^\x00]*$"
 """What PostgreSQL can compare with a text."""
 
 ConversionId = Annotated[str, Path(description="cnv_ and 32 hexadecimal digits")]
-Prefer = Annotated[str | None, Header(description="wait=N: answer when it has finished, after N seconds at the latest")]
+Prefer = Annotated[
+    list[str] | None, Header(description="wait=N: answer when it has finished, after N seconds at the latest")
+]
 
 
 class ConversionList(BaseModel):

@@ -102,6 +102,17 @@ def test_waiting_ends_with_202_when_the_time_is_over(client):
     assert time.monotonic() - started >= 1
 
 
+def test_a_preference_may_stand_in_any_of_several_header_lines(client):
+    headers = [("Prefer", "respond-async"), ("Prefer", "wait=1")]
+    body = {"architecture": "torchvision/resnet18", "target": "onnx"}
+    answer = client.post("/v1/conversions", headers=headers, data=body, files={"file": ("w.pth", weights(b"lines"))})
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
+    checkpoint = answer.json()["links"]["checkpoint"]
+    started = time.monotonic()
+    assert client.get(checkpoint, headers=[("Prefer", "respond-async"), ("Prefer", "wait=0")]).status_code == 200
+    assert time.monotonic() - started < 5
+
+
 def test_an_uploaded_checkpoint_can_be_named_in_json(client):
     known = client.post("/v1/checkpoints", content=weights(), headers={"Prefer": "wait=0"}).json()
     body = {"checkpoint": known["sha256"], "architecture": "torchvision/resnet18", "target": "torchscript"}
