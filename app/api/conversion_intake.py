@@ -17,6 +17,7 @@ from app.api.conversion_request import (
     conversion_request,
     form_members,
     refuse_unknown_members,
+    request_digest,
 )
 from app.api.digests import SHA256_HEX, told_sha256
 from app.api.multipart import Part
@@ -27,7 +28,7 @@ from app.database import conversions
 from app.database.conversions import NewConversion
 from app.database.idempotency import Idempotency
 from app.domain.catalog import Catalog
-from app.domain.errors import InvalidRequest, QueueFull, RecastError
+from app.domain.errors import InvalidRequest, RecastError
 from app.jobs import queue
 from app.jobs.queue import Submitted
 from app.storage.objects import StoredObject
@@ -64,7 +65,6 @@ async def submit_request(request: Request, service: Service) -> Submitted:
     """
     key = _idempotency_key(request)
     catalog = await service.catalog.current()
-    await _refuse_full_queue(service)
     received = await (_read_form if is_form(request) else _read_json)(request, service, catalog)
     try:
         asked = conversion_request(received.members, catalog)
@@ -82,8 +82,9 @@ async def submit_request(request: Request, service: Service) -> Submitted:
         checkpoint_filename=received.filename,
         dedup_key=_dedup_key(asked, digest, catalog),
         probes_sha256=received.probes_sha256,
+        queue_limit=service.settings.max_queued,
     )
-    idempotency = None if key is None else Idempotency(key, digest)
+    idempotency = None if key is None else Idempotency(key, request_digest(digest, force=force))
     return await queue.submit(service.database, new, key=idempotency, reuse_finished=not force)
 
 
@@ -111,7 +112,7 @@ async def _read_form(request: Request, service: Service, catalog: Catalog) -> Re
             if part.name in fields or part.name in files:
                 raise InvalidRequest(f"The form has more than one field called {part.name}.")
             if part.name in FILE_FIELDS:
-                _refuse_early(fields, catalog)
+                await _refuse_early(request, service, fields, catalog)
                 files[part.name] = await _store_part(part, service, limit, expected)
             else:
                 fields[part.name] = await part.text()
@@ -141,8 +142,14 @@ async def _store_part(
     return await service.store.receive(chunks, limit=limit, expected_sha256=expected), part.filename
 
 
-def _refuse_early(fields: Mapping[str, str], catalog: Catalog) -> None:
-    """Where all that can be checked came before the file, a wrong request need not wait for the file."""
+async def _refuse_early(request: Request, service: Service, fields: Mapping[str, str], catalog: Catalog) -> None:
+    """Where all that can be checked came before the file, a wrong request need not wait for the file.
+
+    Nor need one that a full queue will not take; with a key it may repeat an earlier one, which needs no place.
+    """
+    if _idempotency_key(request) is None:
+        async with service.database.transaction() as session:
+            await conversions.refuse_full_queue(session, service.settings.max_queued)
     if "architecture" in fields and "target" in fields:
         conversion_request(form_members(fields), catalog)
 
@@ -164,13 +171,6 @@ def _idempotency_key(request: Request) -> str | None:
     if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     return key
-
-
-async def _refuse_full_queue(service: Service) -> None:
-    async with service.database.transaction() as session:
-        queued = await conversions.count_queued(session)
-    if queued >= service.settings.max_queued:
-        raise QueueFull(f"{queued} conversions are waiting; this server takes no more now.", retry_after=30)
 
 
 def _dedup_key(asked: ConversionRequest, digest: str, catalog: Catalog) -> str:

@@ -30,7 +30,7 @@ class ConversionRequest:
     options: OnnxOptions | TorchScriptOptions
 
     def digest(self, checkpoint_sha256: str, probes_sha256: str | None) -> str:
-        """sha256 of what is asked for; an Idempotency-Key stands for one such digest."""
+        """sha256 of the result that is asked for."""
         asked = {
             "architecture": self.architecture,
             "architecture_options": self.architecture_options,
@@ -39,6 +39,14 @@ class ConversionRequest:
             "probes": probes_sha256,
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def request_digest(result: str, *, force: bool) -> str:
+    """sha256 of all that a client asks for: the result of that digest, and whether to make it anew.
+
+    An Idempotency-Key stands for one such digest.
+    """
+    return hashlib.sha256(f"{result}\nforce={force}".encode("ascii")).hexdigest()
 
 
 def form_members(fields: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import events
 from app.database.tables import Conversion, ConversionFile
 from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
-from app.domain.errors import InUse, NotFound, Problem
+from app.domain.errors import InUse, NotFound, Problem, QueueFull
 from app.domain.identifiers import conversion_id
 from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict
 
@@ -37,6 +37,8 @@ class NewConversion:
     checkpoint_filename: str | None = None
     dedup_key: str | None = None
     probes_sha256: str | None = None
+    queue_limit: int | None = None
+    """Only while fewer conversions than this wait; None: in any case."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,17 @@ async def count_queued(session: AsyncSession) -> int:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
+async def refuse_full_queue(session: AsyncSession, limit: int) -> None:
+    """Raises QueueFull when ``limit`` conversions wait for a worker."""
+    queued = await count_queued(session)
+    if queued >= limit:
+        raise QueueFull(f"{queued} conversions are waiting; this server takes no more now.", retry_after=30)
+
+
 async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
-    """Add a queued conversion, with its first event."""
+    """Add a queued conversion, with its first event. Raises QueueFull."""
+    if new.queue_limit is not None:
+        await refuse_full_queue(session, new.queue_limit)
     conversion = Conversion(
         id=conversion_id(),
         state=State.queued,

@@ -149,6 +149,18 @@ def test_an_idempotency_key_stands_for_one_request(client):
     assert other.json()["code"] == "idempotency_conflict"
 
 
+def test_an_idempotency_key_tells_a_forced_request_from_one_that_is_not(client):
+    def send(key: str, **members) -> httpx.Response:
+        body = {"architecture": "torchvision/resnet18", "target": "onnx", **members}
+        files = {"file": ("weights.pth", weights(b"key and force"))}
+        return client.post("/v1/conversions", headers={"Idempotency-Key": key}, files=files, data=body)
+
+    first = send("key-force", force="true")
+    assert send("key-force", force="1").json()["id"] == first.json()["id"]
+    for unforced in (send("key-force"), send("key-force", force="false")):
+        assert (unforced.status_code, unforced.json()["code"]) == (409, "idempotency_conflict")
+
+
 def test_an_unchanged_conversion_is_not_sent_again(client, backstage):
     path = submit(client).headers["location"]
     first = client.get(path)
