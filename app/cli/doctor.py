@@ -64,7 +64,9 @@ def _python() -> Finding:
 
 def _in_child(package: str, program: str) -> Finding:
     """In a process of its own: a broken native library must not take the doctor along."""
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
     if run.returncode == 0:
         return Finding("ok", version(package))
     return Finding("fault", (run.stderr.strip().splitlines() or [f"ended with {run.returncode}"])[-1])
@@ -109,7 +111,9 @@ def _store(settings: Settings) -> Finding:
 
 
 def _confinement() -> Finding:
-    run = subprocess.run([sys.executable, "-c", CONFINED], capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", CONFINED], capture_output=True, text=True, check=False, timeout=60
+    )
     if run.returncode != 0:
         return Finding("fault", (run.stderr.strip().splitlines() or ["the check failed"])[-1])
     refused = run.stdout.strip()

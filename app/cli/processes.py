@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -99,6 +100,8 @@ def run_worker(settings: Settings) -> None:
     from app.jobs.worker import run_worker as work
 
     configure_logging(settings.log_format, settings.log_level)
+    # multiprocessing starts its forkserver with `python -c`, which would import from the working directory first.
+    os.environ["PYTHONSAFEPATH"] = "1"
 
     async def until_told(url: str) -> None:
         stop = asyncio.Event()

@@ -73,7 +73,7 @@ def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, 
         "RECAST_HOST": settings.host,
         "RECAST_ALLOW_UNAUTHENTICATED": str(settings.allow_unauthenticated).lower(),
     }
-    recast = (sys.executable, "-m", "app.cli")
+    recast = (sys.executable, "-P", "-m", "app.cli")  # -P: what lies in the working directory is not ours
     return (
         Part("api", (*recast, "api", "--fd", str(listener)), environment, (listener,)),
         Part("worker", (*recast, "worker"), environment),
