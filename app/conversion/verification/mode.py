@@ -1,11 +1,16 @@
-"""Mode audit: the module is in eval and no operator of the artifact trains (verification.md, point 6)."""
+"""Mode audit: the module is in eval and no operator of the artifact trains (verification.md, point 6).
+
+A training flag alone is no fault: the eager module in eval mode sets it too where a batch norm keeps no statistics and
+where a dropout drops nothing.
+"""
+
+from typing import Any
 
 import onnx
 import torch
 from torch import nn
 
 from app.conversion.verification.artifact.onnx_graph import all_nodes
-from app.conversion.verification.artifact.torchscript_graph import constant_arguments
 
 _TRAINING_ARGUMENTS = {
     "aten::batch_norm": "training",
@@ -37,11 +42,30 @@ def onnx_training_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def torchscript_training_nodes(loaded: torch.jit.ScriptModule) -> list[str]:
-    """Submodules stored in training mode, and operators called with a constant true training flag."""
-    found = [f"module {name or '(top)'}" for name, part in loaded.named_modules() if part.training]
+    """Submodules stored in training mode, and operators whose training flag is a constant true that changes something.
+
+    Freezing takes the attribute ``training`` away: what is left was compiled for eval.
+    """
+    found = [f"module {name or '(top)'}" for name, part in loaded.named_modules() if getattr(part, "training", False)]
+    graph: Any = loaded.inlined_graph  # held here: nodes do not keep their graph alive
     for kind, flag in _TRAINING_ARGUMENTS.items():
-        found += [kind for arguments in constant_arguments(loaded, kind) if arguments.get(flag) is True]
+        found += [kind for node in graph.findAllNodes(kind, recurse=True) if _trains(_arguments(node), flag)]
     return found
+
+
+def _arguments(node: Any) -> dict[str, Any]:
+    """A node's input values by the names of its operator's schema."""
+    names = [argument.name for argument in torch._C.parse_schema(node.schema()).arguments]
+    return dict(zip(names, node.inputs(), strict=False))
+
+
+def _trains(arguments: dict[str, Any], flag: str) -> bool:
+    """Whether an operator with a constant true flag does anything else than in eval mode."""
+    if arguments[flag].toIValue() is not True:
+        return False
+    if "running_mean" in arguments:  # without statistics it normalises with those of the batch, in eval mode too
+        return bool(arguments["running_mean"].type().kind() != "NoneType")
+    return bool(arguments["p"].toIValue() != 0)
 
 
 def _boolean_constants(model: onnx.ModelProto) -> dict[str, bool]:
