@@ -12,6 +12,8 @@ from app.domain.base import Value
 
 LISTED = 50
 """How many keys a problem lists before it only counts them (HTTP contract)."""
+COUNTED = frozenset({"missing_keys", "unexpected_keys", "shape_mismatches"})
+"""Lists whose count is always told, so that clients need not look whether they were cut (HTTP contract)."""
 
 
 class Problem(Value):
@@ -31,7 +33,7 @@ class RecastError(Exception):
     """The root of all designed errors. Subclasses fix ``code``, ``status`` and ``title``.
 
     ``extra`` members are shown at the top level of the problem document. Lists longer than LISTED are cut,
-    with ``<name>_count`` beside them.
+    with ``<name>_count`` beside them; beside those of COUNTED it always stands.
     """
 
     code: ClassVar[str] = "internal"
@@ -52,7 +54,7 @@ class RecastError(Exception):
         for name, value in self.extra.items():
             if isinstance(value, (list, tuple)):
                 shown[name] = list(value[:LISTED])
-                if len(value) > LISTED:
+                if len(value) > LISTED or name in COUNTED:
                     shown[f"{name}_count"] = len(value)
             else:
                 shown[name] = value
@@ -239,6 +241,11 @@ class TemplateMismatch(ConversionError):
 
 class OutOfMemory(ConversionError):
     code, title = "out_of_memory", "The conversion needed more memory than it may use"
+
+
+class MemoryEstimateExceeded(ConversionError):
+    code, status, title = "memory_estimate_exceeded", 413, "The conversion would need more memory than it may ever use"
+    hint = "Convert on a machine with more memory; who runs this service can set a larger RECAST_MEMORY_BUDGET."
 
 
 class ChildCrashed(ConversionError):

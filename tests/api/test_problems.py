@@ -76,3 +76,16 @@ def test_long_lists_are_cut_and_counted():
     problem = KeyMismatch("many", missing_keys=[str(number) for number in range(LISTED + 30)]).problem()
     assert len(problem.extra["missing_keys"]) == LISTED
     assert problem.extra["missing_keys_count"] == LISTED + 30
+
+
+def test_keys_are_counted_however_few():
+    problem = KeyMismatch("few", missing_keys=["a"], unexpected_keys=[], shape_mismatches=(), nearest=["b"]).problem()
+    assert problem.extra == {
+        "missing_keys": ["a"],
+        "missing_keys_count": 1,
+        "unexpected_keys": [],
+        "unexpected_keys_count": 0,
+        "shape_mismatches": [],
+        "shape_mismatches_count": 0,
+        "nearest": ["b"],
+    }

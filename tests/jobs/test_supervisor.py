@@ -93,7 +93,7 @@ async def test_a_designed_error_keeps_its_facts(run: Any) -> None:
     with pytest.raises(TaskFailed) as failed:
         await run("refuse")
     assert failed.value.problem.code == "key_mismatch"
-    assert failed.value.problem.extra == {"missing_keys": ["a", "b", "c"]}
+    assert failed.value.problem.extra["missing_keys"] == ["a", "b", "c"]
 
 
 async def test_an_unforeseen_error_is_named(run: Any) -> None:
