@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel
 
 from app.api.problems import PROBLEM_RESPONSES
+from app.api.readable import ReadableRouter
 from app.api.service import ServiceDependency
 from app.domain.architecture import ArchitectureDescription
 from app.domain.conversion import TargetName
 
-router = APIRouter(prefix="/v1/architectures", tags=["architectures"], responses=PROBLEM_RESPONSES)
+router = ReadableRouter(prefix="/v1/architectures", tags=["architectures"], responses=PROBLEM_RESPONSES)
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000

@@ -4,12 +4,13 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import Header, Path, Request, Response
 from pydantic import AfterValidator, BaseModel
 
 from app.api.conversion_resource import shown_problem
 from app.api.preferences import wait_seconds
 from app.api.problems import PROBLEM_RESPONSES, Told
+from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
 from app.api.uploads import receive_upload
 from app.database import checkpoints as rows
@@ -28,7 +29,7 @@ from app.domain.errors import (
 )
 from app.jobs import queue
 
-router = APIRouter(prefix="/v1/checkpoints", tags=["checkpoints"], responses=PROBLEM_RESPONSES)
+router = ReadableRouter(prefix="/v1/checkpoints", tags=["checkpoints"], responses=PROBLEM_RESPONSES)
 
 READ_BEFORE_ANSWER = 4 << 20
 """Bytes up to which an upload is answered only when its content was read, so that a foreign file is refused at once."""

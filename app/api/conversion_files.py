@@ -8,13 +8,14 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from starlette.responses import RedirectResponse
 
 from app.api.conversion_resource import shown_problem
 from app.api.conversions import POLL_SECONDS, ConversionId
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.ranges import Content, respond
+from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
 from app.database import conversions as rows
 from app.database.tables import Conversion, ConversionFile
@@ -25,7 +26,7 @@ from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverifie
 from app.domain.report import ConversionReport, Verdict
 from app.storage.objects import Chunk
 
-router = APIRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
+router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
 PRESIGNED_FOR = timedelta(minutes=15)
 ACCEPTED_VERDICTS = {Verdict.passed.value, Verdict.pass_with_notes.value, Verdict.inconclusive.value}
@@ -46,7 +47,6 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     response_class=Response,
     responses={**FILE_RESPONSES, 307: {"description": "A presigned URL of the store"}},
 )
-@router.head("/{conversion_id}/artifact", include_in_schema=False)
 async def get_artifact(
     *,
     conversion_id: ConversionId,
@@ -76,7 +76,6 @@ async def get_artifact(
 
 
 @router.get("/{conversion_id}/bundle", summary="Download the bundle", response_class=Response, responses=FILE_RESPONSES)
-@router.head("/{conversion_id}/bundle", include_in_schema=False)
 async def get_bundle(
     conversion_id: ConversionId,
     request: Request,
@@ -111,7 +110,6 @@ async def get_bundle(
         }
     },
 )
-@router.head("/{conversion_id}/report", include_in_schema=False)
 async def get_report(
     conversion_id: ConversionId,
     request: Request,

@@ -4,7 +4,7 @@ import hashlib
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import Header, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from app.api.conversion_intake import submit_request
@@ -13,6 +13,7 @@ from app.api.conversion_schema import CONVERSION_BODY
 from app.api.preferences import wait_seconds
 from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.ranges import matches
+from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
 from app.database import conversions as rows
 from app.database.conversions import Filter
@@ -21,7 +22,7 @@ from app.domain.conversion import State, TargetName
 from app.domain.errors import Problem
 from app.jobs import queue
 
-router = APIRouter(prefix="/v1/conversions", tags=["conversions"], responses=PROBLEM_RESPONSES)
+router = ReadableRouter(prefix="/v1/conversions", tags=["conversions"], responses=PROBLEM_RESPONSES)
 
 POLL_SECONDS = "1"
 LARGEST_PAGE = 200

@@ -2,14 +2,16 @@
 
 from importlib.resources import files
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
+from app.api.readable import ReadableRouter
+
 ASSETS = "/docs/assets"
 
-router = APIRouter(include_in_schema=False)
+router = ReadableRouter(include_in_schema=False)
 
 
 @router.get("/docs")

@@ -1,12 +1,12 @@
 """The error codes as a resource, so that the ``type`` of a problem leads to what it means."""
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app.api.problems import PROBLEM_RESPONSES, problem_type
+from app.api.readable import ReadableRouter
 from app.domain.errors import NotFound, RecastError
 
-router = APIRouter(prefix="/v1/problems", tags=["problems"], responses=PROBLEM_RESPONSES)
+router = ReadableRouter(prefix="/v1/problems", tags=["problems"], responses=PROBLEM_RESPONSES)
 
 
 class ProblemKind(BaseModel):

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.problems import PROBLEM_RESPONSES
+from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
 from app.api.versions import library_versions, service_version
 from app.database import conversions, workers
@@ -17,7 +18,7 @@ from app.delivery.report_schema import report_schema
 from app.domain.conversion import State
 from app.domain.errors import RecastError
 
-router = APIRouter(tags=["operations"], responses=PROBLEM_RESPONSES)
+router = ReadableRouter(tags=["operations"], responses=PROBLEM_RESPONSES)
 
 CHECK_SECONDS = 5.0
 

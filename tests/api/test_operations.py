@@ -9,7 +9,7 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from tests.api.server import submit
+from tests.api.server import INSPECTION, submit
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "http-api.md"
 
@@ -22,6 +22,25 @@ def test_liveness_readiness_and_versions(client):
     assert ready.json()["workers"] == 0
     libraries = client.get("/version").json()["libraries"]
     assert {"python", "torch", "onnx", "onnxruntime"} <= set(libraries)
+
+
+def test_head_is_answered_wherever_get_is_but_for_streams_of_events(client, backstage):
+    conversion = submit(client).json()
+    backstage.finish(conversion["id"])
+    backstage.inspect(conversion["checkpoint"]["sha256"], INSPECTION)
+    made = conversion["links"]
+    paths = [made["self"], made["checkpoint"], f"{made['checkpoint']}/parameters"]
+    paths += [f"{made['self']}/{part}" for part in ("artifact", "bundle", "report")]
+    paths += ["/v1/conversions", "/v1/architectures", "/v1/architectures/torchvision/resnet18", "/v1/schemas/report"]
+    paths += ["/v1/problems", "/v1/problems/not_found", "/healthz", "/readyz", "/metrics", "/version", "/docs"]
+    for path in [*paths, "/openapi.json"]:
+        head, whole = client.head(path), client.get(path)
+        assert (head.status_code, head.content, path) == (whole.status_code, b"", path)
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.head(f"{made['self']}/events").status_code == 405
+    assert client.head("/v1/conversions/cnv_" + "0" * 32).status_code == 404
+    allowed = client.patch(made["self"]).headers["allow"]
+    assert allowed == "DELETE, GET, HEAD"
 
 
 def test_metrics_count_requests_by_route_and_conversions_by_state(client):
