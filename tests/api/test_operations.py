@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from app.main import create_app
@@ -22,6 +23,18 @@ def test_liveness_readiness_and_versions(client):
     assert ready.json()["workers"] == 0
     libraries = client.get("/version").json()["libraries"]
     assert {"python", "torch", "onnx", "onnxruntime"} <= set(libraries)
+
+
+def test_a_worker_counts_once_although_it_takes_jobs_from_several_queues(client, backstage):
+    for registered, workers in ((2, 1), (4, 2), (0, 0)):
+        with psycopg.connect(backstage.database_url) as connection:
+            connection.execute("delete from procrastinate_workers")
+            for _ in range(registered):
+                connection.execute("insert into procrastinate_workers default values")
+            connection.execute(
+                "insert into procrastinate_workers (last_heartbeat) values (now() - interval '1 day'), ('-infinity')"
+            )
+        assert client.get("/readyz").json()["workers"] == workers
 
 
 def test_head_is_answered_wherever_get_is_but_for_streams_of_events(client, backstage):
