@@ -1,6 +1,7 @@
 """Checkpoints as people save them are read, whatever the format and the wrapping."""
 
 import argparse
+import json
 import pathlib
 from collections import OrderedDict
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from app.conversion.checkpoint import open_checkpoint
-from app.domain.errors import AmbiguousCheckpoint, NoStateDict, UnsupportedTensor
+from app.conversion.checkpoint.opening import MAX_TENSORS
+from app.domain.errors import AmbiguousCheckpoint, NoStateDict, PayloadTooLarge, UnsupportedTensor
 from tests.conversion.corpus import saved, training_checkpoint, weights
 
 
@@ -174,3 +176,18 @@ def test_tens_of_thousands_of_tensors_are_read(tmp_path: Path) -> None:
     shared = torch.zeros(1)
     opened = open_checkpoint(saved({f"layer.{i}": shared for i in range(30_000)}, tmp_path / "c.pt"))
     assert len(opened.state_dict) == 30_000
+
+
+@pytest.mark.parametrize("kind", ["torch", "safetensors"])
+def test_how_many_tensors_are_read_is_limited(kind: str, tmp_path: Path) -> None:
+    if kind == "torch":
+        shared = torch.zeros(1)
+        path = saved({f"layer.{i}": shared for i in range(MAX_TENSORS + 1)}, tmp_path / "c.pt")
+    else:
+        empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+        header = json.dumps({f"layer.{i}": empty for i in range(MAX_TENSORS + 1)}).encode()
+        path = tmp_path / "c.safetensors"
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(PayloadTooLarge, match="100,001 tensors") as refused:
+        open_checkpoint(path)
+    assert refused.value.told_hint

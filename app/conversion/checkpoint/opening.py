@@ -13,7 +13,7 @@ from app.conversion.checkpoint.torch_files import read_legacy, read_zip
 from app.conversion.checkpoint.unwrap import unwrap
 from app.domain.checkpoint import CheckpointFormat, CheckpointInspection, TensorInfo
 from app.domain.checkpoint_format import recognise
-from app.domain.errors import CorruptCheckpoint, UnsupportedTensor
+from app.domain.errors import CorruptCheckpoint, PayloadTooLarge, UnsupportedTensor
 
 _READERS: dict[CheckpointFormat, Callable[[Path], tuple[Any, tuple[str, ...]]]] = {
     "torch-zip": read_zip,
@@ -21,6 +21,8 @@ _READERS: dict[CheckpointFormat, Callable[[Path], tuple[Any, tuple[str, ...]]]] 
     "safetensors": read_safetensors,
 }
 
+MAX_TENSORS = 100_000
+"""Tensors of a state dict; the largest published models have some thousands."""
 EXPANDED_LIMIT = 1 << 26
 """Bytes that a tensor may hold beyond its storage, by strides of 0; more is an attack on memory, not a weight."""
 
@@ -38,11 +40,16 @@ def open_checkpoint(path: Path, checkpoint_key: str = "auto") -> OpenedCheckpoin
     """Read a checkpoint without running anything in it. Values stay on disk until used, where the format permits.
 
     Raises EmptyFile, UnsupportedFormat, CorruptCheckpoint, AlreadyTorchScript, PickledModule, UnsafeCheckpoint,
-    UnsupportedTensor, NoStateDict, AmbiguousCheckpoint.
+    PayloadTooLarge (too many tensors), UnsupportedTensor, NoStateDict, AmbiguousCheckpoint.
     """
     kind = recognise(path)
     loaded, notes = _READERS[kind](path)
     found, candidates = unwrap(loaded, checkpoint_key)
+    if len(found.tensors) > MAX_TENSORS:
+        raise PayloadTooLarge(
+            f"The state dict holds {len(found.tensors):,} tensors; at most {MAX_TENSORS:,} are read.",
+            hint="Save what is one parameter of the model as one tensor.",
+        )
     for name, tensor in found.tensors.items():
         _check(name, tensor)
     if found.skipped:
