@@ -1,4 +1,7 @@
-"""Memory before speed: a conversion that would not fit beside the running ones waits for them."""
+"""Memory before speed: a conversion that would not fit beside the running ones waits for them.
+
+One that would not fit alone is refused at once, because it would end half-way, having kept all others waiting.
+"""
 
 import asyncio
 import os
@@ -8,6 +11,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
+
+from app.domain.errors import MemoryEstimateExceeded
 
 BASE = 600 << 20
 """Bytes that a conversion needs whatever its weights: exporters, a session, probes (measured on small nets)."""
@@ -51,10 +56,26 @@ class Admission:
         """How many hold a part of the budget."""
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    def wanted_for(self, checkpoint_bytes: int) -> int:
+        """Bytes to admit the conversion of a checkpoint of this size with.
+
+        Raises MemoryEstimateExceeded with the arithmetic when they are more than the whole budget.
+        """
+        wanted = estimate(checkpoint_bytes)
+        if wanted > self._budget:
+            raise MemoryEstimateExceeded(
+                f"A checkpoint of {checkpoint_bytes:,} bytes is estimated to need {BASE:,} + {PER_CHECKPOINT_BYTE:g} × "
+                f"{checkpoint_bytes:,} = {wanted:,} bytes of memory; conversions may use {self._budget:,} here.",
+                checkpoint_bytes=checkpoint_bytes,
+                estimated_bytes=wanted,
+                budget_bytes=self._budget,
+            )
+        return wanted
+
     @asynccontextmanager
     async def admit(self, wanted: int) -> AsyncIterator[None]:
-        """Hold ``wanted`` bytes for the block. More than the whole budget counts as all of it: that job runs alone."""
-        wanted = min(wanted, self._budget)
+        """Hold ``wanted`` bytes, at most the whole budget, for the block."""
+        assert wanted <= self._budget
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append((wanted, place))
         self._serve()

@@ -1,6 +1,7 @@
 """Running one queued conversion: from its queue entry to its final state."""
 
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,9 +20,9 @@ from app.database.tables import Conversion
 from app.database.templates import BuiltElsewhere, Holder, Ready, Unsuitable
 from app.domain.checkpoint import CheckpointInspection
 from app.domain.conversion import Stage, State, TargetOptions
-from app.domain.errors import ConversionError, Problem, RecastError, TimedOut, Unavailable
+from app.domain.errors import ConversionError, MemoryEstimateExceeded, Problem, RecastError, TimedOut, Unavailable
 from app.jobs import metrics, queue
-from app.jobs.admission import Admission, available_cores, estimate
+from app.jobs.admission import Admission, available_cores
 from app.jobs.confinement import Limits
 from app.jobs.events import Changes
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
@@ -84,20 +85,37 @@ async def run_conversion(tools: Tools, conversion_id: str, queue_job_id: int) ->
     async with tools.database.transaction() as session:
         conversion = await conversions.find(session, conversion_id)
         checkpoint = await checkpoints.find(session, conversion.checkpoint_sha256)
-    async with tools.admission.admit(estimate(checkpoint.bytes)):
-        async with tools.database.transaction() as session:
-            started = await conversions.start(session, conversion_id, queue_job_id, tools.name)
-        if started is None:
-            return
-        if started.attempt == 1:
-            metrics.queue_seconds.observe((datetime.now(UTC) - started.created_at).total_seconds())
-        metrics.children_running.inc()
-        try:
-            await _Attempt(tools, started, checkpoint.bytes).run()
-        except AttemptLost:
-            log.info("attempt_lost", conversion=conversion_id, attempt=started.attempt)
-        finally:
-            metrics.children_running.dec()
+    attempt = partial(_attempt, tools, conversion_id, queue_job_id, checkpoint.bytes)
+    try:
+        wanted = tools.admission.wanted_for(checkpoint.bytes)
+    except MemoryEstimateExceeded as error:
+        await attempt(partial(_Attempt.fail, problem=error.problem()))
+        return
+    async with tools.admission.admit(wanted):
+        await attempt(_Attempt.run)
+
+
+async def _attempt(
+    tools: Tools,
+    conversion_id: str,
+    queue_job_id: int,
+    checkpoint_bytes: int,
+    do: Callable[["_Attempt"], Awaitable[None]],
+) -> None:
+    """Begin an attempt and ``do`` it; nothing when the queue entry is no longer the right one."""
+    async with tools.database.transaction() as session:
+        started = await conversions.start(session, conversion_id, queue_job_id, tools.name)
+    if started is None:
+        return
+    if started.attempt == 1:
+        metrics.queue_seconds.observe((datetime.now(UTC) - started.created_at).total_seconds())
+    metrics.children_running.inc()
+    try:
+        await do(_Attempt(tools, started, checkpoint_bytes))
+    except AttemptLost:
+        log.info("attempt_lost", conversion=conversion_id, attempt=started.attempt)
+    finally:
+        metrics.children_running.dec()
 
 
 async def hand_back(tools: Tools, conversion_id: str, queue_job_id: int) -> None:
@@ -155,11 +173,11 @@ class _Attempt:
                 try:
                     await self._convert_and_publish(Path(work))
                 except TaskFailed as error:
-                    await self._fail(error.problem)
+                    await self.fail(error.problem)
                 except MissingObject as error:
-                    await self._fail(ConversionError(f"The store no longer holds {error}; upload it again.").problem())
+                    await self.fail(ConversionError(f"The store no longer holds {error}; upload it again.").problem())
                 except RecastError as error:
-                    await self._fail(error.problem())
+                    await self.fail(error.problem())
 
     async def _convert_and_publish(self, work: Path) -> None:
         results = work / "results"
@@ -236,7 +254,8 @@ class _Attempt:
                 case _:
                     return TemplateAnswer(state="build")
 
-    async def _fail(self, problem: Problem) -> None:
+    async def fail(self, problem: Problem) -> None:
+        """Write the final state that a problem means. Raises AttemptLost."""
         state = State.timed_out if problem.code == TimedOut.code else State.failed
         if problem.stage is None and self._stage is not None:
             problem = problem.model_copy(update={"stage": self._stage.value})

@@ -1,10 +1,11 @@
-"""Admission: what does not fit waits, in order, and what leaves makes room."""
+"""Admission: what does not fit waits, in order, what leaves makes room, and what never could fit is refused."""
 
 import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
 
+from app.domain.errors import MemoryEstimateExceeded
 from app.jobs.admission import Admission, default_budget, estimate
 
 pytestmark = pytest.mark.anyio
@@ -57,14 +58,14 @@ async def test_a_large_job_is_not_overtaken() -> None:
     await small.end()
 
 
-async def test_a_job_beyond_the_whole_budget_runs_alone() -> None:
-    admission = Admission(100)
-    giant, small = Job(admission, 10_000), Job(admission, 1)
-    await settle()
-    assert (giant.running, small.running) == (True, False)
-    await giant.end()
-    assert small.running
-    await small.end()
+def test_what_could_never_fit_is_refused_with_the_arithmetic() -> None:
+    admission = Admission(estimate(100))
+    assert admission.wanted_for(100) == estimate(100)
+    with pytest.raises(MemoryEstimateExceeded) as refused:
+        admission.wanted_for(101)
+    assert refused.value.status == 413
+    for number in (101, estimate(101), estimate(100)):
+        assert f"{number:,}" in refused.value.detail
 
 
 async def test_a_job_that_is_cancelled_in_line_gives_up_its_place() -> None:

@@ -11,6 +11,7 @@ import pytest
 from app.database import catalogs, conversions
 from app.domain.conversion import State
 from app.jobs import queue
+from app.jobs.admission import estimate
 from tests.jobs.service import TIMEOUT, Client, StartWorker
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +107,24 @@ async def test_a_conversion_that_is_refused_tells_what_its_stages_cost(
     assert (conversion.problem["code"], conversion.problem["stage"]) == ("parity_failed", "verify")
     assert set(conversion.timings) == {"export", "verify"}
     assert 0.25 < conversion.timings["export"] < 20
+
+
+async def test_a_conversion_that_can_never_fit_is_refused_with_the_arithmetic_and_holds_up_nothing(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker(memory_budget=estimate(10))
+    running = await client.submit("sleep:60", b"small")
+    await client.started(running)
+    conversion = await client.ended(await client.submit("plain", b"larger than ten bytes"))
+    assert (conversion.state, conversion.attempt) == (State.failed, 1)
+    problem = conversion.problem
+    assert problem
+    assert (problem["code"], problem["status"]) == ("memory_estimate_exceeded", 413)
+    assert f"{estimate(21):,}" in problem["detail"]
+    assert problem["extra"] == {"checkpoint_bytes": 21, "estimated_bytes": estimate(21), "budget_bytes": estimate(10)}
+    assert problem["hint"]
+    async with client.database.transaction() as session:
+        assert (await conversions.find(session, running)).state is State.running
 
 
 async def test_a_killed_child_fails_its_conversion_alone(client: Client, start_worker: StartWorker) -> None:
