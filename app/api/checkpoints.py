@@ -1,5 +1,7 @@
 """Checkpoints: uploading weights, and what is inside them."""
 
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
@@ -15,7 +17,7 @@ from app.api.service import Service, ServiceDependency
 from app.api.uploads import receive_upload
 from app.database import checkpoints as rows
 from app.database.tables import Checkpoint
-from app.domain.checkpoint import CheckpointInspection, TensorInfo
+from app.domain.checkpoint import CheckpointInspection, ParameterReport, TensorInfo
 from app.domain.errors import (
     Canceled,
     ChildCrashed,
@@ -67,7 +69,7 @@ class InspectedTensor(BaseModel):
     count: int
     bytes: int
     trainable: bool | None
-    """Null while no architecture has said whether it is a parameter or a buffer."""
+    """Null while no conversion has loaded the file, or when its module has no tensor of that name."""
     tied_to: str | None
 
 
@@ -100,7 +102,7 @@ class ParameterTotals(BaseModel):
     elements: int
     bytes: int
     trainable: int | None
-    """Elements of parameters that train; null while no architecture has said which tensors are parameters."""
+    """Elements that train in the module that last took the file; null while no conversion has loaded it."""
 
 
 class CheckpointParameters(BaseModel):
@@ -154,9 +156,13 @@ async def get_parameters(sha256: Sha256, service: ServiceDependency, prefer: Pre
     if checkpoint.inspection is None:
         raise NotReady("The file has not been read yet.", hint="Ask again.", retry_after=1)
     inspection = CheckpointInspection.model_validate(checkpoint.inspection)
-    tensors = [inspected_tensor(tensor) for tensor in inspection.tensors]
+    module = _module(checkpoint)
+    tensors = inspected_tensors(inspection.tensors, module)
     totals = ParameterTotals(
-        tensors=len(tensors), elements=inspection.parameter_count, bytes=inspection.tensor_bytes, trainable=None
+        tensors=len(tensors),
+        elements=inspection.parameter_count,
+        bytes=inspection.tensor_bytes,
+        trainable=None if module is None else module.trainable,
     )
     return CheckpointParameters(sha256=sha256, totals=totals, tensors=tensors)
 
@@ -187,16 +193,24 @@ def checkpoint_resource(row: Checkpoint) -> CheckpointResource:
         tensor_bytes=read and read.tensor_bytes,
         dtypes=read and read.dtypes,
         notes=read and list(read.notes),
-        tensors=read and [inspected_tensor(tensor) for tensor in read.tensors[:LISTED_TENSORS]],
+        tensors=read and inspected_tensors(read.tensors[:LISTED_TENSORS], _module(row)),
         links={"self": path, "parameters": f"{path}/parameters"},
     )
 
 
-def inspected_tensor(tensor: TensorInfo) -> InspectedTensor:
-    count = 1
-    for extent in tensor.shape:
-        count *= extent
-    return InspectedTensor(count=count, **tensor.model_dump())
+def inspected_tensors(tensors: Sequence[TensorInfo], module: ParameterReport | None) -> list[InspectedTensor]:
+    """The file's tensors; what trains is known of those whose names are also the module's."""
+    trainable = {} if module is None else {tensor.name: tensor.trainable for tensor in module.tensors}
+    return [
+        InspectedTensor(
+            count=math.prod(tensor.shape), **{**tensor.model_dump(), "trainable": trainable.get(tensor.name)}
+        )
+        for tensor in tensors
+    ]
+
+
+def _module(row: Checkpoint) -> ParameterReport | None:
+    return None if row.parameters is None else ParameterReport.model_validate(row.parameters)
 
 
 async def _read(service: Service, sha256: str, prefer: list[str] | None) -> Checkpoint:

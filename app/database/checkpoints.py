@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import events
 from app.database.conversions import SHOWN_ID, UNFINISHED
 from app.database.tables import Checkpoint, Conversion
-from app.domain.checkpoint import CheckpointInspection
+from app.domain.checkpoint import CheckpointInspection, ParameterReport
 from app.domain.errors import InUse, Problem, UnknownCheckpoint
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -56,6 +56,13 @@ async def record_inspection(session: AsyncSession, sha256: str, found: Checkpoin
         .values(inspection=None if is_problem else data, problem=data if is_problem else None, inspected_at=func.now())
     )
     await events.announce(session, sha256)
+
+
+async def record_parameters(session: AsyncSession, sha256: str, told: ParameterReport) -> None:
+    """Store what a module that took these weights told of them; it outlives the conversion and its report."""
+    await session.execute(
+        update(Checkpoint).where(Checkpoint.sha256 == sha256).values(parameters=told.model_dump(mode="json"))
+    )
 
 
 async def remove(session: AsyncSession, sha256: str) -> None:

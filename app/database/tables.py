@@ -42,6 +42,8 @@ class Checkpoint(Table):
     """A CheckpointInspection; None while it is awaited or when ``problem`` says why there is none."""
     problem: Mapped[dict[str, Any] | None]
     """A Problem: why the file is no checkpoint."""
+    parameters: Mapped[dict[str, Any] | None]
+    """A ParameterReport, as the last conversion that loaded it told; None while none has."""
     inspected_at: Mapped[datetime | None]
     inspection_attempts: Mapped[int] = mapped_column(server_default=text("0"))
     queue_job_id: Mapped[int | None]

@@ -66,6 +66,7 @@ async def _record(
         await templates.give_up(session, holder)
         report = outcome.report
         await checkpoints.record_inspection(session, report.checkpoint_sha256, report.checkpoint)
+        await checkpoints.record_parameters(session, report.checkpoint_sha256, report.parameters)
 
 
 async def _store_template(

@@ -16,14 +16,17 @@ from uuid import uuid4
 import httpx
 import uvicorn
 
+from app.conversion.job import ConversionOutcome
 from app.database import catalogs, checkpoints, conversions
 from app.database.conversions import Ending
 from app.database.session import Database
+from app.database.templates import Holder
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.checkpoint import CheckpointInspection, TensorInfo
 from app.domain.conversion import Stage, State
 from app.domain.errors import Problem
 from app.domain.report import ConversionReport, ProducedFile, Verdict
+from app.jobs.publishing import publish
 from app.main import create_app
 from app.settings import Settings
 from app.storage.objects import ObjectStore
@@ -129,6 +132,15 @@ class Backstage:
             )
             async with database.transaction() as session:
                 await conversions.finish(session, conversion_id, attempt, ending)
+
+        self._with_database(end)
+
+    def publish(self, conversion_id: str, done: ConversionReport) -> None:
+        """End it as a worker does with what its child yielded: a report, and no files."""
+        holder = Holder(conversion_id, self.start(conversion_id))
+
+        async def end(database: Database, store: ObjectStore) -> None:
+            await publish(database, store, holder, self.settings.data_dir, ConversionOutcome(done, ()))
 
         self._with_database(end)
 

@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from app.domain.checkpoint import ParameterReport, TensorInfo
 from app.domain.errors import PickledModule
-from tests.api.server import INSPECTION, sha256, weights
+from tests.api.server import INSPECTION, sha256, submit, weights
+from tests.delivery.reports import report
 
 
 def test_a_raw_body_is_stored_under_its_sha256(client, backstage):
@@ -188,3 +190,33 @@ def test_a_checkpoint_may_be_named_in_capitals(client, backstage):
     assert client.get(f"{path}/parameters").json()["sha256"] == sha256(content)
     assert client.get("/v1/conversions", params={"checkpoint": sha256(content).upper()}).json()["items"] == []
     assert client.delete(path).status_code == 204
+
+
+def test_once_a_conversion_has_loaded_it_a_checkpoint_tells_what_trains(client, backstage):
+    """By name where the module has a tensor of that name; what is told outlives the conversion."""
+    content = weights(b"what trains")
+    weight, mean, other = (
+        TensorInfo(name=name, shape=(10, 4), dtype="float32", bytes=160) for name in ("fc.weight", "bn.mean", "other")
+    )
+    told = {"tensors": (weight, mean, other), "parameter_count": 120, "tensor_bytes": 480}
+    inspection = INSPECTION.model_copy(update=told)
+    conversion = submit(client, content).json()
+    module = ParameterReport(
+        total=40,
+        trainable=40,
+        buffers=40,
+        bytes=320,
+        tensors=(
+            weight.model_copy(update={"trainable": True}),
+            mean.model_copy(update={"trainable": False}),
+        ),
+    )
+    backstage.publish(
+        conversion["id"], report(checkpoint_sha256=sha256(content), checkpoint=inspection, parameters=module)
+    )
+    client.delete(conversion["links"]["self"])
+    path = conversion["links"]["checkpoint"]
+    parameters = client.get(f"{path}/parameters").json()
+    assert parameters["totals"] == {"tensors": 3, "elements": 120, "bytes": 480, "trainable": 40}
+    assert [tensor["trainable"] for tensor in parameters["tensors"]] == [True, False, None]
+    assert client.get(path).json()["tensors"] == parameters["tensors"]
