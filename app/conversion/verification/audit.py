@@ -4,8 +4,8 @@ An epsilon ten times too large can hide behind large variances, and the tanh for
 The oracle's trace (widening.py) holds every epsilon and GELU form that the forward really used, functional calls too.
 Three rules, each of which an honest export keeps:
 
-1. the epsilon of every normalisation in the artifact, and every small constant added before a square root, is one that
-   eager used
+1. the epsilon of every normalisation in the artifact, and every small number added before a square root, is one that
+   eager used; a tensor of one element, such as a learned epsilon, is no number: the ledger holds it to its bytes
 2. where the artifact has as many normalisations of a kind as eager called, their epsilons agree one for one
 3. the artifact has no more tanh GELUs and no fewer erf GELUs than eager called
 
@@ -129,7 +129,10 @@ def _text_attribute(node: onnx.NodeProto, name: str, default: str) -> str:
 
 
 def _hidden_epsilons(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[float]:
-    """Constants c of Sqrt(Add(x, c)) with 0 < c ≤ _LARGEST_EPSILON."""
+    """Numbers c of Sqrt(Add(x, c)) with 0 < c ≤ _LARGEST_EPSILON.
+
+    Both exporters store a number of the code as a tensor without axes.
+    """
     scalars = {t.name: t for t in model.graph.initializer}
     scalars |= {n.output[0]: a.t for n in nodes if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
     roots = {node.input[0] for node in nodes if node.op_type == "Sqrt"}
@@ -138,8 +141,8 @@ def _hidden_epsilons(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> lis
         if node.op_type == "Add" and node.output[0] in roots:
             for tensor in (scalars[name] for name in node.input if name in scalars):
                 value = onnx.numpy_helper.to_array(tensor)
-                if value.size == 1 and 0 < float(value.reshape(())) <= _LARGEST_EPSILON:
-                    found.append(float(value.reshape(())))
+                if value.ndim == 0 and 0 < float(value) <= _LARGEST_EPSILON:
+                    found.append(float(value))
     return found
 
 
