@@ -3,11 +3,15 @@
 s = max over pairs of probes of max|y64(i) − y64(j)| / gate. An output that hardly moves lets any artifact pass: a zero
 head, a constant net, a random initialisation whose signal died out. Probes of different batch size are compared on the
 part that both have.
+
+Integers and booleans are compared exactly, so any move is evidence, and one of them may well be constant: a length, a
+mask of what is there. But where all outputs are such and none of them ever moves, nothing was seen.
 """
 
 from collections.abc import Sequence
 from itertools import combinations
 
+import torch
 from torch import Tensor
 
 from app.conversion.verification.gate import farthest
@@ -20,9 +24,12 @@ THRESHOLD = 100.0
 
 
 def sensitivity(references: Sequence[Reference]) -> Sensitivity:
-    """The figure for every float output; outputs of other dtypes are compared exactly and need none."""
+    """The figure for every float output; for the others, 0 each, where there are no float ones and none moves."""
     names = references[0].float_outputs if references else ()
-    return Sensitivity(per_output={name: _spread(name, references) for name in names}, threshold=THRESHOLD)
+    spreads = {name: _spread(name, references) for name in names}
+    if references and not names and not any(_moves(name, references) for name in references[0].y64):
+        spreads = dict.fromkeys(references[0].y64, 0.0)
+    return Sensitivity(per_output=spreads, threshold=THRESHOLD)
 
 
 def sensitivity_findings(measured: Sensitivity) -> list[Finding]:
@@ -46,6 +53,17 @@ def _spread(name: str, references: Sequence[Reference]) -> float:
         if moved > 0 and width > 0:
             widest = max(widest, moved / width)
     return widest
+
+
+def _moves(name: str, references: Sequence[Reference]) -> bool:
+    """Whether an output that is compared exactly differs between two probes; its shape may only by their sizes."""
+    for left, right in combinations(references, 2):
+        a, b = left.y64[name], right.y64[name]
+        if left.probe.sizes == right.probe.sizes and a.shape != b.shape:
+            return True
+        if not torch.equal(*common_part(a, b)):
+            return True
+    return False
 
 
 def common_part(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
