@@ -1,7 +1,8 @@
 """Produce an artifact that verification accepts: from a stored template, from a new one, or by the direct path.
 
 Every try is a rung of the report's ladder. A rung whose artifact verification refuses is ``rejected`` and the next one
-is tried, so that a client gets the right file wherever one exporter can make it.
+is tried, so that a client gets the right file wherever one exporter can make it. One whose capture verification doubts
+is kept for the case that no other exporter makes a better one.
 """
 
 import time
@@ -29,10 +30,13 @@ Known = StoredTemplate | UnsuitableTemplate | None
 OF_THE_MODEL = frozenset({Reason.non_finite})
 """Failures that lie in the model with these weights; no other exporter can help."""
 
+OF_THE_CAPTURE = frozenset({Reason.frozen_values})
+"""Doubts about how the graph was captured; another exporter may leave none."""
+
 
 @dataclass(frozen=True)
 class Produced:
-    """The artifact to deliver, accepted or (``verification.verdict`` fail) the first one that was refused."""
+    """The artifact to deliver: accepted, doubted, or (``verification.verdict`` fail) the first one that was refused."""
 
     candidate: Candidate
     verification: VerificationReport
@@ -54,10 +58,10 @@ class Attempt:
 
 
 def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Produced:
-    """Try the rungs in order until verification accepts an artifact.
+    """Try the rungs in order until verification accepts an artifact without a doubt about its capture.
 
-    Raises the error of the exporters when none made a file: the last one's own error where all failed alike, else
-    ExportFailed with every rung.
+    Where none is, the first doubted one is produced, else the first refused one. Raises the error of the exporters when
+    none made a file: the last one's own error where all failed alike, else ExportFailed with every rung.
     """
     with clock.stage(Stage.export):
         key = template_key(work.description, work.job.architecture_options, work.job.options, work.request.signature)
@@ -78,6 +82,15 @@ def _attempts(work: Workpiece, known: Known) -> Iterator[Attempt]:
         yield Attempt(exporter, "direct", partial(direct, work, exporter))
 
 
+@dataclass(frozen=True)
+class _Made:
+    """An artifact and what verification said of it; ``rung`` is its place in the report's ladder."""
+
+    candidate: Candidate
+    verification: Verification
+    rung: int
+
+
 class _Climb:
     """The state of one ladder: what was tried, what was refused, what was learned of the template key."""
 
@@ -87,12 +100,13 @@ class _Climb:
         self._errors: dict[str, RecastError] = {}
         self._unsuitable: str | None = known.reason if isinstance(known, UnsuitableTemplate) else None
         self._discarded: str | None = None
-        self._accepted: tuple[Candidate, Verification] | None = None
-        self._refused: list[tuple[Candidate, Verification]] = []
+        self._accepted: _Made | None = None
+        self._doubted: dict[str, _Made] = {}
+        self._refused: list[_Made] = []
 
     def try_(self, attempt: Attempt) -> bool:
         """Climb one rung. True: no further rung is needed."""
-        if attempt.exporter in self._errors:
+        if attempt.exporter in self._errors or attempt.exporter in self._doubted:
             return False
         started = time.perf_counter()
         candidate = self._make(attempt, started)
@@ -101,15 +115,25 @@ class _Climb:
         with self._clock.stage(Stage.verify):
             verification = self._verify(candidate)
         report = verification.report
+        made = _Made(candidate, verification, len(self._rungs))
         if report.verdict is not Verdict.fail:
-            self._accepted = (candidate, verification)
-            self._rungs.append(_rung(attempt, "succeeded", started))
-            return True
-        self._refused.append((candidate, verification))
+            return self._keep(made, attempt, started)
+        self._refused.append(made)
         self._rungs.append(_rung(attempt, "rejected", started, _first_failure(report)))
         if attempt.path != "direct":
             self._discarded = f"its artifact was refused: {_first_failure(report)}"
         return any(finding.reason in OF_THE_MODEL for finding in report.findings)
+
+    def _keep(self, made: _Made, attempt: Attempt, started: float) -> bool:
+        """Accept the artifact, or put it aside while other exporters may make one without a doubt about its capture."""
+        doubt = next((f for f in made.verification.report.findings if f.reason in OF_THE_CAPTURE), None)
+        if doubt is None:
+            self._accepted = made
+            self._rungs.append(_rung(attempt, "succeeded", started))
+            return True
+        self._doubted[attempt.exporter] = made
+        self._rungs.append(_rung(attempt, "rejected", started, f"{doubt.reason}: {doubt.detail}"))
+        return False
 
     def _make(self, attempt: Attempt, started: float) -> Candidate | None:
         directory = self._work.job.work_dir / f"rung-{len(self._rungs)}"
@@ -130,9 +154,13 @@ class _Climb:
         return examine(self._work.subject(candidate), "certified" if certified else "full")
 
     def result(self) -> Produced:
-        if self._accepted is None and not self._refused:
+        accepted = [*([self._accepted] if self._accepted else ()), *self._doubted.values()]
+        if not accepted and not self._refused:
             raise self._failure()
-        candidate, verification = self._accepted or self._refused[0]
+        made = (accepted or self._refused)[0]
+        candidate, verification = made.candidate, made.verification
+        if accepted:
+            self._rungs[made.rung] = self._rungs[made.rung].model_copy(update={"outcome": "succeeded"})
         learned, use = self._template_facts(candidate, verification.report)
         stored_was_refused = isinstance(self._known, StoredTemplate) and self._discarded is not None
         return Produced(

@@ -43,6 +43,8 @@ class Reason(StrEnum):
     insensitive = "insensitive"
     nondeterministic = "nondeterministic"
     shape_specialised = "shape_specialised"
+    frozen_values = "frozen_values"
+    """A trace kept what Python read of the sample's values, so for other values it may be wrong."""
     # notes
     not_strict = "not_strict"
     oracle_unavailable = "oracle_unavailable"

@@ -12,6 +12,7 @@ import torch
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
+from torch.onnx._internal.exporter import _flags
 
 from app.architectures.calling import call
 from app.conversion.exporters.attention import plain_attention
@@ -23,6 +24,7 @@ from app.conversion.exporters.opset import checked_opset
 from app.conversion.exporters.output_shapes import refine_output_shapes
 from app.conversion.exporters.quiet import collected, first_lines
 from app.conversion.exporters.request import ExportRequest
+from app.conversion.exporters.value_reads import frozen_values
 from app.domain.conversion import OnnxOptions
 from app.domain.errors import ExportFailed, RecastError
 
@@ -33,9 +35,9 @@ NEWEST_WRITTEN = 20
 def capture(request: ExportRequest) -> CapturedOnnx:
     """Trace the module and translate the trace, without constant folding or conv+BN fusing.
 
-    Where the trace warns that a branch on values was frozen, the module is compiled by torch.jit.script instead if its
-    code permits; ``exporter`` is then "torchscript-scripted". Raises UnsupportedOpset, StaticAxis, InvalidOptions, and
-    ExportFailed with the first lines of why.
+    Where the trace warns that a branch on values was frozen, or froze one unsaid, the module is compiled by
+    torch.jit.script instead if its code permits; ``exporter`` is then "torchscript-scripted". Raises UnsupportedOpset,
+    StaticAxis, InvalidOptions, and ExportFailed with the first lines of why.
     """
     options = request.options
     if not isinstance(options, OnnxOptions):
@@ -45,13 +47,17 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     with collected() as said:
         names = tuple(call(request.module, request.signature, request.sample))
         traced = _export(FlatModule(request.module, request.signature).eval(), request, opset, names)
-    captured = CapturedOnnx(traced, tuple(said.lines), "torchscript")
-    if said.branch_frozen:
+    frozen = _frozen_while_exporting(request)
+    captured = CapturedOnnx(traced, (*said.lines, *([frozen] if frozen else ())), "torchscript")
+    if said.branch_frozen or frozen:
         captured = _scripted(request, opset, names, captured)
     assert_eval(request.module)
     model = finish(captured.model, request, options, opset, names)
     refine_output_shapes(model, sizes_known=False)
     return replace(captured, model=model)
+
+
+_frozen_while_exporting = _flags.set_onnx_exporting_flag(frozen_values)
 
 
 def _scripted(request: ExportRequest, opset: int, names: tuple[str, ...], traced: CapturedOnnx) -> CapturedOnnx:

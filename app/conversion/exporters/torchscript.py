@@ -12,6 +12,7 @@ from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.quiet import Said, collected, first_lines
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.exporters.torchscript_file import write_archive
+from app.conversion.exporters.value_reads import frozen_values
 from app.domain.conversion import TorchScriptOptions
 from app.domain.errors import ExportFailed
 
@@ -21,13 +22,14 @@ Method = Literal["trace", "script"]
 def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
     """Trace or script the module; then ``freeze`` and ``optimize_for_inference``, where asked for.
 
-    The artifact takes the module's own arguments and returns its own structure. Raises ExportFailed with the first
-    lines of why.
+    The artifact takes the module's own arguments and returns its own structure. Values of the inputs that a trace froze
+    are among the warnings. Raises ExportFailed with the first lines of why.
     """
     options = request.options
     if not isinstance(options, TorchScriptOptions):
         raise TypeError(f"the TorchScript exporter was given options of target {options.target}")
     assert_eval(request.module)
+    frozen_warning = frozen_values(request) if method == "trace" else None
     with collected() as said, plain_attention():
         try:
             captured = (
@@ -40,7 +42,7 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
             raise _failure(error, method) from error
     assert_eval(request.module)
     assert_eval(captured)
-    return CapturedTorchScript(captured, method, tuple(said.lines))
+    return CapturedTorchScript(captured, method, (*said.lines, *([frozen_warning] if frozen_warning else ())))
 
 
 def write(captured: CapturedTorchScript, path: Path, *, keep_debug: bool = False) -> None:

@@ -3,8 +3,11 @@
 verify.py gives their order, docs/verification.md their reasons.
 """
 
+from collections.abc import Iterable, Iterator
+
 import torch
 
+from app.conversion.exporters.value_reads import FROZEN_VALUES
 from app.conversion.verification import audit, mode
 from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.artifact.protobuf_wire import MalformedFile
@@ -12,11 +15,11 @@ from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.ledger.ledger import onnx_ledger, torchscript_ledger
 from app.conversion.verification.runtime import TorchScriptRuntime
 from app.conversion.verification.subject import Subject
-from app.conversion.verification.verdict import failure, note
-from app.domain.report import Ledger, Reason
+from app.conversion.verification.verdict import failure, inconclusive, note
+from app.domain.report import Finding, Ledger, Reason
 
 FROZEN_BRANCH = "Converting a tensor to a Python"
-"""What torch.jit's tracer says when Python decides on a value: the graph keeps the way that the sample took."""
+"""What torch.jit's tracer says when Python decides on a value or a size: the graph keeps the way the sample took."""
 
 
 def check_file(evidence: Evidence) -> None:
@@ -29,7 +32,8 @@ def check_file(evidence: Evidence) -> None:
 
 
 def check_history(evidence: Evidence) -> None:
-    """What load and export said: parts left out under strict=false, weights not finite, branches frozen by a trace."""
+    """What load and export said: parts left out under strict=false, weights not finite, what the capture froze."""
+    evidence.findings += _narrowed(evidence.subject.export.warnings)
     frozen = [warning for warning in evidence.subject.export.warnings if FROZEN_BRANCH in warning]
     if frozen:
         evidence.findings.append(note(Reason.trace_warnings, "; ".join(frozen[:3])))
@@ -44,6 +48,14 @@ def check_history(evidence: Evidence) -> None:
     if bad:
         detail = f"{len(bad)} uploaded tensors hold NaN or infinity: {', '.join(bad[:5])}"
         evidence.findings.append(note(Reason.non_finite_weights, detail))
+
+
+def _narrowed(warnings: Iterable[str]) -> Iterator[Finding]:
+    """What the exporter knows that no probe may reach: inputs for which the artifact was not made."""
+    for prefix, reason in ((FROZEN_VALUES, Reason.frozen_values),):
+        for warning in warnings:
+            if warning.startswith(prefix):
+                yield inconclusive(reason, warning.removeprefix(f"{prefix}: "))
 
 
 def _finite(tensor: torch.Tensor) -> bool:

@@ -1,0 +1,69 @@
+"""Whole conversions of plug-ins written for one test, without a service."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from app.conversion.job import ConversionJob, ConversionOutcome
+from app.conversion.pipeline import convert
+from app.domain.conversion import OnnxOptions, TorchScriptOptions
+
+_PLUGIN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from app.architectures.plugins import Axis, InputSpec, OutputSpec, Signature, architecture
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x):
+{body}
+
+@architecture(
+    "test/net",
+    family="test",
+    signature=Signature(
+        inputs=(InputSpec(name="x", shape={shape}),), axes={axes}, outputs=(OutputSpec(name="y"),)
+    ),
+)
+def net() -> nn.Module:
+    return Net()
+"""
+
+
+class NoTemplates:
+    """A source that knows no template."""
+
+    def find(self, key: str) -> None:
+        return None
+
+
+def converted(
+    body: str,
+    options: OnnxOptions | TorchScriptOptions,
+    directory: Path,
+    *,
+    shape: str = '("batch", 6)',
+    axes: str = '(Axis(name="batch"),)',
+) -> ConversionOutcome:
+    """The outcome for a net whose forward has this body; files lie in ``directory``/work."""
+    (directory / "plugins").mkdir()
+    (directory / "plugins" / "net.py").write_text(_PLUGIN.format(body=body, shape=shape, axes=axes))
+    (directory / "work").mkdir()
+    torch.manual_seed(0)
+    torch.save({f"last.{name}": value for name, value in nn.Linear(6, 4).state_dict().items()}, directory / "net.pt")
+    job = ConversionJob(
+        conversion_id="00000000-0000-0000-0000-000000000001",
+        checkpoint=directory / "net.pt",
+        checkpoint_sha256="0" * 64,
+        architecture="test/net",
+        options=options,
+        work_dir=directory / "work",
+        plugins_dir=directory / "plugins",
+    )
+    return convert(job, lambda stage, share: None, NoTemplates())

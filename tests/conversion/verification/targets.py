@@ -1,0 +1,28 @@
+"""Artifacts made by the product's own targets, verified as they are."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from app.architectures.sample import sample_inputs
+from app.conversion.exporters.request import ExportRequest
+from app.conversion.targets import TARGETS
+from app.conversion.verification.verify import verify
+from app.domain.architecture import Signature
+from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.domain.report import VerificationReport
+from tests.conversion.verification.subjects import subject
+
+
+def verified(
+    module: nn.Module, signature: Signature, directory: Path, target: Literal["onnx", "torchscript"], exporter: str
+) -> VerificationReport:
+    """The report on the artifact that this exporter makes of the module on the direct path."""
+    chosen: Any = TARGETS[target]
+    sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
+    request = ExportRequest(module, signature, OnnxOptions() if target == "onnx" else TorchScriptOptions(), sample)
+    captured = chosen.capture(request, exporter)
+    written = chosen.write_direct(captured, request, directory / f"model{chosen.suffix}")
+    return verify(subject(module, signature, written.path, chosen.report_of_file(captured, request, written.path)))
