@@ -3,7 +3,7 @@
 verify.py gives their order, docs/verification.md their reasons.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -12,14 +12,16 @@ from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.determinism import repeat
 from app.conversion.verification.evidence import Evidence
-from app.conversion.verification.export_branch import differing_operators, stress
-from app.conversion.verification.oracle import ModelFailed, Reference, eager, reference
+from app.conversion.verification.export_branch import differing_operators
+from app.conversion.verification.extremes import screen, stress
+from app.conversion.verification.oracle import ModelFailed, Reference, eager, pooled, reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import (
     Probe,
     draw_certified_probe,
     draw_probe,
     draw_probes,
+    has_float_inputs,
     latin_sizes,
     read_client_probes,
     sample_sizes,
@@ -28,7 +30,7 @@ from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.sensitivity import common_part, sensitivity, sensitivity_findings
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
-from app.domain.report import ProbeResult, Reason
+from app.domain.report import Finding, ProbeResult, Reason
 
 REDRAWS = 10
 """Draws until one differs from the first probe where both have values: a single token may well be the same again."""
@@ -69,6 +71,7 @@ def take_references(evidence: Evidence, probes: list[Probe]) -> None:
             else:
                 detail = f"the model's own outputs hold NaN or infinity on {probe.name}"
                 evidence.findings.append(failure(Reason.non_finite, detail))
+    evidence.references = pooled(evidence.references)
     for taken in evidence.references[:1]:
         if taken.kind != "fp64":
             evidence.findings.append(note(Reason.oracle_unavailable, "; ".join(taken.detours)))
@@ -140,10 +143,29 @@ def check_parity(evidence: Evidence) -> None:
     by_order = evidence.subject.target == "torchscript"
     with evidence.clock.part("parity"):
         evidence.compared += [compare(evidence.runner, r, by_order=by_order) for r in evidence.references]
-    for comparison in evidence.compared:
-        if comparison.failure is not None:
-            detail = f"{comparison.result.probe} at {comparison.result.sizes}: {comparison.result.reason}"
-            evidence.findings.append(failure(comparison.failure, detail))
+    evidence.findings += _failures(evidence.compared)
+
+
+def _failures(compared: Iterable[Comparison]) -> list[Finding]:
+    return [
+        failure(
+            comparison.failure, f"{comparison.result.probe} at {comparison.result.sizes}: {comparison.result.reason}"
+        )
+        for comparison in compared
+        if comparison.failure is not None
+    ]
+
+
+def check_extremes(evidence: Evidence) -> None:
+    """Point 3: far outside the declared distribution, model and artifact still take the same way."""
+    subject = evidence.subject
+    if evidence.runner is None or not evidence.references or evidence.failed or not has_float_inputs(subject.signature):
+        return
+    cheapest = min(evidence.references, key=lambda r: r.trace.operations)
+    by_order = subject.target == "torchscript"
+    with evidence.clock.part("extremes"):
+        screened = screen(subject.module, subject.signature, evidence.runner, cheapest, subject.seed, by_order=by_order)
+        evidence.findings += _failures(screened)
 
 
 def check_export_branch(evidence: Evidence) -> None:

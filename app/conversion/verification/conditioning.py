@@ -7,11 +7,10 @@ by 3.7e-5 in onnxruntime, while inputs moved by their last bit moved eager by 1e
 nudged or not.
 """
 
-import torch
 from torch import Tensor, nn
 
 from app.conversion.verification.gate import C, farthest, unit_roundoff
-from app.conversion.verification.oracle import ModelFailed, Reference, eager
+from app.conversion.verification.oracle import ModelFailed, Reference, eager, nudged
 from app.domain.architecture import Signature
 
 LIMIT = 8.0
@@ -24,9 +23,8 @@ def amplifies_rounding(module: nn.Module, signature: Signature, reference: Refer
     if _departs(reference.y32, reference):
         return True
     for seed in range(NUDGES):
-        inputs = {name: _nudged(value, seed) for name, value in reference.probe.inputs.items()}
         try:
-            if _departs(eager(module, signature, inputs), reference):
+            if _departs(eager(module, signature, nudged(reference.probe.inputs, seed)), reference):
                 return True
         except ModelFailed:
             return True
@@ -42,12 +40,3 @@ def _departs(outputs: dict[str, Tensor], reference: Reference) -> bool:
         if not farthest(value, exact) <= allowed:
             return True
     return False
-
-
-def _nudged(value: Tensor, seed: int) -> Tensor:
-    """Every element one step of its dtype up or down, at random; other dtypes as they are."""
-    if not value.is_floating_point():
-        return value
-    up = torch.rand(value.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
-    limit = torch.where(up, torch.inf, -torch.inf).to(value.dtype)
-    return torch.nextafter(value, limit)

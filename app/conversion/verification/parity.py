@@ -61,7 +61,7 @@ def _structure_mismatch(outputs: dict[str, Tensor], expected: dict[str, Tensor])
 
 def _judge(name: str, value: Tensor, reference: Reference) -> OutputParity:
     if is_inexact(value):
-        return judge(name, value, reference.y32[name], reference.y64[name])
+        return judge(name, value, reference.gate(name), reference.y64[name])
     expected = reference.y32[name]
     differing = value != expected
     wrong = int(differing.sum())
@@ -85,10 +85,12 @@ def _ties(value: Tensor, expected: Tensor, differing: Tensor, reference: Referen
     for indices, scores, dim in reference.trace.choices:
         if indices.shape != expected.shape or not bool((indices == expected)[~differing].all()):
             continue
-        width = 2 * K * C * unit_roundoff(torch.float32) * float(scores.abs().max()) * _depth(reference)
         chosen, best = _scores_at(scores, value, dim), _scores_at(scores, indices, dim)
         if chosen is not None and best is not None:
-            return bool(((chosen - best).abs()[differing] <= width).all())
+            chosen, best = chosen[differing], best[differing]
+            relative = 2 * K * C * unit_roundoff(torch.float32) * _depth(reference)
+            width = relative * torch.maximum(chosen.abs(), best.abs())
+            return bool(((chosen - best).abs() <= width).all() and torch.isfinite(width).all())
     return False
 
 

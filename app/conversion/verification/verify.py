@@ -52,6 +52,7 @@ def _prove_graph_and_weights(evidence: Evidence) -> None:
     comparisons.load_artifact(evidence, repack=True)
     comparisons.check_repeatable(evidence)
     comparisons.check_parity(evidence)
+    comparisons.check_extremes(evidence)
     comparisons.check_export_branch(evidence)
     comparisons.check_dims(evidence)
     readings.audit_modes_and_attributes(evidence)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 WIDE = {
     torch.float32: torch.float64,
@@ -44,11 +44,13 @@ class Trace:
 
     calls: list[OperatorCall] = field(default_factory=list)
     scalars: set[float] = field(default_factory=set)
-    """Every Python float handed to an operator, so every epsilon written out by hand."""
+    """Every float handed to an operator, in Python or as a tensor of no axes, so every epsilon written out by hand."""
     choices: list[tuple[Tensor, Tensor, int | None]] = field(default_factory=list)
     """(indices, scores in float64, dim) of every argmax, max, topk, sort ...; dim None: over the flattened scores."""
     operators: Counter[str] = field(default_factory=Counter)
     """How often each operator was reached."""
+    sigmoids: frozenset[str] = frozenset()
+    """Outputs of the forward that are what a sigmoid gave, moved around at most."""
     operations: int = 0
     """Multiply-adds × 2 of convolutions and matrix products; an order of magnitude, for budgets."""
 
@@ -57,6 +59,7 @@ class Widened(Tensor):
     """A tensor whose dtype says float32 (complex64) while ``wide`` holds float64 (complex128)."""
 
     wide: Tensor
+    from_sigmoid: bool = False
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -121,7 +124,9 @@ class Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
         wide_args, wide_kwargs = tree_map(widen, (args, kwargs))
         result = func(*wide_args, **wide_kwargs)
         _observe(self.trace, func, wide_args, wide_kwargs, result)
-        return _return(args, result)
+        returned = _return(args, result)
+        _mark_sigmoid(func, args, returned)
+        return returned
 
 
 def _return(args: Sequence[Any], result: Any) -> Any:
@@ -130,6 +135,14 @@ def _return(args: Sequence[Any], result: Any) -> Any:
     if isinstance(first, Widened) and result is first.wide and first.shape == result.shape:
         return first
     return tree_map(wrap, result)
+
+
+def _mark_sigmoid(func: Any, args: Any, returned: Any) -> None:
+    name = func._schema.name.rpartition("::")[2].rstrip("_")
+    moved = name in _MOVES and any(getattr(leaf, "from_sigmoid", False) for leaf in tree_leaves(args))
+    for leaf in tree_leaves(returned) if moved or name == "sigmoid" else ():
+        if isinstance(leaf, Widened):
+            leaf.from_sigmoid = True
 
 
 def _writes_plain_float(func: Any, args: Sequence[Any]) -> bool:
@@ -163,6 +176,11 @@ def widening(trace: Trace) -> Iterator[None]:
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d"})
 _PRODUCTS = frozenset({"linear", "matmul", "mm", "bmm"})
 _CHOICES = frozenset({"argmax", "argmin", "max", "min", "topk", "sort", "argsort"})
+_VIEWS = frozenset({"alias", "as_strided", "detach", "expand", "reshape", "t", "transpose", "permute", "view"})
+_PARTS = frozenset({"chunk", "gather", "index", "index_select", "narrow", "select", "slice", "split", "unbind"})
+_JOINTS = frozenset({"cat", "stack", "squeeze", "unsqueeze", "flatten", "clone", "contiguous", "_to_copy"})
+_MOVES = _VIEWS | _PARTS | _JOINTS | {"split_with_sizes", "_unsafe_view"}
+"""Operators whose results hold their operands' values, unchanged."""
 _AUDITED = ("eps", "approximate", "training")
 
 
@@ -179,6 +197,7 @@ def _observe(trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any
 
 def _note_constants(trace: Trace, func: Any, name: str, named: dict[str, Any]) -> None:
     trace.scalars.update(value for value in named.values() if isinstance(value, float))
+    trace.scalars.update(float(value) for value in named.values() if _is_scalar(value))
     audited = {}
     for argument in func._schema.arguments:
         if argument.name.startswith(_AUDITED):
@@ -187,6 +206,10 @@ def _note_constants(trace: Trace, func: Any, name: str, named: dict[str, Any]) -
         attributes = tuple((k, v) for k, v in audited.items() if v is not None)
         trace.calls.append(OperatorCall(name, attributes))
         trace.scalars.update(v for _, v in attributes if isinstance(v, float))
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0 and value.is_floating_point()
 
 
 def _note_choice(trace: Trace, func: Any, named: dict[str, Any], result: Any) -> None:

@@ -32,7 +32,7 @@ def test_the_unit_roundoff_follows_the_dtype(dtype: torch.dtype, u: float) -> No
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_that_is_not_finite_fails_and_can_be_written_as_json(value: float) -> None:
     y64 = torch.tensor([1.0], dtype=torch.float64)
-    judged = judge("y", torch.tensor([value]), y64.float(), y64)
+    judged = judge("y", torch.tensor([value]), gate_of(y64.float(), y64), y64)
     assert not judged.passed
     assert judged.ratio == judged.error == UNBOUNDED
     assert type(judged).model_validate_json(judged.model_dump_json()) == judged
@@ -40,5 +40,5 @@ def test_a_value_that_is_not_finite_fails_and_can_be_written_as_json(value: floa
 
 def test_outputs_that_are_all_zero_pass_only_as_zero() -> None:
     zero = torch.zeros(3, dtype=torch.float64)
-    assert judge("y", zero.float(), zero.float(), zero).passed
-    assert not judge("y", zero.float() + 1e-30, zero.float(), zero).passed
+    assert judge("y", zero.float(), gate_of(zero.float(), zero), zero).passed
+    assert not judge("y", zero.float() + 1e-30, gate_of(zero.float(), zero), zero).passed
