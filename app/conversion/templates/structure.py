@@ -7,12 +7,17 @@ constants, so a graph of the one serves the other.
 
 import hashlib
 import struct
+import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import FunctionType, MethodType
+from pathlib import PurePath
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from app.conversion.templates.tensor_bytes import tensor_bytes
@@ -28,8 +33,10 @@ Tensors of the state dict are not described.
 def structure_digest(module: nn.Module) -> str:
     """sha256 in hexadecimal over the class, attributes and non-persistent buffers of every submodule.
 
-    Numbers, strings, containers, tensors and plain objects count with their content, functions and anything else by
-    qualified name. Nothing that differs between two processes (addresses, ids, hash order) goes in.
+    Numbers, strings, containers, tensors, arrays and plain objects count with their content; so do functions that can
+    hold something of this module: those made while it was built or loaded, and methods of its objects. Functions that
+    a library defines and anything else count by qualified name. Nothing that differs between two processes (addresses,
+    ids, hash order) goes in.
     """
     description = _Description(module)
     for path, submodule in module.named_modules(remove_duplicate=False):
@@ -89,6 +96,10 @@ class _Description:
         attributes = getattr(value, "__dict__", None)
         if isinstance(attributes, dict):
             self.mapping(attributes)
+        for name in sorted(_slots(type(value))):
+            if hasattr(value, name):
+                self.add("slot", name)
+                self.describe(getattr(value, name))
 
     def plain(self, value: Any) -> None:
         self.add(repr(value))
@@ -96,11 +107,42 @@ class _Description:
     def name(self, value: Any) -> None:
         self.add(_qualified(value))
 
+    def function(self, value: FunctionType) -> None:
+        """By name where that name finds it again; another may have been made of numbers that only this module has."""
+        self.name(value)
+        if _found_by_name(value):
+            return
+        for part in (value.__code__, value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)):
+            self.describe(part)
+
+    def method(self, value: MethodType) -> None:
+        self.describe(value.__func__)
+        self.describe(value.__self__)
+
+    def code(self, value: CodeType) -> None:
+        self.add(value.co_code, *value.co_names)
+        self.describe(value.co_consts)
+
+    def cell(self, value: CellType) -> None:
+        try:
+            held = value.cell_contents
+        except ValueError:  # nothing has been assigned to the variable yet
+            self.add("empty")
+            return
+        self.describe(held)
+
+    def array(self, value: NDArray[Any]) -> None:
+        self.add(value.dtype.str, repr(value.shape))
+        if value.dtype.hasobject:
+            self.describe(value.tolist())
+        else:
+            self.add(value.tobytes())
+
     def partial(self, value: partial[Any]) -> None:
         for part in (value.func, value.args, value.keywords):
             self.describe(part)
 
-    def sequence(self, values: list[Any] | tuple[Any, ...]) -> None:
+    def sequence(self, values: list[Any] | tuple[Any, ...] | deque[Any]) -> None:
         self.add(str(len(values)))
         for value in values:
             self.describe(value)
@@ -127,12 +169,18 @@ class _Description:
 
 
 _KINDS: dict[type | tuple[type, ...], Callable[[_Description, Any], None]] = {
-    (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device): _Description.plain,
+    (bool, int, float, complex, str, bytes, bytearray, type(None), range): _Description.plain,
+    (torch.dtype, torch.device, np.generic, np.dtype, PurePath): _Description.plain,
     Tensor: _Description.tensor,
     nn.Module: _Description.module,
-    (type, FunctionType, MethodType, type(torch.relu)): _Description.name,
+    (type, type(torch.relu)): _Description.name,
+    FunctionType: _Description.function,
+    MethodType: _Description.method,
+    CodeType: _Description.code,
+    CellType: _Description.cell,
+    np.ndarray: _Description.array,
     partial: _Description.partial,
-    (list, tuple): _Description.sequence,
+    (list, tuple, deque): _Description.sequence,
     (set, frozenset): _Description.unordered,
     Mapping: _Description.mapping,
 }
@@ -140,3 +188,18 @@ _KINDS: dict[type | tuple[type, ...], Callable[[_Description, Any], None]] = {
 
 def _qualified(value: Any) -> str:
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+def _found_by_name(value: FunctionType) -> bool:
+    """Whether its module has this very function under its name."""
+    scope: Any = sys.modules.get(value.__module__)
+    for name in value.__qualname__.split("."):
+        scope = getattr(scope, name, None)
+    return scope is value
+
+
+def _slots(kind: type) -> set[str]:
+    """The names of ``__slots__``, of the class and of those it inherits from."""
+    declared = [vars(base).get("__slots__", ()) for base in kind.__mro__]
+    names = {name for slots in declared for name in ([slots] if isinstance(slots, str) else slots)}
+    return names - {"__dict__", "__weakref__"}
