@@ -47,7 +47,7 @@ async def submit(
     """Queue a conversion; or give the one that this request, sent before, led to; or one that has already succeeded
     with the same ``dedup_key``, unless ``reuse_finished`` is False.
 
-    Raises UnknownCheckpoint, IdempotencyConflict.
+    Raises UnknownCheckpoint, IdempotencyConflict, QueueFull.
     """
     async with database.transaction() as session:
         if key and (earlier := await idempotency.earlier(session, key)):
