@@ -30,7 +30,7 @@ Known = StoredTemplate | UnsuitableTemplate | None
 OF_THE_MODEL = frozenset({Reason.non_finite})
 """Failures that lie in the model with these weights; no other exporter can help."""
 
-OF_THE_CAPTURE = frozenset({Reason.frozen_values})
+OF_THE_CAPTURE = frozenset({Reason.frozen_values, Reason.assumed_sizes})
 """Doubts about how the graph was captured; another exporter may leave none."""
 
 

@@ -30,6 +30,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.nondeterministic: "The model gives different outputs for the same input",
     Reason.shape_specialised: "The graph is fixed to the shape it was exported with",
     Reason.frozen_values: "The model's code decides on values of its inputs, of which a trace keeps one case",
+    Reason.assumed_sizes: "The graph was made for fewer sizes of an axis than are declared",
     Reason.not_strict: "Loaded with strict=false: not every tensor came from the checkpoint",
     Reason.oracle_unavailable: "No double-precision reference; a reordered single-precision one was used",
     Reason.blind_layers: "The probes would not notice a fault in some layers; the ledger covers them",

@@ -45,6 +45,8 @@ class Reason(StrEnum):
     shape_specialised = "shape_specialised"
     frozen_values = "frozen_values"
     """A trace kept what Python read of the sample's values, so for other values it may be wrong."""
+    assumed_sizes = "assumed_sizes"
+    """The graph was made for fewer sizes of an axis than the architecture declares."""
     # notes
     not_strict = "not_strict"
     oracle_unavailable = "oracle_unavailable"

@@ -3,6 +3,7 @@
 import onnx_ir as ir
 import torch
 
+from app.conversion.exporters.assumed_sizes import assumed_sizes
 from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.captured import CapturedOnnx
 from app.conversion.exporters.eval_mode import assert_eval
@@ -22,7 +23,7 @@ _SPECIALISED = ("Constraints violated", "inferred to be a constant", "inferred a
 
 
 def capture(request: ExportRequest) -> CapturedOnnx:
-    """Export with torch.export, without optimisation.
+    """Export with torch.export, without optimisation. Sizes that the graph was not made for are among the warnings.
 
     Raises StaticAxis if the model's code fixes an axis that was asked to vary, UnsupportedOpset, and ExportFailed with
     the first lines of why.
@@ -54,11 +55,13 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     assert_eval(request.module)
     if program is None:
         raise ExportFailed("torch.onnx.export(dynamo=True) gave no program.", stage="export")
+    exported = program.exported_program
+    narrowed = assumed_sizes(exported, request) if exported is not None else ()
     model = program.model
     _rename_initializers(model)
     model = finish(model, request, options, opset, flat.output_names)
     refine_output_shapes(model, sizes_known=True)
-    return CapturedOnnx(model, tuple(said.lines), "dynamo")
+    return CapturedOnnx(model, (*said.lines, *narrowed), "dynamo")
 
 
 def _forget_kernels() -> None:

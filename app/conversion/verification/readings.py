@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from app.conversion.exporters.assumed_sizes import ASSUMED_SIZES
 from app.conversion.exporters.value_reads import FROZEN_VALUES
 from app.conversion.verification import audit, mode
 from app.conversion.verification.artifact import onnx_graph
@@ -52,7 +53,7 @@ def check_history(evidence: Evidence) -> None:
 
 def _narrowed(warnings: Iterable[str]) -> Iterator[Finding]:
     """What the exporter knows that no probe may reach: inputs for which the artifact was not made."""
-    for prefix, reason in ((FROZEN_VALUES, Reason.frozen_values),):
+    for prefix, reason in ((FROZEN_VALUES, Reason.frozen_values), (ASSUMED_SIZES, Reason.assumed_sizes)):
         for warning in warnings:
             if warning.startswith(prefix):
                 yield inconclusive(reason, warning.removeprefix(f"{prefix}: "))

@@ -1,0 +1,120 @@
+"""Graphs that are right at the sizes tried and were not made for all that are declared."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
+from app.domain.conversion import OnnxOptions
+from app.domain.report import Reason, Verdict
+from tests.conversion.verification.conversions import converted
+from tests.conversion.verification.subjects import BATCH, findings
+from tests.conversion.verification.targets import verified
+
+
+def sequences(**more: int) -> Signature:
+    axes = (BATCH, Axis(name="seq", sample=16, **more))
+    return Signature(
+        inputs=(InputSpec(name="x", shape=("batch", "seq", 6)),), axes=axes, outputs=(OutputSpec(name="y"),)
+    )
+
+
+class Sequences(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Parameter(torch.randn(1, 32, 6))
+        self.last = nn.Linear(6, 4)
+        self.eval()
+
+
+class Long(Sequences):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 64:
+            x = x - x.mean(1, keepdim=True)
+        return self.last(x + self.table[:, :1])
+
+
+class Interpolated(Sequences):
+    def forward(self, x: Tensor) -> Tensor:
+        n, table = x.shape[1], self.table
+        stretched = F.interpolate(table.transpose(1, 2), size=n, mode="linear").transpose(1, 2)
+        return self.last(x + (table[:, :n] if n <= 32 else stretched))
+
+
+class Short(Sequences):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] < 8:
+            x = x * 2
+        return self.last(x + self.table[:, :1])
+
+
+class Residue(Sequences):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] % 4 == 3:
+            x = x * 2
+        return self.last(x + self.table[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "told"),
+    [
+        (Long, {"maximum": 512}, "to 64, and the model also runs at size 65"),
+        (Long, {}, "to 64, and the model also runs at size 65"),
+        (Long, {"multiple_of": 16}, "to 64, and the model also runs at size 80"),
+        (Interpolated, {"maximum": 256}, "to 32, and the model also runs at size 33"),
+        (Short, {}, "sizes 8 upwards, and the model also runs at size 2"),
+        (Residue, {}, "the model also runs at size 3"),
+    ],
+)
+def test_a_graph_made_for_fewer_sizes_than_declared_is_inconclusive(
+    kind: type[nn.Module], more: dict[str, int], told: str, tmp_path: Path
+) -> None:
+    report = verified(kind(), sequences(**more), tmp_path, "onnx", "dynamo")
+    assert report.verdict in (Verdict.inconclusive, Verdict.fail)
+    detail = findings(report)[Reason.assumed_sizes].detail
+    assert told in detail
+    assert "axis seq" in detail
+
+
+class Limited(Sequences):
+    """Takes no more than its table holds, which is what the program assumes too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x + self.table[:, : x.shape[1]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        (Long, {"maximum": 64}),
+        (Interpolated, {"maximum": 32}),
+        (Short, {"minimum": 8}),
+        (Residue, {"multiple_of": 4}),
+        (Limited, {}),
+        (Limited, {"maximum": 256}),
+    ],
+)
+def test_what_is_assumed_of_undeclared_sizes_is_no_objection(
+    kind: type[nn.Module], more: dict[str, int], tmp_path: Path
+) -> None:
+    report = verified(kind(), sequences(**more), tmp_path, "onnx", "dynamo")
+    assert Reason.assumed_sizes not in findings(report)
+
+
+_LONG = """
+        if x.shape[1] > 64:
+            x = x - x.mean(1, keepdim=True)
+        return self.last(x)
+"""
+
+
+def test_auto_goes_on_to_an_exporter_that_keeps_the_branch(tmp_path: Path) -> None:
+    axes = '(Axis(name="batch"), Axis(name="seq", sample=16, maximum=512))'
+    outcome = converted(_LONG, OnnxOptions(), tmp_path, shape='("batch", "seq", 6)', axes=axes)
+    assert outcome.report.export.exporter == "torchscript-scripted"
+    assert Reason.assumed_sizes not in findings(outcome.report.verification)
+    assert any("assumed_sizes" in str(rung.reason) for rung in outcome.report.export.rungs)
