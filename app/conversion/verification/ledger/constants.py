@@ -27,14 +27,15 @@ def constant_rule(stored: StoredTensor, uses: list[GraphUse]) -> str | None:
         return "a single number"
     if uses and all((use.operator, use.argument) in _OPERANDS for use in uses):
         return f"sizes of {uses[0].operator}"
-    if _is_fill(stored):
+    if is_fill(stored):
         return "one number repeated"
     if ONNX_DTYPES.get(stored.data_type) in _MASK_DTYPES and _is_mask(as_tensor(stored)):
         return "a mask: 0 where attention may look, a very negative number elsewhere"
     return None
 
 
-def _is_fill(stored: StoredTensor) -> bool:
+def is_fill(stored: StoredTensor) -> bool:
+    """Whether all elements are equal; the tensor is not empty."""
     elements = stored.data.reshape(stored.numel, -1)
     return bool((elements == elements[0]).all())
 

@@ -4,6 +4,7 @@ What it proves, and what it leaves to parity, is written down in docs/ledger.md.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from app.conversion.verification.ledger.order import GraphUse, Tokens, graph_use
 from app.conversion.verification.ledger.orientation import misoriented
 from app.conversion.verification.ledger.search import match_content, match_parts, match_recurrent, match_shared
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
+from app.conversion.verification.ledger.tables import TableSearch, open_tables
 from app.conversion.verification.ledger.trace import trace
 from app.conversion.verification.ledger.values import Accounts, ValueSearch
 from app.domain.architecture import Signature
@@ -64,6 +66,8 @@ def onnx_ledger(
     renamed = claims is None
     if not _settled(books) or (renamed and books.open_buffers()):
         _by_search(books, uses, module, signature, renamed=renamed)
+    if renamed:
+        _tables(books, module, signature)
     _constants(books, uses)
     return books.close(uploaded, load)
 
@@ -89,6 +93,7 @@ def torchscript_ledger(
     uses = list(file.uses)
     if not _settled(books) or books.open_buffers():
         _by_search(books, uses, module, signature, renamed=True)
+    _tables(books, module, signature)
     _constants(books, uses)
     return books.close(uploaded, load)
 
@@ -226,6 +231,17 @@ def _run(module: nn.Module, signature: Signature, sizes: Mapping[str, int], scal
 
 def _nothing(tensor: Tensor, value: Value) -> None:
     """Receives offers that nobody waits for."""
+
+
+def _tables(books: Books, module: nn.Module, signature: Signature | None) -> None:
+    """Hold tables to what the architecture has in their place; where its forward cannot be followed, to their kind."""
+    match_content(books, open_tables(books))
+    tables = open_tables(books)
+    if not tables or signature is None:
+        return
+    search = TableSearch(books, module, tables)
+    with suppress(Exception):  # a module's forward may raise anything; where it matters, the search above has said so
+        search.explain(_run(module, signature, {}, _SCALES[0])(search.offer))
 
 
 def _constants(books: Books, uses: list[GraphUse]) -> None:
