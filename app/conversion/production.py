@@ -33,6 +33,9 @@ OF_THE_MODEL = frozenset({Reason.non_finite})
 OF_THE_CAPTURE = frozenset({Reason.frozen_values, Reason.assumed_sizes})
 """Doubts about how the graph was captured; another exporter may leave none."""
 
+OF_THE_TEMPLATE = frozenset({Reason.export_branch})
+"""Notes that hold for the weights that were tried: with others the way of the graph and the model's own may part."""
+
 
 @dataclass(frozen=True)
 class Produced:
@@ -178,7 +181,10 @@ class _Climb:
     ) -> tuple[BuiltTemplate | UnsuitableTemplate | None, TemplateUse]:
         if candidate.certificate is not None:
             return None, TemplateUse(state="reused", key=self._key, certificate=candidate.certificate)
-        if candidate.template is not None and report.verdict in (Verdict.passed, Verdict.pass_with_notes):
+        steered = next((finding for finding in report.findings if finding.reason in OF_THE_TEMPLATE), None)
+        if candidate.template is not None and steered is not None:
+            self._unsuitable = f"other weights would need a proof of their own: {steered.reason}: {steered.detail}"
+        elif candidate.template is not None and report.verdict in (Verdict.passed, Verdict.pass_with_notes):
             certificate = _certificate(self._work.job.conversion_id, report)
             built = BuiltTemplate(self._key, candidate.template, certificate)
             use = TemplateUse(state="built", key=self._key, seconds=candidate.template_seconds, certificate=certificate)
