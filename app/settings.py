@@ -67,8 +67,8 @@ class Settings(BaseSettings):
         None,
         gt=0,
         description=(
-            "Memory that all running conversions of one worker may use together; a job that would not fit waits, one that could never fit is refused. "
-            "Unset: 80 % of what the machine (or its container) has."
+            "Memory that all running conversions of one worker may use together; a job that would not fit waits, one "
+            "that could never fit is refused. Unset: 80 % of what the machine (or its container) has."
         ),
     )
     child_memory_limit: int | None = Field(
