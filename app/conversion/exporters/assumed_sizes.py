@@ -5,7 +5,7 @@ way is taken; the ONNX file does not say so.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import sympy  # type: ignore[import-untyped]
 import torch
@@ -17,7 +17,7 @@ from app.architectures.sample import concrete_shape, sample_inputs
 from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.quiet import collected
 from app.conversion.exporters.request import MAX_SAMPLE_ELEMENTS, SAMPLE_SEED, ExportRequest
-from app.domain.architecture import Axis
+from app.domain.architecture import Axis, Signature
 
 ASSUMED_SIZES = "Assumed sizes"
 """How the warning begins that says for which sizes of an axis a graph was made."""
@@ -96,11 +96,16 @@ def _declared_sizes(axis: Axis, assumed: _Assumed) -> list[int]:
     return sorted(size for size in sizes if size >= least and (axis.maximum is None or size <= axis.maximum))
 
 
+def can_be_tried(signature: Signature, sizes: Mapping[str, int]) -> bool:
+    """Whether inputs of these sizes are no larger than those that an export may be asked to be made with."""
+    elements = (math.prod(concrete_shape(signature, spec, sizes)) for spec in signature.inputs)
+    return max(elements, default=0) <= MAX_SAMPLE_ELEMENTS
+
+
 def _runs(request: ExportRequest, axis: Axis, size: int) -> bool:
     """Whether the model takes this size. One that this machine could not hold counts as one that it does not take."""
     signature, sizes = request.signature, {axis.name: size}
-    elements = (math.prod(concrete_shape(signature, spec, sizes)) for spec in signature.inputs)
-    if max(elements, default=0) > MAX_SAMPLE_ELEMENTS:
+    if not can_be_tried(signature, sizes):
         return False
     inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(SAMPLE_SEED))
     try:

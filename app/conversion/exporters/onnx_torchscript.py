@@ -24,6 +24,7 @@ from app.conversion.exporters.opset import checked_opset
 from app.conversion.exporters.output_shapes import refine_output_shapes
 from app.conversion.exporters.quiet import collected, first_lines
 from app.conversion.exporters.request import ExportRequest
+from app.conversion.exporters.traced_sizes import traced_sizes
 from app.conversion.exporters.value_reads import frozen_values
 from app.domain.conversion import OnnxOptions
 from app.domain.errors import ExportFailed, RecastError
@@ -50,7 +51,9 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     frozen = _frozen_while_exporting(request)
     captured = CapturedOnnx(traced, (*said.lines, *([frozen] if frozen else ())), "torchscript")
     if said.branch_frozen or frozen:
-        captured = _scripted(request, opset, names, captured)
+        narrowed = traced_sizes(request) if said.branch_frozen else ()
+        traced_only = replace(captured, warnings=(*captured.warnings, *narrowed))
+        captured = _scripted(request, opset, names, traced_only)
     assert_eval(request.module)
     model = finish(captured.model, request, options, opset, names)
     refine_output_shapes(model, sizes_known=False)

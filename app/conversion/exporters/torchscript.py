@@ -12,6 +12,7 @@ from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.quiet import Said, collected, first_lines
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.exporters.torchscript_file import write_archive
+from app.conversion.exporters.traced_sizes import traced_sizes
 from app.conversion.exporters.value_reads import frozen_values
 from app.domain.conversion import TorchScriptOptions
 from app.domain.errors import ExportFailed
@@ -42,7 +43,9 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
             raise _failure(error, method) from error
     assert_eval(request.module)
     assert_eval(captured)
-    return CapturedTorchScript(captured, method, (*said.lines, *([frozen_warning] if frozen_warning else ())))
+    narrowed = traced_sizes(request) if method == "trace" and said.branch_frozen else ()
+    frozen_lines = [frozen_warning] if frozen_warning else []
+    return CapturedTorchScript(captured, method, (*said.lines, *frozen_lines, *narrowed))
 
 
 def write(captured: CapturedTorchScript, path: Path, *, keep_debug: bool = False) -> None:

@@ -105,6 +105,28 @@ def test_what_is_assumed_of_undeclared_sizes_is_no_objection(
     assert Reason.assumed_sizes not in findings(report)
 
 
+@pytest.mark.parametrize("kind", [Long, Interpolated])
+def test_a_trace_of_one_way_through_the_sizes_is_inconclusive(kind: type[nn.Module], tmp_path: Path) -> None:
+    report = verified(kind(), sequences(maximum=512), tmp_path, "torchscript", "trace")
+    assert report.verdict is Verdict.inconclusive, report.findings
+    assert "another way at size 512" in findings(report)[Reason.assumed_sizes].detail
+
+
+class Asserting(Sequences):
+    """Decides on a size, the same at all of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] != 6 or x.shape[1] > 512:
+            raise ValueError("wrong size")
+        return self.last(x + self.table[:, :1])
+
+
+def test_a_trace_whose_code_calls_the_same_at_all_sizes_is_not_doubted(tmp_path: Path) -> None:
+    report = verified(Asserting(), sequences(maximum=512), tmp_path, "torchscript", "trace")
+    assert report.verdict is Verdict.pass_with_notes
+    assert Reason.assumed_sizes not in findings(report)
+
+
 _LONG = """
         if x.shape[1] > 64:
             x = x - x.mean(1, keepdim=True)
