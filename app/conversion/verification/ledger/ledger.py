@@ -22,6 +22,7 @@ from app.conversion.verification.ledger.fold_sites import match_folds
 from app.conversion.verification.ledger.forward import EagerTrace, Offer, Value
 from app.conversion.verification.ledger.order import GraphUse, Tokens, graph_uses, misplaced
 from app.conversion.verification.ledger.orientation import misoriented
+from app.conversion.verification.ledger.rewriting import code_writes, refuse_rewriting, rewritten_by
 from app.conversion.verification.ledger.search import match_content, match_parts, match_recurrent, match_shared
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
 from app.conversion.verification.ledger.tables import TableSearch, open_tables
@@ -68,6 +69,7 @@ def onnx_ledger(
         _by_search(books, uses, module, signature, renamed=renamed)
     if renamed:
         _tables(books, module, signature)
+        refuse_rewriting(books, rewritten_by(books.sources.placed, _eager(module, signature)))
     _constants(books, uses)
     return books.close(uploaded, load)
 
@@ -94,6 +96,8 @@ def torchscript_ledger(
     if not _settled(books) or books.open_buffers():
         _by_search(books, uses, module, signature, renamed=True)
     _tables(books, module, signature)
+    if code_writes(artifact):
+        refuse_rewriting(books, rewritten_by(books.sources.placed, _eager(module, signature)))
     _constants(books, uses)
     return books.close(uploaded, load)
 
@@ -227,6 +231,11 @@ def _run(module: nn.Module, signature: Signature, sizes: Mapping[str, int], scal
     inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(_SEED), scale=scale)
     module.eval()  # modules that cache what they made of their weights forget it here
     return lambda offer: trace(placed, inputs, lambda: call(module, signature, inputs), offer)
+
+
+def _eager(module: nn.Module, signature: Signature | None) -> Callable[[], object]:
+    """A forward at the least sizes."""
+    return lambda: _run(module, signature, _SMALL, _SCALES[0])(_nothing) if signature is not None else None
 
 
 def _nothing(tensor: Tensor, value: Value) -> None:
