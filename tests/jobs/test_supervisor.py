@@ -61,7 +61,7 @@ def alive(pid: int) -> bool:
 
 
 async def dead(pids: list[int]) -> None:
-    """The first, which the supervisor waits for, is gone at once; what it started was killed and may still be ending."""
+    """The first, which the supervisor waits for, is gone at once; what it started was killed and may be ending."""
     assert not alive(pids[0])
     async with asyncio.timeout(10):
         while any(alive(pid) for pid in pids):
