@@ -27,10 +27,9 @@ def measure_detection(evidence: Evidence) -> None:
         evidence.detection = detection(subject.module, subject.signature, evidence.references, subject.seed)
     measured = evidence.detection
     if measured is not None and measured.power < LEAST_POWER:
-        detail = (
-            f"the probes would see {measured.power:.0%} of weight faults and none in "
-            f"{', '.join(measured.blind_layers[:5])}; that the weights are right rests on the ledger"
-        )
+        blind = f" and none in {', '.join(measured.blind_layers[:5])}" if measured.blind_layers else ""
+        seen = f"the probes would see {measured.power:.0%} of weight faults{blind}"
+        detail = f"{seen}; that the weights are right rests on the ledger"
         evidence.findings.append(note(Reason.blind_layers, detail))
 
 
