@@ -1,15 +1,10 @@
 """Axes that the client asked to vary and the architecture does not declare: can the model itself vary them?"""
 
-import torch
-
-from app.architectures.calling import call
-from app.architectures.sample import sample_inputs
+from app.conversion.exporters.other_sizes import failure_at
 from app.conversion.exporters.request import ExportRequest
 from app.domain.architecture import Signature
 from app.domain.conversion import Stage
 from app.domain.errors import StaticAxis
-
-SEED = 0
 
 
 def refuse_fixed_axes(request: ExportRequest, declared: Signature) -> None:
@@ -19,10 +14,12 @@ def refuse_fixed_axes(request: ExportRequest, declared: Signature) -> None:
     StaticAxis when there is none, since no exporter could then deliver what was asked for.
     """
     for axis, places in _undeclared(request.signature, declared).items():
-        failures = [_failure(request, axis, size) for size in _other_sizes(request.signature.axis(axis).sample)]
-        if all(failures):
+        sizes = _other_sizes(request.signature.axis(axis).sample)
+        failure = failure_at(request, {axis: sizes[0]})
+        if failure is not None and all(failure_at(request, {axis: size}) for size in sizes[1:]):
             raise StaticAxis(
-                f"The model itself cannot run at another size of {', '.join(places)} ({axis!r}): {failures[0]}",
+                f"The model itself cannot run at another size of {', '.join(places)} ({axis!r}): "
+                f"at size {sizes[0]}: {failure}",
                 stage=Stage.load.value,
                 hint="Leave this axis out of dynamic_axes; the architecture's signature names those that can vary.",
             )
@@ -41,13 +38,3 @@ def _undeclared(signature: Signature, declared: Signature) -> dict[str, list[str
 def _other_sizes(sample: int) -> tuple[int, ...]:
     """One more, and for models that pool or patch: the next multiple of 32, and twice as much."""
     return sample + 1, (sample // 32 + 1) * 32, 2 * sample
-
-
-def _failure(request: ExportRequest, axis: str, size: int) -> str | None:
-    """What the model says at that size; None when it runs."""
-    inputs = sample_inputs(request.signature, {axis: size}, torch.Generator().manual_seed(SEED))
-    try:
-        call(request.module, request.signature, inputs)
-    except Exception as error:  # noqa: BLE001 - a module's forward may raise anything; the client is told what
-        return f"at size {size}: {str(error).strip() or type(error).__name__}"[:300]
-    return None

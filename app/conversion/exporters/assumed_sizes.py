@@ -4,20 +4,16 @@ torch.export follows one way through the code and keeps, as ranges and assertion
 way is taken; the ONNX file does not say so.
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import sympy  # type: ignore[import-untyped]
 import torch
 from torch.export import ExportedProgram
 from torch.utils._sympy.value_ranges import bound_sympy
 
-from app.architectures.calling import call
-from app.architectures.sample import concrete_shape, sample_inputs
-from app.conversion.exporters.attention import plain_attention
-from app.conversion.exporters.quiet import collected
-from app.conversion.exporters.request import MAX_SAMPLE_ELEMENTS, SAMPLE_SEED, ExportRequest
-from app.domain.architecture import Axis, Signature
+from app.conversion.exporters.other_sizes import can_be_tried, failure_at
+from app.conversion.exporters.request import ExportRequest
+from app.domain.architecture import Axis
 
 ASSUMED_SIZES = "Assumed sizes"
 """How the warning begins that says for which sizes of an axis a graph was made."""
@@ -96,21 +92,7 @@ def _declared_sizes(axis: Axis, assumed: _Assumed) -> list[int]:
     return sorted(size for size in sizes if size >= least and (axis.maximum is None or size <= axis.maximum))
 
 
-def can_be_tried(signature: Signature, sizes: Mapping[str, int]) -> bool:
-    """Whether inputs of these sizes are no larger than those that an export may be asked to be made with."""
-    elements = (math.prod(concrete_shape(signature, spec, sizes)) for spec in signature.inputs)
-    return max(elements, default=0) <= MAX_SAMPLE_ELEMENTS
-
-
 def _runs(request: ExportRequest, axis: Axis, size: int) -> bool:
     """Whether the model takes this size. One that this machine could not hold counts as one that it does not take."""
-    signature, sizes = request.signature, {axis.name: size}
-    if not can_be_tried(signature, sizes):
-        return False
-    inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(SAMPLE_SEED))
-    try:
-        with torch.random.fork_rng(devices=[]), collected(), plain_attention():
-            call(request.module, signature, inputs)
-    except Exception:  # noqa: BLE001 - whatever the model's code raises at a size that it does not take
-        return False
-    return True
+    sizes = {axis.name: size}
+    return can_be_tried(request.signature, sizes) and failure_at(request, sizes) is None

@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_map_only
 
 from app.architectures.calling import bind
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters.assumed_sizes import ASSUMED_SIZES, can_be_tried
+from app.conversion.exporters.assumed_sizes import ASSUMED_SIZES
 from app.conversion.exporters.attention import plain_attention
+from app.conversion.exporters.other_sizes import can_be_tried
 from app.conversion.exporters.quiet import collected
 from app.conversion.exporters.request import SAMPLE_SEED, ExportRequest
 from app.conversion.exporters.value_reads import as_if_tracing
