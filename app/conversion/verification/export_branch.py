@@ -10,7 +10,7 @@ from collections import Counter
 from torch import nn
 from torch.onnx._internal.exporter import _flags
 
-from app.conversion.verification.oracle import ModelFailed, Reference, reference
+from app.conversion.verification.oracle import ModelFailed, Reference, both_forwards
 from app.domain.architecture import Signature
 
 
@@ -30,4 +30,4 @@ def differing_operators(module: nn.Module, signature: Signature, taken: Referenc
     return (ours - theirs) + (theirs - ours) + Counter(f"constant {value:g}" for value in constants) or None
 
 
-_while_exporting = _flags.set_onnx_exporting_flag(reference)
+_while_exporting = _flags.set_onnx_exporting_flag(both_forwards)

@@ -68,12 +68,13 @@ def is_inexact(value: Tensor) -> bool:
 
 
 def reference(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
-    """Both forwards on a probe. Raises ModelFailed when the module cannot run on it."""
-    taken = _reference(module, signature, probe)
+    """Both forwards on a probe, and what is needed to judge by them. Raises ModelFailed as both_forwards does."""
+    taken = both_forwards(module, signature, probe)
     return replace(taken, noise=_noise(module, signature, taken))
 
 
-def _reference(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
+def both_forwards(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
+    """The outputs in both precisions and the trace. Raises ModelFailed when the module cannot run on the probe."""
     y32 = eager(module, signature, probe.inputs)
     detours = []
     try:
