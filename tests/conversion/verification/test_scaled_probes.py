@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from app.conversion.verification.comparisons import take_references
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.probes import draw_probes
-from app.conversion.verification.subject import Subject
 from app.domain.architecture import InputSpec, Signature
-from app.domain.checkpoint import LoadReport
 from app.domain.report import ExportReport
+from tests.conversion.verification.subjects import subject
 
 SIGNATURE = Signature(inputs=(InputSpec(name="x", shape=("batch", 4)),))
+NEVER_READ = ExportReport(target="onnx", exporter="dynamo")
 
 
 class Chaotic(nn.Module):
@@ -33,18 +33,9 @@ class Lucky(nn.Module):
 
 
 def evidence_of(module: nn.Module, tmp_path) -> Evidence:
-    subject = Subject(
-        module=module.eval(),
-        signature=SIGNATURE,
-        load=LoadReport(strict=True),
-        uploaded={},
-        target="onnx",
-        artifact=tmp_path / "model.onnx",
-        export=ExportReport(target="onnx", exporter="dynamo"),
-        seed=3,
-    )
-    evidence = Evidence(subject)
-    take_references(evidence, draw_probes(SIGNATURE, subject.seed))
+    made = subject(module.eval(), SIGNATURE, tmp_path / "model.onnx", NEVER_READ, seed=3)
+    evidence = Evidence(made)
+    take_references(evidence, draw_probes(SIGNATURE, made.seed))
     return evidence
 
 

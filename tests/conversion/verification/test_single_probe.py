@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from app.conversion.verification.comparisons import check_sensitivity, take_references
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.probes import draw_probe
-from app.conversion.verification.subject import Subject
 from app.domain.architecture import Axis, InputSpec, Integers, Signature
-from app.domain.checkpoint import LoadReport
 from app.domain.report import ExportReport
+from tests.conversion.verification.subjects import subject
 
 TOKENS = InputSpec(name="tokens", dtype="int64", shape=("batch", "sequence"), distribution=Integers(low=0, high=2))
 SIGNATURE = Signature(inputs=(TOKENS,), axes=(Axis(name="batch"), Axis(name="sequence", sample=4)))
+NEVER_READ = ExportReport(target="onnx", exporter="dynamo")
 
 
 class Lookup(nn.Module):
@@ -29,17 +29,8 @@ def test_one_token_that_is_drawn_again_is_no_lack_of_sensitivity(tmp_path):
     torch.manual_seed(0)
     module = Lookup().eval()
     for seed in range(12):
-        subject = Subject(
-            module=module,
-            signature=SIGNATURE,
-            load=LoadReport(strict=True),
-            uploaded={},
-            target="onnx",
-            artifact=tmp_path / "model.onnx",
-            export=ExportReport(target="onnx", exporter="dynamo"),
-            seed=seed,
-        )
-        evidence = Evidence(subject)
+        made = subject(module, SIGNATURE, tmp_path / "model.onnx", NEVER_READ, seed=seed)
+        evidence = Evidence(made)
         take_references(evidence, [draw_probe(SIGNATURE, {"batch": 1, "sequence": 1}, seed)])
         check_sensitivity(evidence)
         assert not evidence.findings, (seed, evidence.findings)
