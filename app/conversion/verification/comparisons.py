@@ -235,4 +235,4 @@ def _another(evidence: Evidence, first: Reference) -> list[Reference]:
     except ModelFailed:
         return []
     wide = {name: value.double() if value.is_floating_point() else value for name, value in y32.items()}
-    return [Reference(probe, y32, wide, first.kind, first.trace)]
+    return [Reference(probe, y32, wide, first.kind, first.trace, again=first.again)]

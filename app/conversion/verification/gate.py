@@ -24,6 +24,10 @@ C = 4.0
 UNIT_ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 FILLING = -1e4
 """Constants at or below it are what models put in place of scores that shall not count: -1e4, -1e9, finfo.min."""
+FLIPPED = 0.01
+"""Share of an output's elements that may lie so near to a step that rounding decides; a faulty channel has more."""
+HIGH = 64.0
+"""Times the error of all others from which an error is a jump."""
 UNBOUNDED = 1e30
 """Stands in a report for an error or ratio that is not finite: JSON has no infinity."""
 
@@ -68,15 +72,28 @@ class Gate:
         return min(error / self.width, UNBOUNDED)
 
 
-def gate_of(y32: Tensor, y64: Tensor, *, noise: float = 0.0, unit: float = 0.0) -> Gate:
+def gate_of(y32: Tensor, y64: Tensor, *, noise: float = 0.0, unit: float = 0.0, jumps: bool = False) -> Gate:
     """The gate for an output that eager computes as y32 in its own dtype and the oracle as y64.
 
     ``noise``: an error of eager that was measured otherwise, where y32 has too few elements to show it.
+    ``jumps``: the output may be one that jumps, and the height of a jump is no rounding.
     """
     scale = _scale(y32, y64)
-    eager_error = max(farthest(y32, y64), noise)
     u = unit_roundoff(y32.dtype)
-    return Gate(K * max(eager_error, C * u * scale, u * unit), scale, eager_error)
+    least = max(C * u * scale, u * unit)
+    eager_error = max(_without_jumps(y32, y64, least) if jumps else farthest(y32, y64), noise)
+    return Gate(K * max(eager_error, least), scale, eager_error)
+
+
+def _without_jumps(y32: Tensor, y64: Tensor, least: float) -> float:
+    """The greatest error of eager but for the few elements, if any, whose error is of another order than all others."""
+    errors = (y32.to(y64.dtype) - y64).abs().flatten()
+    greatest = farthest(y32, y64)
+    few = int(FLIPPED * errors.numel())
+    if few == 0 or not greatest > HIGH * least:
+        return greatest
+    rest = float(errors.kthvalue(errors.numel() - few).values)
+    return rest if greatest > HIGH * rest else greatest
 
 
 def _scale(y32: Tensor, y64: Tensor) -> float:

@@ -8,9 +8,10 @@ Three ways to the float64 values, in this order (verification.md, point 1):
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import psutil
@@ -47,11 +48,14 @@ class Reference:
     """Why an earlier way to the float64 values did not work."""
     noise: Mapping[str, float] = field(default_factory=dict)
     """Errors of eager on nudged inputs, for outputs of few elements."""
+    again: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = field(kw_only=True)
+    """The model in its own dtype on other inputs. Raises ModelFailed."""
 
     def gate(self, output: str) -> Gate:
         """The gate of a float output on this probe."""
         unit = 1.0 if output in self.trace.sigmoids else 0.0
-        return gate_of(self.y32[output], self.y64[output], noise=self.noise.get(output, 0.0), unit=unit)
+        noise, jumps = self.noise.get(output, 0.0), self.trace.steps
+        return gate_of(self.y32[output], self.y64[output], noise=noise, unit=unit, jumps=jumps)
 
     @property
     def float_outputs(self) -> tuple[str, ...]:
@@ -75,24 +79,25 @@ def reference(module: nn.Module, signature: Signature, probe: Probe) -> Referenc
 
 def both_forwards(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
     """The outputs in both precisions and the trace. Raises ModelFailed when the module cannot run on the probe."""
-    y32 = eager(module, signature, probe.inputs)
+    again = partial(eager, module, signature)
+    y32 = again(probe.inputs)
     detours = []
     try:
         trace = Trace()
         y64 = _alike(_widened(module, signature, probe.inputs, trace), y32)
         if all(is_inexact(value) for value in y32.values()):
             trace.choices.clear()  # only integer outputs need them, and scores can be large
-        return Reference(probe, y32, y64, "fp64", trace)
+        return Reference(probe, y32, y64, "fp64", trace, again=again)
     except Exception as detour:  # noqa: BLE001 - whatever a forward raises under the mode; told in the report
         detours.append(f"operator by operator: {first_lines(detour, 200)}")
     if _copy_fits(module):
         try:
             y64 = _alike(_copied(module, signature, probe.inputs), y32)
-            return Reference(probe, y32, y64, "fp64", Trace(), tuple(detours))
+            return Reference(probe, y32, y64, "fp64", Trace(), tuple(detours), again=again)
         except Exception as detour:  # noqa: BLE001 - as above
             detours.append(f"float64 copy: {first_lines(detour, 200)}")
     second, y64 = _reordered(module, signature, probe.inputs, y32)
-    return Reference(probe, second, y64, "fp32-reordered", Trace(), tuple(detours))
+    return Reference(probe, second, y64, "fp32-reordered", Trace(), tuple(detours), again=again)
 
 
 def _noise(module: nn.Module, signature: Signature, taken: Reference) -> dict[str, float]:

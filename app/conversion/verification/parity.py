@@ -12,6 +12,7 @@ from torch import Tensor
 from app.conversion.verification.gate import C, K, judge, unit_roundoff
 from app.conversion.verification.oracle import Reference, is_inexact
 from app.conversion.verification.runtime import ArtifactRefused, Runner
+from app.conversion.verification.steps import settled
 from app.domain.report import OutputParity, ProbeResult, Reason
 
 
@@ -34,7 +35,10 @@ def compare(runner: Runner, reference: Reference, *, by_order: bool = False) -> 
         return _refused(reference, Reason.runtime, f"the runtime failed: {refusal}")
     if by_order and len(outputs) == len(reference.y32):
         outputs = dict(zip(reference.y32, outputs.values(), strict=True))
-    return compare_outputs(outputs, reference)
+    compared = compare_outputs(outputs, reference)
+    if compared.failure is Reason.parity:
+        return compare_outputs(settled(outputs, reference), reference)
+    return compared
 
 
 def compare_outputs(outputs: dict[str, Tensor], reference: Reference) -> Comparison:

@@ -49,6 +49,8 @@ class Trace:
     """(indices, scores in float64, dim) of every argmax, max, topk, sort ...; dim None: over the flattened scores."""
     operators: Counter[str] = field(default_factory=Counter)
     """How often each operator was reached."""
+    steps: bool = False
+    """Whether a float was compared, rounded or made an integer, so that a float result may jump."""
     sigmoids: frozenset[str] = frozenset()
     """Outputs of the forward that are what a sigmoid gave, moved around at most."""
     operations: int = 0
@@ -181,6 +183,7 @@ _PARTS = frozenset({"chunk", "gather", "index", "index_select", "narrow", "selec
 _JOINTS = frozenset({"cat", "stack", "squeeze", "unsqueeze", "flatten", "clone", "contiguous", "_to_copy"})
 _MOVES = _VIEWS | _PARTS | _JOINTS | {"split_with_sizes", "_unsafe_view"}
 """Operators whose results hold their operands' values, unchanged."""
+_ROUNDING = frozenset({"ceil", "fix", "floor", "fmod", "remainder", "round", "sgn", "sign", "trunc", "floor_divide"})
 _AUDITED = ("eps", "approximate", "training")
 
 
@@ -189,6 +192,7 @@ def _observe(trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any
     trace.operators[name] += 1
     named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
     _note_constants(trace, func, name, named)
+    trace.steps = trace.steps or _steps(name, named, result)
     if name in _CHOICES:
         _note_choice(trace, func, named, result)
     elif isinstance(result, Tensor):
@@ -206,6 +210,13 @@ def _note_constants(trace: Trace, func: Any, name: str, named: dict[str, Any]) -
         attributes = tuple((k, v) for k, v in audited.items() if v is not None)
         trace.calls.append(OperatorCall(name, attributes))
         trace.scalars.update(v for _, v in attributes if isinstance(v, float))
+
+
+def _steps(name: str, named: dict[str, Any], result: Any) -> bool:
+    scores = named.get("self")
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        return False
+    return name in _ROUNDING or (isinstance(result, Tensor) and not (result.is_floating_point() or result.is_complex()))
 
 
 def _is_scalar(value: Any) -> bool:
