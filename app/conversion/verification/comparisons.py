@@ -27,7 +27,7 @@ from app.conversion.verification.probes import (
     sample_sizes,
 )
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
-from app.conversion.verification.sensitivity import common_part, sensitivity, sensitivity_findings
+from app.conversion.verification.sensitivity import common_part, constants_beside, sensitivity, sensitivity_findings
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.report import Finding, ProbeResult, Reason
@@ -217,8 +217,10 @@ def check_sensitivity(evidence: Evidence) -> None:
             references += _another(evidence, references[0])
         if len(references) < 2:
             return
-        evidence.sensitivity = sensitivity(references)
-    evidence.findings += sensitivity_findings(evidence.sensitivity)
+        measured = evidence.sensitivity = sensitivity(references)
+        subject = evidence.subject
+        constant = constants_beside(subject.module, subject.signature, measured, references)
+    evidence.findings += sensitivity_findings(measured, constant)
 
 
 def _another(evidence: Evidence, first: Reference) -> list[Reference]:

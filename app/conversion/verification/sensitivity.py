@@ -8,15 +8,19 @@ Integers and booleans are compared exactly, so any move is evidence, and one of 
 mask of what is there. But where all outputs are such and none of them ever moves, nothing was seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from app.architectures.calling import call
 from app.conversion.verification.gate import farthest
+from app.conversion.verification.ledger.forward import unheard
+from app.conversion.verification.ledger.trace import trace
 from app.conversion.verification.oracle import Reference
-from app.conversion.verification.verdict import inconclusive
+from app.conversion.verification.verdict import inconclusive, note
+from app.domain.architecture import Signature
 from app.domain.report import Finding, Reason, Sensitivity
 
 THRESHOLD = 100.0
@@ -32,16 +36,47 @@ def sensitivity(references: Sequence[Reference]) -> Sensitivity:
     return Sensitivity(per_output=spreads, threshold=THRESHOLD)
 
 
-def sensitivity_findings(measured: Sensitivity) -> list[Finding]:
+def still(measured: Sensitivity) -> list[str]:
+    """The outputs that hardly move."""
+    return [name for name, spread in measured.per_output.items() if spread < measured.threshold]
+
+
+def sensitivity_findings(measured: Sensitivity, constant: Collection[str]) -> list[Finding]:
+    """What is said of outputs that hardly move. ``constant``: those of them that no input reaches."""
     return [
-        inconclusive(
+        note(Reason.insensitive, f"{name} is a constant: no input reaches it")
+        if name in constant
+        else inconclusive(
             Reason.insensitive,
-            f"{name} moves by {spread:.3g} gates over all probes (at least {measured.threshold:g} needed): the outputs "
-            "hardly depend on the inputs, so agreement proves nothing",
+            f"{name} moves by {measured.per_output[name]:.3g} gates over all probes (at least {measured.threshold:g} "
+            "needed): the outputs hardly depend on the inputs, so agreement proves nothing",
         )
-        for name, spread in measured.per_output.items()
-        if spread < measured.threshold
+        for name in still(measured)
     ]
+
+
+def constants_beside(
+    module: nn.Module, signature: Signature, measured: Sensitivity, references: Sequence[Reference]
+) -> set[str]:
+    """Still outputs that no input reaches, beside at least one that moves: of a constant, agreement proves all.
+
+    Where the forward cannot be followed, none are known.
+    """
+    names, inputs = still(measured), references[0].probe.inputs
+    if not names or not any(_moves(name, references) for name in references[0].y64 if name not in names):
+        return set()
+    placed = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    outputs: dict[str, Tensor] = {}
+
+    def run() -> list[Tensor]:
+        outputs.update(call(module, signature, inputs))
+        return list(outputs.values())
+
+    try:
+        found = trace(placed, inputs, run, unheard)
+    except Exception:  # noqa: BLE001 - a module's forward may raise anything under a dispatch mode
+        return set()
+    return {name for name, constant in zip(outputs, found.constant, strict=True) if constant and name in names}
 
 
 def _spread(name: str, references: Sequence[Reference]) -> float:

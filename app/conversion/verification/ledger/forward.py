@@ -85,7 +85,13 @@ class EagerTrace:
     uses: list[Use] = field(default_factory=list)
     reached: set[str] = field(default_factory=set)
     sites: list[FoldSite] = field(default_factory=list)
+    constant: list[bool] = field(default_factory=list)
+    """Of each tensor that the forward returns, whether no value of an input has come into it."""
 
 
 Offer = Callable[[Tensor, Value], None]
 """Called with every weight-only tensor at the moment it exists."""
+
+
+def unheard(tensor: Tensor, value: Value) -> None:
+    """Receives offers that nobody waits for."""

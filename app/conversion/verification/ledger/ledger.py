@@ -19,7 +19,7 @@ from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.claims import check_claim, check_name
 from app.conversion.verification.ledger.constants import constant_rule
 from app.conversion.verification.ledger.fold_sites import match_folds
-from app.conversion.verification.ledger.forward import EagerTrace, Offer, Value
+from app.conversion.verification.ledger.forward import EagerTrace, Offer, unheard
 from app.conversion.verification.ledger.order import GraphUse, Tokens, graph_uses, misplaced
 from app.conversion.verification.ledger.orientation import misoriented
 from app.conversion.verification.ledger.rewriting import code_writes, refuse_rewriting, rewritten_by
@@ -205,7 +205,7 @@ def _by_trace(
 def _prove_unused(books: Books, reached: set[str], runs: Iterator["_Run"]) -> None:
     """Mark what no forward reads as unused; say of the others that they should be there."""
     while set(books.open_sources()) - reached and (run := next(runs, None)) is not None:
-        reached = reached | run(_nothing).reached
+        reached = reached | run(unheard).reached
     for name in books.open_sources():
         if name not in reached:
             books.unused[name] = "without influence on the outputs of the eager forward"
@@ -235,11 +235,7 @@ def _run(module: nn.Module, signature: Signature, sizes: Mapping[str, int], scal
 
 def _eager(module: nn.Module, signature: Signature | None) -> Callable[[], object]:
     """A forward at the least sizes."""
-    return lambda: _run(module, signature, _SMALL, _SCALES[0])(_nothing) if signature is not None else None
-
-
-def _nothing(tensor: Tensor, value: Value) -> None:
-    """Receives offers that nobody waits for."""
+    return lambda: _run(module, signature, _SMALL, _SCALES[0])(unheard) if signature is not None else None
 
 
 def _tables(books: Books, module: nn.Module, signature: Signature | None) -> None:

@@ -11,6 +11,12 @@ SHAPE_ONLY = frozenset(
 )
 """Operators that read a tensor's shape and dtype, never its elements."""
 
+SHOWN = frozenset(
+    {"_local_scalar_dense", "equal", "is_nonzero", "allclose", "nonzero", "masked_select"}
+    | {"_unique2", "unique_dim", "unique_consecutive"}
+)
+"""Operators that show Python values of a tensor, as numbers or as the size of what they give."""
+
 KEEP_CHANNELS = frozenset(
     {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "transpose", "permute", "t", "contiguous", "clone"}
     | {"alias", "detach", "squeeze", "unsqueeze", "swapaxes", "movedim", "dropout", "feature_dropout"}

@@ -36,6 +36,7 @@ from app.conversion.verification.ledger.operators import (
     CHANNEL_STEPS,
     KEEP_CHANNELS,
     SHAPE_ONLY,
+    SHOWN,
     by_name,
     computes,
     draws,
@@ -96,6 +97,8 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.entries: list[int] = []
         """Turns at which a value with a lineage met the inputs; their places are the bits of ``influences``."""
         self.live = 0
+        self.read = False
+        """Whether Python has seen a value of the inputs, whose influence cannot be followed."""
         self.found = EagerTrace({name: value for value in self.at.values() for name in value.lineage})
         for tensor in inputs.values():
             self.known[tensor] = _Data()
@@ -133,7 +136,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.turn += 1
         for position, leaf in enumerate(tree_leaves(result)):
             if isinstance(leaf, Tensor):
-                self.live |= self._influences(position, "output", self._origin(leaf))
+                origin = self._origin(leaf)
+                self.live |= self._influences(position, "output", origin)
+                self.found.constant.append(isinstance(origin, Value) and not self.read)
         turns = {turn for place, turn in enumerate(self.entries) if self.live >> place & 1}
         self.found.uses[:] = [use for use in self.found.uses if use.turn in turns]
         self.found.reached.update(*(use.value.lineage for use in self.found.uses))
@@ -247,6 +252,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _used(self, operator: str, origins: list[Value | _Data], named: dict[str, Any], result: object) -> None:
         """Record what weight-only values an operator on data takes, and which layer its result comes out of."""
         influences = 0
+        self.read = self.read or operator in SHOWN
         for position, origin in enumerate(origins):
             influences |= self._influences(position, operator, origin)
         site = self._site(operator, origins, named)
