@@ -2,14 +2,15 @@
 
 An epsilon ten times too large can hide behind large variances, and the tanh form of GELU lies 5e-4 from the erf form.
 The oracle's trace (widening.py) holds every epsilon and GELU form that the forward really used, functional calls too.
-Three rules, each of which an honest export keeps:
+A bound of a clamp that no probe reaches may be any number. Four rules, each of which an honest export keeps:
 
 1. the epsilon of every normalisation in the artifact, and every small number added before a square root, is one that
    eager used; a tensor of one element, such as a learned epsilon, is no number: the ledger holds it to its bytes
 2. where the artifact has as many normalisations of a kind as eager called, their epsilons agree one for one
 3. the artifact has no more tanh GELUs and no fewer erf GELUs than eager called
+4. where the artifact has as many constant bounds of clamps as eager gave, they are the same numbers
 
-Rules 2 and 3 need straight-line graphs: they are not applied to a graph with loops, branches or local functions.
+Rules 2 to 4 need straight-line graphs: they are not applied to a graph with loops, branches or local functions.
 """
 
 from collections import Counter
@@ -22,7 +23,7 @@ import torch
 
 from app.conversion.verification.artifact.onnx_graph import all_nodes
 from app.conversion.verification.artifact.torchscript_graph import constant_arguments, count
-from app.conversion.verification.widening import Trace
+from app.conversion.verification.widening import CLAMPS, Trace
 
 _ONNX_NORMS = {
     "BatchNormalization": "batch_norm",
@@ -47,6 +48,8 @@ class GraphConstants:
     """Small constants added before a square root: epsilons of decomposed normalisations."""
     erf: int = 0
     tanh_gelu: int = 0
+    bounds: tuple[float, ...] = ()
+    """Constant bounds of clamps."""
     straight: bool = True
 
 
@@ -64,7 +67,7 @@ def audit(trace: Trace, graph: GraphConstants) -> list[str]:
         if _single(epsilon) not in used
     ]
     if graph.straight:
-        complaints += _epsilons_one_for_one(trace, graph) + _gelu(trace, graph)
+        complaints += _epsilons_one_for_one(trace, graph) + _gelu(trace, graph) + _bounds(trace, graph)
     return list(dict.fromkeys(complaints))
 
 
@@ -94,6 +97,16 @@ def _gelu(trace: Trace, graph: GraphConstants) -> list[str]:
     return complaints
 
 
+def _bounds(trace: Trace, graph: GraphConstants) -> list[str]:
+    given = Counter(
+        _single(float(value)) for call in trace.calls if call.name in CLAMPS for name, value in call.attributes
+    )
+    delivered = Counter(_single(bound) for bound in graph.bounds)
+    if delivered.total() != given.total() or delivered == given:
+        return []
+    return [f"clamps have the bounds {_listed(delivered)}, the model uses {_listed(given)}"]
+
+
 def _single(value: float) -> float:
     """The value as float32 stores it, to six digits: exporters write epsilons as float32 or as text."""
     return float(f"{np.float32(value):.6g}")
@@ -116,6 +129,7 @@ def onnx_constants(model: onnx.ModelProto) -> GraphConstants:
         hidden=tuple(_hidden_epsilons(model, nodes)),
         erf=gelus.count("none") + sum(node.op_type == "Erf" for node in nodes),
         tanh_gelu=gelus.count("tanh"),
+        bounds=tuple(_clip_bounds(model, nodes)),
         straight=not model.functions and not any(node.op_type in ("Loop", "If", "Scan") for node in nodes),
     )
 
@@ -133,8 +147,7 @@ def _hidden_epsilons(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> lis
 
     Both exporters store a number of the code as a tensor without axes.
     """
-    scalars = {t.name: t for t in model.graph.initializer}
-    scalars |= {n.output[0]: a.t for n in nodes if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
+    scalars = _stored(model, nodes)
     roots = {node.input[0] for node in nodes if node.op_type == "Sqrt"}
     found = []
     for node in nodes:
@@ -144,6 +157,24 @@ def _hidden_epsilons(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> lis
                 if value.ndim == 0 and 0 < float(value) <= _LARGEST_EPSILON:
                     found.append(float(value))
     return found
+
+
+def _clip_bounds(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> list[float]:
+    """Numbers that floats are clipped to; exporters may write an integer and cast it."""
+    stored = _stored(model, nodes)
+    cast = {node.output[0]: node.input[0] for node in nodes if node.op_type in ("Cast", "CastLike")}
+    bounds = (name for node in nodes if node.op_type == "Clip" for name in node.input[1:])
+    found = [(name in cast, stored.get(cast.get(name, name))) for name in bounds]
+    values = [(is_cast, onnx.numpy_helper.to_array(tensor)) for is_cast, tensor in found if tensor is not None]
+    return [float(value) for is_cast, value in values if value.ndim == 0 and (is_cast or value.dtype.kind == "f")]
+
+
+def _stored(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> dict[str, onnx.TensorProto]:
+    """Initializers and constants by name."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    return stored | {
+        n.output[0]: a.t for n in nodes if n.op_type == "Constant" for a in n.attribute if a.name == "value"
+    }
 
 
 # --- TorchScript ---------------------------------------------------------------------------------------------------
@@ -162,5 +193,15 @@ def torchscript_constants(loaded: torch.jit.ScriptModule) -> GraphConstants:
         norms=tuple(norms),
         erf=gelus.count("none") + count(loaded, "aten::erf"),
         tanh_gelu=gelus.count("tanh"),
+        bounds=tuple(_clamp_bounds(loaded)),
         straight=count(loaded, "prim::If") == count(loaded, "prim::Loop") == 0,
     )
+
+
+def _clamp_bounds(loaded: torch.jit.ScriptModule) -> list[float]:
+    found = []
+    for name, arguments in CLAMPS.items():
+        for call in constant_arguments(loaded, f"aten::{name}") + constant_arguments(loaded, f"aten::{name}_"):
+            given = {**arguments, **{k: v for k, v in call.items() if k in arguments}}
+            found += [float(value) for value in given.values() if value is not None]
+    return found

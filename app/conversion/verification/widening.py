@@ -32,7 +32,7 @@ NARROW = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 
 @dataclass(frozen=True)
 class OperatorCall:
-    """One call of an operator whose constants parity can be blind to: normalisation and GELU."""
+    """One call of an operator whose constants parity can be blind to: normalisation, GELU and clamps."""
 
     name: str
     attributes: tuple[tuple[str, float | str | bool], ...]
@@ -183,6 +183,14 @@ _PARTS = frozenset({"chunk", "gather", "index", "index_select", "narrow", "selec
 _JOINTS = frozenset({"cat", "stack", "squeeze", "unsqueeze", "flatten", "clone", "contiguous", "_to_copy"})
 _MOVES = _VIEWS | _PARTS | _JOINTS | {"split_with_sizes", "_unsafe_view"}
 """Operators whose results hold their operands' values, unchanged."""
+CLAMPS: dict[str, dict[str, float | None]] = {
+    "clamp": {"min": None, "max": None},
+    "clamp_min": {"min": None},
+    "clamp_max": {"max": None},
+    "hardtanh": {"min_val": -1.0, "max_val": 1.0},
+    "relu6": {"min": 0.0, "max": 6.0},
+}
+"""Operators that hold a value between bounds, with the bounds' names and what they are if not given."""
 _ROUNDING = frozenset({"ceil", "fix", "floor", "fmod", "remainder", "round", "sgn", "sign", "trunc", "floor_divide"})
 _AUDITED = ("eps", "approximate", "training")
 
@@ -206,6 +214,9 @@ def _note_constants(trace: Trace, func: Any, name: str, named: dict[str, Any]) -
     for argument in func._schema.arguments:
         if argument.name.startswith(_AUDITED):
             audited[argument.name] = named.get(argument.name, argument.default_value)
+    if name in CLAMPS and named["self"].is_floating_point():
+        bounds = {k: named.get(k, default) for k, default in CLAMPS[name].items()}
+        trace.calls.append(OperatorCall(name, tuple((k, v) for k, v in bounds.items() if isinstance(v, (int, float)))))
     if audited and ("norm" in name or "gelu" in name or "transformer_encoder" in name):
         attributes = tuple((k, v) for k, v in audited.items() if v is not None)
         trace.calls.append(OperatorCall(name, attributes))
