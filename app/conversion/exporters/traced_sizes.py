@@ -8,35 +8,48 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_map_only
 
 from app.architectures.calling import bind
-from app.architectures.sample import sample_inputs
+from app.architectures.sample import concrete_shape
 from app.conversion.exporters.assumed_sizes import ASSUMED_SIZES
 from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.other_sizes import can_be_tried
 from app.conversion.exporters.quiet import collected
-from app.conversion.exporters.request import SAMPLE_SEED, ExportRequest
+from app.conversion.exporters.request import ExportRequest
 from app.conversion.exporters.value_reads import as_if_tracing
-from app.domain.architecture import Axis
+from app.domain.architecture import Axis, Signature
 
-_FAR = 8
+_NEAR = (1, 2, 3)
+"""Steps beyond the exported size that are looked at: among them are sizes that 2, 3 or 4 do not divide, or do."""
+_FAR = (8, 64, 512)
 """How many times the exported size is looked at where an axis declares no greatest one."""
 
 
 def traced_sizes(request: ExportRequest) -> tuple[str, ...]:
-    """A warning for each axis at whose greatest size the code calls other functions than at the size traced.
+    """A warning for each axis at one of whose other sizes the code calls other functions than at the size traced.
 
     The forward runs without data or arithmetic. Where it cannot, nothing is said.
     """
-    traced = _called(request, {})
-    warnings = []
-    for axis in request.signature.axes if traced is not None else ():
-        size = axis.maximum or _FAR * axis.sample
-        size -= size % axis.multiple_of
-        if _called(request, {axis.name: size}) not in (traced, None):
-            warnings.append(_warning(axis, size))
-    return tuple(warnings)
+    try:
+        forward = _Dataless(request)
+    except Exception:  # noqa: BLE001 - whatever a module's parts raise when they are copied
+        return ()
+    traced = forward.calls({})
+    found = ((axis, _other_way(forward, axis, traced)) for axis in request.signature.axes) if traced else ()
+    return tuple(_warning(axis, size) for axis, size in found if size is not None)
+
+
+def _other_way(forward: "_Dataless", axis: Axis, traced: list[str]) -> int | None:
+    return next((size for size in _sizes(axis) if forward.calls({axis.name: size}) not in (traced, None)), None)
+
+
+def _sizes(axis: Axis) -> list[int]:
+    """Admissible sizes: next to the one traced, and far from it."""
+    step, greatest = axis.multiple_of, axis.maximum
+    wanted = [axis.sample + n * step for n in _NEAR]
+    wanted += [greatest] if greatest is not None else [times * axis.sample for times in _FAR]
+    sizes = dict.fromkeys(size - size % step for size in wanted if greatest is None or size <= greatest)
+    return [size for size in sizes if size > 0]
 
 
 def _warning(axis: Axis, size: int) -> str:
@@ -44,23 +57,36 @@ def _warning(axis: Axis, size: int) -> str:
     return f"{ASSUMED_SIZES}: axis {axis.name}: {words}"
 
 
-def _called(request: ExportRequest, sizes: Mapping[str, int]) -> list[str] | None:
-    """The torch functions that the model's code calls at these sizes, in order; None where it cannot be followed."""
-    if not can_be_tried(request.signature, sizes):
-        return None
-    mode, calls = FakeTensorMode(), _Calls()
-    try:
-        with collected(), plain_attention(), torch.random.fork_rng(devices=[]), torch.no_grad():
-            inputs = sample_inputs(request.signature, sizes, torch.Generator().manual_seed(SAMPLE_SEED))
-            arguments: tuple[tuple[Any, ...], dict[str, Any]] = bind(request.module, request.signature, inputs)
-            args, kwargs = tree_map_only(Tensor, mode.from_tensor, arguments)
-            with FakeCopyMode(mode):
-                module = copy.deepcopy(request.module)
-            with as_if_tracing(), mode, calls:
-                module(*args, **kwargs)
-    except Exception:  # noqa: BLE001 - whatever the model's code raises without data or at this size
-        return None
-    return calls.names
+class _Dataless:
+    """The request's module without data, to be run at any size."""
+
+    def __init__(self, request: ExportRequest) -> None:
+        self.request = request
+        self.mode = FakeTensorMode()
+        with FakeCopyMode(self.mode):
+            self.module = copy.deepcopy(request.module)
+
+    def calls(self, sizes: Mapping[str, int]) -> list[str] | None:
+        """The torch functions that the code calls at these sizes, in order; None where it cannot be followed."""
+        signature, calls = self.request.signature, _Calls()
+        if not can_be_tried(signature, sizes):
+            return None
+        try:
+            with collected(), plain_attention(), torch.random.fork_rng(devices=[]), torch.no_grad(), self.mode:
+                args, kwargs = bind(self.module, signature, _shapes(signature, sizes))
+                with as_if_tracing(), calls:
+                    self.module(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - whatever the model's code raises without data or at this size
+            return None
+        return calls.names
+
+
+def _shapes(signature: Signature, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """An empty tensor for each input."""
+    return {
+        spec.name: torch.empty(concrete_shape(signature, spec, sizes), dtype=getattr(torch, spec.dtype))
+        for spec in signature.inputs
+    }
 
 
 class _Calls(TorchFunctionMode):

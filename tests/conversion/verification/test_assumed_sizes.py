@@ -112,6 +112,20 @@ def test_a_trace_of_one_way_through_the_sizes_is_inconclusive(kind: type[nn.Modu
     assert "another way at size 512" in findings(report)[Reason.assumed_sizes].detail
 
 
+class Longer(Sequences):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 1000:
+            x = x - x.mean(1, keepdim=True)
+        return self.last(x + self.table[:, :1])
+
+
+@pytest.mark.parametrize(("kind", "size"), [(Residue, 19), (Longer, 1024)])
+def test_a_trace_is_doubted_at_sizes_near_and_far(kind: type[nn.Module], size: int, tmp_path: Path) -> None:
+    report = verified(kind(), sequences(), tmp_path, "torchscript", "trace")
+    assert report.verdict is Verdict.inconclusive, report.findings
+    assert f"another way at size {size}" in findings(report)[Reason.assumed_sizes].detail
+
+
 class Asserting(Sequences):
     """Decides on a size, the same at all of them."""
 
