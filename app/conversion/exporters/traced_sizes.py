@@ -21,7 +21,7 @@ from app.domain.architecture import Axis, Signature
 
 _NEAR = (1, 2, 3)
 """Steps beyond the exported size that are looked at: among them are sizes that 2, 3 or 4 do not divide, or do."""
-_FAR = (8, 64, 512)
+_FAR = (8, 512)
 """How many times the exported size is looked at where an axis declares no greatest one."""
 
 

@@ -119,7 +119,7 @@ class Longer(Sequences):
         return self.last(x + self.table[:, :1])
 
 
-@pytest.mark.parametrize(("kind", "size"), [(Residue, 19), (Longer, 1024)])
+@pytest.mark.parametrize(("kind", "size"), [(Residue, 19), (Longer, 8192)])
 def test_a_trace_is_doubted_at_sizes_near_and_far(kind: type[nn.Module], size: int, tmp_path: Path) -> None:
     report = verified(kind(), sequences(), tmp_path, "torchscript", "trace")
     assert report.verdict is Verdict.inconclusive, report.findings
