@@ -126,6 +126,8 @@ class OutputParity(Value):
     """One output of one probe against its gate (docs/verification.md, "The gate")."""
 
     output: str
+    part: str | None = None
+    """Which indices the figures are of, where a part of another scale than the whole lies nearest to its gate."""
     dtype: str
     shape: tuple[int, ...]
     error: float

@@ -14,7 +14,8 @@ from app.conversion.verification.determinism import repeat
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.export_branch import differing_operators
 from app.conversion.verification.extremes import screen, stress
-from app.conversion.verification.oracle import ModelFailed, Reference, eager, pooled, reference
+from app.conversion.verification.noise import pooled
+from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import (
     Probe,
@@ -26,6 +27,7 @@ from app.conversion.verification.probes import (
     read_client_probes,
     sample_sizes,
 )
+from app.conversion.verification.reference import ModelFailed, Reference
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.sensitivity import common_part, constants_beside, sensitivity, sensitivity_findings
 from app.conversion.verification.subject import Subject

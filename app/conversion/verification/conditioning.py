@@ -10,7 +10,9 @@ nudged or not.
 from torch import Tensor, nn
 
 from app.conversion.verification.gate import C, farthest, unit_roundoff
-from app.conversion.verification.oracle import ModelFailed, Reference, eager, nudged
+from app.conversion.verification.noise import nudged
+from app.conversion.verification.oracle import eager
+from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature
 
 LIMIT = 8.0

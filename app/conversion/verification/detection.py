@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from app.conversion.verification.oracle import ModelFailed, Reference, eager
+from app.conversion.verification.oracle import eager
 from app.conversion.verification.parity import compare_outputs
 from app.conversion.verification.perturbation import Perturbation, draw_perturbations, replaced
+from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature
 from app.domain.report import Detection, LayerDetection
 

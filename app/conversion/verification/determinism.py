@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from app.conversion.verification.gate import C, K, farthest, unit_roundoff
-from app.conversion.verification.oracle import Reference, eager, is_inexact
+from app.conversion.verification.oracle import eager
+from app.conversion.verification.reference import Reference, is_inexact
 from app.conversion.verification.runtime import ArtifactRefused, Runner
 from app.domain.architecture import Signature
 

@@ -7,9 +7,9 @@ run proves nothing about a declared one; so both are looked at (verification.md,
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.conversion.verification.oracle import ModelFailed
 from app.conversion.verification.parity import Comparison
 from app.conversion.verification.probes import axis_sizes, sample_sizes
+from app.conversion.verification.reference import ModelFailed
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.architecture import Axis, Signature
 from app.domain.report import AxisCertificate, AxisTrial, Finding, Reason

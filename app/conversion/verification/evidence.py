@@ -8,8 +8,8 @@ import torch
 from app.conversion.verification.determinism import Repeat
 from app.conversion.verification.gate import constants
 from app.conversion.verification.golden import golden_npz
-from app.conversion.verification.oracle import Reference
 from app.conversion.verification.parity import Comparison
+from app.conversion.verification.reference import Reference
 from app.conversion.verification.runtime import Runner
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Subject

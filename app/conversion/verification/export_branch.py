@@ -10,7 +10,8 @@ from collections import Counter
 from torch import nn
 from torch.onnx._internal.exporter import _flags
 
-from app.conversion.verification.oracle import ModelFailed, Reference, both_forwards
+from app.conversion.verification.oracle import both_forwards
+from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature
 
 

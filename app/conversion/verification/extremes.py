@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.gate import farthest
-from app.conversion.verification.oracle import ModelFailed, Reference, eager, is_inexact, reference
+from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import Probe, draw_probe
+from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
 from app.conversion.verification.runtime import ArtifactRefused, Runner
 from app.domain.architecture import Signature
 

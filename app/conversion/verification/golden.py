@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.conversion.verification.oracle import Reference
+from app.conversion.verification.reference import Reference
 
 
 def golden_npz(reference: Reference) -> bytes:

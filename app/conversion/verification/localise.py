@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from app.architectures.calling import call
 from app.conversion.verification.gate import UNBOUNDED, C, K, farthest, unit_roundoff
-from app.conversion.verification.oracle import Reference
+from app.conversion.verification.reference import Reference
 from app.conversion.verification.runtime import ArtifactRefused, OnnxRuntime, TorchScriptRuntime
 from app.conversion.verification.subject import Subject
 from app.domain.report import Departure

@@ -15,9 +15,9 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from app.conversion.verification.captured import captured_outputs
-from app.conversion.verification.oracle import Reference
 from app.conversion.verification.parity import Comparison, compare, compare_outputs
 from app.conversion.verification.probes import draw_probe
+from app.conversion.verification.reference import Reference
 from app.conversion.verification.runtime import ArtifactRefused, first_lines, open_artifact
 from app.conversion.verification.subject import Subject
 from app.domain.report import Matrix, MatrixCell

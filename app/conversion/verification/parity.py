@@ -4,16 +4,21 @@ Integer and boolean outputs are exact, except the result of an arg-type operator
 tie within the gate: there eager itself decides by rounding (verification.md, point 2).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from app.conversion.verification.gate import C, K, judge, unit_roundoff
-from app.conversion.verification.oracle import Reference, is_inexact
+from app.conversion.verification.noise import with_noise
+from app.conversion.verification.reference import Reference, is_inexact
 from app.conversion.verification.runtime import ArtifactRefused, Runner
 from app.conversion.verification.steps import settled
 from app.domain.report import OutputParity, ProbeResult, Reason
+
+HOPELESS = 100.0
+"""Times its gate beyond which no luck of eager explains an error."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,10 @@ def compare(runner: Runner, reference: Reference, *, by_order: bool = False) -> 
     if by_order and len(outputs) == len(reference.y32):
         outputs = dict(zip(reference.y32, outputs.values(), strict=True))
     compared = compare_outputs(outputs, reference)
-    if compared.failure is Reason.parity:
-        return compare_outputs(settled(outputs, reference), reference)
-    return compared
+    if compared.failure is not Reason.parity:
+        return compared
+    sure = with_noise(reference) if compared.result.worst_ratio <= HOPELESS else reference
+    return compare_outputs(settled(outputs, sure), sure)
 
 
 def compare_outputs(outputs: dict[str, Tensor], reference: Reference) -> Comparison:
@@ -48,8 +54,13 @@ def compare_outputs(outputs: dict[str, Tensor], reference: Reference) -> Compari
         return _refused(reference, Reason.output_structure, mismatch)
     judged = tuple(_judge(name, value, reference) for name, value in outputs.items())
     failed = [output for output in judged if not output.passed]
-    reason = "; ".join(f"{o.output}: error {o.error:.3g} against a gate of {o.gate:.3g}" for o in failed) or None
+    reason = "; ".join(map(_words, failed)) or None
     return Comparison(_result(reference, judged, reason), Reason.parity if failed else None)
+
+
+def _words(failed: OutputParity) -> str:
+    where = f"{failed.output} ({failed.part})" if failed.part else failed.output
+    return f"{where}: error {failed.error:.3g} against a gate of {failed.gate:.3g}"
 
 
 def _structure_mismatch(outputs: dict[str, Tensor], expected: dict[str, Tensor]) -> str | None:
@@ -65,7 +76,7 @@ def _structure_mismatch(outputs: dict[str, Tensor], expected: dict[str, Tensor])
 
 def _judge(name: str, value: Tensor, reference: Reference) -> OutputParity:
     if is_inexact(value):
-        return judge(name, value, reference.gate(name), reference.y64[name])
+        return max(_judged_parts(name, value, reference), key=lambda judged: judged.ratio)
     expected = reference.y32[name]
     differing = value != expected
     wrong = int(differing.sum())
@@ -82,6 +93,16 @@ def _judge(name: str, value: Tensor, reference: Reference) -> OutputParity:
         eager_error=0.0,
         passed=wrong == 0,
     )
+
+
+def _judged_parts(name: str, value: Tensor, reference: Reference) -> Iterator[OutputParity]:
+    """The output as a whole, and each part of it that is of another scale."""
+    y64 = reference.y64[name]
+    yield judge(name, value, reference.gate(name), y64)
+    for part, gate in reference.small_parts(name):
+        yield judge(name, part.of(value), gate, part.of(y64)).model_copy(
+            update={"shape": tuple(value.shape), "part": str(part)}
+        )
 
 
 def _ties(value: Tensor, expected: Tensor, differing: Tensor, reference: Reference) -> bool:

@@ -18,7 +18,7 @@ from app.architectures.calling import call
 from app.conversion.verification.gate import farthest
 from app.conversion.verification.ledger.forward import unheard
 from app.conversion.verification.ledger.trace import trace
-from app.conversion.verification.oracle import Reference
+from app.conversion.verification.reference import Reference
 from app.conversion.verification.verdict import inconclusive, note
 from app.domain.architecture import Signature
 from app.domain.report import Finding, Reason, Sensitivity

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from app.conversion.verification.gate import FLIPPED, K, unit_roundoff
-from app.conversion.verification.oracle import ModelFailed, Reference, is_inexact
+from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
 
 DRAWS = 16
 """Evaluations of eager, the first as it was, the others on moved inputs: what lies on a step goes both ways in them."""

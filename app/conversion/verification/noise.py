@@ -1,0 +1,72 @@
+"""How far eager is off where its one evaluation on a probe does not tell: inputs moved by their last bit.
+
+One number may be right by luck: of two errors of one distribution, the second is eight times the first in 8 % of all
+cases; the second is eight times the greatest of eight in one of a million. So it is with an output of few elements, and
+with one of many elements that owe their error to a single number further up.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from app.conversion.verification.reference import ModelFailed, NoiseOf, Reference
+
+SAMPLES = 8
+"""Errors from which the greatest can be told."""
+
+
+def with_noise_of_few(taken: Reference) -> Reference:
+    """The reference with eager's greatest error for outputs of fewer than SAMPLES elements."""
+    few = {name: taken.y32[name].numel() for name in taken.float_outputs if 0 < taken.y32[name].numel() < SAMPLES}
+    if not few or not taken.finite:
+        return replace(taken, noise=dict.fromkeys(((name, "") for name in few), 0.0))
+    errors = _greatest_errors(taken, -(-SAMPLES // min(few.values())) - 1)
+    return replace(taken, noise={(name, ""): errors.get((name, ""), 0.0) for name in few})
+
+
+def with_noise(taken: Reference) -> Reference:
+    """The reference with eager's greatest error for all outputs and their parts. Without float inputs, as it is."""
+    if not any(value.is_floating_point() for value in taken.probe.inputs.values()):
+        return taken
+    errors = _greatest_errors(taken, SAMPLES)
+    return replace(taken, noise={key: max(errors.get(key, 0.0), taken.noise.get(key, 0.0)) for key in errors})
+
+
+def _greatest_errors(taken: Reference, draws: int) -> dict[NoiseOf, float]:
+    greatest: dict[NoiseOf, float] = {}
+    for seed in range(draws):
+        with suppress(ModelFailed):
+            for key, error in taken.errors(taken.again(nudged(taken.probe.inputs, seed))):
+                greatest[key] = max(greatest.get(key, 0.0), error)
+    return greatest
+
+
+def pooled(references: Sequence[Reference]) -> list[Reference]:
+    """The references with what all draws tell of the error of outputs that have fewer than SAMPLES elements.
+
+    Scaled probes keep their own: errors need not grow with the scale.
+    """
+    relative: dict[NoiseOf, float] = {}
+    for key, gate in ((key, r.gate(key[0])) for r in references if not r.probe.scaled for key in r.noise):
+        if gate.scale > 0:
+            relative[key] = max(relative.get(key, 0.0), gate.eager_error / gate.scale)
+    return [
+        replace(r, noise={key: relative.get(key, 0.0) * r.gate(key[0]).scale for key in r.noise})
+        if not r.probe.scaled
+        else r
+        for r in references
+    ]
+
+
+def nudged(inputs: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """Every float element one step of its dtype up or down, at random; other dtypes as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: _nudged(v, generator) if v.is_floating_point() else v for name, v in inputs.items()}
+
+
+def _nudged(value: Tensor, generator: torch.Generator) -> Tensor:
+    up = torch.rand(value.shape, generator=generator) < 0.5
+    return torch.nextafter(value, torch.where(up, torch.inf, -torch.inf).to(value.dtype))
