@@ -32,6 +32,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.frozen_values: "The model's code decides on values of its inputs, of which a trace keeps one case",
     Reason.assumed_sizes: "The graph was made for fewer sizes of an axis than are declared",
     Reason.not_strict: "Loaded with strict=false: not every tensor came from the checkpoint",
+    Reason.constant_output: "An output is the same whatever the inputs",
     Reason.oracle_unavailable: "No double-precision reference; a reordered single-precision one was used",
     Reason.blind_layers: "The probes would not notice a fault in some layers; the ledger covers them",
     Reason.unused_tensors: "Some uploaded tensors are not used by the architecture",

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     """The graph was made for fewer sizes of an axis than the architecture declares."""
     # notes
     not_strict = "not_strict"
+    constant_output = "constant_output"
+    """No input reaches an output, beside others that move."""
     oracle_unavailable = "oracle_unavailable"
     blind_layers = "blind_layers"
     unused_tensors = "unused_tensors"

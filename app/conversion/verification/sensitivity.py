@@ -44,7 +44,7 @@ def still(measured: Sensitivity) -> list[str]:
 def sensitivity_findings(measured: Sensitivity, constant: Collection[str]) -> list[Finding]:
     """What is said of outputs that hardly move. ``constant``: those of them that no input reaches."""
     return [
-        note(Reason.insensitive, f"{name} is a constant: no input reaches it")
+        note(Reason.constant_output, f"{name} is a constant: no input reaches it")
         if name in constant
         else inconclusive(
             Reason.insensitive,
