@@ -15,7 +15,7 @@ from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.export_branch import differing_operators
 from app.conversion.verification.extremes import screen, stress
 from app.conversion.verification.noise import pooled
-from app.conversion.verification.oracle import eager, reference
+from app.conversion.verification.oracle import reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import (
     Probe,
@@ -212,7 +212,7 @@ def check_dims(evidence: Evidence) -> None:
 
 
 def check_sensitivity(evidence: Evidence) -> None:
-    """Point 7: the probes move the outputs. A single probe is compared with one more eager run."""
+    """Point 7: the probes move the outputs. A single probe is compared with one more run of the artifact."""
     with evidence.clock.part("sensitivity"):
         references = list(evidence.references)
         if len(references) == 1:
@@ -226,17 +226,17 @@ def check_sensitivity(evidence: Evidence) -> None:
 
 
 def _another(evidence: Evidence, first: Reference) -> list[Reference]:
-    """One more draw in the model's own dtype only; its float64 values are those widened, its gate the first one's."""
+    """What the artifact, which answered the first probe as the model does, makes of another; the gate stays."""
     subject = evidence.subject
     least = latin_sizes(subject.signature, 0)
     sizes = {axis: min(size, first.probe.sizes.get(axis, size)) for axis, size in least.items()}
     draws = (draw_probe(subject.signature, sizes, subject.seed + step) for step in range(1, REDRAWS))
     probe = next((probe for probe in draws if _differs(probe, first.probe)), None)
-    if probe is None:
+    if probe is None or evidence.runner is None or evidence.failed:
         return []
     try:
-        y32 = eager(subject.module, subject.signature, probe.inputs)
-    except ModelFailed:
+        outputs = dict(zip(first.y32, evidence.runner.run(probe.inputs).values(), strict=True))
+    except (ArtifactRefused, ValueError):
         return []
-    wide = {name: value.double() if value.is_floating_point() else value for name, value in y32.items()}
-    return [Reference(probe, y32, wide, first.kind, first.trace, again=first.again)]
+    wide = {name: value.double() if value.is_floating_point() else value for name, value in outputs.items()}
+    return [Reference(probe, outputs, wide, first.kind, first.trace, again=first.again)]
