@@ -15,8 +15,8 @@ import structlog
 import typer
 
 from app.cli.processes import GRACE, listen, migrated_database, refuse_strangers
-from app.jobs.confinement import die_with_parent
 from app.logs import configure_logging
+from app.processes import die_with_parent
 from app.settings import Settings
 
 FIRST_PAUSE = 0.5

@@ -14,7 +14,7 @@ from app.conversion.targets import TARGETS
 from app.conversion.templates.hashed_file import flush_early
 from app.conversion.templates.onnx_write import WrittenFile
 from app.conversion.verification.claims import InitializerClaim
-from app.conversion.verification.subject import Subject
+from app.conversion.verification.subject import Model, Subject
 from app.domain.architecture import ArchitectureDescription
 from app.domain.checkpoint import CheckpointInspection
 from app.domain.errors import LedgerFailed
@@ -47,21 +47,27 @@ class Workpiece:
     loaded: LoadedModule
     request: ExportRequest
 
-    def subject(self, candidate: Candidate) -> Subject:
-        """What verification is told. The probes' seed is the hash of the conversion's id (verification.md, point 3)."""
+    def model(self) -> Model:
+        """The model and its probes, whose seed is the hash of the conversion's id (verification.md, point 3)."""
         seed = int.from_bytes(hashlib.sha256(self.job.conversion_id.encode()).digest()[:4], "little")
-        return Subject(
+        return Model(
             module=self.loaded.module,
             signature=self.request.signature,
+            seed=seed,
+            threads=self.job.threads,
+            client_probes=self.job.client_probes,
+        )
+
+    def subject(self, candidate: Candidate) -> Subject:
+        """What verification is told of an artifact of the model."""
+        return Subject(
+            **vars(self.model()),
             load=self.loaded.report,
             uploaded=self.loaded.uploaded,
             target=self.job.options.target,
             artifact=candidate.written.path,
             export=candidate.export,
-            seed=seed,
-            threads=self.job.threads,
             origins=candidate.claims,
-            client_probes=self.job.client_probes,
             declared=self.description.signature,
         )
 

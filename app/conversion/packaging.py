@@ -66,7 +66,7 @@ def package(work: Workpiece, produced: Produced, timings: Mapping[str, float]) -
         problem=problem,
         timings=dict(timings),
         environment=_environment(),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + produced.memory_beside,
     )
     (directory / "report.json").write_text(report.model_dump_json())
     further = (

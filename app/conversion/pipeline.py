@@ -24,7 +24,7 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
     Raises RecastError, with the stage it came from, where no artifact could be made. An artifact that verification
     refused is no exception: it comes back with ``problem`` set, so that its report is kept.
     """
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(1)  # until ``produce``, which may fork: threads are not taken along
     clock = StageClock(progress)
     with clock.stage(Stage.inspect):
         opened = open_checkpoint(job.checkpoint, job.options.checkpoint_key)

@@ -12,7 +12,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from app.conversion.candidates import Candidate, Workpiece, direct, fill_stored, new_template
+from app.conversion.forerun import Forerun
 from app.conversion.job import BuiltTemplate, StoredTemplate, TemplateSource, UnsuitableTemplate
 from app.conversion.stages import StageClock
 from app.conversion.targets import rungs
@@ -49,6 +52,8 @@ class Produced:
     template_use: TemplateUse
     template: BuiltTemplate | UnsuitableTemplate | None = None
     discarded: str | None = None
+    memory_beside: int = 0
+    """Bytes that another process of this conversion held."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,17 @@ def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Pr
     with clock.stage(Stage.export):
         key = template_key(work.description, work.job.architecture_options, work.job.options, work.request.signature)
         known = templates.find(key)
-    climb = _Climb(work, key, known, clock)
-    for attempt in _attempts(work, known):
-        if climb.try_(attempt):
-            break
+    forerun = Forerun(work.model())
+    climb = _Climb(work, key, known, clock, forerun)
+    try:
+        if not isinstance(known, StoredTemplate):
+            forerun.begin()
+        torch.set_num_threads(work.job.threads)
+        for attempt in _attempts(work, known):
+            if climb.try_(attempt):
+                break
+    finally:
+        forerun.end()
     return climb.result()
 
 
@@ -97,8 +109,8 @@ class _Made:
 class _Climb:
     """The state of one ladder: what was tried, what was refused, what was learned of the template key."""
 
-    def __init__(self, work: Workpiece, key: str, known: Known, clock: StageClock) -> None:
-        self._work, self._key, self._known, self._clock = work, key, known, clock
+    def __init__(self, work: Workpiece, key: str, known: Known, clock: StageClock, forerun: Forerun) -> None:
+        self._work, self._key, self._known, self._clock, self._forerun = work, key, known, clock, forerun
         self._rungs: list[Rung] = []
         self._errors: dict[str, RecastError] = {}
         self._unsuitable: str | None = known.reason if isinstance(known, UnsuitableTemplate) else None
@@ -154,7 +166,7 @@ class _Climb:
 
     def _verify(self, candidate: Candidate) -> Verification:
         certified = candidate.certificate is not None and self._work.job.options.verification == "auto"
-        return examine(self._work.subject(candidate), "certified" if certified else "full")
+        return examine(self._work.subject(candidate), "certified" if certified else "full", self._forerun.side)
 
     def result(self) -> Produced:
         accepted = [*([self._accepted] if self._accepted else ()), *self._doubted.values()]
@@ -173,6 +185,7 @@ class _Climb:
             rungs=tuple(self._rungs),
             template_use=use,
             template=learned,
+            memory_beside=self._forerun.memory_bytes,
             discarded=self._key if stored_was_refused else None,
         )
 

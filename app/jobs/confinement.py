@@ -3,16 +3,15 @@
 Linux only; each measure that the platform does not permit is named, never silently skipped.
 """
 
-import ctypes
 import os
 import resource
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.processes import checked, die_with_parent, libc, prctl
+
 # linux/prctl.h and linux/sched.h
-PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
@@ -38,11 +37,6 @@ class Limits:
         return self if self.memory is None else replace(self, memory=self.memory + mapped_bytes)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that made it ends."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def confine(limits: Limits) -> tuple[str, ...]:
     """Confine this process for good; gives the measures that the platform refused, with its reasons.
 
@@ -52,7 +46,7 @@ def confine(limits: Limits) -> tuple[str, ...]:
     refused = []
     measures: list[tuple[str, Callable[[], None]]] = [
         ("no network", (lambda: None) if limits.network else _leave_network),
-        ("no new privileges", lambda: _prctl(PR_SET_NO_NEW_PRIVS, 1)),
+        ("no new privileges", lambda: prctl(PR_SET_NO_NEW_PRIVS, 1)),
         ("no core dumps", lambda: _limit(resource.RLIMIT_CORE, 0)),
         ("limited open files", lambda: _limit(resource.RLIMIT_NOFILE, limits.open_files)),
         ("limited file size", lambda: _limit(resource.RLIMIT_FSIZE, limits.file_bytes)),
@@ -96,18 +90,4 @@ def _leave_network() -> None:
 
 
 def _unshare(flags: int) -> None:
-    _checked(_libc().unshare(flags))
-
-
-def _prctl(option: int, value: int) -> None:
-    _checked(_libc().prctl(option, value, 0, 0, 0))
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _checked(result: int) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    checked(libc().unshare(flags))

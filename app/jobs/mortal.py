@@ -1,5 +1,5 @@
 """Imported first by the forkserver: from then on it dies with the worker that started it."""
 
-from app.jobs.confinement import die_with_parent
+from app.processes import die_with_parent
 
 die_with_parent()

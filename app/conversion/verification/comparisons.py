@@ -9,30 +9,23 @@ import torch
 
 from app.conversion.verification import dims
 from app.conversion.verification.artifact import onnx_graph
-from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.determinism import repeat
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.export_branch import differing_operators
 from app.conversion.verification.extremes import screen, stress
-from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import (
     Probe,
-    draw_certified_probe,
     draw_probe,
-    draw_probes,
     has_float_inputs,
     latin_sizes,
-    read_client_probes,
-    sample_sizes,
 )
-from app.conversion.verification.reference import ModelFailed, Reference
+from app.conversion.verification.reference import Reference
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.sensitivity import common_part, constants_beside, sensitivity, sensitivity_findings
-from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
-from app.domain.report import Finding, ProbeResult, Reason
+from app.domain.report import Finding, Reason
 
 REDRAWS = 10
 """Draws until one differs from the first probe where both have values: a single token may well be the same again."""
@@ -41,69 +34,6 @@ REDRAWS = 10
 def _differs(one: Probe, other: Probe) -> bool:
     pairs = (common_part(value, other.inputs[name]) for name, value in one.inputs.items())
     return any(not torch.equal(left, right) for left, right in pairs)
-
-
-def full_probes(evidence: Evidence) -> list[Probe]:
-    """The draws of a full verification, then the client's own. Raises InvalidOptions for probes that do not fit."""
-    return [*draw_probes(evidence.subject.signature, evidence.subject.seed), *_client_probes(evidence.subject)]
-
-
-def certified_probes(evidence: Evidence) -> list[Probe]:
-    """The one draw of a certified verification, then the client's own. Raises InvalidOptions likewise."""
-    subject = evidence.subject
-    return [draw_certified_probe(subject.signature, subject.seed), *_client_probes(subject)]
-
-
-def _client_probes(subject: Subject) -> list[Probe]:
-    return read_client_probes(subject.client_probes, subject.signature) if subject.client_probes is not None else []
-
-
-def take_references(evidence: Evidence, probes: list[Probe]) -> None:
-    """Points 1 and 3: the eager module in its own dtype and in float64 on every probe."""
-    with evidence.clock.part("oracle"):
-        for probe in probes:
-            taken = _reference(evidence, probe)
-            if taken is None:
-                continue
-            unfit = _unfit_at_scale(evidence.subject, taken) if probe.scaled else None
-            if unfit is not None:
-                evidence.skipped.append(_skipped(probe, unfit))
-            elif taken.finite:
-                evidence.references.append(taken)
-            else:
-                detail = f"the model's own outputs hold NaN or infinity on {probe.name}"
-                evidence.findings.append(failure(Reason.non_finite, detail))
-    evidence.references = pooled(evidence.references)
-    for taken in evidence.references[:1]:
-        if taken.kind != "fp64":
-            evidence.findings.append(note(Reason.oracle_unavailable, "; ".join(taken.detours)))
-
-
-def _unfit_at_scale(subject: Subject, reference: Reference) -> str | None:
-    """Why a probe outside the declared distribution is no evidence, or None."""
-    if not reference.finite:
-        return "the model's own outputs are not finite at this scale"
-    if amplifies_rounding(subject.module, subject.signature, reference):
-        return "the model itself amplifies rounding at this scale"
-    return None
-
-
-def _reference(evidence: Evidence, probe: Probe) -> Reference | None:
-    subject = evidence.subject
-    try:
-        return reference(subject.module, subject.signature, probe)
-    except ModelFailed as failed:
-        exported = sample_sizes(subject.signature)
-        if probe.seed is None or probe.sizes == exported:
-            detail = f"the model does not run on {probe.name} at {probe.sizes}: {failed}"
-            evidence.findings.append(inconclusive(Reason.shape_specialised, detail))
-            return None
-    # The dims certificate says that the model fails at those sizes; the draw is still worth having at the exported.
-    return _reference(evidence, draw_probe(subject.signature, exported, probe.seed, name=probe.name))
-
-
-def _skipped(probe: Probe, reason: str) -> ProbeResult:
-    return ProbeResult(probe=probe.name, seed=probe.seed, sizes=probe.sizes, passed=True, reason=f"skipped: {reason}")
 
 
 def load_artifact(evidence: Evidence, *, repack: bool) -> None:

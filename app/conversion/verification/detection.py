@@ -5,7 +5,7 @@ the outputs held against the same gates. The share that lies outside is the dete
 what it is blind to is left to the weight ledger, which is why the ledger exists.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -25,15 +25,20 @@ SECOND_LOOKS = 5e9
 """Operations of all probes together up to which a perturbation unseen by the cheapest is tried on the others."""
 
 
-def detection(module: nn.Module, signature: Signature, references: Sequence[Reference], seed: int) -> Detection | None:
-    """The negative control on these probes; None for a module without float weights."""
+def detection(
+    module: nn.Module, signature: Signature, references: Sequence[Reference], seed: int, pace: Callable[[], None]
+) -> Detection | None:
+    """The negative control on these probes; None for a module without float weights. ``pace``: before each trial."""
     probes = sorted(references, key=lambda reference: reference.trace.operations)
     weights = sum(parameter.numel() for parameter in module.parameters())
     prices = [reference.trace.operations + READING * weights for reference in probes]
     count = int(min(max(BUDGET / max(prices[0], 1), FEWEST), MOST))
     if sum(prices) > SECOND_LOOKS:
         probes = probes[:1]
-    trials = [_trial(module, signature, probes, drawn) for drawn in draw_perturbations(module, count, seed)]
+    trials = []
+    for drawn in draw_perturbations(module, count, seed):
+        pace()
+        trials.append(_trial(module, signature, probes, drawn))
     if not trials:
         return None
     seen = {trial.layer for trial in trials if trial.seen}

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 
 from app.conversion.verification.determinism import Repeat
+from app.conversion.verification.eager_side import EagerSide
 from app.conversion.verification.gate import constants
 from app.conversion.verification.golden import golden_npz
 from app.conversion.verification.parity import Comparison
@@ -39,7 +40,6 @@ class Evidence:
     references: list[Reference] = field(default_factory=list)
     compared: list[Comparison] = field(default_factory=list)
     skipped: list[ProbeResult] = field(default_factory=list)
-    """Probes that say nothing, with the reason: scaled ones on which the model itself overflows."""
     repeat: Repeat | None = None
     dims: tuple[AxisCertificate, ...] = ()
     eval_mode: bool | None = None
@@ -49,6 +49,14 @@ class Evidence:
     ledger: Ledger | None = None
     departure: Departure | None = None
     latency: Latency | None = None
+
+    def adopt(self, side: EagerSide) -> None:
+        """Take over what the model alone has told."""
+        self.references += side.references
+        self.skipped += side.skipped
+        self.findings += side.findings
+        self.detection = side.detection
+        self.clock.seconds.update(side.seconds)
 
     @property
     def failed(self) -> bool:

@@ -4,6 +4,7 @@ verify.py gives their order, docs/verification.md their reasons.
 """
 
 from app.conversion.verification.detection import detection
+from app.conversion.verification.eager_side import unhurried
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.latency import latency
 from app.conversion.verification.localise import departure
@@ -22,9 +23,13 @@ def measure_detection(evidence: Evidence) -> None:
     """Point 8: what share of weight faults the probes alone would have seen, and which layers they are blind to."""
     subject = evidence.subject
     if not evidence.references or evidence.failed:
+        evidence.detection = None
         return
-    with evidence.clock.part("detection"):
-        evidence.detection = detection(subject.module, subject.signature, evidence.references, subject.seed)
+    if evidence.detection is None:
+        with evidence.clock.part("detection"):
+            evidence.detection = detection(
+                subject.module, subject.signature, evidence.references, subject.seed, unhurried
+            )
     measured = evidence.detection
     if measured is not None and measured.power < LEAST_POWER:
         blind = f" and none in {', '.join(measured.blind_layers[:5])}" if measured.blind_layers else ""

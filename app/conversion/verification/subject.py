@@ -13,23 +13,32 @@ from app.domain.conversion import TargetName
 from app.domain.report import ExportReport
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One artifact and everything it must agree with.
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The eager module and how it is probed.
 
-    ``signature`` is the one exported with: a symbolic axis in it was asked to be dynamic. ``declared`` is the
-    architecture's own, when the options narrowed it. ``origins`` is what a template claims of each initializer.
+    ``signature`` is the one exported with: a symbolic axis in it was asked to be dynamic.
     """
 
     module: nn.Module
     signature: Signature
+    seed: int
+    threads: int = 1
+    client_probes: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject(Model):
+    """One artifact and everything it must agree with.
+
+    ``declared`` is the architecture's own signature, when the options narrowed it. ``origins`` is what a template
+    claims of each initializer.
+    """
+
     load: LoadReport
     uploaded: Mapping[str, Tensor]
     target: TargetName
     artifact: Path
     export: ExportReport
-    seed: int
-    threads: int = 1
     origins: Mapping[str, InitializerClaim] | None = None
-    client_probes: Path | None = None
     declared: Signature | None = None

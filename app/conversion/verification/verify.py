@@ -4,10 +4,18 @@
 weights: one probe at sizes drawn at random, the mode and attribute audits, and the weight ledger.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from app.conversion.verification import comparisons, measurements, readings
+from app.conversion.verification.eager_side import (
+    EagerSide,
+    certified_probes,
+    full_probes,
+    take_references,
+    unhurried,
+)
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.surroundings import surroundings
@@ -34,21 +42,25 @@ def verify(subject: Subject, mode: Mode = "full") -> VerificationReport:
     return examine(subject, mode).report
 
 
-def examine(subject: Subject, mode: Mode = "full") -> Verification:
-    """Like ``verify``, with the golden set that the same forwards yielded."""
+def examine(subject: Subject, mode: Mode = "full", eager: Callable[[], EagerSide] | None = None) -> Verification:
+    """Like ``verify``, with the golden set that the same forwards yielded.
+
+    ``eager`` gives what a full verification needs of the model alone, where it is made elsewhere.
+    """
     evidence = Evidence(subject)
     with surroundings(subject.threads):
         if mode == "full":
-            _prove_graph_and_weights(evidence)
+            _prove_graph_and_weights(evidence, eager)
         else:
             _prove_weights(evidence)
     return Verification(evidence.report(mode), evidence.golden())
 
 
-def _prove_graph_and_weights(evidence: Evidence) -> None:
+def _prove_graph_and_weights(evidence: Evidence, eager: Callable[[], EagerSide] | None) -> None:
     readings.check_file(evidence)
     readings.check_history(evidence)
-    comparisons.take_references(evidence, comparisons.full_probes(evidence))
+    subject = evidence.subject
+    evidence.adopt(eager() if eager else take_references(subject, full_probes(subject), unhurried))
     comparisons.load_artifact(evidence, repack=True)
     comparisons.check_repeatable(evidence)
     comparisons.check_parity(evidence)
@@ -67,7 +79,7 @@ def _prove_graph_and_weights(evidence: Evidence) -> None:
 def _prove_weights(evidence: Evidence) -> None:
     readings.check_history(evidence)
     readings.check_ledger(evidence)  # before the session, so that both never lie in memory at once
-    comparisons.take_references(evidence, comparisons.certified_probes(evidence))
+    evidence.adopt(take_references(evidence.subject, certified_probes(evidence.subject), unhurried))
     comparisons.load_artifact(evidence, repack=False)
     comparisons.check_parity(evidence)
     readings.audit_modes_and_attributes(evidence)

@@ -50,6 +50,7 @@ def converted(
     *,
     shape: str = '("batch", 6)',
     axes: str = '(Axis(name="batch"),)',
+    threads: int = 1,
 ) -> ConversionOutcome:
     """The outcome for a net whose forward has this body; files lie in ``directory``/work."""
     (directory / "plugins").mkdir()
@@ -65,5 +66,6 @@ def converted(
         options=options,
         work_dir=directory / "work",
         plugins_dir=directory / "plugins",
+        threads=threads,
     )
     return convert(job, lambda stage, share: None, NoTemplates())

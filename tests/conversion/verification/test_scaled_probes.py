@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.conversion.verification.comparisons import take_references
+from app.conversion.verification.eager_side import full_probes, take_references, unhurried
 from app.conversion.verification.evidence import Evidence
-from app.conversion.verification.probes import draw_probes
 from app.domain.architecture import InputSpec, Signature
 from app.domain.report import ExportReport
 from tests.conversion.verification.subjects import subject
@@ -35,7 +34,7 @@ class Lucky(nn.Module):
 def evidence_of(module: nn.Module, tmp_path) -> Evidence:
     made = subject(module.eval(), SIGNATURE, tmp_path / "model.onnx", NEVER_READ, seed=3)
     evidence = Evidence(made)
-    take_references(evidence, draw_probes(SIGNATURE, made.seed))
+    evidence.adopt(take_references(made, full_probes(made), unhurried))
     return evidence
 
 

@@ -1,9 +1,13 @@
 """A certified verification has one probe; its sensitivity is measured against another draw that really differs."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from app.conversion.verification.comparisons import check_sensitivity, take_references
+from app.architectures.calling import call
+from app.conversion.verification.comparisons import check_sensitivity
+from app.conversion.verification.eager_side import take_references, unhurried
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.probes import draw_probe
 from app.domain.architecture import Axis, InputSpec, Integers, Signature
@@ -25,12 +29,24 @@ class Lookup(nn.Module):
         return values
 
 
+class Itself:
+    """The model in the place of its artifact."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return call(self.module, SIGNATURE, inputs)
+
+
 def test_one_token_that_is_drawn_again_is_no_lack_of_sensitivity(tmp_path):
     torch.manual_seed(0)
     module = Lookup().eval()
     for seed in range(12):
         made = subject(module, SIGNATURE, tmp_path / "model.onnx", NEVER_READ, seed=seed)
         evidence = Evidence(made)
-        take_references(evidence, [draw_probe(SIGNATURE, {"batch": 1, "sequence": 1}, seed)])
+        evidence.adopt(take_references(made, [draw_probe(SIGNATURE, {"batch": 1, "sequence": 1}, seed)], unhurried))
+        evidence.runner = Itself(module)
         check_sensitivity(evidence)
+        assert evidence.sensitivity is not None
         assert not evidence.findings, (seed, evidence.findings)

@@ -1,0 +1,121 @@
+"""What a verification needs of the model alone: references on the probes, and for a full one the negative control.
+
+No artifact takes part, so it is the same on every rung of a ladder, and can be made while an exporter is at work.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from app.conversion.verification.conditioning import amplifies_rounding
+from app.conversion.verification.detection import detection
+from app.conversion.verification.noise import pooled
+from app.conversion.verification.oracle import reference
+from app.conversion.verification.probes import (
+    Probe,
+    draw_certified_probe,
+    draw_probe,
+    draw_probes,
+    read_client_probes,
+    sample_sizes,
+)
+from app.conversion.verification.reference import ModelFailed, Reference
+from app.conversion.verification.stopwatch import Stopwatch
+from app.conversion.verification.subject import Model
+from app.conversion.verification.surroundings import surroundings
+from app.conversion.verification.verdict import failure, inconclusive, note
+from app.domain.report import Detection, Finding, ProbeResult, Reason
+
+Pace = Callable[[], None]
+"""Called before every probe and every perturbation of a weight."""
+
+
+@dataclass(frozen=True)
+class EagerSide:
+    """``detection`` is None where it was not looked for, or where the module has no float weights."""
+
+    references: Sequence[Reference]
+    skipped: Sequence[ProbeResult] = ()
+    """Probes that say nothing, with the reason: scaled ones on which the model itself overflows."""
+    findings: Sequence[Finding] = ()
+    detection: Detection | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def full_probes(model: Model) -> list[Probe]:
+    """The draws of a full verification, then the client's own. Raises InvalidOptions for probes that do not fit."""
+    return [*draw_probes(model.signature, model.seed), *_client_probes(model)]
+
+
+def certified_probes(model: Model) -> list[Probe]:
+    """The one draw of a certified verification, then the client's own. Raises InvalidOptions likewise."""
+    return [draw_certified_probe(model.signature, model.seed), *_client_probes(model)]
+
+
+def _client_probes(model: Model) -> list[Probe]:
+    return read_client_probes(model.client_probes, model.signature) if model.client_probes is not None else []
+
+
+def full_eager_side(model: Model, pace: Pace) -> EagerSide:
+    """Points 1, 3 and 8 of a full verification, in its surroundings. Raises InvalidOptions as ``full_probes`` does."""
+    with surroundings(model.threads):
+        side = take_references(model, full_probes(model), pace)
+        clock = Stopwatch()
+        with clock.part("detection"):
+            found = (
+                detection(model.module, model.signature, side.references, model.seed, pace) if side.references else None
+            )
+    return replace(side, detection=found, seconds={**side.seconds, **clock.seconds})
+
+
+def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerSide:
+    """Points 1 and 3: the eager module in its own dtype and in float64 on every probe."""
+    references: list[Reference] = []
+    skipped: list[ProbeResult] = []
+    findings: list[Finding] = []
+    clock = Stopwatch()
+    with clock.part("oracle"):
+        for probe in probes:
+            pace()
+            taken = _reference(model, probe, findings)
+            if taken is None:
+                continue
+            unfit = _unfit_at_scale(model, taken) if probe.scaled else None
+            if unfit is not None:
+                skipped.append(_skipped(probe, unfit))
+            elif taken.finite:
+                references.append(taken)
+            else:
+                detail = f"the model's own outputs hold NaN or infinity on {probe.name}"
+                findings.append(failure(Reason.non_finite, detail))
+    findings += [note(Reason.oracle_unavailable, "; ".join(t.detours)) for t in references[:1] if t.kind != "fp64"]
+    return EagerSide(pooled(references), skipped, findings, seconds=clock.seconds)
+
+
+def _unfit_at_scale(model: Model, taken: Reference) -> str | None:
+    """Why a probe outside the declared distribution is no evidence, or None."""
+    if not taken.finite:
+        return "the model's own outputs are not finite at this scale"
+    if amplifies_rounding(model.module, model.signature, taken):
+        return "the model itself amplifies rounding at this scale"
+    return None
+
+
+def _reference(model: Model, probe: Probe, findings: list[Finding]) -> Reference | None:
+    try:
+        return reference(model.module, model.signature, probe)
+    except ModelFailed as failed:
+        exported = sample_sizes(model.signature)
+        if probe.seed is None or probe.sizes == exported:
+            detail = f"the model does not run on {probe.name} at {probe.sizes}: {failed}"
+            findings.append(inconclusive(Reason.shape_specialised, detail))
+            return None
+    # The dims certificate says that the model fails at those sizes; the draw is still worth having at the exported.
+    return _reference(model, draw_probe(model.signature, exported, probe.seed, name=probe.name), findings)
+
+
+def _skipped(probe: Probe, reason: str) -> ProbeResult:
+    return ProbeResult(probe=probe.name, seed=probe.seed, sizes=probe.sizes, passed=True, reason=f"skipped: {reason}")
+
+
+def unhurried() -> None:
+    """The pace of a process that has nothing else to heed."""
