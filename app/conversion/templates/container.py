@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 MAGIC = b"RECASTT1"
-FORMAT_VERSION = 1
-"""Part of every template key: a new version of the format or of what is folded makes old templates unreachable."""
+FORMAT_VERSION = 2
+"""Part of every template key: a new version of the format, of what is folded or refused makes old ones unreachable."""
 
 
 class BrokenTemplate(ValueError):

@@ -17,7 +17,7 @@ from app.conversion.templates.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fi
 from app.conversion.templates.recipe import weights_of
 from app.conversion.templates.slots import TensorForm, WeightTable, state_forms
 from app.conversion.templates.structure import structure_digest
-from app.conversion.templates.suitability import TemplateUnsuitable, baked_weight, foreign_state, steering
+from app.conversion.templates.suitability import TemplateUnsuitable, baked_weight, foreign_state, rewriting, steering
 from app.conversion.templates.tensor_bytes import FLOATS, TORCH_DTYPES, to_torch
 
 TRACED = "torchscript"
@@ -31,14 +31,16 @@ def build_template(
 
     ``captured.model`` is consumed: its graph is optimised in place and loses its weights. Initializers whose name is a
     state-dict key become slots, all others stay in the template. ``request`` is what the exporter was asked for;
-    without it debug metadata is not kept, and a traced graph is unsuitable, since nothing shows that it is free of
-    weights' values.
+    without it debug metadata is not kept, a traced graph is unsuitable, since nothing shows that it is free of weights'
+    values, and whether the forward pass writes into its weights is not asked.
 
     Raises TemplateUnsuitable with the reason in words.
     """
     _refuse(foreign_state(module))
     if captured.exporter == TRACED:
         _refuse(steering(request) if request is not None else "nothing is known of what the traced code reads")
+    elif request is not None:
+        _refuse(rewriting(request))
     model = captured.model
     forms, groups = state_forms(module)
     demoted = _demote(model, forms)

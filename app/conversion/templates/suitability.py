@@ -7,10 +7,13 @@ Ways in which weights could steer a graph or hide in it, and what is done about 
 - Loading changes the module. ``structure_digest`` (structure.py) is compared whenever a template is filled.
 - State that is no tensor (``get_extra_state``). ``foreign_state`` finds it.
 - A weight that the exporter took for a constant. ``baked_weight`` finds it.
+- The forward pass writes into a weight: the graph then holds what was made of it, and the upload is another after the
+  first run. ``steering`` sees it in traced modules, ``rewriting`` in others, in every branch of compiled code.
 """
 
 import copy
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -18,9 +21,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
-from app.architectures.calling import bind
+from app.architectures.calling import bind, call
 from app.conversion.exporters.quiet import first_lines
 from app.conversion.exporters.request import ExportRequest
+from app.conversion.exporters.weight_writes import watching, written_by_code
 
 SMALLEST_TELLING = 16
 """Elements below which two float tensors may be equal by chance of design (scales, means, small tables)."""
@@ -45,23 +49,66 @@ def foreign_state(module: nn.Module) -> str | None:
 
 
 def steering(request: ExportRequest) -> str | None:
-    """Why a trace may depend on values, in words; None if the forward pass reads none.
+    """Why a trace may depend on values, in words; None if the forward pass reads none and rewrites no weight.
 
     The forward pass runs on tensors that have shapes but no data, for weights and inputs alike. A module that branches
     on a value, or takes one out as a number, fails there. So does an operator that torch knows no shapes for: then
     nothing is known, and the module counts as unsuitable.
     """
+    try:
+        written = _written_without_data(request)
+    except Exception as error:  # noqa: BLE001 - whatever the model's code raises without data is the answer
+        return f"the forward pass needs values, not only shapes: {type(error).__name__}: {first_lines(str(error), 1)}"
+    return _rewritten(request.module, written)
+
+
+def rewriting(request: ExportRequest, compiled: torch.jit.ScriptModule | None = None) -> str | None:
+    """Which tensors the forward pass writes into, in words; None if it leaves them as they are.
+
+    One that needs no values runs without. Of any other, every branch of ``compiled``, the module's code in TorchScript,
+    is looked at, or else it runs with data: one that fails with data too cannot be exported.
+    """
+    try:
+        return _rewritten(request.module, _written_without_data(request))
+    except Exception:  # noqa: BLE001 - whatever the model's code raises without data
+        seen = _rewritten(request.module, _written_with_data(request))
+    return seen or (_written_in_code(compiled) if compiled is not None else None)
+
+
+def _written_in_code(compiled: torch.jit.ScriptModule) -> str | None:
+    try:
+        written = written_by_code(compiled)
+    except Exception as error:  # noqa: BLE001 - torch.jit has no list of what it raises
+        return f"what the compiled code writes into cannot be told: {type(error).__name__}"
+    return _words(written) if written else None
+
+
+def _written_without_data(request: ExportRequest) -> set[str]:
+    """What the forward pass writes into, run on tensors that have shapes only. Raises whatever it raises."""
     mode = FakeTensorMode()
     arguments: tuple[tuple[Any, ...], dict[str, Any]] = bind(request.module, request.signature, request.sample)
     args, kwargs = tree_map_only(Tensor, mode.from_tensor, arguments)
-    try:
-        with FakeCopyMode(mode):
-            module = copy.deepcopy(request.module)
-        with mode, torch.no_grad():
-            module(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 - whatever the model's code raises without data is the answer
-        return f"the forward pass needs values, not only shapes: {type(error).__name__}: {first_lines(str(error), 1)}"
-    return None
+    with FakeCopyMode(mode):
+        module = copy.deepcopy(request.module)
+    with mode, torch.no_grad(), watching(module) as written:
+        module(*args, **kwargs)
+    return written
+
+
+def _written_with_data(request: ExportRequest) -> set[str]:
+    with suppress(Exception), watching(request.module) as written:
+        call(request.module, request.signature, request.sample)
+    return written
+
+
+def _rewritten(module: nn.Module, names: set[str]) -> str | None:
+    """In words, what of the state dict is among the names; tables that a module keeps for itself it may renew."""
+    weights = names & module.state_dict(keep_vars=True).keys()
+    return _words(weights) if weights else None
+
+
+def _words(names: set[str]) -> str:
+    return f"the forward pass writes into its own tensors: {', '.join(sorted(names)[:5])}"
 
 
 def baked_weight(constants: Iterable[tuple[str, Tensor]], state: Mapping[str, Tensor]) -> str | None:

@@ -22,7 +22,7 @@ from app.conversion.templates.recipe import Weight
 from app.conversion.templates.script_tensors import ScriptTensor, script_tensors
 from app.conversion.templates.slots import TensorForm, WeightTable, check_fit, state_forms
 from app.conversion.templates.structure import check_structure, structure_digest
-from app.conversion.templates.suitability import TemplateUnsuitable, baked_weight, foreign_state, steering
+from app.conversion.templates.suitability import TemplateUnsuitable, baked_weight, foreign_state, rewriting, steering
 from app.conversion.templates.tensor_bytes import dtype_of
 from app.domain.conversion import TorchScriptOptions
 
@@ -51,6 +51,8 @@ def build_template(captured: CapturedTorchScript, request: ExportRequest, path: 
     _refuse(foreign_state(request.module))
     if captured.method == "trace":
         _refuse(steering(request))
+    else:
+        _refuse(rewriting(request, captured.module))
     structure = structure_digest(request.module)
     for tensor in captured.module.state_dict(keep_vars=True).values():
         tensor.data = tensor.data.contiguous()

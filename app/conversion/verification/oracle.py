@@ -72,10 +72,25 @@ def eager(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor])
 def _widened(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor], trace: Trace) -> dict[str, Tensor]:
     with torch.inference_mode():
         wide = {name: Widened(v.double()) if v.dtype == torch.float32 else v for name, v in inputs.items()}
-    with widening(trace):
+    with _attributes_kept(module), widening(trace):
         outputs = call(module, signature, wide)
     trace.sigmoids = frozenset(name for name, value in outputs.items() if getattr(value, "from_sigmoid", False))
     return {name: unwrap(value) for name, value in outputs.items()}
+
+
+@contextmanager
+def _attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Put back what a forward bound anew: no other run can take a buffer or an attribute that is a Widened."""
+    kept = [(names, dict(names)) for part in module.modules() for names in (part._buffers, vars(part))]
+    try:
+        yield
+    finally:
+        for names, before in kept:
+            for name in [name for name, value in names.items() if isinstance(value, Widened)]:
+                if name in before:
+                    names[name] = before[name]
+                else:
+                    del names[name]
 
 
 def _copied(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -98,12 +98,12 @@ def _audit_onnx(evidence: Evidence) -> tuple[list[str], audit.GraphConstants]:
     return mode.onnx_training_nodes(model), audit.onnx_constants(model)
 
 
-def check_ledger(evidence: Evidence) -> None:
+def check_ledger(evidence: Evidence, *, certified: bool = False) -> None:
     """Point 9: where every uploaded tensor went, and where every tensor of the artifact came from."""
     subject = evidence.subject
     with evidence.clock.part("ledger"):
         try:
-            evidence.ledger = _ledger(subject)
+            evidence.ledger = _ledger(subject, certified=certified)
         except MalformedFile as malformed:
             evidence.findings.append(failure(Reason.ledger, f"the artifact's tensors cannot be read: {malformed}"))
             return
@@ -116,7 +116,7 @@ def check_ledger(evidence: Evidence) -> None:
         evidence.findings.append(note(Reason.unused_tensors, detail))
 
 
-def _ledger(subject: Subject) -> Ledger:
+def _ledger(subject: Subject, *, certified: bool = False) -> Ledger:
     if subject.target == "onnx":
         return onnx_ledger(
             subject.artifact,
@@ -125,9 +125,15 @@ def _ledger(subject: Subject) -> Ledger:
             subject.module,
             subject.origins,
             signature=subject.signature,
+            certified=certified,
         )
     return torchscript_ledger(
-        subject.artifact, subject.uploaded, subject.load, subject.module, signature=subject.signature
+        subject.artifact,
+        subject.uploaded,
+        subject.load,
+        subject.module,
+        signature=subject.signature,
+        certified=certified,
     )
 
 

@@ -78,7 +78,7 @@ def _prove_graph_and_weights(evidence: Evidence, eager: Callable[[], EagerSide] 
 
 def _prove_weights(evidence: Evidence) -> None:
     readings.check_history(evidence)
-    readings.check_ledger(evidence)  # before the session, so that both never lie in memory at once
+    readings.check_ledger(evidence, certified=True)  # before the session, so that both never lie in memory at once
     evidence.adopt(take_references(evidence.subject, certified_probes(evidence.subject), unhurried))
     comparisons.load_artifact(evidence, repack=False)
     comparisons.check_parity(evidence)

@@ -110,6 +110,56 @@ def test_a_traced_onnx_graph_needs_the_request_to_be_judged(tmp_path: Path) -> N
         onnx_build.build_template(net.captured, net.module, tmp_path / "template")
 
 
+class Clamps(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        self.fc.weight.detach().view(-1).clamp_(-0.1, 0.1)
+        return self.fc(x)
+
+
+class Counts(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale = self.scale * 0.5
+        return self.fc(x) * self.scale
+
+
+class ClampsRarely(Plain):
+    """In a branch that no sample takes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 1e6:
+            self.fc.weight[0].clamp_(-0.1, 0.1)
+        return self.fc(x)
+
+
+@pytest.mark.parametrize("kind", [Clamps, Counts])
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_an_onnx_graph_that_rewrites_weights_is_unsuitable(
+    kind: type[nn.Module], exporter: str, tmp_path: Path
+) -> None:
+    net = capture_onnx(kind().requires_grad_(False), X, exporter=exporter)
+    request = request_for(net.module, X)
+    with pytest.raises(TemplateUnsuitable, match=r"writes into its own tensors: (fc.weight|scale)"):
+        onnx_build.build_template(net.captured, net.module, tmp_path / "template", request=request)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [(Clamps, "trace"), (Counts, "trace"), (Clamps, "script"), (ClampsRarely, "script")]
+)
+def test_a_program_that_rewrites_weights_is_unsuitable(kind: type[nn.Module], method: str, tmp_path: Path) -> None:
+    request, captured = capture_torchscript(kind().requires_grad_(False), method, spec=X)
+    with pytest.raises(TemplateUnsuitable, match=r"writes into its own tensors: (fc.weight|scale|weight)"):
+        torchscript_template.build_template(captured, request, tmp_path / "template")
+
+
+def test_a_program_that_branches_on_its_inputs_is_suitable_when_compiled(tmp_path: Path) -> None:
+    request, captured = capture_torchscript(BranchesOnInput(), "script", spec=X)
+    torchscript_template.build_template(captured, request, tmp_path / "template")
+
+
 class Remembers(Plain):
     """Extra state that is no tensor."""
 

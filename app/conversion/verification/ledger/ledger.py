@@ -22,7 +22,7 @@ from app.conversion.verification.ledger.fold_sites import match_folds
 from app.conversion.verification.ledger.forward import EagerTrace, Offer, unheard
 from app.conversion.verification.ledger.order import GraphUse, Tokens, graph_uses, misplaced
 from app.conversion.verification.ledger.orientation import misoriented
-from app.conversion.verification.ledger.rewriting import code_writes, refuse_rewriting, rewritten_by
+from app.conversion.verification.ledger.rewriting import judge_writes
 from app.conversion.verification.ledger.search import match_content, match_parts, match_recurrent, match_shared
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
 from app.conversion.verification.ledger.tables import TableSearch, open_tables
@@ -47,13 +47,15 @@ def onnx_ledger(
     claims: Mapping[str, InitializerClaim] | None,
     *,
     signature: Signature | None = None,
+    certified: bool = False,
 ) -> Ledger:
     """The ledger of an ONNX file (external data beside it), from its bytes on disk.
 
     ``uploaded`` is the state dict after unwrapping and key repair, in its own dtypes; ``module`` the loaded module on
     the CPU. ``claims`` names every initializer of a template's artifact; None: what each holds is searched for. With a
     ``signature`` the eager forward is run where the search or a tensor that nothing carries needs it; without one such
-    tensors are unaccounted. Raises MalformedFile when the file cannot be read.
+    tensors are unaccounted. ``certified``: a module of this structure was seen before to leave its weights as they are.
+    Raises MalformedFile when the file cannot be read.
     """
     file = read_onnx(artifact)
     books = Books(list(file.tensors()), sources_of(uploaded, load, module))
@@ -69,7 +71,8 @@ def onnx_ledger(
         _by_search(books, uses, module, signature, renamed=renamed)
     if renamed:
         _tables(books, module, signature)
-        refuse_rewriting(books, rewritten_by(books.sources.placed, _eager(module, signature)))
+    if not certified:
+        _judge_writes(books, module, signature)
     _constants(books, uses)
     return books.close(uploaded, load)
 
@@ -81,6 +84,7 @@ def torchscript_ledger(
     module: nn.Module,
     *,
     signature: Signature | None = None,
+    certified: bool = False,
 ) -> Ledger:
     """The ledger of a TorchScript file, from its bytes on disk; arguments as for ``onnx_ledger``.
 
@@ -96,8 +100,8 @@ def torchscript_ledger(
     if not _settled(books) or books.open_buffers():
         _by_search(books, uses, module, signature, renamed=True)
     _tables(books, module, signature)
-    if code_writes(artifact):
-        refuse_rewriting(books, rewritten_by(books.sources.placed, _eager(module, signature)))
+    if not certified:
+        _judge_writes(books, module, signature)
     _constants(books, uses)
     return books.close(uploaded, load)
 
@@ -233,9 +237,10 @@ def _run(module: nn.Module, signature: Signature, sizes: Mapping[str, int], scal
     return lambda offer: trace(placed, inputs, lambda: call(module, signature, inputs), offer)
 
 
-def _eager(module: nn.Module, signature: Signature | None) -> Callable[[], object]:
-    """A forward at the least sizes."""
-    return lambda: _run(module, signature, _SMALL, _SCALES[0])(unheard) if signature is not None else None
+def _judge_writes(books: Books, module: nn.Module, signature: Signature | None) -> None:
+    if signature is not None:
+        run = _run(module, signature, _SMALL, _SCALES[0])
+        judge_writes(books, module, lambda: run(unheard))
 
 
 def _tables(books: Books, module: nn.Module, signature: Signature | None) -> None:

@@ -4,42 +4,43 @@ The loaded module and the upload share memory, so such a forward changes both: w
 with what the model made of the upload, and the books say identical. A counter that no output depends on is no weight.
 """
 
-import re
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
-from torch import Tensor
+from torch import nn
 
+from app.conversion.exporters.weight_writes import watching
 from app.conversion.verification.ledger.books import Books
+from app.conversion.verification.ledger.forward import EagerTrace
 
-_ATTRIBUTE = re.compile(r"^\s*(\w+) = \w+\.\w+$", re.MULTILINE)
-_WRITTEN = re.compile(r"torch\.\w+_\((\w+)[,)]")
-"""torch's operators that write into their first argument end in an underscore (torch.Tensor, in-place operations)."""
-
-
-def rewritten_by(placed: Mapping[str, Tensor], run: Callable[[], object]) -> set[str]:
-    """Keys of the tensors that one forward writes into, by torch's own count of writes; none where it raises."""
-    # Torch keeps no count for tensors made in inference mode.
-    before = {name: tensor._version for name, tensor in placed.items() if not tensor.is_inference()}
-    with suppress(Exception):  # a module's forward may raise anything; parity says what
-        run()
-    return {name for name, version in before.items() if placed[name]._version != version}
+_COUNTER = "a counter that the forward writes and no output depends on"
 
 
-def code_writes(artifact: Path) -> bool:
-    """Whether the code of a TorchScript file calls an operator that writes, on an attribute of a module."""
-    with zipfile.ZipFile(artifact) as archive:
-        texts = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")]
-    return any(set(_ATTRIBUTE.findall(text)) & set(_WRITTEN.findall(text)) for text in texts)
+def judge_writes(books: Books, module: nn.Module, run: Callable[[], EagerTrace]) -> None:
+    """Make a problem of every uploaded tensor that one forward writes into and has a use for, and excuse counters.
+
+    Where the forward raises, everything that it wrote counts as used.
+    """
+    found: EagerTrace | None = None
+    with watching(module) as written, suppress(Exception):  # a module's forward may raise anything; parity says what
+        found = run()
+    for name in sorted(written):
+        source = books.sources.by_name.get(name)
+        if source is None or source.kind != "uploaded":
+            continue
+        if found is not None and name not in found.reached:
+            _excuse(books, name)
+            continue
+        books.problems.append(
+            f"{name}: the model rewrites its weights: its forward writes into this tensor, so that no artifact "
+            "can be held to what was uploaded"
+        )
 
 
-def refuse_rewriting(books: Books, names: Iterable[str]) -> None:
-    """Make a problem of every uploaded tensor among ``names`` that has a part in the outputs."""
-    for name in sorted(names):
-        if books.sources.by_name[name].kind == "uploaded" and name not in books.unused:
-            books.problems.append(
-                f"{name}: the model rewrites its weights: its forward writes into this tensor, so that no artifact "
-                "can be held to what was uploaded"
-            )
+def _excuse(books: Books, name: str) -> None:
+    """Explain a counter: by the time of this reading it has counted on, here or in the artifact."""
+    if name not in books.carriers:
+        books.unused[name] = _COUNTER
+        for stored in books.unexplained():
+            if stored.name == name:
+                books.explain(stored, "constant", (name,), _COUNTER)
