@@ -13,6 +13,7 @@ from app.conversion.verification.ledger.order import GraphUse
 _CONSTANT = re.compile(r"\bCONSTANTS\.(c\d+)\b")
 _VARIABLE = re.compile(r"(?<![\w.\"])([A-Za-z_]\w*)\b(?![\w.(\"])")
 _ASSIGNMENT = re.compile(r"^\s*(\w+) = (.*)$")
+_LOOP = re.compile(r"^\s*(?:for|while)\b")
 _NAME = re.compile(r"(\w+)$")
 _LITERALS = frozenset({"True", "False", "None", "in", "is", "not", "and", "or", "if", "else"})
 
@@ -22,8 +23,14 @@ def constant_uses(code: list[str], constants: Mapping[str, StoredTensor]) -> Ite
     node = 0
     for text in code:
         made: dict[str, list[StoredTensor]] = {}
+        loops: list[int] = []
         for line in text.splitlines():
             node += 1
+            indent = len(line) - len(line.lstrip())
+            loops = [outer for outer in loops if outer < indent]
+            repeats = bool(loops)
+            if _LOOP.match(line):
+                loops.append(indent)
             found = _operands(line, constants, made)
             assignment = _ASSIGNMENT.match(line)
             if assignment is not None and found and _is_closed(assignment[2], made):
@@ -32,7 +39,7 @@ def constant_uses(code: list[str], constants: Mapping[str, StoredTensor]) -> Ite
             flat = [(place, stored, direct) for place, roots, direct in found for stored in roots]
             for position, (place, stored, direct) in enumerate(flat):
                 axes = tuple(range(len(stored.dims))) if direct else None
-                yield GraphUse(node, position, _operator(line, place), stored, axes, counted=False)
+                yield GraphUse(node, position, _operator(line, place), stored, axes, counted=False, repeats=repeats)
 
 
 def _operands(

@@ -23,6 +23,7 @@ from app.conversion.verification.ledger.forward import EagerTrace, Offer, unhear
 from app.conversion.verification.ledger.order import GraphUse, Tokens, graph_uses, misplaced
 from app.conversion.verification.ledger.orientation import misoriented
 from app.conversion.verification.ledger.rewriting import judge_writes
+from app.conversion.verification.ledger.scalars import match_scalars
 from app.conversion.verification.ledger.search import match_content, match_parts, match_recurrent, match_shared
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
 from app.conversion.verification.ledger.tables import TableSearch, open_tables
@@ -196,6 +197,7 @@ def _by_trace(
                 tokens.join(stored, found.leaf[name])
     if renamed:
         folded = match_folds(books, found, tokens, uses)
+        match_scalars(books, found, search, folded, tokens=tokens, graph=uses)
         for stored, parts in match_parts(books).items():
             for name, _, _ in parts:
                 tokens.join(stored, tokens.part(found.leaf[name]))

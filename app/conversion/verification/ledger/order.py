@@ -27,7 +27,7 @@ class GraphUse:
 
     ``axes`` is the order in which the stored tensor's axes arrive, None when something else was made of it on the way;
     ``transposed`` says that the operator itself transposes this argument (Gemm's transB). ``counted`` is False where
-    one use in the file may stand for several when it runs.
+    one use in the file may stand for several when it runs; ``repeats`` is True in the body of a loop.
     """
 
     node: int
@@ -37,6 +37,7 @@ class GraphUse:
     axes: tuple[int, ...] | None = None
     transposed: bool = False
     counted: bool = True
+    repeats: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class _Track:
 def misplaced(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[str]:
     """What is used out of order or too seldom, in words; empty when positions hold."""
     tracks = _tracks(tokens, eager, graph)
-    known = {_kind(use.operator) for use in eager}
+    known = {kind_of(use.operator) for use in eager}
     by_size: dict[int, list[_Track]] = {}
     for track in tracks:
         by_size.setdefault(track.uses[0].stored.numel, []).append(track)
@@ -217,7 +218,7 @@ def _tracks(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[_Tr
             track.turns.add(_turn(use))
             track.values.add(value)
             direct = value is use.value and value not in tokens.moved
-            track.kinds.add(_kind(use.operator) if direct else _ANY_KIND)
+            track.kinds.add(kind_of(use.operator) if direct else _ANY_KIND)
     for at in graph:
         token = tokens.of_stored(at.stored)
         if token is not None and token in tracks:
@@ -229,7 +230,7 @@ _ANY_KIND = "any"
 """Of a tensor that meets the inputs through other operators on weights, or that a fold moved."""
 
 
-def _kind(operator: str) -> str:
+def kind_of(operator: str) -> str:
     """Operators that exporters of TorchScript put in each other's place, under one name."""
     name = operator.rstrip("_")
     if name.startswith("conv"):
@@ -239,9 +240,9 @@ def _kind(operator: str) -> str:
 
 def _fitting(track: _Track, known: set[str]) -> list[_Place]:
     """Places of the kinds by which the forward uses it; all, where the graph's operators go by other names."""
-    named = [at for at in track.uses if _kind(at.operator) in known]
+    named = [at for at in track.uses if kind_of(at.operator) in known]
     if named and _ANY_KIND not in track.kinds:
-        return [(at.node, at.argument) for at in named if _kind(at.operator) in track.kinds]
+        return [(at.node, at.argument) for at in named if kind_of(at.operator) in track.kinds]
     return [(at.node, at.argument) for at in track.uses]
 
 
