@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
-from app.conversion.verification.ledger.books import Books
+from app.conversion.verification.ledger.books import Axes, Books
 from app.conversion.verification.ledger.content import ONNX_DTYPES, first_and_last, is_floating
 from app.conversion.verification.ledger.folds import (
     Folded,
@@ -37,12 +37,20 @@ class _Part:
     names: frozenset[str]
     lead: Value
     """Whose place in the forward's order is the part's."""
+    unchanged: bool = False
+    """Whether no step scales: the layer keeps its weight, and only its bias is another."""
 
 
-def match_folds(books: Books, trace: EagerTrace, tokens: Tokens, uses: list[GraphUse]) -> set[FoldSite]:
+def match_folds(
+    books: Books,
+    trace: EagerTrace,
+    tokens: Tokens,
+    uses: list[GraphUse],
+    orders: dict[tuple[StoredTensor, Value], Axes],
+) -> set[FoldSite]:
     """Enter steps folded into the layer before them; gives the sites whose weight and bias were both found.
 
-    Of steps that follow one after the other, any first few may be folded.
+    Of steps that follow one after the other, any first few may be folded. ``orders`` is told how matrices lie.
     """
     by_size: dict[int, list[StoredTensor]] = {}
     for stored in books.unexplained():
@@ -55,13 +63,15 @@ def match_folds(books: Books, trace: EagerTrace, tokens: Tokens, uses: list[Grap
         if parts is None:
             continue
         weights = _matching(books, by_size, parts[0])
-        beside = {stored for weight in weights for stored in together.get(weight, ())}
-        biases = [stored for stored in _matching(books, by_size, parts[1]) if stored in beside]
-        if not weights or not (biases or _is_zero(parts[1])):
+        kept = _kept(books, parts[0])
+        beside = {stored for weight in (*weights, *kept) for stored in together.get(weight, ())}
+        biases = {stored: axes for stored, axes in _matching(books, by_size, parts[1]).items() if stored in beside}
+        if not (weights or kept) or not (biases or _is_zero(parts[1])):
             continue
         found.add(site)
         for part, matches in zip(parts, (weights, biases), strict=True):
-            for stored in matches:
+            for stored, axes in matches.items():
+                orders[stored, part.lead] = axes
                 books.explain(stored, "fold", part.keys, part.words)
                 books.fold(part.keys, stored, "folded into the layer before, recomputed in float64")
                 tokens.join(stored, part.lead)
@@ -88,7 +98,8 @@ def _parts(
     if layer.weight.formula is None:
         return None
     narrow = layer.weight.formula(False)
-    if narrow.numel() not in by_size or not narrow.is_floating_point():
+    unchanged = all(step.operator in ("add", "sub") for step in site.steps)
+    if not (unchanged or narrow.numel() in by_size) or not narrow.is_floating_point():
         return None
     channels = narrow.shape[layer.axis] * (layer.groups if layer.axis else 1)
     scalings = [_scaling(step, channels, books) for step in site.steps]
@@ -112,6 +123,7 @@ def _parts(
             weight_keys,
             layer.weight.lineage,
             layer.weight,
+            unchanged,
         ),
         _Part(
             f"bias beside {words} with {steps}",
@@ -178,21 +190,41 @@ def _is_zero(part: _Part) -> bool:
     return not part.keys or not bool(part.folded.value.any())
 
 
-def _matching(books: Books, by_size: Mapping[int, list[StoredTensor]], part: _Part) -> list[StoredTensor]:
-    """Stored tensors that are the part. One with a state-dict key's name must have one of the part's."""
+def _kept(books: Books, part: _Part) -> list[StoredTensor]:
+    """Stored tensors that hold a layer's weight as it was uploaded, where no step changes it."""
+    if not part.unchanged or part.lead.inputs:
+        return []
+    return [carrier.stored for name in part.names for carrier in books.carriers.get(name, ())]
+
+
+def _matching(books: Books, by_size: Mapping[int, list[StoredTensor]], part: _Part) -> dict[StoredTensor, Axes]:
+    """Stored tensors that are the part, and the order of its axes that each has.
+
+    One with a state-dict key's name must have one of the part's.
+    """
     ends = _ends(part.folded.value)
     margins = _ends(part.folded.bound)
-    found = []
+    found: dict[StoredTensor, Axes] = {}
     for stored in by_size.get(part.folded.value.numel(), ()):
         if (stored.name in books.sources.by_name and stored.name not in part.names) or not part.keys:
             continue
         near = zip(first_and_last(stored), ends, margins, strict=True)
         if any(abs(value - end) > margin for value, end, margin in near):
             continue
-        axes = None if _long(stored.dims) == _long(part.shape) else tuple(reversed(range(len(part.shape))))
-        if carries(stored, part.folded, axes) is not None:
-            found.append(stored)
+        for axes in _axes(stored, part):
+            if stored not in found and carries(stored, part.folded, axes) is not None:
+                found[stored] = axes
     return found
+
+
+def _axes(stored: StoredTensor, part: _Part) -> list[Axes]:
+    """The orders of a part's axes that the stored dims allow: of a square matrix both, its operator tells which."""
+    straight = tuple(range(len(part.shape)))
+    turned = tuple(reversed(straight))
+    if _long(stored.dims) != _long(part.shape):
+        return [turned]
+    square = len(_long(part.shape)) == 2 and len(set(_long(part.shape))) == 1
+    return [straight, turned] if square else [straight]
 
 
 def _ends(tensor: Tensor) -> tuple[float, float]:

@@ -196,12 +196,12 @@ def _by_trace(
             if name in found.leaf:
                 tokens.join(stored, found.leaf[name])
     if renamed:
-        folded = match_folds(books, found, tokens, uses)
-        match_scalars(books, found, search, folded, tokens=tokens, graph=uses)
+        folded = match_folds(books, found, tokens, uses, search.orders)
+        lost = match_scalars(books, found, search, folded, tokens=tokens, graph=uses)
         for stored, parts in match_parts(books).items():
             for name, _, _ in parts:
                 tokens.join(stored, tokens.part(found.leaf[name]))
-        Accounts(books, search, folded).settle(found.uses)
+        Accounts(books, search, folded, lost).settle(found.uses)
         books.problems += misplaced(tokens, found.uses, uses)
         orders = {(stored, found.leaf[name]): axes for (stored, name), axes in books.orders() if name in found.leaf}
         books.problems += misoriented(orders | search.orders, found.uses, uses)

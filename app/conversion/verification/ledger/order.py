@@ -6,11 +6,12 @@ the order in which the forward runs them, and optimisers keep a graph's order bu
 tensors of one size, the order of first use in the graph must be the order of first use in the eager forward; and what
 one content is used for in the forward, be it one tensor or several equal ones, must all be there in the graph.
 Where a tensor is used more than once (a shared layer, a branch), some choice of its uses must give that order. The
-code of a TorchScript file names the same operators as the eager forward, so there the uses must be by the same kind.
+code of a TorchScript file names the same operators as the eager forward, so there the uses must be by the same kind,
+and all of them must be there in their order, but for those in loops.
 
 What this cannot see: a swap of tensors with equal bytes (no fault), of two operands that one eager operator takes (but
-for recurrent layers) and the graph spreads over several nodes, and of later uses of a tensor used twice. Those are left
-to parity.
+for recurrent layers) and the graph spreads over several nodes, and, in ONNX and in loops, of later uses of a tensor used
+twice. Those are left to parity.
 """
 
 from collections.abc import Iterator, Mapping
@@ -230,12 +231,18 @@ _ANY_KIND = "any"
 """Of a tensor that meets the inputs through other operators on weights, or that a fold moved."""
 
 
+_TURNED = {"gt": "lt", "ge": "le", "greater": "lt", "less": "lt", "rsub": "sub"}
+"""Operators that differ only in the order of their operands."""
+
+
 def kind_of(operator: str) -> str:
     """Operators that exporters of TorchScript put in each other's place, under one name."""
     name = operator.rstrip("_")
     if name.startswith("conv"):
         return "conv"
-    return "linear" if name in {"linear", "matmul", "mm", "bmm", "addmm", "add"} else name
+    if name in {"linear", "matmul", "mm", "bmm", "addmm", "add"} or name.endswith("_cell"):
+        return "linear"
+    return _TURNED.get(name, name)
 
 
 def _fitting(track: _Track, known: set[str]) -> list[_Place]:
@@ -255,13 +262,19 @@ def _first_out_of_order(group: list[_Track], known: set[str]) -> str | None:
     """
     end: _Place = (-1, -1)
     chosen: list[tuple[_Place, _Place]] = []
-    for track in group:
-        turn = track.turn[0]
+    for (turn, _), track in sorted(_demanded(group), key=lambda demand: demand[0]):
         if chosen and turn != chosen[-1][0]:
-            end = max(place for _, place in chosen)
+            end = max(end, *(place for _, place in chosen))
             chosen = []
         place = min((place for place in _fitting(track, known) if place > end), default=None)
         if place is None or any(place < other and place[0] == other[0] for _, other in chosen):
             return track.uses[0].stored.name
         chosen.append((turn, place))
     return None
+
+
+def _demanded(group: list[_Track]) -> Iterator[tuple[_Turn, _Track]]:
+    """The turns that must find a place: the first of each track, and in code without a loop around it all of them."""
+    for track in group:
+        straight = not any(at.counted or at.repeats for at in track.uses) and _ANY_KIND not in track.kinds
+        yield from ((turn, track) for turn in (track.turns if straight else {track.turn}))

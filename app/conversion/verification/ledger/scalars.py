@@ -1,12 +1,12 @@
 """Weights of one element that lost their names: a PReLU's slope, a temperature, the bias of a layer with one output.
 
 Any constant may equal such a weight by chance, so its bytes alone say nothing. In the code of a TorchScript file it is
-found by where it stands: there must be a place for every use that the forward makes of the weight, with its bytes, by
-the same kind of operator, and in the forward's order among all weights of one element. A use that a fold has taken, or
-that arrived through an expression of weights, needs no place of its own.
+found by where it stands: there must be a place for every use that the forward makes of the weight, with its bytes or
+those of the expression that is used, by the same kind of operator, and in the forward's order among all weights of one
+element. A use that a fold has taken needs no place of its own.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.books import Books
@@ -26,25 +26,35 @@ def match_scalars(
     *,
     tokens: Tokens,
     graph: list[GraphUse],
-) -> None:
-    """Enter the weights of one element all of whose uses have a place in the code."""
-    wanted = _wanted(books)
-    by_content = _places(books, graph)
+) -> set[str]:
+    """Enter the weights of one element all of whose uses have a place in the code; gives those that lack one.
+
+    Other graphs go by other names of operators; there nothing is entered and nothing lacks.
+    """
+    wanted = _wanted(books) if not any(at.counted for at in graph) else {}
+    wholes = _numbers(graph, books)
     folded_turns = {turn for site in folded for turn in site.turns}
-    held: dict[str, list[StoredTensor]] = {}
+    places: dict[str, list[GraphUse]] = {}
     lost: set[str] = set()
     end: _Place = (-1, -1)
-    for use, name in _uses(found, search, wanted, folded_turns):
-        place = _next(by_content.get(wanted[name], ()), use, end)
-        if place is None:
-            lost.add(name)
-            continue
-        end = max(end, _at(place))
-        held.setdefault(name, []).append(place.stored)
-    for name in held.keys() - lost:
-        for stored in dict.fromkeys(held[name]):
+    for use in sorted(found.uses, key=lambda use: (use.turn, use.argument)):
+        taken = [end]
+        for name in _names(use.value, found, wanted) if use.turn not in folded_turns else ():
+            contents = wholes.get(wanted[name], set()) | _expressions(use.value, name, search)
+            again = [at for at in places.get(name, ()) if at.repeats]
+            place = _next((at for at in graph if at.stored in contents), use, end, again)
+            if place is None:
+                lost.add(name)
+                continue
+            taken.append(_at(place))
+            places.setdefault(name, []).append(place)
+        end = max(taken)
+    for name in places.keys() - lost:
+        whole = wholes.get(wanted[name], set())
+        for stored in dict.fromkeys(at.stored for at in places[name] if at.stored in whole):
             books.carry(stored, books.sources.by_name[name], "identical", "found by its place in the code")
             tokens.join(stored, found.leaf[name])
+    return lost
 
 
 def _wanted(books: Books) -> dict[str, Corners]:
@@ -52,43 +62,38 @@ def _wanted(books: Books) -> dict[str, Corners]:
     return {
         name: key
         for name, value in values.items()
-        if value.numel() == 1 and value.dtype.is_floating_point | value.dtype.is_complex and (key := corners(value))
+        if value.numel() == 1 and (value.dtype.is_floating_point or value.dtype.is_complex) and (key := corners(value))
     }
 
 
-def _places(books: Books, graph: list[GraphUse]) -> dict[Corners, list[GraphUse]]:
-    """Uses of stored numbers without a key's name, by content, in the order of the code."""
-    places: dict[Corners, list[GraphUse]] = {}
-    for at in sorted(graph, key=_at):
-        alone = at.stored.numel == 1 and is_floating(at.stored) and at.stored.name not in books.sources.by_name
-        key = stored_corners(at.stored) if alone else None
+def _numbers(graph: Iterable[GraphUse], books: Books) -> dict[Corners, set[StoredTensor]]:
+    """Stored numbers without a key's name, by content."""
+    found: dict[Corners, set[StoredTensor]] = {}
+    for stored in {at.stored for at in graph}:
+        alone = stored.numel == 1 and is_floating(stored) and stored.name not in books.sources.by_name
+        key = stored_corners(stored) if alone else None
         if key is not None:
-            places.setdefault(key, []).append(at)
-    return places
+            found.setdefault(key, set()).add(stored)
+    return found
 
 
-def _uses(
-    found: EagerTrace, search: ValueSearch, wanted: Iterable[str], folded_turns: set[int]
-) -> Iterator[tuple[Use, str]]:
-    """The forward's uses that need a place, in its order."""
-    for use in sorted(found.uses, key=lambda use: (use.turn, use.argument)):
-        tied = {found.leaf[name]: name for name in sorted(use.value.lineage.intersection(wanted), reverse=True)}
-        for name in tied.values():
-            if use.turn not in folded_turns and not _arrived(use.value, name, search):
-                yield use, name
+def _names(value: Value, found: EagerTrace, wanted: Iterable[str]) -> Iterable[str]:
+    """The wanted weights that a value came from, one for each parameter."""
+    return {found.leaf[name]: name for name in sorted(value.lineage.intersection(wanted), reverse=True)}.values()
 
 
-def _arrived(value: Value, name: str, search: ValueSearch) -> bool:
-    """Whether everything that the value has of the weight came in expressions that were found."""
-    if name not in value.lineage or value in search.matched:
-        return True
-    return bool(value.inputs) and all(_arrived(part, name, search) for part in value.inputs)
+def _expressions(value: Value, name: str, search: ValueSearch) -> set[StoredTensor]:
+    """Stored tensors that are the value, or one on its way from the weight."""
+    if name not in value.lineage:
+        return set()
+    return set(search.matched.get(value, ())).union(*(_expressions(part, name, search) for part in value.inputs))
 
 
-def _next(places: Iterable[GraphUse], use: Use, end: _Place) -> GraphUse | None:
-    """The first place behind the last one that was taken; one in the body of a loop may be taken again."""
+def _next(graph: Iterable[GraphUse], use: Use, end: _Place, again: list[GraphUse]) -> GraphUse | None:
+    """The first place behind the last one that was taken; one of ``again`` may be taken another time."""
     kind = kind_of(use.operator)
-    return next((at for at in places if kind_of(at.operator) == kind and (_at(at) > end or at.repeats)), None)
+    fitting = (at for at in graph if kind_of(at.operator) == kind and (_at(at) > end or at in again))
+    return min(fitting, key=_at, default=None)
 
 
 def _at(use: GraphUse) -> _Place:

@@ -120,9 +120,11 @@ def _recomputed(stored: StoredTensor, tensor: Tensor, formula: Formula) -> float
 class Accounts:
     """Whether what the forward uses has arrived in the artifact."""
 
-    def __init__(self, books: Books, search: ValueSearch, folded: set[FoldSite]) -> None:
+    def __init__(self, books: Books, search: ValueSearch, folded: set[FoldSite], lost: set[str]) -> None:
+        """``lost`` are sources of which some use is known to be missing."""
         self.books = books
         self.search = search
+        self.lost = lost
         self.folded_turns = {turn for site in folded for turn in site.turns}
         self._carried: dict[Value, bool] = {}
 
@@ -134,7 +136,7 @@ class Accounts:
             for name in use.value.lineage:
                 good[name] = good.get(name, True) and arrived
         for name in self.books.open_sources():
-            if good.get(name) and name not in self.books.differing:
+            if good.get(name) and name not in self.books.differing | self.lost:
                 self.books.folded[name] = (
                     self._through(name, uses),
                     "in an expression of weights that the exporter folded",
