@@ -70,15 +70,16 @@ def matching_axes(stored: StoredTensor, tensor: Tensor) -> tuple[int, ...] | Non
     """The order of ``tensor``'s axes that, reshaped to the stored dims, gives the stored bytes.
 
     The identity is tried first. None when no order does. Axes of length 1 carry no order and keep their places. Dims
-    that the identity would give are taken as a sign of it, but for matrices, which exporters transpose in place.
+    that the identity would give are taken as a sign of it, but for square matrices, which exporters transpose as well.
     """
     identity = tuple(range(tensor.ndim))
     if tensor.numel() == 0 or tensor.element_size() * tensor.numel() != stored.nbytes:
         return None
     if same_bytes(raw_bytes(tensor), stored.data):
         return identity
-    kept = _long(stored.dims) == _long(tuple(tensor.shape))
-    if kept and len(_long(stored.dims)) != 2:
+    long = _long(stored.dims)
+    square = len(long) == 2 and long[0] == long[1]
+    if long == _long(tuple(tensor.shape)) and not square:
         return None
     for axes in _orders(tuple(tensor.shape), stored.dims):
         view = tensor.permute(axes)

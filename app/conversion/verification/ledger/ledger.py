@@ -3,15 +3,12 @@
 What it proves, and what it leaves to parity, is written down in docs/ledger.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import call
-from app.architectures.sample import sample_inputs
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor, read_onnx
 from app.conversion.verification.artifact.torchscript_tensors import read_torchscript
 from app.conversion.verification.claims import InitializerClaim
@@ -19,25 +16,19 @@ from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.claims import check_claim, check_name
 from app.conversion.verification.ledger.constants import constant_rule
 from app.conversion.verification.ledger.fold_sites import match_folds
-from app.conversion.verification.ledger.forward import EagerTrace, Offer, unheard
+from app.conversion.verification.ledger.forward import unheard
 from app.conversion.verification.ledger.order import GraphUse, Tokens, graph_uses, misplaced
 from app.conversion.verification.ledger.orientation import misoriented
 from app.conversion.verification.ledger.rewriting import judge_writes
+from app.conversion.verification.ledger.runs import SMALL, Run, runs, traced_run
 from app.conversion.verification.ledger.scalars import match_scalars
 from app.conversion.verification.ledger.search import match_content, match_parts, match_recurrent, match_shared
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
 from app.conversion.verification.ledger.tables import TableSearch, open_tables
-from app.conversion.verification.ledger.trace import trace
 from app.conversion.verification.ledger.values import Accounts, ValueSearch
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
-
-_SEED = 20_240_229
-_SCALES = (1.0, 0.05, 8.0)
-"""Scales of the inputs on which a tensor must go without influence before it counts as unused. A template leaves out
-what its own first, full verification found unused; there one input confirms it."""
-_SMALL = {"batch": 1}
 
 
 def onnx_ledger(
@@ -171,19 +162,28 @@ def _by_search(
         match_shared(books)
     if signature is None:
         return
-    runs = _runs(module, signature) if renamed else iter([_run(module, signature, _SMALL, _SCALES[0])])
+    forwards = runs(module, signature) if renamed else iter([traced_run(module, signature, SMALL)])
     try:
-        reached = _by_trace(books, next(runs), uses, recurrent, renamed=renamed)
-        _prove_unused(books, reached, runs)
+        reached = _by_trace(books, next(forwards), uses, recurrent, renamed=renamed)
+        _prove_unused(books, reached, forwards, uses)
     except Exception as error:  # noqa: BLE001 - a module's forward may raise anything; the report says what
         reason = f"the eager forward could not be followed: {type(error).__name__}: {error}"
         books.doubts |= dict.fromkeys(books.open_sources(), reason)
 
 
 def _by_trace(
-    books: Books, run: "_Run", uses: list[GraphUse], recurrent: Mapping[StoredTensor, str], *, renamed: bool
+    books: Books,
+    run: Run,
+    uses: list[GraphUse],
+    recurrent: Mapping[StoredTensor, str],
+    *,
+    renamed: bool,
+    judged: Set[str] = frozenset(),
 ) -> set[str]:
-    """Search with a trace of the eager forward, and check positions; gives the keys that the forward reached."""
+    """Search with a trace of the eager forward, and check positions; gives the keys that the forward reached.
+
+    Of ``judged``, keys that an earlier forward reached, nothing more is decided.
+    """
     tokens = Tokens()
     search = ValueSearch(books, tokens)
     found = run(search.offer)
@@ -197,21 +197,29 @@ def _by_trace(
                 tokens.join(stored, found.leaf[name])
     if renamed:
         folded = match_folds(books, found, tokens, uses, search.orders)
-        lost = match_scalars(books, found, search, folded, tokens=tokens, graph=uses)
+        lost = match_scalars(books, found, search, folded, judged, tokens=tokens, graph=uses)
         for stored, parts in match_parts(books).items():
             for name, _, _ in parts:
                 tokens.join(stored, tokens.part(found.leaf[name]))
-        Accounts(books, search, folded, lost).settle(found.uses)
-        books.problems += misplaced(tokens, found.uses, uses)
+        Accounts(books, search, folded, lost).settle(found.uses, judged)
+        problems = misplaced(tokens, found.uses, uses)
         orders = {(stored, found.leaf[name]): axes for (stored, name), axes in books.orders() if name in found.leaf}
-        books.problems += misoriented(orders | search.orders, found.uses, uses)
+        problems += misoriented(orders | search.orders, found.uses, uses)
+        books.problems += [problem for problem in problems if problem not in books.problems]
     return found.reached
 
 
-def _prove_unused(books: Books, reached: set[str], runs: Iterator["_Run"]) -> None:
-    """Mark what no forward reads as unused; say of the others that they should be there."""
-    while set(books.open_sources()) - reached and (run := next(runs, None)) is not None:
-        reached = reached | run(unheard).reached
+def _prove_unused(books: Books, reached: set[str], forwards: Iterator[Run], uses: list[GraphUse]) -> None:
+    """Mark what no forward reads as unused; say of the others that they should be there.
+
+    Compiled code holds the branches that the first forward did not take, too: there each is searched for in its turn.
+    """
+    compiled = bool(uses) and not any(at.counted for at in uses)
+    while set(books.open_sources()) - reached and (run := next(forwards, None)) is not None:
+        if compiled:
+            reached = reached | _by_trace(books, run, uses, {}, renamed=True, judged=reached)
+        else:
+            reached = reached | run(unheard).reached
     for name in books.open_sources():
         if name not in reached:
             books.unused[name] = "without influence on the outputs of the eager forward"
@@ -219,29 +227,9 @@ def _prove_unused(books: Books, reached: set[str], runs: Iterator["_Run"]) -> No
             books.doubts.setdefault(name, "the eager forward reads it, but no tensor of the artifact carries it")
 
 
-_Run = Callable[[Offer], EagerTrace]
-
-
-def _runs(module: nn.Module, signature: Signature) -> Iterator[_Run]:
-    """Traced forwards, one for each scale of inputs; the first at the sizes that were exported with."""
-    yield _run(module, signature, {}, _SCALES[0])
-    for scale in _SCALES[1:]:
-        yield _run(module, signature, _SMALL, scale)
-
-
-def _run(module: nn.Module, signature: Signature, sizes: Mapping[str, int], scale: float) -> _Run:
-    """A forward to be traced, on inputs of the signature."""
-    placed = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
-    admissible = {axis.name for axis in signature.axes if axis.minimum <= 1 and axis.multiple_of == 1}
-    sizes = {name: size for name, size in sizes.items() if name in admissible}
-    inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(_SEED), scale=scale)
-    module.eval()  # modules that cache what they made of their weights forget it here
-    return lambda offer: trace(placed, inputs, lambda: call(module, signature, inputs), offer)
-
-
 def _judge_writes(books: Books, module: nn.Module, signature: Signature | None) -> None:
     if signature is not None:
-        run = _run(module, signature, _SMALL, _SCALES[0])
+        run = traced_run(module, signature, SMALL)
         judge_writes(books, module, lambda: run(unheard))
 
 
@@ -253,7 +241,7 @@ def _tables(books: Books, module: nn.Module, signature: Signature | None) -> Non
         return
     search = TableSearch(books, module, tables)
     with suppress(Exception):  # a module's forward may raise anything; where it matters, the search above has said so
-        search.explain(_run(module, signature, {}, _SCALES[0])(search.offer))
+        search.explain(traced_run(module, signature, {})(search.offer))
 
 
 def _constants(books: Books, uses: list[GraphUse]) -> None:

@@ -10,8 +10,8 @@ code of a TorchScript file names the same operators as the eager forward, so the
 and all of them must be there in their order, but for those in loops.
 
 What this cannot see: a swap of tensors with equal bytes (no fault), of two operands that one eager operator takes (but
-for recurrent layers) and the graph spreads over several nodes, and, in ONNX and in loops, of later uses of a tensor used
-twice. Those are left to parity.
+for recurrent layers) and the graph spreads over several nodes, and, in ONNX and in loops, of later uses of a tensor
+used twice. Those are left to parity.
 """
 
 from collections.abc import Iterator, Mapping

@@ -6,7 +6,7 @@ those of the expression that is used, by the same kind of operator, and in the f
 element. A use that a fold has taken needs no place of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.books import Books
@@ -23,15 +23,17 @@ def match_scalars(
     found: EagerTrace,
     search: ValueSearch,
     folded: Iterable[FoldSite],
+    judged: Set[str],
     *,
     tokens: Tokens,
     graph: list[GraphUse],
 ) -> set[str]:
     """Enter the weights of one element all of whose uses have a place in the code; gives those that lack one.
 
-    Other graphs go by other names of operators; there nothing is entered and nothing lacks.
+    ``judged`` are those on which an earlier forward has decided. Other graphs go by other names of operators; there
+    nothing is entered and nothing lacks.
     """
-    wanted = _wanted(books) if not any(at.counted for at in graph) else {}
+    wanted = _wanted(books, judged) if not any(at.counted for at in graph) else {}
     wholes = _numbers(graph, books)
     folded_turns = {turn for site in folded for turn in site.turns}
     places: dict[str, list[GraphUse]] = {}
@@ -57,8 +59,8 @@ def match_scalars(
     return lost
 
 
-def _wanted(books: Books) -> dict[str, Corners]:
-    values = {name: books.sources.by_name[name].value() for name in books.open_sources()}
+def _wanted(books: Books, judged: Set[str]) -> dict[str, Corners]:
+    values = {name: books.sources.by_name[name].value() for name in books.open_sources() if name not in judged}
     return {
         name: key
         for name, value in values.items()

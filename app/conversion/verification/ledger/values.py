@@ -1,5 +1,6 @@
 """Weight-only values of the eager forward, compared with stored tensors while they exist, and the account of uses."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import torch
@@ -128,12 +129,15 @@ class Accounts:
         self.folded_turns = {turn for site in folded for turn in site.turns}
         self._carried: dict[Value, bool] = {}
 
-    def settle(self, uses: list[Use]) -> None:
-        """Enter as folded every source whose every use arrived through values or folds; note doubts of the others."""
+    def settle(self, uses: list[Use], judged: Set[str]) -> None:
+        """Enter as folded every source whose every use arrived through values or folds; note doubts of the others.
+
+        ``judged`` are sources on which an earlier forward has decided.
+        """
         good: dict[str, bool] = {}
         for use in uses:
             arrived = use.turn in self.folded_turns or self.carried(use.value)
-            for name in use.value.lineage:
+            for name in use.value.lineage - judged:
                 good[name] = good.get(name, True) and arrived
         for name in self.books.open_sources():
             if good.get(name) and name not in self.books.differing | self.lost:
