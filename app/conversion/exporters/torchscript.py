@@ -70,9 +70,13 @@ def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:
 
 def _optimised(captured: torch.jit.ScriptModule, frozen: torch.jit.ScriptModule, said: Said) -> torch.jit.ScriptModule:
     """``captured`` optimised for inference if the result can be saved, else ``frozen``."""
-    optimised = torch.jit.optimize_for_inference(torch.jit.freeze(captured.eval()))
-    if "ConstantMKLDNNTensor" not in str(optimised.graph):
-        return optimised
+    try:
+        optimised = torch.jit.optimize_for_inference(torch.jit.freeze(captured.eval()))
+        if "ConstantMKLDNNTensor" not in str(optimised.graph):
+            return optimised
+    except RuntimeError as error:  # it lays out for this CPU what it cannot print afterwards, such as one channel
+        if "Mkldnn" not in str(error):
+            raise
     # Such tensors have the layout of this machine's CPU, and torch.jit.load cannot read them back.
     said.lines.append(
         "optimize_for_inference: layouts for one CPU cannot be saved; the file is frozen and folded. "

@@ -4,10 +4,12 @@ import io
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from app.architectures.calling import bind, call, flatten
 from app.architectures.sample import sample_inputs
@@ -74,6 +76,17 @@ def test_a_dataclass_fails_in_words(method: Method) -> None:
 def test_freezing_and_optimising_keep_the_result(method: Method, option: str, tmp_path: Path) -> None:
     request = case("conv_bn").request(TorchScriptOptions.model_validate({option: True}))
     assert worst_error(written(request, method, tmp_path / "model.pt"), request) < 1e-5
+
+
+@METHODS
+def test_a_layout_that_torch_cannot_print_leaves_the_frozen_module(method: Method, tmp_path: Path) -> None:
+    request = case("conv_bn").request(TorchScriptOptions(optimize_for_inference=True))
+    module = nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1), nn.Flatten(1)).eval()
+    captured = torchscript.capture(replace(request, module=module), method)
+    assert any("layouts for one CPU" in line for line in captured.warnings)
+    torchscript.write(captured, tmp_path / "model.pt")
+    (image,) = request.sample.values()
+    assert torch.allclose(torch.jit.load(tmp_path / "model.pt")(image), module(image), atol=1e-5)
 
 
 @METHODS
