@@ -35,7 +35,8 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     assert_eval(request.module)
     _forget_kernels()
     flat = FlatModule(request.module, request.signature).eval()
-    with collected() as said, plain_attention():
+    # Where gradients are kept, torch.export chooses attention kernels by other strides than the decompositions find.
+    with collected() as said, plain_attention(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 flat,

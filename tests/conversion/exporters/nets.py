@@ -129,6 +129,20 @@ class Attention(nn.Module):
         return self.layer(x)
 
 
+class BiasedAttention(nn.Module):
+    """Attention under a bias made of a parameter: kernels of other strides are chosen where gradients are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.bias = nn.Linear(16, 16), nn.Parameter(torch.randn(1, 2, 6, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.query(x).view(x.shape[0], 6, 2, 8).transpose(1, 2)
+        bias = self.bias * 2
+        found = nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=bias)
+        return found.transpose(1, 2).reshape(x.shape[0], 6, 16)
+
+
 def _vector(name: str = "x") -> Signature:
     return Signature(inputs=(InputSpec(name=name, shape=("batch", 4)),))
 
@@ -169,6 +183,8 @@ def case(kind: str) -> Case:
             return Case(DataclassOutput(), _vector())
         case "attention":
             return Case(Attention(), Signature(inputs=(InputSpec(name="x", shape=("batch", 5, 8)),)))
+        case "biased_attention":
+            return Case(BiasedAttention(), Signature(inputs=(InputSpec(name="x", shape=("batch", 6, 16)),)))
         case "spectrum":
             return Case(Spectrum(), Signature(inputs=(InputSpec(name="x", shape=("batch", 64)),)))
     raise KeyError(kind)

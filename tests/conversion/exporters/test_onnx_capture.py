@@ -48,7 +48,9 @@ def worst_error(captured: CapturedOnnx, request: ExportRequest, sizes: dict[str,
 
 
 @EXPORTERS
-@pytest.mark.parametrize("kind", ["conv_bn", "lstm", "two_inputs", "tied", "dataclass", "attention"])
+@pytest.mark.parametrize(
+    "kind", ["conv_bn", "lstm", "two_inputs", "tied", "dataclass", "attention", "biased_attention"]
+)
 def test_captured_graph_computes_what_the_module_computes_at_other_sizes(exporter: ModuleType, kind: str) -> None:
     request, captured = default_capture(exporter, kind)
     for sizes in ({}, {"batch": 1}, {"batch": 5, "length": 3}):
