@@ -156,6 +156,13 @@ def _tokens(size: int) -> Signature:
     )
 
 
+_SAMPLED = {
+    "attention": (Attention, ("batch", 5, 8)),
+    "biased_attention": (BiasedAttention, ("batch", 6, 16)),
+    "spectrum": (Spectrum, ("batch", 64)),
+}
+
+
 def case(kind: str) -> Case:
     torch.manual_seed(0)
     match kind:
@@ -181,10 +188,7 @@ def case(kind: str) -> Case:
             return Case(BatchLoop(), _vector())
         case "dataclass":
             return Case(DataclassOutput(), _vector())
-        case "attention":
-            return Case(Attention(), Signature(inputs=(InputSpec(name="x", shape=("batch", 5, 8)),)))
-        case "biased_attention":
-            return Case(BiasedAttention(), Signature(inputs=(InputSpec(name="x", shape=("batch", 6, 16)),)))
-        case "spectrum":
-            return Case(Spectrum(), Signature(inputs=(InputSpec(name="x", shape=("batch", 64)),)))
+        case "attention" | "biased_attention" | "spectrum":
+            module, shape = _SAMPLED[kind]
+            return Case(module(), Signature(inputs=(InputSpec(name="x", shape=shape),)))
     raise KeyError(kind)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
-from app.conversion.verification.ledger.order import GraphUse
+from app.conversion.verification.ledger.graph_uses import GraphUse
 
 _CONSTANT = re.compile(r"\bCONSTANTS\.(c\d+)\b")
 _VARIABLE = re.compile(r"(?<![\w.\"])([A-Za-z_]\w*)\b(?![\w.(\"])")

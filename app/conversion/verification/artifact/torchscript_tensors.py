@@ -24,7 +24,7 @@ from app.conversion.verification.artifact.onnx_tensors import Bytes, Place, Stor
 from app.conversion.verification.artifact.protobuf_wire import MalformedFile
 from app.conversion.verification.artifact.torchscript_code import constant_uses
 from app.conversion.verification.ledger.content import ONNX_DTYPES
-from app.conversion.verification.ledger.order import GraphUse
+from app.conversion.verification.ledger.graph_uses import GraphUse
 
 _DATA_TYPES = {dtype: code for code, dtype in ONNX_DTYPES.items()}
 _STORAGES = {

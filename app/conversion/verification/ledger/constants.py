@@ -10,7 +10,7 @@ from torch import Tensor
 
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.content import ONNX_DTYPES, as_tensor, is_floating
-from app.conversion.verification.ledger.order import GraphUse
+from app.conversion.verification.ledger.graph_uses import GraphUse
 
 _OPERANDS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 """Operands that the operator's text defines as sizes or scales, never as weights."""

@@ -19,7 +19,8 @@ from app.conversion.verification.ledger.folds import (
     norm_scaling,
 )
 from app.conversion.verification.ledger.forward import ChannelStep, EagerTrace, FoldSite, NormKeys, Value
-from app.conversion.verification.ledger.order import GraphUse, Tokens
+from app.conversion.verification.ledger.graph_uses import GraphUse
+from app.conversion.verification.ledger.order import Tokens
 from app.conversion.verification.ledger.values import C, K
 
 _EXPRESSION_ROUNDINGS = 8

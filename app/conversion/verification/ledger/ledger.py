@@ -17,7 +17,8 @@ from app.conversion.verification.ledger.claims import check_claim, check_name
 from app.conversion.verification.ledger.constants import constant_rule
 from app.conversion.verification.ledger.fold_sites import match_folds
 from app.conversion.verification.ledger.forward import unheard
-from app.conversion.verification.ledger.order import GraphUse, Tokens, graph_uses, misplaced
+from app.conversion.verification.ledger.graph_uses import GraphUse, graph_uses
+from app.conversion.verification.ledger.order import Tokens, misplaced
 from app.conversion.verification.ledger.orientation import misoriented
 from app.conversion.verification.ledger.rewriting import judge_writes
 from app.conversion.verification.ledger.runs import SMALL, Run, runs, traced_run

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.books import Axes
 from app.conversion.verification.ledger.forward import Use, Value
-from app.conversion.verification.ledger.order import GraphUse
+from app.conversion.verification.ledger.graph_uses import GraphUse
 
 _SUMMED_EAGERLY = {("linear", 1): 1, ("matmul", 1): 0, ("mm", 1): 0, ("addmm", 2): 0}
 """Axis of the weight that the eager operator sums over, by operator and position among its tensors."""

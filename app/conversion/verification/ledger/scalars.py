@@ -12,7 +12,8 @@ from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.content import Corners, corners, is_floating, stored_corners
 from app.conversion.verification.ledger.forward import EagerTrace, FoldSite, Use, Value
-from app.conversion.verification.ledger.order import GraphUse, Tokens, kind_of
+from app.conversion.verification.ledger.graph_uses import GraphUse
+from app.conversion.verification.ledger.order import Tokens, kind_of
 from app.conversion.verification.ledger.values import ValueSearch
 
 _Place = tuple[int, int]

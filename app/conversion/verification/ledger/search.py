@@ -21,7 +21,7 @@ from app.conversion.verification.ledger.content import (
     stored_corners,
 )
 from app.conversion.verification.ledger.folds import recurrent_operands
-from app.conversion.verification.ledger.order import GraphUse
+from app.conversion.verification.ledger.graph_uses import GraphUse
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes
 from app.domain.report import LedgerClass
 
