@@ -70,6 +70,7 @@ def match_folds(
         if not (weights or kept) or not (biases or _is_zero(parts[1])):
             continue
         found.add(site)
+        tokens.folded.update(site.turns)
         for part, matches in zip(parts, (weights, biases), strict=True):
             for stored, axes in matches.items():
                 orders[stored, part.lead] = axes

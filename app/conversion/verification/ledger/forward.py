@@ -25,12 +25,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Use:
-    """One place where a weight-only value meets the inputs: the operator's turn and the argument's position."""
+    """One place where a weight-only value meets the inputs: the operator's turn and the argument's position.
+
+    ``computation`` is the number of what the operator computes (ledger/computations.py). ``zeros`` counts the elements
+    of a value that adds zeros and nothing else, which an exporter may leave out; 0 for every other.
+    """
 
     turn: int
     argument: int
     operator: str
     value: Value
+    computation: int
+    zeros: int = 0
 
 
 @dataclass(frozen=True)

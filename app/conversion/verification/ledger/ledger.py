@@ -5,6 +5,7 @@ What it proves, and what it leaves to parity, is written down in docs/ledger.md.
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -18,13 +19,14 @@ from app.conversion.verification.ledger.constants import constant_rule
 from app.conversion.verification.ledger.fold_sites import match_folds
 from app.conversion.verification.ledger.forward import unheard
 from app.conversion.verification.ledger.graph_uses import GraphUse, graph_uses
-from app.conversion.verification.ledger.order import Tokens, misplaced
+from app.conversion.verification.ledger.order import Tokens, misplaced, tracks_of
 from app.conversion.verification.ledger.orientation import misoriented
 from app.conversion.verification.ledger.rewriting import judge_writes
 from app.conversion.verification.ledger.runs import SMALL, Run, runs, traced_run
 from app.conversion.verification.ledger.scalars import match_scalars
 from app.conversion.verification.ledger.search import match_content, match_parts, match_recurrent, match_shared
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
+from app.conversion.verification.ledger.strays import strays
 from app.conversion.verification.ledger.tables import TableSearch, open_tables
 from app.conversion.verification.ledger.values import Accounts, ValueSearch
 from app.domain.architecture import Signature
@@ -197,13 +199,16 @@ def _by_trace(
             if name in found.leaf:
                 tokens.join(stored, found.leaf[name])
     if renamed:
+        if not all(at.counted for at in uses):
+            found.uses[:] = [replace(use, zeros=0) for use in found.uses]  # what is not counted may not be left out
         folded = match_folds(books, found, tokens, uses, search.orders)
         lost = match_scalars(books, found, search, folded, judged, tokens=tokens, graph=uses)
         for stored, parts in match_parts(books).items():
             for name, _, _ in parts:
                 tokens.join(stored, tokens.part(found.leaf[name]))
         Accounts(books, search, folded, lost).settle(found.uses, judged)
-        problems = misplaced(tokens, found.uses, uses)
+        tracks = tracks_of(tokens, found.uses, uses)
+        problems = misplaced(tracks, found.uses) + strays(tokens, tracks, found.uses, uses)
         orders = {(stored, found.leaf[name]): axes for (stored, name), axes in books.orders() if name in found.leaf}
         problems += misoriented(orders | search.orders, found.uses, uses)
         books.problems += [problem for problem in problems if problem not in books.problems]

@@ -32,6 +32,8 @@ _MOVES = frozenset(
     | {"arange", "zeros", "ones", "full", "empty", "scalar_tensor", "embedding", "where"}
 )
 
+_ADDED = frozenset({("add", 0), ("add", 1), ("sub", 1), ("linear", 2), ("addmm", 0)})
+
 
 def name_of(func: Any) -> str:
     return func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
@@ -65,3 +67,11 @@ def draws(func: Any, named: Mapping[str, Any]) -> bool:
 def is_layer(operator: str) -> bool:
     """Whether the operator is a convolution or a linear layer, into which a batch norm can be folded."""
     return operator.lstrip("_").startswith(("conv", "linear", "addmm", "mm", "matmul"))
+
+
+def adds(operator: str, position: int) -> bool:
+    """Whether the operator adds what it is given as its ``position``-th tensor to its result."""
+    plain = operator.strip("_")
+    if plain.startswith("conv"):
+        return position == 2
+    return (plain, position) in _ADDED

@@ -32,6 +32,8 @@ class Tokens:
         self._parts: dict[Value, list[Value]] = {}
         self.moved: set[Value] = set()
         """Values that a fold has taken into another operator."""
+        self.folded: set[int] = set()
+        """Turns of the operators that are in a fold: what else they take need not be in the graph."""
 
     def part(self, whole: Value) -> Value:
         """A new value for a piece of ``whole``, used wherever that is used."""
@@ -69,9 +71,9 @@ class Tokens:
             pending += reversed(further)
 
 
-_Place = tuple[int, int]
+Place = tuple[int, int]
 """Node and argument."""
-_Turn = tuple[_Place, int]
+_Turn = tuple[Place, int]
 """What decides the order of two uses, and the argument, which decides within one node only."""
 _LAYERED = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 """Operators that run several layers one after the other, their tensors in that order."""
@@ -82,51 +84,71 @@ def _turn(use: Use) -> _Turn:
 
 
 @dataclass(eq=False)
-class _Track:
-    """One content on both sides: its first turn, the values and kinds of use in the forward, its uses in the graph."""
+class Track:
+    """One content on both sides: its uses in the forward, what of it they take and by which kinds, its uses in the
+    graph."""
 
-    turn: _Turn
-    turns: set[_Turn] = field(default_factory=set)
+    eager: list[Use] = field(default_factory=list)
     values: set[Value] = field(default_factory=set)
     kinds: set[str] = field(default_factory=set)
     uses: list[GraphUse] = field(default_factory=list)
 
+    @property
+    def turn(self) -> _Turn:
+        return _turn(self.eager[0])
 
-def misplaced(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[str]:
+    @property
+    def numel(self) -> int:
+        return self.uses[0].stored.numel
+
+    def computations(self) -> list[Use]:
+        """The first of the uses that compute the same: a graph need make that but once."""
+        first: dict[tuple[int, int], Use] = {}
+        for use in self.eager:
+            first.setdefault((use.computation, use.argument), use)
+        return list(first.values())
+
+    def places(self) -> list[Place]:
+        return sorted({(at.node, at.argument) for at in self.uses})
+
+
+def misplaced(tracks: list[Track], eager: list[Use]) -> list[str]:
     """What is used out of order or too seldom, in words; empty when positions hold."""
-    tracks = _tracks(tokens, eager, graph)
     known = {kind_of(use.operator) for use in eager}
-    by_size: dict[int, list[_Track]] = {}
+    by_size: dict[int, list[Track]] = {}
     for track in tracks:
-        by_size.setdefault(track.uses[0].stored.numel, []).append(track)
+        by_size.setdefault(track.numel, []).append(track)
     culprits = [_first_out_of_order(group, known) for group in by_size.values()]
     found = [f"{name} is not used where the model uses what it carries" for name in culprits if name is not None]
     return found + [problem for track in tracks if (problem := _too_seldom(track)) is not None]
 
 
-def _too_seldom(track: _Track) -> str | None:
+def _too_seldom(track: Track) -> str | None:
     """Whether some of the forward's uses have nothing in the graph that could be theirs.
 
-    A graph has a use for each of the forward's. Code may use a constant by way of a variable, and the body of a loop
-    runs more than once; there it is only demanded that equal tensors are used as often as there are of them.
+    A graph has a use for each of the forward's computations. Code may use a constant by way of a variable, and the body
+    of a loop runs more than once; there it is only demanded that equal tensors are used as often as there are of them.
     """
-    sample = track.uses[0]
     lineages = {value.lineage for value in track.values}
-    wanted = len(track.turns) if all(at.counted for at in track.uses) else len(lineages)
-    times = len({(at.node, at.argument) for at in track.uses})
-    if times >= wanted or not is_floating(sample.stored):
+    wanted = len(track.computations()) if all(at.counted for at in track.uses) else len(lineages)
+    times = len(track.places())
+    if times >= wanted or not is_floating(track.uses[0].stored):
         return None
     names = ", ".join(sorted(min(lineage) for lineage in lineages))
     return f"the model uses {names} {wanted} times, but the artifact {times} times"
 
 
-def _tracks(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[_Track]:
-    """Every content that both sides use, in the order of the forward's first use."""
-    tracks: dict[Value, _Track] = {}
+def tracks_of(tokens: Tokens, eager: list[Use], graph: list[GraphUse]) -> list[Track]:
+    """Every content that both sides use, in the order of the forward's first use. Added zeros are no use of it."""
+    tracks: dict[Value, Track] = {}
     for use in eager:
+        if use.zeros:
+            continue
         for root, value in tokens.of_value(use.value):
-            track = tracks.setdefault(root, _Track(_turn(use)))
-            track.turns.add(_turn(use))
+            if use.turn in tokens.folded and value not in tokens.moved:
+                continue
+            track = tracks.setdefault(root, Track())
+            track.eager.append(use)
             track.values.add(value)
             direct = value is use.value and value not in tokens.moved
             track.kinds.add(kind_of(use.operator) if direct else _ANY_KIND)
@@ -155,7 +177,7 @@ def kind_of(operator: str) -> str:
     return _TURNED.get(name, name)
 
 
-def _fitting(track: _Track, known: set[str]) -> list[_Place]:
+def _fitting(track: Track, known: set[str]) -> list[Place]:
     """Places of the kinds by which the forward uses it; all, where the graph's operators go by other names."""
     named = [at for at in track.uses if kind_of(at.operator) in known]
     if named and _ANY_KIND not in track.kinds:
@@ -163,28 +185,30 @@ def _fitting(track: _Track, known: set[str]) -> list[_Place]:
     return [(at.node, at.argument) for at in track.uses]
 
 
-def _first_out_of_order(group: list[_Track], known: set[str]) -> str | None:
+def _first_out_of_order(group: list[Track], known: set[str]) -> str | None:
     """The first stored tensor for which no place is left after those of earlier turns; None when all find one.
 
     ``group`` is in the forward's order. A tensor may be used at several places (shared layers, alternative branches);
     the earliest that fits is the best choice for all that follow. Those of one turn may come in any order unless one
     node takes them.
     """
-    end: _Place = (-1, -1)
-    chosen: list[tuple[_Place, _Place]] = []
+    end: Place = (-1, -1)
+    chosen: list[tuple[Place, Place]] = []
     for (turn, _), track in sorted(_demanded(group), key=lambda demand: demand[0]):
         if chosen and turn != chosen[-1][0]:
             end = max(end, *(place for _, place in chosen))
             chosen = []
-        place = min((place for place in _fitting(track, known) if place > end), default=None)
-        if place is None or any(place < other and place[0] == other[0] for _, other in chosen):
+        before = {other[0]: other for _, other in sorted(chosen)}
+        fitting = (place for place in _fitting(track, known) if end < place > before.get(place[0], end))
+        place = min(fitting, default=None)
+        if place is None:
             return track.uses[0].stored.name
         chosen.append((turn, place))
     return None
 
 
-def _demanded(group: list[_Track]) -> Iterator[tuple[_Turn, _Track]]:
+def _demanded(group: list[Track]) -> Iterator[tuple[_Turn, Track]]:
     """The turns that must find a place: the first of each track, and in code without a loop around it all of them."""
     for track in group:
         straight = not any(at.counted or at.repeats for at in track.uses) and _ANY_KIND not in track.kinds
-        yield from ((turn, track) for turn in (track.turns if straight else {track.turn}))
+        yield from ((turn, track) for turn in ({_turn(use) for use in track.eager} if straight else {track.turn}))

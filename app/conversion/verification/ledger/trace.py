@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from app.conversion.verification.ledger.computations import Computations
 from app.conversion.verification.ledger.formula import Formula, call_formula, leaf_formula, number_formula
 from app.conversion.verification.ledger.forward import (
     ChannelStep,
@@ -37,6 +38,7 @@ from app.conversion.verification.ledger.operators import (
     KEEP_CHANNELS,
     SHAPE_ONLY,
     SHOWN,
+    adds,
     by_name,
     computes,
     draws,
@@ -81,6 +83,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.offer = offer
         self.turn = 0
+        self.computations = Computations(placed, inputs.values())
+        self.computation = 0
+        """The number of what the operator of this turn computes."""
         self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.written: dict[int, tuple[StorageWeakRef, Value | _Data]] = {}
         self.merged: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -112,10 +117,12 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         origins = [self._origin(tensor) for tensor in tensors]
         result = func(*args, **kwargs)
         operator, named = name_of(func), by_name(func, args, kwargs)
+        again = not (writes(func) or draws(func, named) or any(self._last_write(tensor) for tensor in tensors))
+        self.computation = self.computations.call(func, args, kwargs, result, again=again)
         if operator in SHAPE_ONLY:
             self._made(result, Value(frozenset()))
         elif any(isinstance(origin, _Data) for origin in origins) or draws(func, named):
-            self._used(operator, origins, named, result)
+            self._used(operator, tensors, origins, named, result)
         else:
             values = tuple(origin for origin in origins if isinstance(origin, Value))
             if operator == "_local_scalar_dense" and tensors[0].is_floating_point():
@@ -133,7 +140,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def finish(self, result: object) -> None:
         """Keep the uses that have an influence on what the forward returns; an untouched value in it is one of them."""
-        self.turn += 1
+        self._next_turn()
         for position, leaf in enumerate(tree_leaves(result)):
             if isinstance(leaf, Tensor):
                 origin = self._origin(leaf)
@@ -143,7 +150,11 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.found.uses[:] = [use for use in self.found.uses if use.turn in turns]
         self.found.reached.update(*(use.value.lineage for use in self.found.uses))
 
-    def _influences(self, position: int, operator: str, origin: Value | _Data) -> int:
+    def _next_turn(self) -> None:
+        self.turn += 1
+        self.computation = self.computations.another()
+
+    def _influences(self, position: int, operator: str, origin: Value | _Data, tensor: Tensor | None = None) -> int:
         """What has come into an operand; a weight-only value comes in now, which is recorded as its use."""
         if isinstance(origin, _Data):
             return origin.influences
@@ -151,7 +162,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return 0
         if not self.entries or self.entries[-1] != self.turn:
             self.entries.append(self.turn)
-        self.found.uses.append(Use(self.turn, position, operator, origin))
+        nothing = tensor is not None and adds(operator, position) and not bool(tensor.any())
+        zeros = tensor.numel() if tensor is not None and nothing else 0
+        self.found.uses.append(Use(self.turn, position, operator, origin, self.computation, zeros))
         return 1 << (len(self.entries) - 1)
 
     def _remember_writes(self, func: Any, named: dict[str, Any], result: object) -> None:
@@ -192,12 +205,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _written(self, tensor: Tensor) -> Value | _Data | None:
         """What was last written into the tensor's memory, together with what the tensor was before."""
-        if not _has_memory(tensor):
+        after = self._last_write(tensor)
+        if after is None:
             return None
-        found = self.written.get(tensor.untyped_storage()._cdata)
-        if found is None or found[0].expired():  # type: ignore[no-untyped-call]
-            return None
-        before, after = self._before_writes(tensor), found[1]
+        before = self._before_writes(tensor)
         if before is None or before is after:
             return after
         if tensor not in self.merged or self.merged[tensor][:2] != (before, after):
@@ -207,9 +218,14 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         merged: Value | _Data = self.merged[tensor][2]
         return merged
 
+    def _last_write(self, tensor: Tensor) -> Value | _Data | None:
+        """What was last written into any part of the tensor's memory."""
+        found = self.written.get(tensor.untyped_storage()._cdata) if _has_memory(tensor) else None
+        return None if found is None or found[0].expired() else found[1]  # type: ignore[no-untyped-call]
+
     def _merge(self, before: Value | _Data, after: Value | _Data) -> Value | _Data:
         if isinstance(before, _Data) or isinstance(after, _Data):
-            self.turn += 1
+            self._next_turn()
             return _Data(None, self._influences(0, "write", before) | self._influences(1, "write", after))
         return Value(before.lineage | after.lineage, (before, after), None, arithmetic=True)
 
@@ -249,12 +265,19 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.known[leaf] = single
             self.offer(leaf, single)
 
-    def _used(self, operator: str, origins: list[Value | _Data], named: dict[str, Any], result: object) -> None:
+    def _used(
+        self,
+        operator: str,
+        tensors: list[Tensor],
+        origins: list[Value | _Data],
+        named: dict[str, Any],
+        result: object,
+    ) -> None:
         """Record what weight-only values an operator on data takes, and which layer its result comes out of."""
         influences = 0
         self.read = self.read or operator in SHOWN
-        for position, origin in enumerate(origins):
-            influences |= self._influences(position, operator, origin)
+        for position, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
+            influences |= self._influences(position, operator, origin, tensor)
         site = self._site(operator, origins, named)
         if site is not None and site.steps:
             self.found.sites.append(site)

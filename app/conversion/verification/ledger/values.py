@@ -118,6 +118,12 @@ def _recomputed(stored: StoredTensor, tensor: Tensor, formula: Formula) -> float
     return ratio if ratio <= 1 else None
 
 
+def _how(name: str, uses: list[Use]) -> str:
+    if all(use.zeros for use in uses if name in use.value.lineage):
+        return "zeros that are only added, which the exporter may leave out"
+    return "in an expression of weights that the exporter folded"
+
+
 class Accounts:
     """Whether what the forward uses has arrived in the artifact."""
 
@@ -136,15 +142,12 @@ class Accounts:
         """
         good: dict[str, bool] = {}
         for use in uses:
-            arrived = use.turn in self.folded_turns or self.carried(use.value)
+            arrived = bool(use.zeros) or use.turn in self.folded_turns or self.carried(use.value)
             for name in use.value.lineage - judged:
                 good[name] = good.get(name, True) and arrived
         for name in self.books.open_sources():
             if good.get(name) and name not in self.books.differing | self.lost:
-                self.books.folded[name] = (
-                    self._through(name, uses),
-                    "in an expression of weights that the exporter folded",
-                )
+                self.books.folded[name] = (self._through(name, uses), _how(name, uses))
         for name in self.books.open_buffers():
             if good.get(name) is False:
                 self.books.problems.append(f"{name}: the eager forward reads this buffer, but the artifact has it not")
