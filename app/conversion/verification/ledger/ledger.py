@@ -24,7 +24,13 @@ from app.conversion.verification.ledger.orientation import misoriented
 from app.conversion.verification.ledger.rewriting import judge_writes
 from app.conversion.verification.ledger.runs import SMALL, Run, runs, traced_run
 from app.conversion.verification.ledger.scalars import match_scalars
-from app.conversion.verification.ledger.search import match_content, match_parts, match_recurrent, match_shared
+from app.conversion.verification.ledger.search import (
+    match_content,
+    match_parts,
+    match_recurrent,
+    match_shared,
+    match_slopes,
+)
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
 from app.conversion.verification.ledger.strays import strays
 from app.conversion.verification.ledger.tables import TableSearch, open_tables
@@ -162,6 +168,7 @@ def _by_search(
     if renamed:
         match_content(books, [stored for stored in books.unexplained() if stored.name not in books.sources.by_name])
         recurrent = match_recurrent(books, module, uses)
+        match_slopes(books, uses)
         match_shared(books)
     if signature is None:
         return

@@ -64,6 +64,21 @@ def match_shared(books: Books) -> None:
                 break
 
 
+def match_slopes(books: Books, uses: Iterable[GraphUse]) -> None:
+    """Enter single numbers that are the slope of a PRelu, which no constant of a graph is."""
+    consumers: dict[StoredTensor, set[tuple[str, int]]] = {}
+    for use in uses:
+        consumers.setdefault(use.stored, set()).add((use.operator, use.argument))
+    names = books.open_sources()
+    for stored in books.unexplained():
+        if stored.numel != 1 or stored.name in books.sources.by_name or consumers.get(stored) != {("PRelu", 1)}:
+            continue
+        for name in names:
+            source = books.sources.by_name[name]
+            if same_dtype(stored, source.dtype) and same_bytes(raw_bytes(source.value()), stored.data):
+                books.carry(stored, source, "identical", f"as {stored.dims}")
+
+
 Part = tuple[str, int, int]
 """A key, into how many equal parts its first axis is cut, and which of them."""
 _MOST_PARTS = 8

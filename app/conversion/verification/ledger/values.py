@@ -86,8 +86,9 @@ class ValueSearch:
                 self.orders[wanted.stored, value] = axes
                 return "the same bytes as in the eager forward"
         if value.arithmetic and value.formula is not None and _near(tensor, wanted):
-            ratio = _recomputed(wanted.stored, tensor, value.formula)
-            if ratio is not None:
+            found = _recomputed(wanted.stored, tensor, value.formula)
+            if found is not None:
+                ratio, self.orders[wanted.stored, value] = found
                 return f"recomputed in float64; largest error {ratio:.2f} of the bound"
         return None
 
@@ -100,22 +101,36 @@ def _near(tensor: Tensor, wanted: _Wanted) -> bool:
     return all(abs(a - b) <= _NEAR * scale for a, b in zip(ends, wanted.ends, strict=True))
 
 
-def _recomputed(stored: StoredTensor, tensor: Tensor, formula: Formula) -> float | None:
-    """The largest error in units of the bound K · max(eager's own error, C · u · |y64|), when at most 1; else None.
+def _recomputed(stored: StoredTensor, tensor: Tensor, formula: Formula) -> tuple[float, Axes] | None:
+    """The largest error in units of the bound K · max(eager's own error, C · u · |y64|), when at most 1, and the order
+    of axes in which the elements are stored: a matrix may be transposed. Else None.
 
     The eager error is the largest over the tensor, so that an element that cancels is judged by its neighbours.
     """
     try:
-        exact = formula(True).reshape(-1).double()
+        exact = formula(True).double()
     except (RuntimeError, TypeError, ValueError):  # an operator without a float64 form cannot be recomputed
         return None
     if exact.numel() != stored.numel:
         return None
-    own = float((tensor.reshape(-1).double() - exact).abs().max())
+    own = float((tensor.reshape(-1).double() - exact.reshape(-1)).abs().max())
     u = torch.finfo(tensor.dtype).eps / 2
-    bound = K * torch.clamp(C * u * exact.abs(), min=max(own, torch.finfo(tensor.dtype).tiny))
-    ratio = float(((as_tensor(stored).reshape(-1).double() - exact).abs() / bound).max())
-    return ratio if ratio <= 1 else None
+    held = as_tensor(stored).reshape(-1).double()
+    for axes in _readings(tuple(exact.shape), stored.dims):
+        value = exact.permute(axes).reshape(-1)
+        bound = K * torch.clamp(C * u * value.abs(), min=max(own, torch.finfo(tensor.dtype).tiny))
+        ratio = float(((held - value).abs() / bound).max())
+        if ratio <= 1:
+            return ratio, axes
+    return None
+
+
+def _readings(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[Axes]:
+    """Orders of axes in which a value of that shape may lie under these dims."""
+    straight = tuple(range(len(shape)))
+    if len(shape) != 2 or dims not in (shape, shape[::-1]):
+        return [straight]
+    return [axes for axes in (straight, straight[::-1]) if dims == tuple(shape[axis] for axis in axes)]
 
 
 def _how(name: str, uses: list[Use]) -> str:
