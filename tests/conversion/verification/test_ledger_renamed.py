@@ -115,3 +115,16 @@ def test_statistics_equal_to_what_stands_for_missing_weights_pass(affine: bool, 
     path = written(module, signature, onnx_dynamo, tmp_path)
     assert ledger(path, module, signature).problems == ()
     assert not ledger(path, scattered(module), signature).passed
+
+
+def test_a_number_repeated_is_no_part_of_a_weight_that_repeats_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, signature = nn.Sequential(nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 1)), floats(8, 4, 4)
+    path = written(module, signature, onnx_dynamo, tmp_path)
+    assert ledger(path, module, signature).problems == ()
+
+    def lose_the_scale(model: onnx.ModelProto) -> None:
+        ones = next(t for t in model.graph.initializer if list(t.dims) == [8, 1, 1] and numpy_helper.to_array(t).all())
+        ones.CopyFrom(numpy_helper.from_array(np.zeros((8, 1, 1), np.float32), ones.name))
+
+    assert "0.weight: unaccounted" in ledger(edited(path, lose_the_scale), module, signature).problems[0]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.books import Books
+from app.conversion.verification.ledger.constants import is_fill
 from app.conversion.verification.ledger.content import (
     ONNX_DTYPES,
     Corners,
@@ -87,12 +88,13 @@ _MOST_PARTS = 8
 def match_parts(books: Books) -> dict[StoredTensor, list[Part]]:
     """Enter stored tensors that hold an equal part of one source's first axis, such as q, k or v of a projection.
 
+    One number repeated is a part of everything that holds it, and proves none of them.
     A source all of whose parts are found is carried by them.
     """
     found: dict[StoredTensor, list[Part]] = {}
     present: dict[tuple[str, int], dict[int, StoredTensor]] = {}
     for stored in books.unexplained():
-        if not speaks(stored) or stored.name in books.sources.by_name:
+        if not speaks(stored) or is_fill(stored) or stored.name in books.sources.by_name:
             continue
         for part, axes in _parts_held(books, stored):
             name, count, position = part
