@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from app.domain.architecture import Signature
-from tests.conversion.verification.direct_path import EXPORTERS, floats, ledger, scattered, written
+from tests.conversion.verification.direct_path import EXPORTERS, edited, floats, ledger, scattered, written
 
 
 class Attention(nn.Module):
@@ -138,6 +139,22 @@ def test_zeros_may_be_left_out(zero: list[int], biases: list[str | None], tmp_pa
 )
 def test_another_tensor_in_the_place_of_zeros_fails(zero: list[int], biases: list[str | None], tmp_path: Path) -> None:
     assert problems_of(with_zeros(*zero), biases, tmp_path) != ()
+
+
+@EXPORTERS
+def test_a_branch_elsewhere_in_the_graph_changes_nothing(exporter: ModuleType, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, signature = with_zeros(0), floats(4)
+
+    def put_a_branch_in(model: onnx.ModelProto) -> None:
+        value = helper.make_tensor_value_info("r", TensorProto.FLOAT, None)
+        body = helper.make_graph([helper.make_node("Add", ["y", "c"], ["r"])], "g", [], [value])
+        model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), "c"))
+        model.graph.node.append(helper.make_node("If", ["always"], ["unused"], then_branch=body, else_branch=body))
+
+    path = edited(written(module, signature, exporter, tmp_path), put_a_branch_in)
+    assert ledger(path, module, signature).problems == ()
 
 
 def test_an_equal_bias_of_two_layers_moved_to_one_without_fails(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from app.conversion.verification.audit import GraphConstants, audit
 from app.conversion.verification.detection import detection
+from app.conversion.verification.eager_side import unhurried
 from app.conversion.verification.latency import percentile
 from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.parity import compare_outputs
@@ -205,7 +206,7 @@ def test_a_layer_that_hardly_matters_is_named_blind() -> None:
 
     module = Drowned()
     references = [reference(module, FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
-    measured = detection(module, FEATURES, references, seed=1)
+    measured = detection(module, FEATURES, references, 1, unhurried)
     assert measured is not None
     assert measured.blind_layers == ("side",)
     assert 0.5 < measured.power < 1
@@ -213,7 +214,7 @@ def test_a_layer_that_hardly_matters_is_named_blind() -> None:
 
 def test_a_module_without_weights_has_no_negative_control() -> None:
     references = [reference(Choosing().eval(), FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
-    assert detection(Choosing(), FEATURES, references, seed=1) is None
+    assert detection(Choosing(), FEATURES, references, 1, unhurried) is None
 
 
 # --- matrix and localisation ---------------------------------------------------------------------------------------

@@ -206,8 +206,8 @@ def _by_trace(
             if name in found.leaf:
                 tokens.join(stored, found.leaf[name])
     if renamed:
-        if not all(at.counted for at in uses):
-            found.uses[:] = [replace(use, zeros=0) for use in found.uses]  # what is not counted may not be left out
+        if not any(at.counted for at in uses):
+            found.uses[:] = [replace(use, zeros=0) for use in found.uses]  # no compiler of TorchScript leaves zeros out
         folded = match_folds(books, found, tokens, uses, search.orders)
         lost = match_scalars(books, found, search, folded, judged, tokens=tokens, graph=uses)
         for stored, parts in match_parts(books).items():
