@@ -53,6 +53,7 @@ class Workpiece:
         return Model(
             module=self.loaded.module,
             signature=self.request.signature,
+            target=self.job.options.target,
             seed=seed,
             threads=self.job.threads,
             client_probes=self.job.client_probes,
@@ -64,7 +65,6 @@ class Workpiece:
             **vars(self.model()),
             load=self.loaded.report,
             uploaded=self.loaded.uploaded,
-            target=self.job.options.target,
             artifact=candidate.written.path,
             export=candidate.export,
             origins=candidate.claims,

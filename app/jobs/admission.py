@@ -14,8 +14,9 @@ import psutil
 
 from app.domain.errors import MemoryEstimateExceeded
 
-BASE = 600 << 20
-"""Bytes that a conversion needs whatever its weights: exporters, a session, probes (measured on small nets)."""
+BASE = 800 << 20
+"""Bytes that a conversion needs whatever its weights: exporters, a session, probes, in a first conversion in two
+processes at once (measured on small nets)."""
 PER_CHECKPOINT_BYTE = 4.0
 """Eager module, artifact, the runtime's own copy, and room for activations and the largest layer in fp64."""
 SHARE = 0.8

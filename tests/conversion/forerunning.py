@@ -34,7 +34,7 @@ class Slow(Convolutional):
 
 
 def forerun(module: nn.Module, threads: int = 2) -> Forerun:
-    begun = Forerun(Model(module=module, signature=IMAGES, seed=3, threads=threads))
+    begun = Forerun(Model(module=module, signature=IMAGES, target="onnx", seed=3, threads=threads))
     begun.begin()
     return begun
 
@@ -56,7 +56,7 @@ def same_as_here() -> object:
     forked = runs(begun._pid)
     side = begun.side()
     gone, again = begun._pid is None, side.references[0].again(side.references[0].probe.inputs)
-    here = full_eager_side(Model(module=Convolutional(), signature=IMAGES, seed=3), unhurried)
+    here = full_eager_side(Model(module=Convolutional(), signature=IMAGES, target="onnx", seed=3), unhurried)
     return {
         "forked": forked,
         "gone": gone,

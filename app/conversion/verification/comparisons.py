@@ -9,7 +9,7 @@ import torch
 
 from app.conversion.verification import dims
 from app.conversion.verification.artifact import onnx_graph
-from app.conversion.verification.determinism import repeat
+from app.conversion.verification.determinism import artifact_repeats, model_repeats
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.export_branch import differing_operators
 from app.conversion.verification.extremes import screen, stress
@@ -21,7 +21,7 @@ from app.conversion.verification.probes import (
     has_float_inputs,
     latin_sizes,
 )
-from app.conversion.verification.reference import Reference
+from app.conversion.verification.reference import Reference, cheapest, smallest
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.sensitivity import common_part, constants_beside, sensitivity, sensitivity_findings
 from app.conversion.verification.verdict import failure, inconclusive, note
@@ -58,13 +58,15 @@ def check_repeatable(evidence: Evidence) -> None:
     subject = evidence.subject
     if evidence.runner is None or not evidence.references:
         return
+    inputs = smallest(evidence.references).probe.inputs
     with evidence.clock.part("determinism"):
-        cheapest = min(evidence.references, key=lambda r: sum(v.numel() for v in r.probe.inputs.values()))
-        evidence.repeat = repeat(subject.module, subject.signature, evidence.runner, cheapest)
-    if not evidence.repeat.model:
+        if evidence.model_repeats is None:
+            evidence.model_repeats = model_repeats(subject.module, subject.signature, inputs)
+        evidence.artifact_repeats = artifact_repeats(evidence.runner, inputs)
+    if not evidence.model_repeats:
         detail = "the model itself answers the same input differently each time, so nothing can be compared with it"
         evidence.findings.append(inconclusive(Reason.nondeterministic, detail))
-    elif not evidence.repeat.artifact:
+    elif not evidence.artifact_repeats:
         evidence.findings.append(failure(Reason.parity, "the artifact answers the same input differently each time"))
 
 
@@ -93,10 +95,9 @@ def check_extremes(evidence: Evidence) -> None:
     subject = evidence.subject
     if evidence.runner is None or not evidence.references or evidence.failed or not has_float_inputs(subject.signature):
         return
-    cheapest = min(evidence.references, key=lambda r: r.trace.operations)
-    by_order = subject.target == "torchscript"
+    taken, by_order = cheapest(evidence.references), subject.target == "torchscript"
     with evidence.clock.part("extremes"):
-        screened = screen(subject.module, subject.signature, evidence.runner, cheapest, subject.seed, by_order=by_order)
+        screened = screen(subject.module, subject.signature, evidence.runner, taken, subject.seed, by_order=by_order)
         evidence.findings += _failures(screened)
 
 
@@ -105,14 +106,15 @@ def check_export_branch(evidence: Evidence) -> None:
     subject = evidence.subject
     if evidence.runner is None or not evidence.references or evidence.failed or subject.target != "onnx":
         return
-    cheapest = min(evidence.references, key=lambda r: r.trace.operations)
+    taken = cheapest(evidence.references)
     with evidence.clock.part("export_branch"):
-        differing = differing_operators(subject.module, subject.signature, cheapest)
-        if differing is None:
+        if evidence.other_way is None:
+            evidence.other_way = differing_operators(subject.module, subject.signature, taken)
+        if not evidence.other_way:
             return
-        stressed = stress(subject.module, subject.signature, evidence.runner, cheapest, subject.seed)
+        stressed = stress(subject.module, subject.signature, evidence.runner, taken, subject.seed)
         failed = next((comparison.result for comparison in stressed if comparison.failure), None)
-    listed = ", ".join(f"{name} × {count}" for name, count in differing.most_common(5))
+    listed = ", ".join(f"{name} × {count}" for name, count in evidence.other_way.most_common(5))
     detail = f"while it is exported to ONNX, the model takes another way (operators that differ: {listed})"
     if failed is not None:
         evidence.findings.append(failure(Reason.parity, f"{detail}; {failed.probe}: {failed.reason}"))

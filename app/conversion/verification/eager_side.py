@@ -3,11 +3,14 @@
 No artifact takes part, so it is the same on every rung of a ladder, and can be made while an exporter is at work.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.detection import detection
+from app.conversion.verification.determinism import model_repeats
+from app.conversion.verification.export_branch import differing_operators
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import (
@@ -18,7 +21,7 @@ from app.conversion.verification.probes import (
     read_client_probes,
     sample_sizes,
 )
-from app.conversion.verification.reference import ModelFailed, Reference
+from app.conversion.verification.reference import ModelFailed, Reference, cheapest, smallest
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Model
 from app.conversion.verification.surroundings import surroundings
@@ -31,12 +34,17 @@ Pace = Callable[[], None]
 
 @dataclass(frozen=True)
 class EagerSide:
-    """``detection`` is None where it was not looked for, or where the module has no float weights."""
+    """What was not looked for is None; ``detection`` is so too where the module has no float weights.
+
+    ``other_way``: operators that differ while the model is exported to ONNX, with how often; empty where none does.
+    """
 
     references: Sequence[Reference]
     skipped: Sequence[ProbeResult] = ()
     """Probes that say nothing, with the reason: scaled ones on which the model itself overflows."""
     findings: Sequence[Finding] = ()
+    repeats: bool | None = None
+    other_way: Counter[str] | None = None
     detection: Detection | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -56,15 +64,25 @@ def _client_probes(model: Model) -> list[Probe]:
 
 
 def full_eager_side(model: Model, pace: Pace) -> EagerSide:
-    """Points 1, 3 and 8 of a full verification, in its surroundings. Raises InvalidOptions as ``full_probes`` does."""
+    """Points 1, 3, 5 and 8 of a full verification, in its surroundings. Raises InvalidOptions for unfit probes."""
     with surroundings(model.threads):
         side = take_references(model, full_probes(model), pace)
-        clock = Stopwatch()
-        with clock.part("detection"):
-            found = (
-                detection(model.module, model.signature, side.references, model.seed, pace) if side.references else None
-            )
-    return replace(side, detection=found, seconds={**side.seconds, **clock.seconds})
+        return _looked_at_closer(model, side, pace) if side.references else side
+
+
+def _looked_at_closer(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
+    module, signature, references = model.module, model.signature, side.references
+    clock, other_way = Stopwatch(), None
+    with clock.part("determinism"):
+        repeats = model_repeats(module, signature, smallest(references).probe.inputs)
+    if model.target == "onnx":
+        pace()
+        with clock.part("export_branch"):
+            other_way = differing_operators(module, signature, cheapest(references))
+    with clock.part("detection"):
+        found = detection(module, signature, references, model.seed, pace)
+    seconds = {**side.seconds, **clock.seconds}
+    return replace(side, repeats=repeats, other_way=other_way, detection=found, seconds=seconds)
 
 
 def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerSide:

@@ -1,11 +1,11 @@
 """Everything that one verification has found so far; the report is made of it at the end."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
-from app.conversion.verification.determinism import Repeat
 from app.conversion.verification.eager_side import EagerSide
 from app.conversion.verification.gate import constants
 from app.conversion.verification.golden import golden_npz
@@ -40,7 +40,10 @@ class Evidence:
     references: list[Reference] = field(default_factory=list)
     compared: list[Comparison] = field(default_factory=list)
     skipped: list[ProbeResult] = field(default_factory=list)
-    repeat: Repeat | None = None
+    model_repeats: bool | None = None
+    artifact_repeats: bool | None = None
+    other_way: Counter[str] | None = None
+    """Operators that differ while the model is exported; None until that was looked at."""
     dims: tuple[AxisCertificate, ...] = ()
     eval_mode: bool | None = None
     sensitivity: Sensitivity | None = None
@@ -55,6 +58,8 @@ class Evidence:
         self.references += side.references
         self.skipped += side.skipped
         self.findings += side.findings
+        self.model_repeats = side.repeats
+        self.other_way = side.other_way
         self.detection = side.detection
         self.clock.seconds.update(side.seconds)
 
@@ -75,7 +80,7 @@ class Evidence:
             oracle="fp32-reordered" if reordered else "fp64",
             probes=tuple(c.result for c in self.compared) + tuple(self.skipped),
             dims=self.dims,
-            deterministic=self.repeat.model and self.repeat.artifact if self.repeat else None,
+            deterministic=self.model_repeats and self.artifact_repeats,
             eval_mode=self.eval_mode,
             sensitivity=self.sensitivity,
             detection=self.detection,

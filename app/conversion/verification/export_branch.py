@@ -15,20 +15,20 @@ from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature
 
 
-def differing_operators(module: nn.Module, signature: Signature, taken: Reference) -> Counter[str] | None:
-    """Operators and constants that only one of the two ways uses, with how often; None when both are the same.
+def differing_operators(module: nn.Module, signature: Signature, taken: Reference) -> Counter[str]:
+    """Operators and constants that only one of the two ways uses, with how often; none when both are the same.
 
     The float64 forward of ``taken`` is run again under the exporter's flag and what it reaches is compared.
     """
     if not taken.trace.operators:
-        return None
+        return Counter()
     try:
         exporting = _while_exporting(module, signature, taken.probe)
     except ModelFailed:
-        return None
+        return Counter()
     ours, theirs = taken.trace.operators, exporting.trace.operators
     constants = taken.trace.scalars ^ exporting.trace.scalars
-    return (ours - theirs) + (theirs - ours) + Counter(f"constant {value:g}" for value in constants) or None
+    return (ours - theirs) + (theirs - ours) + Counter(f"constant {value:g}" for value in constants)
 
 
 _while_exporting = _flags.set_onnx_exporting_flag(both_forwards)

@@ -1,6 +1,6 @@
 """What an artifact is held against on one probe: the model's outputs in its own dtype and in float64, with gates."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -81,3 +81,13 @@ class Reference:
 def is_inexact(value: Tensor) -> bool:
     """True for float and complex tensors, which are compared within a gate; others are compared exactly."""
     return value.is_floating_point() or value.is_complex()
+
+
+def cheapest(references: Sequence[Reference]) -> Reference:
+    """The reference of the fewest operations."""
+    return min(references, key=lambda taken: taken.trace.operations)
+
+
+def smallest(references: Sequence[Reference]) -> Reference:
+    """The reference of the fewest input elements."""
+    return min(references, key=lambda taken: sum(value.numel() for value in taken.probe.inputs.values()))

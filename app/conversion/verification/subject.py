@@ -22,6 +22,7 @@ class Model:
 
     module: nn.Module
     signature: Signature
+    target: TargetName
     seed: int
     threads: int = 1
     client_probes: Path | None = None
@@ -37,7 +38,6 @@ class Subject(Model):
 
     load: LoadReport
     uploaded: Mapping[str, Tensor]
-    target: TargetName
     artifact: Path
     export: ExportReport
     origins: Mapping[str, InitializerClaim] | None = None
