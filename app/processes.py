@@ -18,6 +18,12 @@ def prctl(option: int, value: int) -> None:
     checked(libc().prctl(option, value, 0, 0, 0))
 
 
+def give_back_memory() -> None:
+    """Return what was freed to the kernel: malloc_trim(3), where the C library has it."""
+    if hasattr(libc(), "malloc_trim"):
+        libc().malloc_trim(0)
+
+
 def libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

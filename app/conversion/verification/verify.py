@@ -20,6 +20,7 @@ from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.surroundings import surroundings
 from app.domain.report import VerificationReport
+from app.processes import give_back_memory
 
 __all__ = ["Subject", "Verification", "examine", "verify"]
 
@@ -80,6 +81,7 @@ def _prove_weights(evidence: Evidence) -> None:
     readings.check_history(evidence)
     readings.check_ledger(evidence, certified=True)  # before the session, so that both never lie in memory at once
     evidence.adopt(take_references(evidence.subject, certified_probes(evidence.subject), unhurried))
+    give_back_memory()  # of the float64 forward, before the session takes as much again
     comparisons.load_artifact(evidence, repack=False)
     comparisons.check_parity(evidence)
     readings.audit_modes_and_attributes(evidence)
