@@ -1,17 +1,18 @@
-"""How far eager is off where its one evaluation on a probe does not tell: inputs moved by their last bit.
+"""How far eager is off where its one evaluation on a probe does not tell: the greatest error of several.
 
 One number may be right by luck: of two errors of one distribution, the second is eight times the first in 8 % of all
 cases; the second is eight times the greatest of eight in one of a million. So it is with an output of few elements, and
 with one of many elements that owe their error to a single number further up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from app.conversion.verification.random_rounding import random_rounding
 from app.conversion.verification.reference import ModelFailed, NoiseOf, Reference
 
 SAMPLES = 8
@@ -23,23 +24,27 @@ def with_noise_of_few(taken: Reference) -> Reference:
     few = {name: taken.y32[name].numel() for name in taken.float_outputs if 0 < taken.y32[name].numel() < SAMPLES}
     if not few or not taken.finite:
         return replace(taken, noise=dict.fromkeys(((name, "") for name in few), 0.0))
-    errors = _greatest_errors(taken, -(-SAMPLES // min(few.values())) - 1)
+    draws = -(-SAMPLES // min(few.values())) - 1
+    errors = _greatest_errors(taken, lambda seed: taken.again(nudged(taken.probe.inputs, seed)), draws)
     return replace(taken, noise={(name, ""): errors.get((name, ""), 0.0) for name in few})
 
 
 def with_noise(taken: Reference) -> Reference:
-    """The reference with eager's greatest error for all outputs and their parts. Without float inputs, as it is."""
-    if not any(value.is_floating_point() for value in taken.probe.inputs.values()):
-        return taken
-    errors = _greatest_errors(taken, SAMPLES)
+    """The reference with eager's greatest error for all outputs and their parts, every result rounded at random."""
+
+    def draw(seed: int) -> dict[str, Tensor]:
+        with random_rounding(seed):
+            return taken.again(taken.probe.inputs)
+
+    errors = _greatest_errors(taken, draw, SAMPLES)
     return replace(taken, noise={key: max(errors.get(key, 0.0), taken.noise.get(key, 0.0)) for key in errors})
 
 
-def _greatest_errors(taken: Reference, draws: int) -> dict[NoiseOf, float]:
+def _greatest_errors(taken: Reference, draw: Callable[[int], dict[str, Tensor]], draws: int) -> dict[NoiseOf, float]:
     greatest: dict[NoiseOf, float] = {}
     for seed in range(draws):
         with suppress(ModelFailed):
-            for key, error in taken.errors(taken.again(nudged(taken.probe.inputs, seed))):
+            for key, error in taken.errors(draw(seed)):
                 greatest[key] = max(greatest.get(key, 0.0), error)
     return greatest
 

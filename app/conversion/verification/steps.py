@@ -2,7 +2,7 @@
 
 A mask ``logits > 0`` of a million pixels has some whose logit is nearer to 0 than the rounding of any evaluation. There
 eager itself answers now one thing and now the other, so what the artifact answers is no fault: an element outside its
-gate is excused if eager gives that very answer on inputs which are moved by as little as the gate allows of rounding.
+gate is excused if eager gives that very answer when its results are rounded otherwise by as much as the gate allows.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from app.conversion.verification.gate import FLIPPED, K, unit_roundoff
+from app.conversion.verification.gate import FLIPPED, K
+from app.conversion.verification.random_rounding import random_rounding
 from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
 
 DRAWS = 16
-"""Evaluations of eager, the first as it was, the others on moved inputs: what lies on a step goes both ways in them."""
+"""Evaluations of eager: the first as it was, the others rounded otherwise."""
 
 
 def settled(outputs: Mapping[str, Tensor], reference: Reference) -> dict[str, Tensor]:
@@ -23,15 +24,14 @@ def settled(outputs: Mapping[str, Tensor], reference: Reference) -> dict[str, Te
     Unchanged where more elements lie outside their gates than can be by chance, and where an output computes no step.
     """
     outside = {name: _outside(name, value, reference) for name, value in outputs.items()}
-    floating = [name for name, value in reference.probe.inputs.items() if value.is_floating_point()]
-    if not floating or not all(_by_chance(name, mask, reference) for name, mask in outside.items()):
+    if not all(_by_chance(name, mask, reference) for name, mask in outside.items()):
         return dict(outputs)
     found = {name: value.clone() for name, value in outputs.items()}
     for seed in range(DRAWS):
         if not any(bool(mask.any()) for mask in outside.values()):
             break
         try:
-            moved = reference.again(_moved(reference.probe.inputs, seed)) if seed else reference.y32
+            moved = _rounded_otherwise(reference, seed) if seed else reference.y32
         except ModelFailed:
             continue
         jumped = {name: _outside(name, value, reference) for name, value in moved.items()}
@@ -41,6 +41,11 @@ def settled(outputs: Mapping[str, Tensor], reference: Reference) -> dict[str, Te
                 found[name][same] = _expected(name, reference)[same]
                 outside[name] = mask & ~same
     return found
+
+
+def _rounded_otherwise(reference: Reference, seed: int) -> dict[str, Tensor]:
+    with random_rounding(seed, K):
+        return reference.again(reference.probe.inputs)
 
 
 def _by_chance(name: str, outside: Tensor, reference: Reference) -> bool:
@@ -66,14 +71,3 @@ def _distance(left: Tensor, right: Tensor) -> Tensor:
 
 def _width(name: str, reference: Reference) -> float:
     return reference.gate(name).width if is_inexact(reference.y32[name]) else 0.0
-
-
-def _moved(inputs: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Every float element by K units in its last place, up or down at random; other dtypes as they are."""
-    generator = torch.Generator().manual_seed(seed)
-    return {name: _either_way(v, generator) if v.is_floating_point() else v for name, v in inputs.items()}
-
-
-def _either_way(value: Tensor, generator: torch.Generator) -> Tensor:
-    signs = torch.randint(0, 2, value.shape, generator=generator) * 2 - 1
-    return value * (1 + signs * 2 * K * unit_roundoff(value.dtype)).to(value.dtype)
