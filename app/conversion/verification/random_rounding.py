@@ -1,7 +1,7 @@
 """Eager with every result rounded at random: how far rounding alone may carry the model's outputs.
 
-Monte Carlo arithmetic (Parker, Monte Carlo Arithmetic, UCLA CSD-970002, 1997): the last bit of what every operator
-computes is moved up or down at random, and the spread of the outputs is their rounding error. Moving the inputs tells
+Monte Carlo arithmetic (Parker, Monte Carlo Arithmetic, UCLA CSD-970002, 1997): the last bit of what operators
+compute is moved up or down at random, and the spread of the outputs is their rounding error. Moving the inputs tells
 less: where they are small beside a bias, or are token ids, rounding happens further on all the same.
 """
 
@@ -17,10 +17,14 @@ from torch.utils._pytree import tree_map
 from app.conversion.verification.gate import unit_roundoff
 from app.conversion.verification.ledger.operators import computes, writes
 
+ONE_IN = 8
+"""One element in so many is moved up and one down: then the root mean square of all is the unit roundoff, and true
+rounding's is a third to a half of that."""
+
 
 @contextmanager
 def random_rounding(seed: int, units: float = 1.0) -> Iterator[None]:
-    """Inside, every operator's result is off by ``units`` in the last place, up or down, element by element."""
+    """Inside, a part of the elements of every operator's result is off by ``units`` in the last place, up or down."""
     with _RandomRounding(seed, units):
         yield
 
@@ -40,5 +44,8 @@ class _RandomRounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
             return value
         step = 2 * self.units * unit_roundoff(value.dtype)
-        signs = torch.randint(0, 2, value.shape, generator=self.generator, dtype=torch.int8)
-        return value * torch.where(signs > 0, 1 + step, 1 - step).to(value.dtype)
+        drawn = torch.randint(0, ONE_IN, value.shape, generator=self.generator, dtype=torch.int8)
+        factor = torch.ones((), dtype=value.dtype) + step * (
+            (drawn == 0).to(value.dtype) - (drawn == 1).to(value.dtype)
+        )
+        return value * factor

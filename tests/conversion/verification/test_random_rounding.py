@@ -47,8 +47,8 @@ def test_rounding_further_on_is_seen(module: nn.Module, signature: Signature) ->
     assert with_noise(taken).noise["y", ""] > 2.0**-24 * float(taken.y64["y"].abs().max())
 
 
-def test_every_result_is_moved_by_its_last_bit_and_nothing_else() -> None:
-    module, x = nn.Linear(6, 4, bias=False).eval(), torch.randn(2, 6)
+def test_results_are_moved_by_their_last_bit_and_nothing_else() -> None:
+    module, x = nn.Linear(6, 400, bias=False).eval(), torch.randn(2, 6)
     kept, given = module.weight.detach().clone(), x.clone()
     plain = call(module, FEATURES, {"x": x})["y"]
     with random_rounding(0):
@@ -56,7 +56,7 @@ def test_every_result_is_moved_by_its_last_bit_and_nothing_else() -> None:
     with random_rounding(0):
         again = call(module, FEATURES, {"x": x})["y"]
     assert torch.equal(moved, again)
-    assert bool((moved != plain).all())
+    assert 0.1 < float((moved != plain).float().mean()) < 0.4
     assert torch.allclose(moved, plain, rtol=2.0**-22, atol=0)
     assert torch.equal(module.weight, kept)
     assert torch.equal(x, given)
