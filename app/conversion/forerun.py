@@ -10,6 +10,7 @@ import resource
 import select
 import signal
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -103,6 +104,9 @@ def _forerun(model: Model, answer: int, hurry: int) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with os.fdopen(answer, "wb") as file:
             pickle.dump((portable, max(0, peak - began)), file)
+    except BaseException:
+        traceback.print_exc()  # into the child's log; the work is then done again where its error can be told
+        raise
     finally:
         os._exit(0)
 

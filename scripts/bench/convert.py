@@ -155,12 +155,20 @@ def print_table(results: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures there")
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        help="where checkpoints and the scripts' files lie; in memory (/dev/shm) they leave the disk to Recast",
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
     registry = load_registry()
     threads = os.cpu_count() or 1
     results: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory(prefix="recast-bench-") as directory, running_service() as client:
+    with (
+        tempfile.TemporaryDirectory(prefix="recast-bench-", dir=arguments.scratch) as directory,
+        running_service() as client,
+    ):
         warmup = save_checkpoint(registry, "torchvision/squeezenet1_1", {}, Path(directory) / "warmup.pth")
         convert(client, "torchvision/squeezenet1_1", warmup)
         for model in arguments.models:

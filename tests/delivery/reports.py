@@ -116,6 +116,7 @@ def probe(name: str, ratio: float, batch: int) -> ProbeResult:
             ),
             OutputParity(
                 output="features",
+                part="400 of axis 1",
                 dtype="float32",
                 shape=(batch, 512),
                 error=2.1e-7 * ratio,

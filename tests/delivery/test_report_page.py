@@ -127,5 +127,9 @@ def test_long_tables_are_cut_and_counted():
     assert len(page) < 1_000_000
 
 
+def test_the_part_of_an_output_that_the_figures_are_of_is_named():
+    assert "400 of axis 1" in render(report())
+
+
 def test_the_same_report_gives_the_same_page():
     assert render(report()) == render(report())

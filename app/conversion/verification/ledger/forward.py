@@ -83,6 +83,15 @@ class FoldSite:
         return (self.layer.turn, *(step.turn for step in self.steps))
 
 
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A value that depends on the inputs. ``site`` while only channel steps have changed it since a layer."""
+
+    site: FoldSite | None = None
+    influences: int = 0
+    """The turns at which weight-only values came into it, one bit for each."""
+
+
 @dataclass(eq=False)
 class EagerTrace:
     """The uses in execution order, the keys reached, what follows layers, and each key's own value."""

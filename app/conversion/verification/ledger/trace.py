@@ -10,7 +10,6 @@ patterns is needed.
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,39 +21,25 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from app.conversion.verification.ledger.computations import Computations
-from app.conversion.verification.ledger.formula import Formula, call_formula, leaf_formula, number_formula
+from app.conversion.verification.ledger.formula import Formula, call_formula, leaf_formula
 from app.conversion.verification.ledger.forward import (
-    ChannelStep,
+    Data,
     EagerTrace,
-    FoldSite,
-    Layer,
-    NormKeys,
     Offer,
     Use,
     Value,
 )
 from app.conversion.verification.ledger.operators import (
-    CHANNEL_STEPS,
-    KEEP_CHANNELS,
     SHAPE_ONLY,
     SHOWN,
     adds,
     by_name,
     computes,
     draws,
-    is_layer,
     name_of,
     writes,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """A value that depends on the inputs. ``site`` while only channel steps have changed it since a layer."""
-
-    site: FoldSite | None = None
-    influences: int = 0
-    """The turns at which weight-only values came into it, one bit for each."""
+from app.conversion.verification.ledger.sites import OperatorCall, site_of
 
 
 def trace(
@@ -87,7 +72,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.computation = 0
         """The number of what the operator of this turn computes."""
         self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
-        self.written: dict[int, tuple[StorageWeakRef, Value | _Data]] = {}
+        self.written: dict[int, tuple[StorageWeakRef, Value | Data]] = {}
         self.merged: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.at: dict[tuple[int, int], Value] = {}
         names_at: dict[tuple[int, int], list[str]] = {}
@@ -106,7 +91,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether Python has seen a value of the inputs, whose influence cannot be followed."""
         self.found = EagerTrace({name: value for value in self.at.values() for name in value.lineage})
         for tensor in inputs.values():
-            self.known[tensor] = _Data()
+            self.known[tensor] = Data()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -121,7 +106,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.computation = self.computations.call(func, args, kwargs, result, again=again)
         if operator in SHAPE_ONLY:
             self._made(result, Value(frozenset()))
-        elif any(isinstance(origin, _Data) for origin in origins) or draws(func, named):
+        elif any(isinstance(origin, Data) for origin in origins) or draws(func, named):
             self._used(operator, tensors, origins, named, result)
         else:
             values = tuple(origin for origin in origins if isinstance(origin, Value))
@@ -154,9 +139,9 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.turn += 1
         self.computation = self.computations.another()
 
-    def _influences(self, position: int, operator: str, origin: Value | _Data, tensor: Tensor | None = None) -> int:
+    def _influences(self, position: int, operator: str, origin: Value | Data, tensor: Tensor | None = None) -> int:
         """What has come into an operand; a weight-only value comes in now, which is recorded as its use."""
-        if isinstance(origin, _Data):
+        if isinstance(origin, Data):
             return origin.influences
         if not origin.lineage:
             return 0
@@ -176,7 +161,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 storage = tensor.untyped_storage()
                 self.written[storage._cdata] = (StorageWeakRef(storage), origin)  # type: ignore[no-untyped-call]
 
-    def _origin(self, tensor: Tensor) -> Value | _Data:
+    def _origin(self, tensor: Tensor) -> Value | Data:
         written = self._written(tensor)
         if written is not None:
             return written
@@ -186,10 +171,10 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.offer(tensor, before)
         return before
 
-    def _before_writes(self, tensor: Tensor) -> Value | _Data | None:
+    def _before_writes(self, tensor: Tensor) -> Value | Data | None:
         """What a tensor was when it was made; None for one that was never seen, a constant that the module keeps."""
         if tensor in self.known:
-            origin: Value | _Data = self.known[tensor]
+            origin: Value | Data = self.known[tensor]
             return origin
         if not _has_memory(tensor):
             return None
@@ -203,7 +188,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         whole = self.at[self.placed[place]]
         return Value(whole.lineage, (whole,), leaf_formula(tensor))
 
-    def _written(self, tensor: Tensor) -> Value | _Data | None:
+    def _written(self, tensor: Tensor) -> Value | Data | None:
         """What was last written into the tensor's memory, together with what the tensor was before."""
         after = self._last_write(tensor)
         if after is None:
@@ -215,18 +200,18 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.merged[tensor] = (before, after, self._merge(before, after))
             if isinstance(self.merged[tensor][2], Value):
                 self.offer(tensor, self.merged[tensor][2])
-        merged: Value | _Data = self.merged[tensor][2]
+        merged: Value | Data = self.merged[tensor][2]
         return merged
 
-    def _last_write(self, tensor: Tensor) -> Value | _Data | None:
+    def _last_write(self, tensor: Tensor) -> Value | Data | None:
         """What was last written into any part of the tensor's memory."""
         found = self.written.get(tensor.untyped_storage()._cdata) if _has_memory(tensor) else None
         return None if found is None or found[0].expired() else found[1]  # type: ignore[no-untyped-call]
 
-    def _merge(self, before: Value | _Data, after: Value | _Data) -> Value | _Data:
-        if isinstance(before, _Data) or isinstance(after, _Data):
+    def _merge(self, before: Value | Data, after: Value | Data) -> Value | Data:
+        if isinstance(before, Data) or isinstance(after, Data):
             self._next_turn()
-            return _Data(None, self._influences(0, "write", before) | self._influences(1, "write", after))
+            return Data(None, self._influences(0, "write", before) | self._influences(1, "write", after))
         return Value(before.lineage | after.lineage, (before, after), None, arithmetic=True)
 
     def _derived(self, func: Any, values: tuple[Value, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
@@ -269,7 +254,7 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         operator: str,
         tensors: list[Tensor],
-        origins: list[Value | _Data],
+        origins: list[Value | Data],
         named: dict[str, Any],
         result: object,
     ) -> None:
@@ -278,63 +263,13 @@ class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.read = self.read or operator in SHOWN
         for position, (tensor, origin) in enumerate(zip(tensors, origins, strict=True)):
             influences |= self._influences(position, operator, origin, tensor)
-        site = self._site(operator, origins, named)
+        site = site_of(OperatorCall(self.turn, operator, origins, named, self._origin))
         if site is not None and site.steps:
             self.found.sites.append(site)
-        made = _Data(site, influences)
+        made = Data(site, influences)
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.known[leaf] = made
-
-    def _value(self, tensor: object) -> Value | None:
-        """The weight-only value that an operand is; of one that was only transposed or viewed, what it was before."""
-        origin = self._origin(tensor) if isinstance(tensor, Tensor) and tensor.numel() else None
-        while isinstance(origin, Value) and len(origin.inputs) == 1 and not origin.arithmetic:
-            origin = origin.inputs[0]
-        return origin if isinstance(origin, Value) else None
-
-    def _key(self, tensor: object) -> str | None:
-        """The key whose tensor an operand is."""
-        value = self._value(tensor)
-        return min(value.lineage) if value is not None and value.lineage and not value.inputs else None
-
-    def _site(self, operator: str, origins: list[Value | _Data], named: dict[str, Any]) -> FoldSite | None:
-        """The layer that a result comes out of, and the steps since; None when anything else has changed it."""
-        if is_layer(operator):
-            return self._layer(operator, named)
-        before = next((origin.site for origin in origins if isinstance(origin, _Data)), None)
-        if before is None or operator in KEEP_CHANNELS:
-            return before
-        step = self._step(operator, origins, named)
-        return FoldSite(before.layer, (*before.steps, step)) if step is not None else None
-
-    def _layer(self, operator: str, named: dict[str, Any]) -> FoldSite | None:
-        weight = self._value(named.get("weight", named.get("mat2", named.get("other"))))
-        if weight is None or not weight.lineage:
-            return None
-        bias = self._value(named.get("bias", named.get("self") if operator == "addmm" else None))
-        transposed = bool(named.get("transposed")) or "transpose" in operator
-        groups = named.get("groups", 1)
-        return FoldSite(Layer(self.turn, weight, bias, int(transposed), groups if isinstance(groups, int) else 1), ())
-
-    def _step(self, operator: str, origins: list[Value | _Data], named: dict[str, Any]) -> ChannelStep | None:
-        if "running_mean" in named and "running_var" in named:
-            mean, variance = self._key(named["running_mean"]), self._key(named["running_var"])
-            if mean is None or variance is None:
-                return None
-            gamma, beta = self._key(named.get("weight")), self._key(named.get("bias"))
-            norm = NormKeys(gamma, beta, mean, variance, float(named["eps"]))
-            return ChannelStep(self.turn, "batch_norm", norm=norm)
-        plain = operator.rstrip("_")
-        if plain not in CHANNEL_STEPS or named.get("alpha", 1) != 1:
-            return None
-        data_first = isinstance(origins[0], _Data)
-        value = origins[-1] if data_first else origins[0]
-        if len(origins) == 1 and isinstance(named.get("other"), (int, float)):
-            value = Value(frozenset(), formula=number_formula(named["other"]))
-        if not isinstance(value, Value) or not (data_first or plain in ("mul", "add")):
-            return None
-        return ChannelStep(self.turn, plain, value=value)
 
 
 def _has_memory(tensor: Tensor) -> bool:
