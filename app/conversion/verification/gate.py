@@ -44,10 +44,13 @@ def unit_roundoff(dtype: torch.dtype) -> float:
 
 def farthest(left: Tensor, right: Tensor) -> float:
     """max|left − right| computed in float64; 0 for empty tensors, nan if any difference is not a number."""
-    if left.numel() == 0:
-        return 0.0
+    return float(distances(left, right).max()) if left.numel() else 0.0
+
+
+def distances(left: Tensor, right: Tensor) -> Tensor:
+    """|left − right| element by element, computed in float64."""
     wide = torch.complex128 if left.is_complex() else torch.float64
-    return float((left.to(wide) - right.to(wide)).abs().max())
+    return (left.to(wide) - right.to(wide)).abs()
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,11 @@ def gate_of(y32: Tensor, y64: Tensor, *, noise: float = 0.0, unit: float = 0.0, 
 
 def _without_jumps(y32: Tensor, y64: Tensor, least: float) -> float:
     """The greatest error of eager but for the few elements, if any, whose error is of another order than all others."""
-    errors = (y32.to(y64.dtype) - y64).abs().flatten()
     greatest = farthest(y32, y64)
-    few = int(FLIPPED * errors.numel())
+    few = int(FLIPPED * y32.numel())
     if few == 0 or not greatest > HIGH * least:
         return greatest
-    rest = float(errors.kthvalue(errors.numel() - few).values)
+    rest = float(distances(y32, y64).flatten().kthvalue(y32.numel() - few).values)
     return rest if greatest > HIGH * rest else greatest
 
 

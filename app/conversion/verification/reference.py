@@ -1,6 +1,6 @@
 """What an artifact is held against on one probe: the model's outputs in its own dtype and in float64, with gates."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,32 +42,35 @@ class Reference:
 
     def gate(self, output: str) -> Gate:
         """The gate of a float output on this probe."""
-        return self._gate(output, "", self.y32[output], self.y64[output])
+        return self._gate(output, self.y32[output], self.y64[output], self.noise.get((output, ""), 0.0))
 
     def small_parts(self, output: str) -> Iterator[tuple[Part, Gate]]:
-        """Parts of a float output that are much smaller than the whole, each with its gate.
-
-        Outside the declared distribution there are none: where the model amplifies rounding, a part may be off by more
-        than eager shows.
-        """
-        for part in small_parts(self.y64[output]) if not self.probe.scaled else ():
+        """Parts of a float output that are much smaller than the whole, each with its gate."""
+        for part in self._parts(output):
             y64 = part.of(self.y64[output])
             luck = LUCK * C * unit_roundoff(self.y32[output].dtype) * float(y64.abs().max())
-            yield part, self._gate(output, str(part), part.of(self.y32[output]), y64, luck)
-
-    def _gate(self, output: str, part: str, y32: Tensor, y64: Tensor, luck: float = 0.0) -> Gate:
-        unit = 1.0 if output in self.trace.sigmoids else 0.0
-        noise = max(self.noise.get((output, part), 0.0), luck)
-        return gate_of(y32, y64, noise=noise, unit=unit, jumps=self.trace.steps)
+            noise = max(luck, self.noise.get((output, str(part)), 0.0))
+            yield part, self._gate(output, part.of(self.y32[output]), y64, noise)
 
     def errors(self, outputs: Mapping[str, Tensor]) -> Iterator[tuple[NoiseOf, float]]:
-        """How far the model's outputs on moved inputs lie from the oracle, by output and small part."""
+        """How far the model's outputs in another evaluation lie from the oracle, by output and small part."""
         for name in self.float_outputs:
             if outputs[name].shape == self.y64[name].shape:
-                yield (name, ""), self._gate(name, "", outputs[name], self.y64[name]).eager_error
-                for part, _ in self.small_parts(name):
-                    gate = self._gate(name, "", part.of(outputs[name]), part.of(self.y64[name]))
+                yield (name, ""), self._gate(name, outputs[name], self.y64[name]).eager_error
+                for part in self._parts(name):
+                    gate = self._gate(name, part.of(outputs[name]), part.of(self.y64[name]))
                     yield (name, str(part)), gate.eager_error
+
+    def _parts(self, output: str) -> Iterable[Part]:
+        """Outside the declared distribution there are none.
+
+        Where the model amplifies rounding, a part may be off by more than eager shows.
+        """
+        return small_parts(self.y64[output]) if not self.probe.scaled else ()
+
+    def _gate(self, output: str, y32: Tensor, y64: Tensor, noise: float = 0.0) -> Gate:
+        unit = 1.0 if output in self.trace.sigmoids else 0.0
+        return gate_of(y32, y64, noise=noise, unit=unit, jumps=self.trace.steps)
 
     @property
     def float_outputs(self) -> tuple[str, ...]:

@@ -14,10 +14,9 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import call
 from app.conversion.verification.gate import farthest
 from app.conversion.verification.ledger.forward import unheard
-from app.conversion.verification.ledger.trace import trace
+from app.conversion.verification.ledger.runs import traced_on
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.verdict import inconclusive, note
 from app.domain.architecture import Signature
@@ -65,18 +64,13 @@ def constants_beside(
     names, inputs = still(measured), references[0].probe.inputs
     if not names or not any(_moves(name, references) for name in references[0].y64 if name not in names):
         return set()
-    placed = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
-    outputs: dict[str, Tensor] = {}
-
-    def run() -> list[Tensor]:
-        outputs.update(call(module, signature, inputs))
-        return list(outputs.values())
-
     try:
-        found = trace(placed, inputs, run, unheard)
+        found = traced_on(module, signature, inputs)(unheard)
     except Exception:  # noqa: BLE001 - a module's forward may raise anything under a dispatch mode
         return set()
-    return {name for name, constant in zip(outputs, found.constant, strict=True) if constant and name in names}
+    return {
+        name for name, constant in zip(references[0].y32, found.constant, strict=True) if constant and name in names
+    }
 
 
 def _spread(name: str, references: Sequence[Reference]) -> float:

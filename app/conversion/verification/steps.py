@@ -7,10 +7,9 @@ gate is excused if eager gives that very answer when its results are rounded oth
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from app.conversion.verification.gate import FLIPPED, K
+from app.conversion.verification.gate import FLIPPED, K, distances
 from app.conversion.verification.random_rounding import random_rounding
 from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
 
@@ -37,7 +36,7 @@ def settled(outputs: Mapping[str, Tensor], reference: Reference) -> dict[str, Te
         jumped = {name: _outside(name, value, reference) for name, value in moved.items()}
         for name, mask in outside.items():
             if jumped[name].shape == mask.shape:
-                same = mask & jumped[name] & (_distance(outputs[name], moved[name]) <= _width(name, reference))
+                same = mask & jumped[name] & (distances(outputs[name], moved[name]) <= _width(name, reference))
                 found[name][same] = _expected(name, reference)[same]
                 outside[name] = mask & ~same
     return found
@@ -55,18 +54,13 @@ def _by_chance(name: str, outside: Tensor, reference: Reference) -> bool:
 
 
 def _outside(name: str, value: Tensor, reference: Reference) -> Tensor:
-    return ~(_distance(value, _expected(name, reference)) <= _width(name, reference))
+    return ~(distances(value, _expected(name, reference)) <= _width(name, reference))
 
 
 def _expected(name: str, reference: Reference) -> Tensor:
     """In the output's own dtype."""
     y32 = reference.y32[name]
     return reference.y64[name].to(y32.dtype) if is_inexact(y32) else y32
-
-
-def _distance(left: Tensor, right: Tensor) -> Tensor:
-    wide = torch.complex128 if left.is_complex() else torch.float64
-    return (left.to(wide) - right.to(wide)).abs()
 
 
 def _width(name: str, reference: Reference) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from app.architectures.calling import call
 from app.architectures.sample import sample_inputs
@@ -29,9 +29,14 @@ def runs(module: nn.Module, signature: Signature) -> Iterator[Run]:
 
 def traced_run(module: nn.Module, signature: Signature, sizes: Mapping[str, int], scale: float = _SCALES[0]) -> Run:
     """A forward to be traced, on inputs of the signature."""
-    placed = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     admissible = {axis.name for axis in signature.axes if axis.minimum <= 1 and axis.multiple_of == 1}
     sizes = {name: size for name, size in sizes.items() if name in admissible}
     inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(_SEED), scale=scale)
     module.eval()  # modules that cache what they made of their weights forget it here
+    return traced_on(module, signature, inputs)
+
+
+def traced_on(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> Run:
+    """A forward to be traced, on these inputs."""
+    placed = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     return lambda offer: trace(placed, inputs, lambda: call(module, signature, inputs), offer)
