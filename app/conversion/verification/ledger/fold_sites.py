@@ -48,8 +48,8 @@ def match_folds(
     tokens: Tokens,
     uses: list[GraphUse],
     orders: dict[tuple[StoredTensor, Value], Axes],
-) -> set[FoldSite]:
-    """Enter steps folded into the layer before them; gives the sites whose weight and bias were both found.
+) -> None:
+    """Enter steps folded into the layer before them where weight and bias were both found; ``tokens`` note the turns.
 
     Of steps that follow one after the other, any first few may be folded. ``orders`` is told how matrices lie.
     """
@@ -58,7 +58,6 @@ def match_folds(
         if is_floating(stored) and stored.data_type in ONNX_DTYPES:
             by_size.setdefault(stored.numel, []).append(stored)
     together = _operands_together(uses)
-    found: set[FoldSite] = set()
     for site in trace.sites:
         parts = _parts(books, trace, site, by_size)
         if parts is None:
@@ -69,7 +68,6 @@ def match_folds(
         biases = {stored: axes for stored, axes in _matching(books, by_size, parts[1]).items() if stored in beside}
         if not (weights or kept) or not (biases or _is_zero(parts[1])):
             continue
-        found.add(site)
         tokens.folded.update(site.turns)
         for part, matches in zip(parts, (weights, biases), strict=True):
             for stored, axes in matches.items():
@@ -78,7 +76,6 @@ def match_folds(
                 books.fold(part.keys, stored, "folded into the layer before, recomputed in float64")
                 tokens.join(stored, part.lead)
                 tokens.moved.add(part.lead)
-    return found
 
 
 def _operands_together(uses: list[GraphUse]) -> Mapping[StoredTensor, set[StoredTensor]]:

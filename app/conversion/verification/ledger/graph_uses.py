@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from app.conversion.verification.artifact.onnx_tensors import OnnxFile, StoredGraph, StoredNode, StoredTensor
 
+Place = tuple[int, int]
+"""Node and argument."""
+
 
 @dataclass(frozen=True)
 class GraphUse:
@@ -23,6 +26,10 @@ class GraphUse:
     transposed: bool = False
     counted: bool = True
     repeats: bool = False
+
+    @property
+    def place(self) -> Place:
+        return self.node, self.argument
 
 
 @dataclass(frozen=True)

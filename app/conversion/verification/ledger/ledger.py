@@ -208,12 +208,12 @@ def _by_trace(
     if renamed:
         if not any(at.counted for at in uses):
             found.uses[:] = [replace(use, zeros=0) for use in found.uses]  # no compiler of TorchScript leaves zeros out
-        folded = match_folds(books, found, tokens, uses, search.orders)
-        lost = match_scalars(books, found, search, folded, judged, tokens=tokens, graph=uses)
+        match_folds(books, found, tokens, uses, search.orders)
+        lost = match_scalars(books, found, search, judged, tokens=tokens, graph=uses)
         for stored, parts in match_parts(books).items():
             for name, _, _ in parts:
                 tokens.join(stored, tokens.part(found.leaf[name]))
-        Accounts(books, search, folded, lost).settle(found.uses, judged)
+        Accounts(books, search, lost).settle(found.uses, judged)
         tracks = tracks_of(tokens, found.uses, uses)
         problems = misplaced(tracks, found.uses) + strays(tokens, tracks, found.uses, uses)
         orders = {(stored, found.leaf[name]): axes for (stored, name), axes in books.orders() if name in found.leaf}

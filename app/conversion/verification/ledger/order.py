@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.content import is_floating
 from app.conversion.verification.ledger.forward import Use, Value
-from app.conversion.verification.ledger.graph_uses import GraphUse
+from app.conversion.verification.ledger.graph_uses import GraphUse, Place
 
 
 class Tokens:
@@ -71,8 +71,6 @@ class Tokens:
             pending += reversed(further)
 
 
-Place = tuple[int, int]
-"""Node and argument."""
 _Turn = tuple[Place, int]
 """What decides the order of two uses, and the argument, which decides within one node only."""
 _LAYERED = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -109,7 +107,7 @@ class Track:
         return list(first.values())
 
     def places(self) -> list[Place]:
-        return sorted({(at.node, at.argument) for at in self.uses})
+        return sorted({at.place for at in self.uses})
 
 
 def misplaced(tracks: list[Track], eager: list[Use]) -> list[str]:
@@ -181,8 +179,8 @@ def _fitting(track: Track, known: set[str]) -> list[Place]:
     """Places of the kinds by which the forward uses it; all, where the graph's operators go by other names."""
     named = [at for at in track.uses if kind_of(at.operator) in known]
     if named and _ANY_KIND not in track.kinds:
-        return [(at.node, at.argument) for at in named if kind_of(at.operator) in track.kinds]
-    return [(at.node, at.argument) for at in track.uses]
+        return [at.place for at in named if kind_of(at.operator) in track.kinds]
+    return [at.place for at in track.uses]
 
 
 def _first_out_of_order(group: list[Track], known: set[str]) -> str | None:

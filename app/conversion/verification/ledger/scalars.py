@@ -11,19 +11,16 @@ from collections.abc import Iterable, Set
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.content import Corners, corners, is_floating, stored_corners
-from app.conversion.verification.ledger.forward import EagerTrace, FoldSite, Use, Value
-from app.conversion.verification.ledger.graph_uses import GraphUse
+from app.conversion.verification.ledger.forward import EagerTrace, Use, Value
+from app.conversion.verification.ledger.graph_uses import GraphUse, Place
 from app.conversion.verification.ledger.order import Tokens, kind_of
 from app.conversion.verification.ledger.values import ValueSearch
-
-_Place = tuple[int, int]
 
 
 def match_scalars(
     books: Books,
     found: EagerTrace,
     search: ValueSearch,
-    folded: Iterable[FoldSite],
     judged: Set[str],
     *,
     tokens: Tokens,
@@ -36,20 +33,19 @@ def match_scalars(
     """
     wanted = _wanted(books, judged) if not any(at.counted for at in graph) else {}
     wholes = _numbers(graph, books)
-    folded_turns = {turn for site in folded for turn in site.turns}
     places: dict[str, list[GraphUse]] = {}
     lost: set[str] = set()
-    end: _Place = (-1, -1)
+    end: Place = (-1, -1)
     for use in sorted(found.uses, key=lambda use: (use.turn, use.argument)):
         taken = [end]
-        for name in _names(use.value, found, wanted) if use.turn not in folded_turns else ():
+        for name in _names(use.value, found, wanted) if use.turn not in tokens.folded else ():
             contents = wholes.get(wanted[name], set()) | _expressions(use.value, name, search)
             again = [at for at in places.get(name, ()) if at.repeats]
             place = _next((at for at in graph if at.stored in contents), use, end, again)
             if place is None:
                 lost.add(name)
                 continue
-            taken.append(_at(place))
+            taken.append(place.place)
             places.setdefault(name, []).append(place)
         end = max(taken)
     for name in places.keys() - lost:
@@ -92,12 +88,8 @@ def _expressions(value: Value, name: str, search: ValueSearch) -> set[StoredTens
     return set(search.matched.get(value, ())).union(*(_expressions(part, name, search) for part in value.inputs))
 
 
-def _next(graph: Iterable[GraphUse], use: Use, end: _Place, again: list[GraphUse]) -> GraphUse | None:
+def _next(graph: Iterable[GraphUse], use: Use, end: Place, again: list[GraphUse]) -> GraphUse | None:
     """The first place behind the last one that was taken; one of ``again`` may be taken another time."""
     kind = kind_of(use.operator)
-    fitting = (at for at in graph if kind_of(at.operator) == kind and (_at(at) > end or at in again))
-    return min(fitting, key=_at, default=None)
-
-
-def _at(use: GraphUse) -> _Place:
-    return use.node, use.argument
+    fitting = (at for at in graph if kind_of(at.operator) == kind and (at.place > end or at in again))
+    return min(fitting, key=lambda at: at.place, default=None)

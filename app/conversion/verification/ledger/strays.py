@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.content import ONNX_DTYPES, as_tensor, is_floating
 from app.conversion.verification.ledger.forward import Use, Value
-from app.conversion.verification.ledger.graph_uses import GraphUse
+from app.conversion.verification.ledger.graph_uses import GraphUse, Place
 from app.conversion.verification.ledger.operators import is_layer
-from app.conversion.verification.ledger.order import Place, Tokens, Track
+from app.conversion.verification.ledger.order import Tokens, Track
 
 _Spots = frozenset[tuple[str, int]]
 """Operators and arguments."""
@@ -66,7 +66,7 @@ class _Known:
                 yield at
 
     def _places(self, stored: StoredTensor) -> set[Place]:
-        return {(at.node, at.argument) for at in self.graph if at.stored is stored}
+        return {at.place for at in self.graph if at.stored is stored}
 
 
 def _is_zero(stored: StoredTensor) -> bool:

@@ -19,7 +19,7 @@ from app.conversion.verification.ledger.content import (
     stored_corners,
 )
 from app.conversion.verification.ledger.formula import Formula
-from app.conversion.verification.ledger.forward import FoldSite, Use, Value
+from app.conversion.verification.ledger.forward import Use, Value
 from app.conversion.verification.ledger.order import Tokens
 
 K = 8
@@ -142,12 +142,11 @@ def _how(name: str, uses: list[Use]) -> str:
 class Accounts:
     """Whether what the forward uses has arrived in the artifact."""
 
-    def __init__(self, books: Books, search: ValueSearch, folded: set[FoldSite], lost: set[str]) -> None:
+    def __init__(self, books: Books, search: ValueSearch, lost: set[str]) -> None:
         """``lost`` are sources of which some use is known to be missing."""
         self.books = books
         self.search = search
         self.lost = lost
-        self.folded_turns = {turn for site in folded for turn in site.turns}
         self._carried: dict[Value, bool] = {}
 
     def settle(self, uses: list[Use], judged: Set[str]) -> None:
@@ -157,7 +156,7 @@ class Accounts:
         """
         good: dict[str, bool] = {}
         for use in uses:
-            arrived = bool(use.zeros) or use.turn in self.folded_turns or self.carried(use.value)
+            arrived = bool(use.zeros) or use.turn in self.search.tokens.folded or self.carried(use.value)
             for name in use.value.lineage - judged:
                 good[name] = good.get(name, True) and arrived
         for name in self.books.open_sources():
