@@ -28,6 +28,8 @@ from app.database.session import Database
 from app.jobs.events import Changes
 from app.settings import Settings
 from app.storage.opening import open_store
+from app.web.pages import install_pages
+from app.web.problem_page import problem_page
 
 DESCRIPTION = """Converts PyTorch weights of registered architectures to ONNX and TorchScript, proves the result against
 the model, and serves artifact, report and bundle. Errors are problem documents (RFC 9457); see /v1/problems."""
@@ -58,7 +60,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     )
     app.add_middleware(Observe)
     routes = [route for module in ROUTERS for route in module.router.routes if isinstance(route, Route)]
-    install_problem_handlers(app, routes)
+    install_problem_handlers(app, routes, problem_page)
+    install_pages(app)
     for module in ROUTERS:
         app.include_router(module.router)
     install_documentation(app)

@@ -1,7 +1,7 @@
 """RFC 9457 problem documents: every error of the service leaves through here."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -116,13 +116,18 @@ def problem_document(problem: Problem, *, instance: str, request_id: str) -> byt
 
 
 def problem_response(problem: Problem, request: Request, headers: Mapping[str, str] | None = None) -> Response:
-    body = problem_document(problem, instance=request.url.path, request_id=request_id(request))
-    sent = dict(headers or {})
+    sent = {"Vary": "Accept", **(headers or {})}
     for member, header in HEADERS_OF_MEMBERS.items():
         if member in problem.extra:
             sent[header] = str(problem.extra[member])
     if problem.status == 503:
         sent.setdefault("Retry-After", "5")
+    page: ProblemPage = request.app.state.problem_page
+    for_people = page(problem, request, request_id(request))
+    if for_people is not None:
+        for_people.headers.update(sent)
+        return for_people
+    body = problem_document(problem, instance=request.url.path, request_id=request_id(request))
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=sent)
 
 
@@ -155,8 +160,13 @@ def allowed_methods(path: str, routes: Sequence[Route]) -> str:
     return ", ".join(sorted({m for route in routes if route.path_regex.match(path) for m in route.methods or ()}))
 
 
-def install_problem_handlers(app: FastAPI, routes: Sequence[Route]) -> None:
-    """Make every error of the application, whose resources are ``routes``, a problem document."""
+ProblemPage = Callable[[Problem, Request, str], Response | None]
+"""The page of a problem for a request of that id; None where its client did not ask for one."""
+
+
+def install_problem_handlers(app: FastAPI, routes: Sequence[Route], page: ProblemPage) -> None:
+    """Make every error of the application, whose resources are ``routes``, a problem document, or a page of it."""
+    app.state.problem_page = page
 
     async def on_designed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RecastError)

@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-LOWEST_DECADE = -5
-HIGHEST_DECADE = 2
+GATE_AT = 70.0
+"""Percent of the width at which the gate stands."""
+FARTHEST = 100.0
+"""Times the gate at which the axis ends."""
 SLIVER = 0.6
 """Width in percent below which a bar could not be seen."""
 
@@ -28,27 +30,23 @@ class Tick:
 
 
 def gate_position(ratio: float) -> float:
-    """Where error / gate lies on the logarithmic axis, in percent; clamped to the axis, not finite at its end."""
+    """Where error / gate lies on its axis, in percent.
+
+    Linear from 0 to the gate, so that half of the gate looks like half; beyond it logarithmic up to FARTHEST,
+    where what is farther or not finite ends.
+    """
     if not math.isfinite(ratio):
         return 100.0
-    if ratio <= 0:
-        return SLIVER
-    decades = HIGHEST_DECADE - LOWEST_DECADE
-    place = (math.log10(ratio) - LOWEST_DECADE) / decades * 100
-    return min(100.0, max(SLIVER, place))
+    if ratio <= 1:
+        return max(SLIVER, ratio * GATE_AT)
+    beyond = math.log10(min(ratio, FARTHEST)) / math.log10(FARTHEST)
+    return GATE_AT + beyond * (100.0 - GATE_AT)
 
 
 def gate_ticks() -> tuple[Tick, ...]:
-    """One tick a decade, the gate itself at ratio 1."""
-    superscripts = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    return tuple(
-        Tick(
-            label="gate" if decade == 0 else f"10{str(decade).translate(superscripts)}",
-            offset=gate_position(10.0**decade),
-            is_gate=decade == 0,
-        )
-        for decade in range(LOWEST_DECADE + 1, HIGHEST_DECADE)
-    )
+    """Ticks of that axis: parts of the gate, the gate itself, and multiples of it."""
+    labels = {0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "gate", 10.0: "10×", FARTHEST: "100×"}
+    return tuple(Tick(label, gate_position(ratio), ratio == 1.0) for ratio, label in labels.items())
 
 
 def stacked(values: Mapping[str, float]) -> tuple[Segment, ...]:

@@ -7,8 +7,9 @@ the page forbids scripts and every request.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from app.delivery import charts, words
 from app.domain.conversion import Stage
@@ -91,10 +92,10 @@ def ledger_bars(ledger: Ledger) -> dict[str, tuple[charts.Segment, ...]]:
     return {"uploaded": charts.stacked(by_class), "artifact": charts.stacked(by_origin)}
 
 
-@cache
-def _environment() -> Environment:
+def page_environment(*packages: str) -> Environment:
+    """Jinja over the template folders of these packages, with the words and pictures of pages as filters."""
     environment = Environment(
-        loader=PackageLoader("app.delivery", "templates"),
+        loader=ChoiceLoader([PackageLoader(package, "templates") for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -107,6 +108,8 @@ def _environment() -> Environment:
         count=words.count,
         shape=words.shape,
         name=words.name,
+        value=words.value,
+        moment=words.moment,
         reason=words.reason_words,
         position=charts.gate_position,
         proportion=charts.proportion,
@@ -114,22 +117,28 @@ def _environment() -> Environment:
     return environment
 
 
+@cache
+def _environment() -> Environment:
+    return page_environment("app.delivery")
+
+
+def report_values(report: ConversionReport) -> dict[str, Any]:
+    """What the templates of the report's sections need."""
+    verification = report.verification
+    return {
+        "report": report,
+        "verification": verification,
+        "verdict_words": words.VERDICT_WORDS[verification.verdict],
+        "headline": headline(report),
+        "outputs": worst_of_outputs(verification),
+        "stages": charts.stacked(stage_seconds(report.timings)),
+        "total_seconds": sum(report.timings.values()),
+        "ledger_bars": None if verification.ledger is None else ledger_bars(verification.ledger),
+        "ticks": charts.gate_ticks(),
+        "rows": LISTED_ROWS,
+    }
+
+
 def render(report: ConversionReport) -> str:
     """The page. The same report gives the same bytes."""
-    verification = report.verification
-    return (
-        _environment()
-        .get_template("report/page.html")
-        .render(
-            report=report,
-            verification=verification,
-            verdict_words=words.VERDICT_WORDS[verification.verdict],
-            headline=headline(report),
-            outputs=worst_of_outputs(verification),
-            stages=charts.stacked(stage_seconds(report.timings)),
-            total_seconds=sum(report.timings.values()),
-            ledger_bars=None if verification.ledger is None else ledger_bars(verification.ledger),
-            ticks=charts.gate_ticks(),
-            rows=LISTED_ROWS,
-        )
-    )
+    return _environment().get_template("report/page.html").render(**report_values(report))

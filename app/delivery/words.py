@@ -1,7 +1,9 @@
 """How figures and codes are said to a reader: units, verdicts and reasons in words, hostile names made safe."""
 
+import json
 import math
 import unicodedata
+from datetime import UTC, datetime
 
 from app.domain.report import Reason, Verdict
 
@@ -101,3 +103,19 @@ def name(text: str) -> str:
         for character in text[:LONGEST_NAME]
     )
     return shown if len(text) <= LONGEST_NAME else f"{shown}… ({count(len(text))} characters)"
+
+
+def value(given: object) -> str:
+    """An option's value as its JSON, which is what a client sends: true, null, [1, 3]; texts without their quotes."""
+    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, default=str)
+
+
+def moment(time: datetime | str | None) -> str:
+    """A time as people read it, in UTC: 26 Nov 2026, 11:52 UTC. What is no time stays as it is."""
+    if time is None:
+        return "not yet"
+    try:
+        when = datetime.fromisoformat(time) if isinstance(time, str) else time
+    except ValueError:
+        return str(time)
+    return when.astimezone(UTC).strftime("%-d %b %Y, %H:%M UTC")

@@ -8,6 +8,7 @@ import socket
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -159,7 +160,8 @@ class Backstage:
             finally:
                 await database.close()
 
-        return asyncio.run(run())
+        with ThreadPoolExecutor(1) as thread:  # the caller's may have a loop of its own, as with a browser
+            return thread.submit(lambda: asyncio.run(run())).result()
 
 
 async def _publish(database: Database) -> None:

@@ -1,0 +1,143 @@
+"""The pages in a real browser, on the real api; conversions end as the test says."""
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.domain.conversion import State
+from app.domain.errors import Problem
+from app.domain.report import Verdict
+from tests.api.server import Backstage, submit, weights
+from tests.delivery.reports import failed_report
+
+
+def converted(client: httpx.Client, backstage: Backstage) -> str:
+    """Id of a conversion that passed."""
+    conversion = submit(client).json()["id"]
+    backstage.finish(conversion)
+    return str(conversion)
+
+
+def test_a_file_is_dropped_followed_and_downloaded(tab: Page, backstage: Backstage):
+    tab.goto("/")
+    tab.get_by_label("Architecture", exact=True).fill("torchvision/resnet18")
+    tab.get_by_label("Architecture", exact=True).blur()
+    expect(tab.locator("#summary")).to_have_text("torchvision/resnet18, an image classifier")
+    tab.get_by_text("Options of the architecture").click()
+    tab.get_by_label("num classes").fill("37")
+    tab.locator("#file").set_input_files({"name": "mine.pth", "mimeType": "x/y", "buffer": weights(b"page")})
+    expect(tab.locator("#chosen")).to_contain_text("mine.pth")
+    tab.get_by_role("button", name="Convert").click()
+    expect(tab.locator("#state")).to_have_text("Queued")
+    conversion = tab.url.rsplit("/", 1)[1]
+    asked = httpx.get(f"{tab.url.replace('/conversions/', '/v1/conversions/')}").json()
+    assert asked["architecture_options"] == {"num_classes": 37}
+    backstage.finish(conversion)
+    expect(tab.locator(".banner.pass_with_notes strong")).to_have_text("Verified, with notes")
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="Download torchvision-resnet18.onnx").click()
+    assert download.value.suggested_filename == "torchvision-resnet18.onnx"
+    expect(tab.get_by_text("onnxruntime.InferenceSession").first).to_be_visible()
+
+
+def test_progress_shows_while_it_runs_and_it_can_be_canceled(tab: Page, client: httpx.Client, backstage: Backstage):
+    conversion = submit(client).json()["id"]
+    tab.goto(f"/conversions/{conversion}")
+    backstage.start(conversion)
+    expect(tab.locator("#state")).to_have_text("Running")
+    expect(tab.locator("[data-stage=export]")).to_have_class("now")
+    tab.get_by_role("button", name="Cancel").click()
+    expect(tab.locator("#told")).to_have_text("Asked to cancel.")
+
+
+def test_a_failure_says_why_and_what_to_do(tab: Page, client: httpx.Client, backstage: Backstage):
+    conversion = submit(client).json()["id"]
+    problem = Problem(
+        code="key_mismatch", title="The keys do not fit", status=422, detail="fc.weight is missing.",
+        hint="Take another option.", extra={"missing_keys": ["fc.weight"]},
+    )  # fmt: skip
+    backstage.finish(conversion, state=State.failed, verdict=None, problem=problem, artifact=None)
+    tab.goto(f"/conversions/{conversion}")
+    expect(tab.locator(".banner.fail")).to_contain_text("What to do: Take another option.")
+    expect(tab.locator("li", has_text="fc.weight")).to_be_visible()
+    expect(tab.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_an_artifact_that_failed_verification_is_marked(tab: Page, client: httpx.Client, backstage: Backstage):
+    conversion = submit(client).json()["id"]
+    problem = Problem(code="parity_failed", title="It differs", status=422, detail="It computes something else.")
+    backstage.finish(
+        conversion, state=State.failed, verdict=Verdict.fail, problem=problem, finished_report=failed_report()
+    )
+    tab.goto(f"/conversions/{conversion}")
+    expect(tab.get_by_role("link", name="Download although it failed")).to_have_attribute(
+        "href", f"/v1/conversions/{conversion}/artifact?unverified=true"
+    )
+
+
+def test_what_the_service_refuses_is_shown_beside_the_form(tab: Page):
+    tab.goto("/")
+    tab.get_by_role("button", name="Convert").click()
+    expect(tab.locator("#told")).to_have_text("Choose a checkpoint first.")
+    tab.locator("#file").set_input_files({"name": "a.pth", "mimeType": "x/y", "buffer": weights()})
+    tab.get_by_label("Architecture", exact=True).fill("torchvision/resnet19")
+    tab.evaluate("document.getElementById('architecture').dispatchEvent(new Event('input'))")
+    # The lookup of an unknown name is a 404, which the console tells; the form is what this test is about.
+    answer = tab.request.get("/v1/architectures/torchvision/resnet19")
+    assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/conversions", "/architectures", "/architectures/torchvision/resnet18", "/problems",
+             "/problems/key_mismatch"]
+)  # fmt: skip
+@pytest.mark.parametrize("width", [360, 1100])
+def test_every_page_fits_and_has_one_heading(tab: Page, path: str, width: int):
+    tab.set_viewport_size({"width": width, "height": 800})
+    assert tab.goto(path).status == 200
+    assert tab.locator("h1").count() == 1
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_browser_gets_pages_for_errors_and_a_script_gets_json(client: httpx.Client):
+    html = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for path, status in [("/nowhere", 404), ("/v1/conversions/cnv_" + "0" * 32, 404), ("/v1/problems/nothing", 404)]:
+        page = client.get(path, headers=html)
+        assert page.status_code == status
+        assert page.headers["content-type"].startswith("text/html")
+        assert "Back to the start" in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert client.get(path).headers["content-type"] == "application/problem+json"
+    assert "text/html" in client.get("/v1/problems/key_mismatch", headers=html).headers["content-type"]
+    assert client.get("/v1/problems/key_mismatch").json()["code"] == "key_mismatch"
+
+
+def test_names_from_strangers_are_text(client: httpx.Client, backstage: Backstage, tab: Page):
+    hostile = '<img src=x onerror="console.error(1)">'
+    files = {"file": (hostile, weights(b"hostile name"))}
+    answer = client.post(
+        "/v1/conversions", data={"architecture": "torchvision/resnet18", "target": "onnx"}, files=files
+    )
+    tab.goto(f"/conversions/{answer.json()['id']}")
+    assert tab.locator("main img").count() == 0
+    tab.goto("/conversions")
+    assert tab.locator("main img").count() == 0
+
+
+def test_the_list_filters_by_state_and_goes_on(tab: Page, client: httpx.Client, backstage: Backstage):
+    conversion = converted(client, backstage)
+    tab.goto("/conversions?state=succeeded")
+    expect(tab.locator(f"a[href='/conversions/{conversion}']")).to_be_visible()
+    tab.goto("/conversions?state=timed_out")
+    expect(tab.get_by_text("None yet.")).to_be_visible()
+
+
+def test_the_form_can_be_used_by_keyboard_alone(tab: Page):
+    tab.goto("/")
+    tab.keyboard.press("Tab")
+    expect(tab.get_by_text("Skip to the content")).to_be_focused()
+    reached = set()
+    for _ in range(20):
+        tab.keyboard.press("Tab")
+        reached.add(tab.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    assert {"file", "architecture", "Convert"} <= reached
