@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import Route
 
@@ -20,7 +20,9 @@ from app.api import (
 from app.api.catalog import CatalogReader
 from app.api.conversion_schema import option_schemas
 from app.api.documentation import install_documentation
+from app.api.early_answers import EarlyAnswers
 from app.api.observe import Observe
+from app.api.parameters import refuse_unknown_parameters
 from app.api.problems import ProblemDocument, install_problem_handlers
 from app.api.service import Service
 from app.api.versions import service_version
@@ -57,7 +59,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(refuse_unknown_parameters)],
     )
+    app.add_middleware(EarlyAnswers)
     app.add_middleware(Observe)
     routes = [route for module in ROUTERS for route in module.router.routes if isinstance(route, Route)]
     install_problem_handlers(app, routes, problem_page)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,8 +16,8 @@ STALL_SECONDS = 60.0
 MAX_JSON = 4 << 20
 """Bytes of a JSON body; the largest honest one lists the names of some thousand inputs and outputs."""
 MAX_JSON_DEPTH = 64
-LINGER_SECONDS = 10.0
-LINGER_BYTES = 64 << 20
+LONGEST_NUMBER = 64
+"""Characters of a JSON number; a double needs 24, and converting a longer one costs time."""
 
 
 async def body_stream(request: Request) -> AsyncIterator[bytes]:
@@ -31,23 +32,6 @@ async def body_stream(request: Request) -> AsyncIterator[bytes]:
         if chunk is None:
             return
         yield chunk
-
-
-async def discard_rest(request: Request) -> None:
-    """Read what the client still sends, within limits, so that it gets to see the answer to a refused upload.
-
-    A server that closes while its peer is sending makes the peer's kernel drop the answer (RFC 9112, section 9.6).
-    """
-    discarded = 0
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            async for chunk in request.stream():
-                discarded += len(chunk)
-                if discarded > LINGER_BYTES:
-                    return
-    except (TimeoutError, RuntimeError):
-        # RuntimeError: the stream was read to its end before.
-        return
 
 
 def refuse_announced_size(request: Request, limit: int) -> None:
@@ -75,7 +59,7 @@ async def json_object(request: Request) -> dict[str, Any]:
 def parse_object(text: str, what: str) -> dict[str, Any]:
     """``text`` as a JSON object free of NaN and infinities. Raises InvalidRequest that names ``what``."""
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer)
     except RecursionError:
         raise InvalidRequest(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels.") from None
     except ValueError as error:
@@ -91,6 +75,19 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
 
 def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:LONGEST_NUMBER]} is beyond the range of numbers")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > LONGEST_NUMBER:
+        raise ValueError(f"{text[:LONGEST_NUMBER]}... is beyond the range of numbers")
+    return int(text)
 
 
 def _depth_exceeds(value: Any, limit: int) -> bool:

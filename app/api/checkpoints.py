@@ -6,11 +6,11 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import Header, Path, Request, Response
+from fastapi import Path, Request, Response
 from pydantic import AfterValidator, BaseModel
 
 from app.api.conversion_resource import shown_problem
-from app.api.preferences import wait_seconds
+from app.api.preferences import Patience
 from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
@@ -41,21 +41,20 @@ LISTED_TENSORS = 1000
 READING_CUT_SHORT = {error.code for error in (TimedOut, WorkerLost, ChildCrashed, OutOfMemory, Canceled)}
 
 Sha256 = Annotated[str, AfterValidator(str.lower), Path(description="sha256 of the file, hexadecimal")]
-Prefer = Annotated[list[str] | None, Header(description="wait=N: wait up to N seconds for the file to be read")]
 
+RAW_BODY = {"schema": {"type": "string", "format": "binary"}}
+FORM_BODY = {
+    "schema": {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": {"type": "string", "format": "binary", "description": "The checkpoint"}},
+    }
+}
+RAW: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/octet-stream": RAW_BODY}}}
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                }
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
+        "content": {"multipart/form-data": FORM_BODY, "application/octet-stream": RAW_BODY},
     }
 }
 
@@ -97,6 +96,11 @@ class CheckpointResource(BaseModel):
     links: dict[str, str]
 
 
+UPLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file is known; it is kept as long as a new one", "model": CheckpointResource},
+}
+
+
 class ParameterTotals(BaseModel):
     tensors: int
     elements: int
@@ -111,10 +115,10 @@ class CheckpointParameters(BaseModel):
     tensors: list[InspectedTensor]
 
 
-@router.post("", status_code=201, summary="Upload a checkpoint", openapi_extra=BODY, response_model=CheckpointResource)
-@router.put("", status_code=201, include_in_schema=False)
+@router.post("", status_code=201, summary="Upload a checkpoint", openapi_extra=BODY, responses=UPLOAD_RESPONSES)
+@router.put("", status_code=201, summary="Upload a checkpoint's bytes", openapi_extra=RAW, responses=UPLOAD_RESPONSES)
 async def upload_checkpoint(
-    request: Request, response: Response, service: ServiceDependency, prefer: Prefer = None
+    request: Request, response: Response, service: ServiceDependency, patience: Patience
 ) -> CheckpointResource:
     """Send the file as a form's `file` or as the raw body (`curl -T`).
 
@@ -125,7 +129,6 @@ async def upload_checkpoint(
     stored, filename = await receive_upload(request, service)
     registered = await queue.register_checkpoint(service.database, stored, filename)
     checkpoint = registered.checkpoint
-    patience = wait_seconds(prefer)
     if patience is None and stored.bytes <= READ_BEFORE_ANSWER:
         patience = READING_PATIENCE
     if patience and checkpoint.inspection is None:
@@ -138,19 +141,19 @@ async def upload_checkpoint(
 
 @router.get("/{sha256}", summary="Inspect a checkpoint")
 async def get_checkpoint(
-    sha256: Sha256, response: Response, service: ServiceDependency, prefer: Prefer = None
+    sha256: Sha256, response: Response, service: ServiceDependency, patience: Patience
 ) -> CheckpointResource:
     """Format, nesting, tensors, types and sizes. Waits a few seconds for a file that is being read."""
-    checkpoint = await _read(service, sha256, prefer)
+    checkpoint = await _read(service, sha256, patience)
     if checkpoint.inspection is None and checkpoint.problem is None:
         response.headers["Retry-After"] = "1"
     return checkpoint_resource(checkpoint)
 
 
 @router.get("/{sha256}/parameters", summary="List a checkpoint's tensors")
-async def get_parameters(sha256: Sha256, service: ServiceDependency, prefer: Prefer = None) -> CheckpointParameters:
+async def get_parameters(sha256: Sha256, service: ServiceDependency, patience: Patience) -> CheckpointParameters:
     """Name, shape, type and number of elements of every tensor, and totals."""
-    checkpoint = await _read(service, sha256, prefer)
+    checkpoint = await _read(service, sha256, patience)
     if checkpoint.problem is not None:
         raise Told(Problem.model_validate(checkpoint.problem))
     if checkpoint.inspection is None:
@@ -213,12 +216,11 @@ def _module(row: Checkpoint) -> ParameterReport | None:
     return None if row.parameters is None else ParameterReport.model_validate(row.parameters)
 
 
-async def _read(service: Service, sha256: str, prefer: list[str] | None) -> Checkpoint:
+async def _read(service: Service, sha256: str, patience: int | None) -> Checkpoint:
     """The checkpoint, read if it was not yet, as far as patience reaches."""
     checkpoint = await queue.request_inspection(service.database, sha256)
     if checkpoint.inspection is not None or checkpoint.problem is not None:
         return checkpoint
-    patience = wait_seconds(prefer)
     return await service.changes.wait_for_inspection(sha256, READING_PATIENCE if patience is None else patience)
 
 

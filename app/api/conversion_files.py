@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -29,7 +30,7 @@ from app.storage.objects import Chunk
 router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
 PRESIGNED_FOR = timedelta(minutes=15)
-ACCEPTED_VERDICTS = {Verdict.passed.value, Verdict.pass_with_notes.value, Verdict.inconclusive.value}
+PROVED = {Verdict.passed.value, Verdict.pass_with_notes.value}
 BUNDLE_ORDER = ("artifact", "artifact_data", "report", "golden", "selfcheck")
 
 Unseen = Annotated[bool, Query(alias="unverified", description="true: serve it although verification failed")]
@@ -119,17 +120,18 @@ async def get_report(
     """JSON, or a page for people when `Accept` prefers text/html. A failed conversion has one if it got that far."""
     conversion, files = await _results(service, conversion_id)
     file = _file(conversion, files, "report")
-    headers = {"Vary": "Accept", "Content-Disposition": "inline"}
+    headers = {"Vary": "Accept"}
     if not prefers_html(accept):
         await _refuse_lost(service, file)
-        return respond(request, _stored(service, file), headers)
+        return respond(request, replace(_stored(service, file), disposition="inline"), headers)
     page = await _page(service, file)
     etag = f'"{hashlib.sha256(page).hexdigest()}"'
 
     async def stream(start: int, end: int) -> AsyncIterator[Chunk]:
         yield page[start:end]
 
-    return respond(request, Content("report.html", "text/html; charset=utf-8", len(page), etag, stream), headers)
+    content = Content("report.html", "text/html; charset=utf-8", len(page), etag, stream, disposition="inline")
+    return respond(request, content, headers)
 
 
 def prefers_html(accept: str | None) -> bool:
@@ -174,7 +176,7 @@ def _file(conversion: Conversion, files: dict[str, ConversionFile], role: str) -
 
 
 def _refuse_unverified(conversion: Conversion, asked_for: bool) -> None:
-    if conversion.state == "succeeded" or conversion.verdict in ACCEPTED_VERDICTS or asked_for:
+    if conversion.state == "succeeded" or conversion.verdict in PROVED or asked_for:
         return
     raise Unverified(f"Verification ended with verdict {conversion.verdict or 'none'}.")
 

@@ -17,12 +17,11 @@ from app.api.conversion_request import (
     conversion_request,
     form_members,
     refuse_unknown_members,
-    request_digest,
 )
 from app.api.digests import SHA256_HEX, told_sha256
 from app.api.multipart import Part
 from app.api.service import Service
-from app.api.uploads import FORM_OVERHEAD, form_reader, is_form, recognised, refused_after_reading
+from app.api.uploads import FORM_OVERHEAD, chosen, form_reader, is_form, recognised
 from app.api.versions import library_versions, service_version
 from app.database import conversions
 from app.database.conversions import NewConversion
@@ -36,7 +35,6 @@ from app.storage.objects import StoredObject
 MAX_PROBES = 256 << 20
 """Bytes of a client's own probes (npz)."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-JSON_MEMBERS = TEXT_FIELDS | {"force"}
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,11 @@ class Received:
     filename: str | None = None
     probes_sha256: str | None = None
 
-    @property
-    def force(self) -> bool:
-        given = self.members.get("force", False)
-        if given in (True, "true", "1"):
-            return True
-        if given in (False, "false", "0", ""):
-            return False
-        raise InvalidRequest("force must be true or false.")
+
+@dataclass(frozen=True)
+class _ReceivedFile:
+    stored: StoredObject
+    filename: str | None
 
 
 async def submit_request(request: Request, service: Service) -> Submitted:
@@ -68,9 +63,8 @@ async def submit_request(request: Request, service: Service) -> Submitted:
     received = await (_read_form if is_form(request) else _read_json)(request, service, catalog)
     try:
         asked = conversion_request(received.members, catalog)
-        force = received.force
     except RecastError as error:
-        if received.filename is not None or is_form(request):
+        if is_form(request):
             error.extra["checkpoint"] = received.checkpoint_sha256
         raise
     digest = asked.digest(received.checkpoint_sha256, received.probes_sha256)
@@ -82,10 +76,11 @@ async def submit_request(request: Request, service: Service) -> Submitted:
         checkpoint_filename=received.filename,
         dedup_key=_dedup_key(asked, digest, catalog),
         probes_sha256=received.probes_sha256,
+        accept=asked.accept,
         queue_limit=service.settings.max_queued,
     )
-    idempotency = None if key is None else Idempotency(key, request_digest(digest, force=force))
-    return await queue.submit(service.database, new, key=idempotency, reuse_finished=not force)
+    idempotency = None if key is None else Idempotency(key, asked.idempotency_digest(digest))
+    return await queue.submit(service.database, new, key=idempotency, reuse_finished=not asked.force)
 
 
 async def _read_json(request: Request, service: Service, catalog: Catalog) -> Received:
@@ -96,50 +91,55 @@ async def _read_json(request: Request, service: Service, catalog: Catalog) -> Re
             hint="curl -F file=@weights.pth -F architecture=... -F target=onnx",
         )
     members = await json_object(request)
-    refuse_unknown_members(set(members), JSON_MEMBERS)
+    refuse_unknown_members(set(members), TEXT_FIELDS)
     return Received(members, _named_checkpoint(members))
 
 
 async def _read_form(request: Request, service: Service, catalog: Catalog) -> Received:
+    """The form as it arrives. A file that came before something wrong is kept, and the error names it."""
     limit = service.settings.max_upload_bytes
     refuse_announced_size(request, limit + MAX_PROBES + FORM_OVERHEAD)
     expected = told_sha256(request.headers)
     fields: dict[str, str] = {}
-    files: dict[str, tuple[StoredObject, str | None]] = {}
-    async with refused_after_reading(request):
-        async for part in form_reader(request).parts():
-            refuse_unknown_members({part.name}, JSON_MEMBERS | FILE_FIELDS)
-            if part.name in fields or part.name in files:
-                raise InvalidRequest(f"The form has more than one field called {part.name}.")
-            if part.name in FILE_FIELDS:
+    files: dict[str, _ReceivedFile] = {}
+    try:
+        async for sent in form_reader(request).parts():
+            refuse_unknown_members({sent.name}, TEXT_FIELDS | FILE_FIELDS)
+            if sent.name in fields or sent.name in files:
+                raise InvalidRequest(f"The form has more than one field called {sent.name}.")
+            if sent.name in TEXT_FIELDS:
+                fields[sent.name] = await sent.text()
+            elif (part := await chosen(sent)) is not None:
                 await _refuse_early(request, service, fields, catalog)
                 files[part.name] = await _store_part(part, service, limit, expected)
-            else:
-                fields[part.name] = await part.text()
         return await _received_form(fields, files, service)
+    except RecastError as error:
+        if "file" in files:
+            await _keep(files["file"], service)
+            error.extra["checkpoint"] = files["file"].stored.sha256
+        raise
 
 
-async def _received_form(
-    fields: Mapping[str, str], files: Mapping[str, tuple[StoredObject, str | None]], service: Service
-) -> Received:
+async def _received_form(fields: Mapping[str, str], files: Mapping[str, _ReceivedFile], service: Service) -> Received:
     members = form_members(fields)
-    probes = files["probes"][0].sha256 if "probes" in files else None
+    probes = files["probes"].stored.sha256 if "probes" in files else None
     if "file" not in files:
         return Received(members, _named_checkpoint(members), probes_sha256=probes)
     if "checkpoint" in members:
         raise InvalidRequest("Send either file or checkpoint, not both.")
-    stored, filename = files["file"]
-    await queue.register_checkpoint(service.database, stored, filename, inspect=False)
-    return Received(members, stored.sha256, filename, probes)
+    await _keep(files["file"], service)
+    return Received(members, files["file"].stored.sha256, files["file"].filename, probes)
 
 
-async def _store_part(
-    part: Part, service: Service, limit: int, expected: str | None
-) -> tuple[StoredObject, str | None]:
+async def _keep(file: _ReceivedFile, service: Service) -> None:
+    await queue.register_checkpoint(service.database, file.stored, file.filename, inspect=False)
+
+
+async def _store_part(part: Part, service: Service, limit: int, expected: str | None) -> _ReceivedFile:
     if part.name == "probes":
-        return await service.store.receive(part.chunks, limit=MAX_PROBES), part.filename
+        return _ReceivedFile(await service.store.receive(part.chunks, limit=MAX_PROBES), part.filename)
     chunks = recognised(part.chunks)
-    return await service.store.receive(chunks, limit=limit, expected_sha256=expected), part.filename
+    return _ReceivedFile(await service.store.receive(chunks, limit=limit, expected_sha256=expected), part.filename)
 
 
 async def _refuse_early(request: Request, service: Service, fields: Mapping[str, str], catalog: Catalog) -> None:
@@ -150,8 +150,11 @@ async def _refuse_early(request: Request, service: Service, fields: Mapping[str,
     if _idempotency_key(request) is None:
         async with service.database.transaction() as session:
             await conversions.refuse_full_queue(session, service.settings.max_queued)
-    if "architecture" in fields and "target" in fields:
-        conversion_request(form_members(fields), catalog)
+    members = form_members(fields)
+    if "architecture" in members and "target" in members:
+        conversion_request(members, catalog)
+    elif "architecture" in members:
+        catalog.get(members["architecture"])
 
 
 def _named_checkpoint(members: Mapping[str, Any]) -> str:

@@ -10,13 +10,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.api.bodies import parse_object
 from app.api.problems import from_validation
+from app.domain import acceptance
 from app.domain.catalog import Catalog
 from app.domain.conversion import OnnxOptions, TargetOptions, TorchScriptOptions
 from app.domain.errors import InvalidOptions, InvalidRequest
+from app.domain.report import Verdict
 
 TARGETS = ("onnx", "torchscript")
-TEXT_FIELDS = frozenset({"architecture", "architecture_options", "target", "options", "checkpoint"})
+TEXT_FIELDS = frozenset({"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept"})
+"""Members of the JSON form, and text fields of the multipart form."""
 FILE_FIELDS = frozenset({"file", "probes"})
+OBJECT_FIELDS = ("options", "architecture_options")
+YES = (True, "true", "1")
+NO = (False, "false", "0", "")
 
 _options: TypeAdapter[OnnxOptions | TorchScriptOptions] = TypeAdapter(TargetOptions)
 
@@ -28,6 +34,9 @@ class ConversionRequest:
     architecture: str
     architecture_options: dict[str, Any]
     options: OnnxOptions | TorchScriptOptions
+    accept: tuple[Verdict, ...] = acceptance.DEFAULT
+    """Verdicts that count as success."""
+    force: bool = False
 
     def digest(self, checkpoint_sha256: str, probes_sha256: str | None) -> str:
         """sha256 of the result that is asked for."""
@@ -40,22 +49,22 @@ class ConversionRequest:
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("ascii")).hexdigest()
 
+    def idempotency_digest(self, result: str) -> str:
+        """sha256 of all that a client asks for: the result of that digest, and what becomes of it.
 
-def request_digest(result: str, *, force: bool) -> str:
-    """sha256 of all that a client asks for: the result of that digest, and whether to make it anew.
-
-    An Idempotency-Key stands for one such digest.
-    """
-    return hashlib.sha256(f"{result}\nforce={force}".encode("ascii")).hexdigest()
+        An Idempotency-Key stands for one such digest.
+        """
+        asked = f"{result}\nforce={self.force}"
+        if self.accept != acceptance.DEFAULT:
+            asked += f"\naccept={','.join(self.accept)}"
+        return hashlib.sha256(asked.encode("ascii")).hexdigest()
 
 
 def form_members(fields: Mapping[str, str]) -> dict[str, Any]:
-    """A form's text fields as the members of the JSON form of the request."""
-    members: dict[str, Any] = dict(fields)
-    for name in ("options", "architecture_options"):
-        if name in fields:
-            members[name] = parse_object(fields[name], name) if fields[name].strip() else {}
-    return members
+    """A form's text fields as the members of the JSON form of the request; empty ones are as absent."""
+    given = {name: text for name, text in fields.items() if text.strip()}
+    objects = {name: parse_object(given[name], name) for name in OBJECT_FIELDS if name in given}
+    return {**given, **objects}
 
 
 def refuse_unknown_members(names: set[str], known: frozenset[str]) -> None:
@@ -79,7 +88,8 @@ def conversion_request(members: Mapping[str, Any], catalog: Catalog) -> Conversi
         )
     architecture_options = _mapping(members, "architecture_options")
     catalog.validate_options(architecture, architecture_options)
-    return ConversionRequest(architecture, architecture_options, target_options(target, _mapping(members, "options")))
+    options = target_options(target, _mapping(members, "options"))
+    return ConversionRequest(architecture, architecture_options, options, _accept(members), _flag(members, "force"))
 
 
 def target_options(target: str, given: Mapping[str, Any]) -> OnnxOptions | TorchScriptOptions:
@@ -102,6 +112,30 @@ def _text(members: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"{name} is missing." if value is None else f"{name} must be a non-empty string.")
     return value
+
+
+def _flag(members: Mapping[str, Any], name: str) -> bool:
+    """Written in any of the ways in which languages write a truth value."""
+    value = members.get(name) or False
+    given = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(given, bool | str) and given in (*YES, *NO):
+        return given in YES
+    raise InvalidRequest(f"{name} must be true or false.")
+
+
+def _accept(members: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    """One verdict, several in a list, or (in a form) several parted by commas."""
+    value = members.get("accept")
+    if value is None:
+        return acceptance.DEFAULT
+    named = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    known = acceptance.BEST_FIRST
+    if not (isinstance(named, list) and 0 < len(named) <= len(known) and all(name in known for name in named)):
+        raise InvalidRequest(
+            "accept must name the verdicts that count as success.",
+            hint=f"One or several of {', '.join(known)}.",
+        )
+    return acceptance.accepted(Verdict(name) for name in named)
 
 
 def _mapping(members: Mapping[str, Any], name: str) -> dict[str, Any]:

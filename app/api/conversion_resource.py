@@ -59,6 +59,8 @@ class ConversionResource(BaseModel):
     target: str
     options: dict[str, Any]
     checkpoint: CheckpointReference
+    accept: list[str]
+    """Verdicts that count as success; with another one the conversion has failed."""
     verdict: str | None
     findings: list[dict[str, Any]]
     timings: dict[str, Any]
@@ -93,6 +95,7 @@ def conversion_resource(row: tables.Conversion, files: Sequence[tables.Conversio
         target=row.target,
         options=row.options,
         checkpoint=CheckpointReference(sha256=row.checkpoint_sha256, filename=row.checkpoint_filename),
+        accept=row.accept,
         verdict=row.verdict,
         findings=row.findings,
         timings=stage_seconds(row.timings),

@@ -1,7 +1,6 @@
 """Conversions: asking for one, following it, and ending it."""
 
 import hashlib
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Request, Response
@@ -10,7 +9,8 @@ from pydantic import BaseModel
 from app.api.conversion_intake import submit_request
 from app.api.conversion_resource import ConversionResource, conversion_resource, path_of
 from app.api.conversion_schema import CONVERSION_BODY
-from app.api.preferences import wait_seconds
+from app.api.parameters import Time
+from app.api.preferences import Patience
 from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.ranges import matches
 from app.api.readable import ReadableRouter
@@ -19,7 +19,7 @@ from app.database import conversions as rows
 from app.database.conversions import Filter
 from app.database.tables import Conversion
 from app.domain.conversion import State, TargetName
-from app.domain.errors import Problem
+from app.domain.errors import InvalidRequest, Problem
 from app.jobs import queue
 
 router = ReadableRouter(prefix="/v1/conversions", tags=["conversions"], responses=PROBLEM_RESPONSES)
@@ -30,9 +30,6 @@ WITHOUT_NUL = r"^[^\x00]*$"
 """What PostgreSQL can compare with a text."""
 
 ConversionId = Annotated[str, Path(description="cnv_ and 32 hexadecimal digits")]
-Prefer = Annotated[
-    list[str] | None, Header(description="wait=N: answer when it has finished, after N seconds at the latest")
-]
 
 
 class ConversionList(BaseModel):
@@ -56,7 +53,7 @@ class ConversionList(BaseModel):
 async def create_conversion(
     request: Request,
     service: ServiceDependency,
-    prefer: Prefer = None,
+    patience: Patience,
     idempotency_key: Annotated[str | None, Header(description="The same key and request give one conversion")] = None,
 ) -> Response:
     """Send JSON that names an uploaded checkpoint, or one form with the file itself.
@@ -69,7 +66,6 @@ async def create_conversion(
     del idempotency_key  # read in submit_request; declared here for the documentation
     submitted = await submit_request(request, service)
     conversion = submitted.conversion
-    patience = wait_seconds(prefer)
     if patience and not conversion.state.final:
         conversion = await service.changes.wait_for(conversion.id, patience)
     resource = await _resource(service, conversion)
@@ -94,20 +90,23 @@ async def create_conversion(
 async def list_conversions(
     *,
     service: ServiceDependency,
-    status: Annotated[State | None, Query(description="Only those in this state")] = None,
+    state: Annotated[State | None, Query(description="Only those in this state")] = None,
+    status: Annotated[State | None, Query(description="The same as state")] = None,
     architecture: Annotated[str | None, Query(max_length=300, pattern=WITHOUT_NUL)] = None,
     target: TargetName | None = None,
     checkpoint: Annotated[str | None, Query(pattern="^[0-9a-fA-F]{64}$")] = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
+    created_after: Annotated[Time | None, Query()] = None,
+    created_before: Annotated[Time | None, Query()] = None,
     cursor: Annotated[
         str | None, Query(pattern="^cnv_[0-9a-f]{32}$", description="next_cursor of the page before")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 50,
 ) -> ConversionList:
     """Newest first."""
+    if state is not None and status is not None and state is not status:
+        raise InvalidRequest("state and status name different states.", hint="They are two names of one filter.")
     wanted = Filter(
-        state=status,
+        state=state or status,
         architecture=architecture,
         target=target,
         checkpoint_sha256=checkpoint and checkpoint.lower(),
@@ -123,12 +122,21 @@ async def list_conversions(
 
 
 @router.get("/{conversion_id}", summary="Get a conversion", response_model=ConversionResource)
-async def get_conversion(conversion_id: ConversionId, request: Request, service: ServiceDependency) -> Response:
-    """State, stage, progress, verdict and links. `ETag` and `If-None-Match` make polling cheap."""
+async def get_conversion(
+    conversion_id: ConversionId, request: Request, service: ServiceDependency, patience: Patience
+) -> Response:
+    """State, stage, progress, verdict and links. `ETag` and `If-None-Match` make polling cheap.
+
+    With `Prefer: wait=N` the answer comes when the conversion has finished, after N seconds at the latest.
+    """
+    if patience:
+        await service.changes.wait_for(conversion_id, patience)
     async with service.database.transaction() as session:
         row = await rows.find(session, conversion_id)
         resource = conversion_resource(row, await rows.files(session, conversion_id))
     headers = {} if row.state.final else {"Retry-After": POLL_SECONDS}
+    if patience is not None:
+        headers["Preference-Applied"] = f"wait={patience}"
     answer = _answer(resource, 200, headers)
     if matches(request.headers.get("if-none-match"), answer.headers["etag"]):
         return Response(status_code=304, headers={"ETag": answer.headers["etag"], **headers})

@@ -1,6 +1,7 @@
 """Names of files that came from a client, made fit to be stored, shown and sent back in a header."""
 
 import unicodedata
+from typing import Literal
 from urllib.parse import quote
 
 LONGEST = 200
@@ -16,9 +17,12 @@ def safe_filename(told: str | None) -> str | None:
     return kept[-LONGEST:] or None
 
 
-def content_disposition(filename: str) -> str:
-    """An attachment header (RFC 6266): a plain name for old clients, and the true one in UTF-8 where they differ."""
+def content_disposition(filename: str, kind: Literal["attachment", "inline"] = "attachment") -> str:
+    """The header (RFC 6266): a plain name for old clients, and the true one in UTF-8 where they differ.
+
+    ``inline`` lets a browser show the content instead of saving it.
+    """
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
     if plain == filename:
-        return f'attachment; filename="{filename}"'
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+        return f'{kind}; filename="{filename}"'
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

@@ -4,6 +4,7 @@ import base64
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -32,6 +33,7 @@ class Content:
     """Strong entity tag, with its quotes."""
     stream: Callable[[int, int], AsyncIterator[Chunk]]
     sha256: str | None = None
+    disposition: Literal["attachment", "inline"] = "attachment"
 
 
 def requested_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -73,7 +75,7 @@ def respond(request: Request, content: Content, extra_headers: dict[str, str] | 
     }
     if matches(request.headers.get("if-none-match"), content.etag):
         return Response(status_code=304, headers=headers)
-    headers["Content-Disposition"] = content_disposition(content.filename)
+    headers["Content-Disposition"] = content_disposition(content.filename, content.disposition)
     if content.sha256 is not None:
         digest = base64.b64encode(bytes.fromhex(content.sha256)).decode("ascii")
         headers["Repr-Digest"] = f"sha-256=:{digest}:"

@@ -1,18 +1,18 @@
 """Taking files in: from a raw body or a form's part straight to the object store."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from app.api.bodies import body_stream, discard_rest, refuse_announced_size
+from app.api.bodies import body_stream, refuse_announced_size
 from app.api.digests import told_sha256
 from app.api.filenames import safe_filename
-from app.api.multipart import MultipartReader
+from app.api.multipart import MultipartReader, Part
 from app.api.service import Service
 from app.domain.checkpoint_format import HEAD, recognise_head
-from app.domain.errors import InvalidRequest, RecastError
+from app.domain.errors import InvalidRequest
 from app.storage.objects import StoredObject
 
 FORM_OVERHEAD = 4 << 20
@@ -25,16 +25,6 @@ def is_form(request: Request) -> bool:
 
 def form_reader(request: Request) -> MultipartReader:
     return MultipartReader(body_stream(request), request.headers.get("content-type", ""))
-
-
-@asynccontextmanager
-async def refused_after_reading(request: Request) -> AsyncIterator[None]:
-    """Let a client whose upload is refused finish sending, within limits, so that it sees why."""
-    try:
-        yield
-    except RecastError:
-        await discard_rest(request)
-        raise
 
 
 async def recognised(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -53,17 +43,32 @@ async def recognised(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
+async def chosen(part: Part) -> Part | None:
+    """The same part; None for what a form sends in place of a file that was not chosen: no name and no bytes."""
+    if part.filename is not None:
+        return part
+    first = await anext(part.chunks, None)
+    if first is None:
+        return None
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in part.chunks:
+            yield chunk
+
+    return replace(part, chunks=chunks())
+
+
 async def receive_upload(request: Request, service: Service) -> tuple[StoredObject, str | None]:
     """Store the one file of the request, a form's ``file`` or the whole body; gives its name too, if it has one."""
     limit = service.settings.max_upload_bytes
     expected = told_sha256(request.headers)
     refuse_announced_size(request, limit + (FORM_OVERHEAD if is_form(request) else 0))
-    async with refused_after_reading(request):
-        if not is_form(request):
-            chunks = recognised(body_stream(request))
-            stored = await service.store.receive(chunks, limit=limit, expected_sha256=expected)
-            return stored, _name_in_header(request)
+    if is_form(request):
         return await _receive_form(request, service, limit, expected)
+    chunks = recognised(body_stream(request))
+    stored = await service.store.receive(chunks, limit=limit, expected_sha256=expected)
+    return stored, _name_in_header(request)
 
 
 async def _receive_form(

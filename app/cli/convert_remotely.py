@@ -83,6 +83,7 @@ class _Form:
             "target": order.options.target,
             "options": json.dumps(order.given_options),
             "architecture_options": json.dumps(order.architecture_options),
+            "accept": Verdict.inconclusive.value,  # told by the exit status, as without a server
         }
         self._pieces: list[bytes | IO[bytes]] = [
             self._head(f'name="{name}"') + value.encode() + b"\r\n" for name, value in fields.items()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import events
 from app.database.tables import Conversion, ConversionFile
+from app.domain import acceptance
 from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
 from app.domain.errors import InUse, NotFound, Problem, QueueFull
 from app.domain.identifiers import conversion_id
@@ -37,6 +38,8 @@ class NewConversion:
     checkpoint_filename: str | None = None
     dedup_key: str | None = None
     probes_sha256: str | None = None
+    accept: tuple[Verdict, ...] = acceptance.DEFAULT
+    """Verdicts that count as success."""
     queue_limit: int | None = None
     """Only while fewer conversions than this wait; None: in any case."""
 
@@ -101,10 +104,17 @@ async def newest(session: AsyncSession, wanted: Filter, limit: int) -> Sequence[
     return (await session.scalars(query)).all()
 
 
-async def finished_twin(session: AsyncSession, dedup_key: str) -> Conversion | None:
-    """The newest conversion that succeeded with the same inputs and whose files are still kept."""
+async def finished_twin(session: AsyncSession, dedup_key: str, accept: Sequence[Verdict]) -> Conversion | None:
+    """The newest conversion that succeeded with the same inputs, with a verdict that is accepted, and whose files are
+    still kept.
+
+    A verdict ``fail`` succeeds only by an option, which is part of the key.
+    """
     query = select(Conversion).where(
-        Conversion.dedup_key == dedup_key, Conversion.state == State.succeeded, Conversion.expired_at.is_(None)
+        Conversion.dedup_key == dedup_key,
+        Conversion.state == State.succeeded,
+        Conversion.verdict.in_((*accept, Verdict.fail)),
+        Conversion.expired_at.is_(None),
     )
     return (await session.scalars(query.order_by(Conversion.id.desc()).limit(1))).first()
 
@@ -160,6 +170,7 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
         options=new.options.model_dump(mode="json"),
         dedup_key=new.dedup_key,
         probes_sha256=new.probes_sha256,
+        accept=[verdict.value for verdict in new.accept],
         timings={},
     )
     session.add(conversion)
@@ -192,9 +203,16 @@ async def advance(session: AsyncSession, id: str, attempt: int, stage: Stage, pr
     await _changed(session, conversion, "progress")
 
 
-async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -> None:
-    """Record how an attempt ended, and its files. Raises AttemptLost."""
+async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -> Ending:
+    """Record how an attempt ended, and its files; gives what was recorded. Raises AttemptLost.
+
+    What ended with a verdict that the request does not accept has not succeeded.
+    """
     conversion = await _held(session, id, attempt)
+    if ending.state is State.succeeded:
+        on_mismatch = conversion.options["on_mismatch"]
+        refused = acceptance.refusal(ending.verdict, conversion.accept, on_mismatch=on_mismatch)
+        ending = replace(ending, state=State.failed, problem=refused) if refused else ending
     conversion.verdict = ending.verdict.value if ending.verdict else None
     conversion.findings = [finding.model_dump(mode="json") for finding in ending.findings]
     conversion.timings = dict(ending.timings)
@@ -205,6 +223,7 @@ async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -
     for file in ending.files:
         session.add(ConversionFile(conversion_id=id, **file.model_dump()))
     await end(session, conversion, ending.state, ending.problem)
+    return ending
 
 
 async def end(session: AsyncSession, conversion: Conversion, state: State, problem: Problem | None) -> None:

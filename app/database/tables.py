@@ -84,6 +84,8 @@ class Conversion(Table):
     probes_sha256: Mapped[str | None]
     """The client's own probes (npz) in the object store."""
 
+    accept: Mapped[list[Any]] = mapped_column(server_default=text("""'["pass", "pass_with_notes"]'"""))
+    """Verdicts that count as success."""
     verdict: Mapped[str | None]
     findings: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     """What the verdict rests on, as a list of Finding."""

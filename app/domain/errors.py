@@ -231,6 +231,14 @@ class DimsFailed(ConversionError):
     code, title = "dims_failed", "The artifact is wrong or fails at other sizes of a dynamic axis"
 
 
+class VerdictNotAccepted(ConversionError):
+    code, title = "verdict_not_accepted", "Verification could not decide what the request asks for"
+    hint = (
+        "Read the report's findings. ?unverified=true downloads this artifact nevertheless; accept=inconclusive in a "
+        "request takes such a result for success."
+    )
+
+
 class NonFinite(ConversionError):
     code, title = "non_finite", "The model's outputs are not finite"
 

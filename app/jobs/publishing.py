@@ -40,15 +40,14 @@ async def publish(
         template=report.export.template,
         files=outcome.files,
     )
-    await patiently(partial(_record, database, holder, outcome, ending, built))
-    return ending
+    return await patiently(partial(_record, database, holder, outcome, ending, built))
 
 
 async def _record(
     database: Database, holder: Holder, outcome: ConversionOutcome, ending: Ending, built: StoredObject | None
-) -> None:
+) -> Ending:
     async with database.transaction() as session:
-        await conversions.finish(session, holder.conversion_id, holder.attempt, ending)
+        recorded = await conversions.finish(session, holder.conversion_id, holder.attempt, ending)
         if built and isinstance(outcome.template, BuiltTemplate):
             await templates.publish(
                 session,
@@ -67,6 +66,7 @@ async def _record(
         report = outcome.report
         await checkpoints.record_inspection(session, report.checkpoint_sha256, report.checkpoint)
         await checkpoints.record_parameters(session, report.checkpoint_sha256, report.parameters)
+        return recorded
 
 
 async def _store_template(

@@ -55,7 +55,7 @@ async def submit(
         await checkpoints.hold(session, new.checkpoint_sha256)
         found = None
         if reuse_finished and new.dedup_key:
-            found = await conversions.finished_twin(session, new.dedup_key)
+            found = await conversions.finished_twin(session, new.dedup_key, new.accept)
         conversion = found or await conversions.insert(session, new)
         if found is None:
             await enqueue_conversion(session, conversion)
