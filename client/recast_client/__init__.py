@@ -1,0 +1,20 @@
+"""Client of a Recast service: convert PyTorch weights to verified artifacts."""
+
+from recast_client.bundle import BundleDamaged, verify_bundle
+from recast_client.client import AsyncClient, Client
+from recast_client.errors import ConversionFailed, NotAccepted, RecastError, Unreachable
+from recast_client.models import Artifact, Conversion, Event
+
+__all__ = [
+    "Artifact",
+    "AsyncClient",
+    "BundleDamaged",
+    "Client",
+    "Conversion",
+    "ConversionFailed",
+    "Event",
+    "NotAccepted",
+    "RecastError",
+    "Unreachable",
+    "verify_bundle",
+]

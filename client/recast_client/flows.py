@@ -1,0 +1,173 @@
+"""What the clients do, written once: flows that yield calls and get answers, without input or output of their own.
+
+``Client`` and ``AsyncClient`` drive the same flows (client.py).
+"""
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from recast_client.errors import ConversionFailed, NotAccepted, RecastError
+from recast_client.models import Conversion
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that were sent or received and those in all."""
+
+ACCEPTED = ("pass", "pass_with_notes")
+LONG_POLL = 30
+"""Seconds that one request waits for the end of a conversion."""
+BETWEEN_POLLS = 0.5
+"""Seconds; a service that does not wait is not asked without a pause."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. ``upload`` is a file sent as the form field ``file`` beside ``form``."""
+
+    method: str
+    path: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    form: Mapping[str, str] | None = None
+    upload: Path | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Download:
+    """Fetch ``path`` into the file ``to``, which appears only when it is whole and has the expected sha256."""
+
+    path: str
+    to: Path
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    sha256: str | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Let ``seconds`` pass."""
+
+    seconds: float
+
+
+Step = Call | Download | Pause
+Result = TypeVar("Result")
+Flow = Generator[Step, Any, Result]
+"""Yields what to do; gets the parsed JSON body of a call, and None after anything else."""
+
+
+def submit(
+    weights: str | Path,
+    *,
+    architecture: str,
+    target: str = "onnx",
+    options: Mapping[str, Any] | None = None,
+    architecture_options: Mapping[str, Any] | None = None,
+    members: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Flow[Conversion]:
+    """Ask for one conversion. ``weights``: a file to send, or the sha256 of an uploaded checkpoint."""
+    asked: dict[str, Any] = {
+        "architecture": architecture,
+        "target": target,
+        "options": dict(options or {}),
+        "architecture_options": dict(architecture_options or {}),
+        **(members or {}),
+    }
+    headers = {"Idempotency-Key": uuid4().hex}
+    if _is_sha256(weights):
+        body = {**asked, "checkpoint": str(weights)}
+        document = yield Call("POST", "/v1/conversions", headers=headers, json=body)
+    else:
+        form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asked.items()}
+        document = yield Call(
+            "POST", "/v1/conversions", headers=headers, form=form, upload=Path(weights), progress=progress
+        )
+    return Conversion(document)
+
+
+def convert(accept: tuple[str, ...], submitting: Flow[Conversion]) -> Flow[Conversion]:
+    """Ask for one conversion and wait until it has ended well. Raises ConversionFailed, NotAccepted."""
+    conversion = yield from submitting
+    finished = yield from wait(conversion)
+    return accepted(finished, accept)
+
+
+def wait(conversion: Conversion) -> Flow[Conversion]:
+    """The conversion when it has finished, whatever its end."""
+    while not conversion.finished:
+        headers = {"Prefer": f"wait={LONG_POLL}"}
+        conversion = Conversion((yield Call("GET", _path(conversion.id), headers=headers)))
+        if not conversion.finished:
+            yield Pause(BETWEEN_POLLS)
+    return conversion
+
+
+def accepted(conversion: Conversion, accept: tuple[str, ...]) -> Conversion:
+    """The conversion itself, if it succeeded with one of these verdicts. Raises ConversionFailed, NotAccepted."""
+    if conversion.verdict == "inconclusive" and "inconclusive" not in accept:
+        raise NotAccepted(conversion, accept)
+    if conversion.state != "succeeded":
+        raise ConversionFailed(conversion)
+    if conversion.verdict not in accept:
+        raise NotAccepted(conversion, accept)
+    return conversion
+
+
+def get(conversion_id: str) -> Flow[Conversion]:
+    return Conversion((yield Call("GET", _path(conversion_id))))
+
+
+def cancel(conversion_id: str) -> Flow[Conversion]:
+    return Conversion((yield Call("POST", f"{_path(conversion_id)}/cancel")))
+
+
+def retry(conversion_id: str) -> Flow[Conversion]:
+    return Conversion((yield Call("POST", f"{_path(conversion_id)}/retry")))
+
+
+def report(conversion_id: str) -> Flow[Mapping[str, Any]]:
+    document: Mapping[str, Any] = yield Call("GET", f"{_path(conversion_id)}/report")
+    return document
+
+
+def page(filters: Mapping[str, str]) -> Flow[tuple[list[Conversion], str | None]]:
+    """One page of the list, newest first, and the cursor of the next."""
+    document = yield Call("GET", "/v1/conversions", parameters=filters)
+    return [Conversion(item) for item in document["items"]], document["next_cursor"]
+
+
+def download(
+    conversion: Conversion, folder: str | Path, *, bundle: bool, unverified: bool, progress: Progress | None
+) -> Flow[list[Path]]:
+    """Fetch the artifact (both files where it has two), or the bundle; gives the paths."""
+    parameters = {"unverified": "true"} if unverified else {}
+    if conversion.artifact is None:
+        raise RecastError({"code": "not_ready", "detail": f"The conversion is {conversion.state}: it has no artifact."})
+    folder = Path(folder)
+    if bundle:
+        to = folder / f"{conversion.id}.zip"
+        yield Download(f"{_path(conversion.id)}/bundle", to, parameters, progress=progress)
+        return [to]
+    files = [(conversion.artifact, parameters)]
+    if conversion.artifact_data is not None:
+        files.append((conversion.artifact_data, {**parameters, "part": "data"}))
+    paths = []
+    for file, told in files:
+        to = folder / Path(file.filename).name
+        yield Download(f"{_path(conversion.id)}/artifact", to, told, file.sha256, progress)
+        paths.append(to)
+    return paths
+
+
+def _path(conversion_id: str) -> str:
+    return f"/v1/conversions/{conversion_id}"
+
+
+def _is_sha256(weights: str | Path) -> bool:
+    return isinstance(weights, str) and len(weights) == 64 and all(c in "0123456789abcdef" for c in weights.lower())
