@@ -1,4 +1,4 @@
-"""The ways to make an artifact: fill a stored template, build and fill a new one, or export directly."""
+"""The ways to make an artifact: fill a stored template, or capture a graph, make a template of it and fill that."""
 
 import hashlib
 import time
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.job import ConversionJob, StoredTemplate
@@ -25,14 +27,15 @@ from app.domain.report import Certificate, ExportReport
 class Candidate:
     """An artifact on disk that has not been verified yet.
 
-    ``claims`` is what a template says of each initializer; None on the direct path. ``template`` is the file of a
-    template built for this candidate, ``certificate`` that of a stored template it was filled from.
+    ``claims`` is what the template says of each of its tensors. ``template`` is the file of a template built for this
+    candidate, ``against_reuse`` why no other weights may fill it, ``certificate`` that of a stored template.
     """
 
     written: WrittenFile
     export: ExportReport
     claims: Mapping[str, InitializerClaim] | None = None
     template: Path | None = None
+    against_reuse: str | None = None
     template_seconds: float | None = None
     certificate: Certificate | None = None
 
@@ -79,34 +82,26 @@ def fill_stored(work: Workpiece, stored: StoredTemplate, directory: Path) -> Can
     """
     target = TARGETS[work.job.options.target]
     template = target.load_template(stored.path)
-    candidate = _fill(work, template, directory)
-    if not target.is_filled(template, candidate.written):
-        raise LedgerFailed("The file on disk is not the certified graph with the uploaded tensors.")
-    return replace(candidate, certificate=stored.certificate)
+    return replace(_fill(work, template, directory), certificate=stored.certificate)
 
 
 def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
-    """Capture the graph, make a template of it, and fill it. Raises ExportFailed and kin, TemplateUnsuitable."""
+    """Capture the graph, make a template of it, and fill it. Raises ExportFailed and kin, LedgerFailed."""
     target = TARGETS[work.job.options.target]
     started = time.perf_counter()
     captured = target.capture(work.request, exporter)
     path = work.job.work_dir / f"template-{exporter}"
     template = target.build_template(captured, work.request, path)
     seconds = time.perf_counter() - started
-    return replace(_fill(work, template, directory), template=path, template_seconds=seconds)
-
-
-def direct(work: Workpiece, exporter: str, directory: Path) -> Candidate:
-    """Export with the weights in place. Raises ExportFailed and kin."""
-    target = TARGETS[work.job.options.target]
-    captured = target.capture(work.request, exporter)
-    written = target.write_direct(captured, work.request, directory / f"model{target.suffix}")
-    return Candidate(written, target.report_of_file(captured, work.request, written.path))
+    candidate = _fill(work, template, directory)
+    return replace(candidate, template=path, against_reuse=template.against_reuse, template_seconds=seconds)
 
 
 def _fill(work: Workpiece, template: Any, directory: Path) -> Candidate:
     target = TARGETS[work.job.options.target]
-    tensors = work.loaded.module.state_dict()
+    tensors = {key: value for key, value in work.loaded.module.state_dict().items() if isinstance(value, Tensor)}
     written = target.fill(template, tensors, work.request, directory / f"model{target.suffix}")
     flush_early(written.path)
-    return Candidate(written, target.report_of_template(template, work.request), target.claims(template))
+    if not target.is_filled(template, written):
+        raise LedgerFailed("The file on disk is not the template's graph with the uploaded tensors.")
+    return Candidate(written, target.report(template, work.request), target.claims(template))

@@ -1,10 +1,11 @@
-"""Produce an artifact that verification accepts: from a stored template, from a new one, or by the direct path.
+"""Produce an artifact that verification accepts: from a stored template, or from a new one by each exporter in turn.
 
 Every try is a rung of the report's ladder. A rung whose artifact verification refuses is ``rejected`` and the next one
 is tried, so that a client gets the right file wherever one exporter can make it. One whose capture verification doubts
 is kept for the case that no other exporter makes a better one.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,19 +15,20 @@ from pathlib import Path
 
 import torch
 
-from app.conversion.candidates import Candidate, Workpiece, direct, fill_stored, new_template
+from app.conversion.candidates import Candidate, Workpiece, fill_stored, new_template
 from app.conversion.forerun import Forerun
 from app.conversion.job import BuiltTemplate, StoredTemplate, TemplateSource, UnsuitableTemplate
 from app.conversion.stages import StageClock
 from app.conversion.targets import rungs
 from app.conversion.templates.key import template_key
-from app.conversion.templates.suitability import TemplateUnsuitable
 from app.conversion.verification.verify import Verification, examine
 from app.domain.conversion import Stage
 from app.domain.errors import ExportFailed, RecastError
 from app.domain.report import Certificate, Reason, Rung, TemplateUse, Verdict, VerificationReport
 
 __all__ = ["Produced", "Workpiece", "produce"]
+
+_log = logging.getLogger(__name__)
 
 Known = StoredTemplate | UnsuitableTemplate | None
 
@@ -35,6 +37,9 @@ OF_THE_MODEL = frozenset({Reason.non_finite})
 
 OF_THE_CAPTURE = frozenset({Reason.frozen_values, Reason.assumed_sizes})
 """Doubts about how the graph was captured; another exporter may leave none."""
+
+STORED = "template (stored)"
+"""Name of the rung that fills a stored template, beside those of the exporters."""
 
 OF_THE_TEMPLATE = frozenset({Reason.export_branch})
 """Notes that hold for the weights that were tried: with others the way of the graph and the model's own may part."""
@@ -61,7 +66,6 @@ class Attempt:
     """One way to make the artifact; ``make`` gets a directory of its own."""
 
     exporter: str
-    path: str
     make: Callable[[Path], Candidate]
 
 
@@ -90,11 +94,9 @@ def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Pr
 
 def _attempts(work: Workpiece, known: Known) -> Iterator[Attempt]:
     if isinstance(known, StoredTemplate):
-        yield Attempt("template", "stored", partial(fill_stored, work, known))
+        yield Attempt(STORED, partial(fill_stored, work, known))
     for exporter in rungs(work.job.options):
-        if known is None:
-            yield Attempt(exporter, "template", partial(new_template, work, exporter))
-        yield Attempt(exporter, "direct", partial(direct, work, exporter))
+        yield Attempt(exporter, partial(new_template, work, exporter))
 
 
 @dataclass(frozen=True)
@@ -113,16 +115,14 @@ class _Climb:
         self._work, self._key, self._known, self._clock, self._forerun = work, key, known, clock, forerun
         self._rungs: list[Rung] = []
         self._errors: dict[str, RecastError] = {}
-        self._unsuitable: str | None = known.reason if isinstance(known, UnsuitableTemplate) else None
-        self._discarded: str | None = None
+        self._misfit: str | None = None
+        """Why the stored template made no artifact that was accepted."""
         self._accepted: _Made | None = None
         self._doubted: dict[str, _Made] = {}
         self._refused: list[_Made] = []
 
     def try_(self, attempt: Attempt) -> bool:
         """Climb one rung. True: no further rung is needed."""
-        if attempt.exporter in self._errors or attempt.exporter in self._doubted:
-            return False
         started = time.perf_counter()
         candidate = self._make(attempt, started)
         if candidate is None:
@@ -135,8 +135,8 @@ class _Climb:
             return self._keep(made, attempt, started)
         self._refused.append(made)
         self._rungs.append(_rung(attempt, "rejected", started, _first_failure(report)))
-        if attempt.path != "direct":
-            self._discarded = f"its artifact was refused: {_first_failure(report)}"
+        if attempt.exporter == STORED:
+            self._misfit = f"its artifact was refused: {_first_failure(report)}"
         return any(finding.reason in OF_THE_MODEL for finding in report.findings)
 
     def _keep(self, made: _Made, attempt: Attempt, started: float) -> bool:
@@ -156,12 +156,16 @@ class _Climb:
         try:
             with self._clock.stage(Stage.export):
                 return attempt.make(directory)
-        except TemplateUnsuitable as unsuitable:
-            self._unsuitable = str(unsuitable)
-            self._rungs.append(_rung(attempt, "rejected", started, f"no template: {unsuitable}"))
         except RecastError as error:
             self._errors[attempt.exporter] = error
-            self._rungs.append(_rung(attempt, "failed", started, error.detail))
+        except Exception as error:  # noqa: BLE001 - an exporter is the code of others: what it raises ends its rung
+            _log.exception("The exporter %s raised what it does not announce", attempt.exporter)
+            told = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            self._errors[attempt.exporter] = ExportFailed(told[:600], stage=Stage.export.value)
+        detail = self._errors[attempt.exporter].detail
+        self._rungs.append(_rung(attempt, "failed", started, detail))
+        if attempt.exporter == STORED:
+            self._misfit = f"it does not fit: {detail}"
         return None
 
     def _verify(self, candidate: Candidate) -> Verification:
@@ -177,7 +181,6 @@ class _Climb:
         if accepted:
             self._rungs[made.rung] = self._rungs[made.rung].model_copy(update={"outcome": "succeeded"})
         learned, use = self._template_facts(candidate, verification.report)
-        stored_was_refused = isinstance(self._known, StoredTemplate) and self._discarded is not None
         return Produced(
             candidate=candidate,
             verification=verification.report,
@@ -186,32 +189,45 @@ class _Climb:
             template_use=use,
             template=learned,
             memory_beside=self._forerun.memory_bytes,
-            discarded=self._key if stored_was_refused else None,
+            discarded=self._key if use.state == "discarded" else None,
         )
 
     def _template_facts(
         self, candidate: Candidate, report: VerificationReport
     ) -> tuple[BuiltTemplate | UnsuitableTemplate | None, TemplateUse]:
+        """What is learned of the template key, and what the report says of it.
+
+        A stored template is discarded only where a new capture of the same weights is accepted: then the graph is at
+        fault, and not the checkpoint. What other weights may not use is a fact of the architecture and kept as such.
+        """
         if candidate.certificate is not None:
             return None, TemplateUse(state="reused", key=self._key, certificate=candidate.certificate)
+        accepted = report.verdict in (Verdict.passed, Verdict.pass_with_notes)
+        if isinstance(self._known, StoredTemplate):
+            refused = accepted and self._stored_was_refused
+            return None, TemplateUse(
+                state="discarded" if refused else "not_reusable", key=self._key, reason=self._misfit
+            )
+        if isinstance(self._known, UnsuitableTemplate):
+            return None, TemplateUse(state="not_reusable", key=self._key, reason=self._known.reason)
         steered = next((finding for finding in report.findings if finding.reason in OF_THE_TEMPLATE), None)
-        if candidate.template is not None and steered is not None:
-            self._unsuitable = f"other weights would need a proof of their own: {steered.reason}: {steered.detail}"
-        elif candidate.template is not None and report.verdict in (Verdict.passed, Verdict.pass_with_notes):
+        against = candidate.against_reuse
+        if against is None and steered is not None:
+            against = f"other weights would need a proof of their own: {steered.reason}: {steered.detail}"
+        if against is not None:
+            learned = UnsuitableTemplate(self._key, against)
+            return learned, TemplateUse(state="not_reusable", key=self._key, reason=against)
+        if accepted and candidate.template is not None:
             certificate = _certificate(self._work.job.conversion_id, report)
             built = BuiltTemplate(self._key, candidate.template, certificate)
             use = TemplateUse(state="built", key=self._key, seconds=candidate.template_seconds, certificate=certificate)
             return built, use
-        if self._unsuitable is not None:
-            learned = None if self._known else UnsuitableTemplate(self._key, self._unsuitable)
-            return learned, TemplateUse(state="unsuitable", key=self._key, reason=self._unsuitable)
-        if self._discarded is not None:
-            # With the same weights the direct path was accepted, so the template is at fault, for all weights.
-            fault = self._accepted is not None and self._known is None
-            learned = UnsuitableTemplate(self._key, self._discarded) if fault else None
-            return learned, TemplateUse(state="discarded", key=self._key, reason=self._discarded)
         reason = f"the verdict of its first artifact is {report.verdict.value}, so it could not be certified"
         return None, TemplateUse(state="unused", key=self._key, reason=reason)
+
+    @property
+    def _stored_was_refused(self) -> bool:
+        return isinstance(self._known, StoredTemplate) and STORED not in self._errors
 
     def _failure(self) -> RecastError:
         errors = list(self._errors.values())
@@ -225,9 +241,8 @@ class _Climb:
 
 
 def _rung(attempt: Attempt, outcome: str, started: float, reason: str | None = None) -> Rung:
-    exporter = attempt.exporter if attempt.path == "template" else f"{attempt.exporter} ({attempt.path})"
     return Rung.model_validate(
-        {"exporter": exporter, "outcome": outcome, "seconds": time.perf_counter() - started, "reason": reason}
+        {"exporter": attempt.exporter, "outcome": outcome, "seconds": time.perf_counter() - started, "reason": reason}
     )
 
 

@@ -1,6 +1,5 @@
 """The targets a checkpoint can be converted to: one class each, in one table."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -11,9 +10,7 @@ from torch import Tensor
 from app.conversion.exporters import (
     ladder,
     onnx_dynamo,
-    onnx_file,
     onnx_torchscript,
-    optimise,
     torchscript,
 )
 from app.conversion.exporters.captured import CapturedOnnx, CapturedTorchScript
@@ -41,11 +38,8 @@ class Target(Protocol[Captured, Template]):
     def capture(self, request: ExportRequest, exporter: str) -> Captured:
         """The graph, unoptimised. Raises ExportFailed and kin."""
 
-    def write_direct(self, captured: Captured, request: ExportRequest, path: Path) -> WrittenFile:
-        """Write the artifact without a template."""
-
     def build_template(self, captured: Captured, request: ExportRequest, path: Path) -> Template:
-        """Make a weight-free template. ``captured`` is consumed. Raises TemplateUnsuitable."""
+        """Make a weight-free template. ``captured`` is consumed. Raises ExportFailed."""
 
     def load_template(self, path: Path) -> Template:
         """Read a template file."""
@@ -61,9 +55,7 @@ class Target(Protocol[Captured, Template]):
     def is_filled(self, template: Template, written: WrittenFile) -> bool:
         """Whether the bytes on disk are the template's graph with its slots filled, and nothing else."""
 
-    def report_of_template(self, template: Template, request: ExportRequest) -> ExportReport: ...
-
-    def report_of_file(self, captured: Captured, request: ExportRequest, path: Path) -> ExportReport: ...
+    def report(self, template: Template, request: ExportRequest) -> ExportReport: ...
 
 
 class Onnx:
@@ -73,13 +65,6 @@ class Onnx:
     def capture(self, request: ExportRequest, exporter: str) -> CapturedOnnx:
         exporters = {"dynamo": onnx_dynamo.capture, "torchscript": onnx_torchscript.capture}
         return exporters[exporter](request)
-
-    def write_direct(self, captured: CapturedOnnx, request: ExportRequest, path: Path) -> WrittenFile:
-        options = request.options
-        assert options.target == "onnx"
-        onnx_file.write(optimise.optimise(captured.model), path, options.external_data)
-        data = path.with_name(path.name + onnx_file.DATA_SUFFIX)
-        return _hashed(path, _hashed(data) if data.exists() else None)
 
     def build_template(self, captured: CapturedOnnx, request: ExportRequest, path: Path) -> OnnxTemplate:
         return onnx_build.build_template(captured, request.module, path, request=request)
@@ -100,12 +85,9 @@ class Onnx:
     def is_filled(self, template: OnnxTemplate, written: WrittenFile) -> bool:
         return proof.same_graph(template, written.path)
 
-    def report_of_template(self, template: OnnxTemplate, request: ExportRequest) -> ExportReport:
+    def report(self, template: OnnxTemplate, request: ExportRequest) -> ExportReport:
         model = onnx.ModelProto.FromString(template.graph_without_weights())
         return _onnx_report(model, template.exporter, template.warnings)
-
-    def report_of_file(self, captured: CapturedOnnx, request: ExportRequest, path: Path) -> ExportReport:
-        return _onnx_report(onnx.load(path, load_external_data=False), captured.exporter, captured.warnings)
 
 
 class TorchScript:
@@ -114,10 +96,6 @@ class TorchScript:
 
     def capture(self, request: ExportRequest, exporter: str) -> CapturedTorchScript:
         return torchscript.capture(request, "trace" if exporter == "trace" else "script")
-
-    def write_direct(self, captured: CapturedTorchScript, request: ExportRequest, path: Path) -> WrittenFile:
-        torchscript.write(captured, path, keep_debug=request.options.keep_debug)
-        return _hashed(path)
 
     def build_template(self, captured: CapturedTorchScript, request: ExportRequest, path: Path) -> TorchScriptTemplate:
         return torchscript_template.build_template(captured, request, path)
@@ -136,22 +114,13 @@ class TorchScript:
     def is_filled(self, template: TorchScriptTemplate, written: WrittenFile) -> bool:
         return proof.same_archive(template, written.path)
 
-    def report_of_template(self, template: TorchScriptTemplate, request: ExportRequest) -> ExportReport:
+    def report(self, template: TorchScriptTemplate, request: ExportRequest) -> ExportReport:
         return _torchscript_report(request.signature, template.method, template.warnings)
-
-    def report_of_file(self, captured: CapturedTorchScript, request: ExportRequest, path: Path) -> ExportReport:
-        return _torchscript_report(request.signature, captured.method, captured.warnings)
 
 
 TARGETS: dict[TargetName, Target[Any, Any]] = {"onnx": Onnx(), "torchscript": TorchScript()}
 
 rungs = ladder.rungs
-
-
-def _hashed(path: Path, data: WrittenFile | None = None) -> WrittenFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return WrittenFile(path, digest, path.stat().st_size, data)
 
 
 def _onnx_report(model: onnx.ModelProto, exporter: str, warnings: tuple[str, ...]) -> ExportReport:

@@ -98,9 +98,14 @@ class Certificate(Value):
 
 
 class TemplateUse(Value):
-    """Whether a weight-free graph was used. ``seconds`` is what building it cost, where it was built."""
+    """What became of the weight-free graph that the artifact was filled from. ``seconds`` is what building it cost.
 
-    state: Literal["built", "reused", "discarded", "unsuitable", "unused"]
+    built: kept for other weights. reused: one that was kept. not_reusable: of this artifact alone, for ``reason``.
+    discarded: a kept one was refused and a new one accepted. unused: its artifact was not accepted, so it is not kept.
+    unsuitable: not_reusable in reports of earlier versions.
+    """
+
+    state: Literal["built", "reused", "discarded", "not_reusable", "unsuitable", "unused"]
     key: str | None = None
     reason: str | None = None
     seconds: float | None = None

@@ -37,7 +37,7 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
                 _trace(request, check=options.check_trace) if method == "trace" else torch.jit.script(request.module)
             )
             if options.freeze or options.optimize_for_inference:
-                frozen = torch.jit.freeze(captured.eval())
+                frozen = _frozen(captured)
                 captured = _optimised(captured, frozen, said) if options.optimize_for_inference else frozen
         except Exception as error:  # the compiler and the tracer wrap whatever the model raises
             raise _failure(error, method) from error
@@ -68,10 +68,18 @@ def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:
     return traced.eval()
 
 
+def _frozen(captured: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The module inlined and folded, all but its weights: they stay attributes, so that none is lost in another."""
+    frozen: torch.jit.ScriptModule = torch.jit.freeze(
+        captured.eval(), preserved_attrs=list(captured.state_dict()), optimize_numerics=False
+    )
+    return frozen
+
+
 def _optimised(captured: torch.jit.ScriptModule, frozen: torch.jit.ScriptModule, said: Said) -> torch.jit.ScriptModule:
-    """``captured`` optimised for inference if the result can be saved, else ``frozen``."""
+    """``captured`` frozen and optimised for inference if the result can be saved, else ``frozen``."""
     try:
-        optimised = torch.jit.optimize_for_inference(torch.jit.freeze(captured.eval()))
+        optimised = torch.jit.optimize_for_inference(_frozen(captured))  # it changes what it is given
         if "ConstantMKLDNNTensor" not in str(optimised.graph):
             return optimised
     except RuntimeError as error:  # it lays out for this CPU what it cannot print afterwards, such as one channel
@@ -79,7 +87,7 @@ def _optimised(captured: torch.jit.ScriptModule, frozen: torch.jit.ScriptModule,
             raise
     # Such tensors have the layout of this machine's CPU, and torch.jit.load cannot read them back.
     said.lines.append(
-        "optimize_for_inference: layouts for one CPU cannot be saved; the file is frozen and folded. "
+        "optimize_for_inference: layouts for one CPU cannot be saved; the file is frozen. "
         "Call torch.jit.optimize_for_inference on the loaded module for the rest."
     )
     return frozen

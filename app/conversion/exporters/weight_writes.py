@@ -72,7 +72,8 @@ def written_by_code(module: torch.jit.ScriptModule) -> set[str]:
 
     torch.jit.freeze turns every attribute into a constant but those that the code may change. Raises what it raises.
     """
-    graph: Any = torch.jit.freeze(module, optimize_numerics=False).inlined_graph  # nodes do not keep it alive
+    frozen: Any = torch._C._freeze_module(module._c, [])  # torch.jit.freeze refuses what is frozen already
+    graph = frozen._get_method("forward").inlined_graph  # held here: nodes do not keep their graph alive
     read = [node for node in graph.findAllNodes("prim::GetAttr", recurse=True) if "Tensor" in str(node.output().type())]
     return {node.s("name") for node in (*read, *graph.findAllNodes("prim::SetAttr", recurse=True))}
 

@@ -24,8 +24,13 @@ def claims(template: OnnxTemplate) -> Mapping[str, InitializerClaim]:
 
 
 def _kept_initializers(template: OnnxTemplate) -> Iterator[onnx.TensorProto]:
-    graph = onnx.GraphProto.FromString(template.graph_head)
-    yield from graph.initializer
+    """The template's own tensors, those of the bodies of loops and branches too."""
+    pending = [onnx.ModelProto.FromString(template.graph_without_weights()).graph]
+    while pending:
+        graph = pending.pop()
+        yield from graph.initializer
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            pending += [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
 
 
 def _claim(slot: Slot, constants: Mapping[str, Tensor]) -> InitializerClaim:

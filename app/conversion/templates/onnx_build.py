@@ -1,24 +1,28 @@
 """Build an ONNX template: optimise the graph with its weights demoted to inputs, then keep everything but them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 from torch import Tensor, nn
 
 from app.conversion.exporters.captured import CapturedOnnx
 from app.conversion.exporters.onnx_finish import strip_debug
 from app.conversion.exporters.request import ExportRequest
-from app.conversion.templates.onnx_optimise import optimise
+from app.conversion.templates.onnx_optimise import lift_constants, optimise
 from app.conversion.templates.onnx_prologue import fold_prologue
 from app.conversion.templates.onnx_template import OnnxTemplate, save_onnx_template
-from app.conversion.templates.pieces import Slot
+from app.conversion.templates.pieces import weight_table
 from app.conversion.templates.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fields
-from app.conversion.templates.recipe import weights_of
-from app.conversion.templates.slots import TensorForm, WeightTable, state_forms
+from app.conversion.templates.reuse import against_reuse, foreign_state, refuse_baked_weight, rewriting
+from app.conversion.templates.slots import TensorForm, state_forms
 from app.conversion.templates.structure import structure_digest
-from app.conversion.templates.suitability import TemplateUnsuitable, baked_weight, foreign_state, rewriting, steering
 from app.conversion.templates.tensor_bytes import FLOATS, TORCH_DTYPES, to_torch
+from app.domain.errors import ExportFailed
+
+_log = logging.getLogger(__name__)
 
 TRACED = "torchscript"
 """Name of the exporter whose graph records one run of the code (app/conversion/exporters/onnx_torchscript.py)."""
@@ -31,50 +35,60 @@ def build_template(
 
     ``captured.model`` is consumed: its graph is optimised in place and loses its weights. Initializers whose name is a
     state-dict key become slots, all others stay in the template. ``request`` is what the exporter was asked for;
-    without it debug metadata is not kept, a traced graph is unsuitable, since nothing shows that it is free of weights'
-    values, and whether the forward pass writes into its weights is not asked.
+    without it debug metadata is not kept, and nothing shows that other weights may use a traced graph.
 
-    Raises TemplateUnsuitable with the reason in words.
+    Raises ExportFailed where the capture holds weights in a form that cannot be filled.
     """
-    _refuse(foreign_state(module))
-    if captured.exporter == TRACED:
-        _refuse(steering(request) if request is not None else "nothing is known of what the traced code reads")
-    elif request is not None:
-        _refuse(rewriting(request))
-    model = captured.model
     forms, groups = state_forms(module)
-    demoted = _demote(model, forms)
-    optimise(model)
+    refuse_baked_weight(_constants(captured.model, forms), module)
+    model, weights = _optimised(captured.model, forms)
     if request is None or not request.options.keep_debug:
         strip_debug(model)
-    prologue = fold_prologue(model, _promote(model, demoted))
-    weights = _weight_table(prologue.slots, forms, groups)
-    _refuse(baked_weight(_constants(model), module.state_dict()))
+    prologue = fold_prologue(model, weights)
     model_head, graph_head, graph_tail, model_tail = _serialise(model)
     template = OnnxTemplate(
         path=path,
         exporter=captured.exporter,
         warnings=captured.warnings,
         structure=structure_digest(module),
-        weights=weights,
+        weights=weight_table(prologue.slots, forms, groups),
         slots=prologue.slots,
         constants=prologue.constants,
         model_head=model_head,
         graph_head=graph_head,
         graph_tail=graph_tail,
         model_tail=model_tail,
+        against_reuse=_against_reuse(captured.exporter, module, request),
     )
     save_onnx_template(template)
     return template
 
 
-def _refuse(reason: str | None) -> None:
-    if reason is not None:
-        raise TemplateUnsuitable(reason)
+def _against_reuse(exporter: str, module: nn.Module, request: ExportRequest | None) -> str | None:
+    if request is None:
+        return "nothing is known of what the traced code reads" if exporter == TRACED else foreign_state(module)
+    return against_reuse(request) if exporter == TRACED else foreign_state(module) or rewriting(request)
 
 
-def _demote(model: ir.Model, forms: Mapping[str, TensorForm]) -> list[ir.Value]:
-    """Turn weights into graph inputs, which no optimiser may fold, merge or rename."""
+def _optimised(model: ir.Model, forms: Mapping[str, TensorForm]) -> tuple[ir.Model, dict[str, ir.Value]]:
+    """The graph, optimised as far as the optimiser can, without its weights; and these by state-dict key.
+
+    Where a pass raises, the graph is left as it was captured, with its constants lifted: a runtime optimises too.
+    """
+    demoted = _demote(model, forms)
+    plain = model.clone()
+    for simplify in (optimise, lift_constants):
+        try:
+            simplify(model)
+            return model, _promote(model, demoted)
+        except Exception:  # noqa: BLE001 - passes of several libraries, which may raise anything on a rare graph
+            _log.warning("%s of an ONNX graph failed", simplify.__name__, exc_info=True)
+        model = plain
+    raise ExportFailed("The exported graph cannot be prepared for filling.", stage="export")
+
+
+def _demote(model: ir.Model, forms: Mapping[str, TensorForm]) -> tuple[str, ...]:
+    """Turn weights into graph inputs, which no optimiser may fold, merge or rename; gives their names."""
     graph = model.graph
     demoted = []
     for name, value in list(graph.initializers.items()):
@@ -82,42 +96,38 @@ def _demote(model: ir.Model, forms: Mapping[str, TensorForm]) -> list[ir.Value]:
             continue
         tensor = value.const_value
         if tensor is None or TensorForm(TORCH_DTYPES.get(tensor.dtype, ""), tuple(tensor.shape.numpy())) != forms[name]:
-            raise TemplateUnsuitable(f"the exporter changed the shape or dtype of {name}")
+            raise ExportFailed(f"the exporter changed the shape or dtype of {name}", stage="export")
         del graph.initializers[name]
         value.type = ir.TensorType(tensor.dtype)
         value.shape = ir.Shape(forms[name].shape)
         value.const_value = None
-        demoted.append(value)
-    graph.inputs.extend(demoted)
-    return demoted
+        graph.inputs.append(value)
+        demoted.append(name)
+    return tuple(demoted)
 
 
-def _promote(model: ir.Model, demoted: list[ir.Value]) -> dict[str, ir.Value]:
+def _promote(model: ir.Model, demoted: tuple[str, ...]) -> dict[str, ir.Value]:
     """Take the weights out of the inputs again, by state-dict key."""
     kept = len(model.graph.inputs) - len(demoted)
-    if list(model.graph.inputs)[kept:] != demoted:
-        raise TemplateUnsuitable("the optimiser replaced a graph input")
+    values = list(model.graph.inputs)[kept:]
+    if tuple(value.name for value in values) != demoted:
+        raise ValueError("the optimiser replaced a graph input")
     del model.graph.inputs[kept:]
-    return {str(value.name): value for value in demoted}
+    return dict(zip(demoted, values, strict=True))
 
 
-def _weight_table(
-    slots: Iterable[Slot], forms: Mapping[str, TensorForm], groups: Mapping[str, list[str]]
-) -> WeightTable:
-    used = {key: forms[key] for slot in slots for key in weights_of(slot.recipe)}
-    tied = {other: key for key in used for other in groups[key] if other != key}
-    return WeightTable(
-        used=used,
-        tied=tied,
-        unreached={key: form for key, form in forms.items() if key not in used and key not in tied},
-    )
-
-
-def _constants(model: ir.Model) -> Iterator[tuple[str, Tensor]]:
-    """The float tensors that stay in the graph; the optimiser has lifted all of them to initializers."""
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None and value.const_value.dtype in FLOATS:
-            yield name, to_torch(value.const_value)
+def _constants(model: ir.Model, forms: Mapping[str, TensorForm]) -> Iterator[tuple[str, Tensor]]:
+    """The float tensors of a captured graph that are no weights: initializers, and attributes of nodes."""
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if name not in forms and value.const_value is not None and value.const_value.dtype in FLOATS:
+                yield name, to_torch(value.const_value)
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in FLOATS:
+                    yield f"{node.name or node.op_type}.{attribute.name}", to_torch(attribute.as_tensor())
+                elif attribute.type == ir.AttributeType.FLOATS:
+                    yield f"{node.name or node.op_type}.{attribute.name}", torch.tensor(attribute.as_floats())
 
 
 def _serialise(model: ir.Model) -> tuple[bytes, bytes, bytes, bytes]:

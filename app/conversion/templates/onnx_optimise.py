@@ -61,13 +61,21 @@ def optimise(model: ir.Model) -> None:
     for _ in range(_ROUNDS):
         if not _round(model):
             break
+    lift_constants(model)
     Sequential(
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.LiftSubgraphInitializersToMainGraphPass(),
         common.DeduplicateInitializersPass(),
         common.CommonSubexpressionEliminationPass(),
         common.OutputFixPass(),
         common.NameFixPass(),
+    )(model)
+
+
+def lift_constants(model: ir.Model) -> None:
+    """Make initializers of the main graph of all constants, and remove what is unused. In place."""
+    Sequential(
+        common.RemoveUnusedNodesPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
     )(model)
 
 

@@ -102,10 +102,9 @@ class _Search:
 
     def forget_doubled(self) -> None:
         """Drop every recipe over a group of weights whose slots would need more bytes than the weights themselves."""
-        read = self.read()
-        groups = _connected([set(weights_of(self.recipes[value])) for value in read])
-        for group in groups:
-            stored = sum(_bytes(self.forms[value]) for value in read if group & set(weights_of(self.recipes[value])))
+        read = {value: set(weights_of(self.recipes[value])) for value in self.read()}
+        for group in _connected(read.values()):
+            stored = sum(_bytes(self.forms[value]) for value, weights in read.items() if group & weights)
             own = sum(self._meta[key].nbytes for key in group)
             if stored > own + SLACK:
                 for value, recipe in list(self.recipes.items()):

@@ -36,6 +36,8 @@ class OnnxTemplate:
     graph_head: bytes
     graph_tail: bytes
     model_tail: bytes
+    against_reuse: str | None = None
+    """Why other weights may not use it, in words; such a template is not kept, so the file does not say."""
 
     def graph_without_weights(self) -> bytes:
         """A serialised ModelProto that lacks the slots' initializers: names, axes, opset, IR version can be read."""

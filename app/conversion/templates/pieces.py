@@ -1,10 +1,10 @@
 """An artifact as a sequence of pieces: literal bytes of the template, and what slots put between them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.conversion.templates.recipe import Recipe
-from app.conversion.templates.slots import TensorForm
+from app.conversion.templates.recipe import Recipe, weights_of
+from app.conversion.templates.slots import TensorForm, WeightTable
 from app.conversion.templates.tensor_bytes import dtype_of
 
 
@@ -57,3 +57,16 @@ def piece_length(piece: Piece) -> int:
 
 def total_length(pieces: Sequence[Piece]) -> int:
     return sum(map(piece_length, pieces))
+
+
+def weight_table(
+    slots: Iterable[Slot], forms: Mapping[str, TensorForm], groups: Mapping[str, list[str]]
+) -> WeightTable:
+    """What a template with these slots does with each key; ``forms`` and ``groups`` are those of ``state_forms``."""
+    used = {key: forms[key] for slot in slots for key in weights_of(slot.recipe)}
+    tied = {other: key for key in used for other in groups[key] if other != key}
+    return WeightTable(
+        used=used,
+        tied=tied,
+        unreached={key: form for key, form in forms.items() if key not in used and key not in tied},
+    )

@@ -61,13 +61,15 @@ class WeightTable:
 
 
 def state_forms(module: torch.nn.Module) -> tuple[dict[str, TensorForm], dict[str, list[str]]]:
-    """Form of every state-dict entry, and the groups of keys that name one and the same parameter or buffer.
+    """Form of every tensor of the state dict, and the groups of keys that name one and the same parameter or buffer.
 
     A group is listed under each of its keys.
     """
     forms: dict[str, TensorForm] = {}
     groups: dict[int, list[str]] = {}
     for key, tensor in module.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):  # extra state, which no artifact can carry
+            continue
         forms[key] = TensorForm.of(tensor)
         groups.setdefault(id(tensor), []).append(key)
     return forms, {key: group for group in groups.values() for key in group}

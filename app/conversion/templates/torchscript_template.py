@@ -2,6 +2,7 @@
 
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,15 @@ from app.conversion.exporters.torchscript_file import ROOT, write_archive
 from app.conversion.templates.archive_layout import Record, lay_out_archive
 from app.conversion.templates.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
 from app.conversion.templates.filling import WrittenFile, write_pieces
-from app.conversion.templates.pieces import Slot
+from app.conversion.templates.pieces import Slot, weight_table
 from app.conversion.templates.recipe import Weight
+from app.conversion.templates.reuse import against_reuse, refuse_baked_weight
 from app.conversion.templates.script_tensors import ScriptTensor, script_tensors
 from app.conversion.templates.slots import TensorForm, WeightTable, check_fit, state_forms
 from app.conversion.templates.structure import check_structure, structure_digest
-from app.conversion.templates.suitability import TemplateUnsuitable, baked_weight, foreign_state, rewriting, steering
 from app.conversion.templates.tensor_bytes import dtype_of
 from app.domain.conversion import TorchScriptOptions
+from app.domain.errors import ExportFailed
 
 KIND = "torchscript"
 
@@ -39,38 +41,50 @@ class TorchScriptTemplate:
     structure: str
     weights: WeightTable
     records: tuple[Record, ...]
+    against_reuse: str | None = None
+    """Why other weights may not use it, in words; such a template is not kept, so the file does not say."""
 
 
 def build_template(captured: CapturedTorchScript, request: ExportRequest, path: Path) -> TorchScriptTemplate:
     """Make a template of a capture of ``request.module`` and write it to ``path``.
 
-    Raises TemplateUnsuitable: for frozen modules, whose weights are constants folded into each other and into code; for
-    archives with debug records, which are kept as torch wrote them; for traces that may depend on values.
+    With ``keep_debug`` it has the records and names that torch gave. Raises ExportFailed where the capture holds
+    weights in a form that cannot be filled.
     """
-    _refuse(_option_against(request.options))
-    _refuse(foreign_state(request.module))
-    if captured.method == "trace":
-        _refuse(steering(request))
-    else:
-        _refuse(rewriting(request, captured.module))
+    assert isinstance(request.options, TorchScriptOptions)
+    against = against_reuse(request, captured.module if captured.method == "script" else None)
     structure = structure_digest(request.module)
-    for tensor in captured.module.state_dict(keep_vars=True).values():
-        tensor.data = tensor.data.contiguous()
-    contents = _archive(captured.module, path)
+    _separate(request.module)
+    contents = _archive(captured.module, path, keep_debug=request.options.keep_debug)
     forms, groups = state_forms(request.module)
     slots = _slots(contents["data.pkl"], forms)
     kept = {name: content for name, content in contents.items() if name not in slots}
-    _refuse(baked_weight(_constants(kept), request.module.state_dict()))
+    refuse_baked_weight(_constants(kept), request.module)
     template = TorchScriptTemplate(
         path=path,
         method=captured.method,
         warnings=captured.warnings,
         structure=structure,
-        weights=_weight_table(slots, forms, groups),
+        weights=weight_table(slots.values(), forms, groups),
         records=tuple(Record(name, slots.get(name, content)) for name, content in contents.items()),
+        against_reuse=against,
     )
     _save(template)
     return template
+
+
+def _separate(module: nn.Module) -> None:
+    """Give every tensor memory of its own, laid out in rows: one record for each, whatever file the weights are from.
+
+    Tensors of a checkpoint may lie in one storage; those of tied parameters are one tensor and stay one. The captured
+    module shares its tensors with this one.
+    """
+    tensors = {id(t): t for t in module.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
+    shared = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    for tensor in tensors.values():
+        storage = tensor.untyped_storage()
+        if shared[storage.data_ptr()] > 1 or storage.nbytes() != tensor.nbytes or not tensor.is_contiguous():
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
 def write_torchscript(
@@ -131,23 +145,11 @@ def _save(template: TorchScriptTemplate) -> None:
     write_container(template.path, header, blobs)
 
 
-def _option_against(options: Any) -> str | None:
-    assert isinstance(options, TorchScriptOptions)
-    if options.freeze or options.optimize_for_inference:
-        return "a frozen module has its weights folded into constants"
-    return "debug records are kept as torch wrote them" if options.keep_debug else None
-
-
-def _refuse(reason: str | None) -> None:
-    if reason is not None:
-        raise TemplateUnsuitable(reason)
-
-
-def _archive(module: torch.jit.ScriptModule, beside: Path) -> dict[str, bytes]:
-    """Content of every record of the archive that the direct path would write, in order."""
+def _archive(module: torch.jit.ScriptModule, beside: Path, *, keep_debug: bool) -> dict[str, bytes]:
+    """Content of every record of the archive, in order."""
     with tempfile.TemporaryDirectory(dir=beside.parent, prefix="template-") as scratch, collected():
         saved = Path(scratch) / "archive"
-        write_archive(module, saved, keep_debug=False)
+        write_archive(module, saved, keep_debug=keep_debug)
         with zipfile.ZipFile(saved) as archive:
             return {info.filename.removeprefix(f"{ROOT}/"): archive.read(info) for info in archive.infolist()}
 
@@ -159,7 +161,7 @@ def _slots(pickled: bytes, forms: Mapping[str, TensorForm]) -> dict[str, Slot]:
         if tensor.path not in forms:
             continue
         if tensor.form != forms[tensor.path] or not tensor.fills_storage:
-            raise TemplateUnsuitable(f"{tensor.path} shares its memory with other tensors, or has another form")
+            raise ExportFailed(f"{tensor.path} has another form in the archive than in the module", stage="export")
         name = f"data/{tensor.storage.key}"
         slots.setdefault(name, Slot(name, tensor.form, Weight(tensor.path)))
     return slots
@@ -176,15 +178,3 @@ def _constants(kept: Mapping[str, bytes]) -> list[tuple[str, Tensor]]:
                 data = torch.frombuffer(bytearray(content), dtype=dtype_of(tensor.storage.dtype))
                 found.append((f"{folder}/{tensor.storage.key}", data))
     return found
-
-
-def _weight_table(
-    slots: Mapping[str, Slot], forms: Mapping[str, TensorForm], groups: Mapping[str, list[str]]
-) -> WeightTable:
-    used = {slot.recipe.key: slot.form for slot in slots.values() if isinstance(slot.recipe, Weight)}
-    tied = {other: key for key in used for other in groups[key] if other != key}
-    return WeightTable(
-        used=used,
-        tied=tied,
-        unreached={key: form for key, form in forms.items() if key not in used and key not in tied},
-    )

@@ -7,11 +7,12 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 import torch
+from fault_table import plain_onnx
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters import onnx_dynamo, onnx_file, onnx_torchscript, optimise, torchscript
+from app.conversion.exporters import onnx_dynamo, onnx_torchscript, torchscript
 from app.conversion.exporters.captured import CapturedTorchScript
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.targets import TARGETS
@@ -41,7 +42,7 @@ Writer = Callable[[Mapping[str, Tensor], Path], Artifact]
 def writer(module: nn.Module, signature: Signature, way: str, directory: Path) -> Writer:
     """Export the module once, by one way; the writer then makes artifacts of that graph with any weights.
 
-    Raises ExportFailed and kin, TemplateUnsuitable.
+    Raises ExportFailed and kin.
     """
     sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
     if way in (TRACE, SCRIPT):
@@ -52,7 +53,7 @@ def writer(module: nn.Module, signature: Signature, way: str, directory: Path) -
     if way == TEMPLATE:
         target = TARGETS["onnx"]
         template = target.build_template(onnx_dynamo.capture(request), request, directory / "template")
-        report = target.report_of_template(template, request)
+        report = target.report(template, request)
         claims = target.claims(template)
 
         def fill(tensors: Mapping[str, Tensor], path: Path) -> Artifact:
@@ -72,9 +73,9 @@ def _onnx(content: bytes, exporter: str, optimised: bool, tensors: Mapping[str, 
         if name in tensors:
             value.const_value = TorchTensor(tensors[name].contiguous(), name=name)
     if optimised:
-        model = optimise.optimise(model)
+        model = plain_onnx.optimised(model)
     path = path.with_suffix(".onnx")
-    onnx_file.write(model, path, external_data=False)
+    plain_onnx.write(model, path)
     written = onnx.load(path)
     opset = next(entry.version for entry in written.opset_import if entry.domain == "")
     return Artifact(

@@ -18,7 +18,6 @@ from fault_table.nets import NETS, Net, trained
 from fault_table.rules import RULES, accepts
 from torch import Tensor, nn
 
-from app.conversion.templates.suitability import TemplateUnsuitable
 from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.parity import compare
 from app.conversion.verification.perturbation import draw_perturbations
@@ -146,7 +145,7 @@ def graph_table(name: str) -> Table:
         with TemporaryDirectory() as scratch:
             try:
                 artifact = fault.make(module, Path(scratch))
-            except (RecastError, TemplateUnsuitable) as noticed:
+            except RecastError as noticed:
                 table.answered(fault.kind, "refused by the exporter")
                 table.remarks.append(f"{name}, {fault.kind}, {fault.way}: no artifact: {noticed}"[:160])
                 continue

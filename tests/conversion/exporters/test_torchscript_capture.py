@@ -78,10 +78,25 @@ def test_freezing_and_optimising_keep_the_result(method: Method, option: str, tm
     assert worst_error(written(request, method, tmp_path / "model.pt"), request) < 1e-5
 
 
+class Blurred(nn.Module):
+    """Has a kernel of its own that is no weight, so that it becomes a constant."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.kernel = torch.full((channels, 3, 1, 1), 0.5)
+        self.last = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.nn.functional.conv2d(image, self.kernel)).flatten(1)
+
+
 @METHODS
-def test_a_layout_that_torch_cannot_print_leaves_the_frozen_module(method: Method, tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_layout_that_torch_cannot_save_leaves_the_frozen_module(
+    channels: int, method: Method, tmp_path: Path
+) -> None:
     request = case("conv_bn").request(TorchScriptOptions(optimize_for_inference=True))
-    module = nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1), nn.Flatten(1)).eval()
+    module = Blurred(channels).eval()
     captured = torchscript.capture(replace(request, module=module), method)
     assert any("layouts for one CPU" in line for line in captured.warnings)
     torchscript.write(captured, tmp_path / "model.pt")

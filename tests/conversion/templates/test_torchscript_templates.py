@@ -8,7 +8,6 @@ import torchvision
 from torch import nn
 
 from app.conversion.exporters import torchscript
-from app.conversion.templates.suitability import TemplateUnsuitable
 from app.conversion.templates.torchscript_template import (
     build_template,
     load_torchscript_template,
@@ -104,9 +103,45 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.parametrize("kind", [ConvNet, Attention, Recurrent, Tied])
+@pytest.mark.parametrize("method", ["trace", "script"])
 @pytest.mark.parametrize("option", ["freeze", "optimize_for_inference", "keep_debug"])
-def test_options_that_no_template_serves_are_refused_in_words(option: str, tmp_path: Path) -> None:
-    options = TorchScriptOptions.model_validate({option: True})
+def test_every_option_leaves_a_template_that_other_weights_fill(
+    kind: type[nn.Module], method: str, option: str, tmp_path: Path
+) -> None:
+    options = TorchScriptOptions.model_validate({option: True, "check_trace": False})
+    request, captured = capture_torchscript(train_a_little(kind(), 1), method, options)
+    template = build_template(captured, request, tmp_path / "template")
+    assert template.against_reuse is None
+    module = train_a_little(kind(), 2)
+    write_torchscript(template, module.state_dict(), tmp_path / "model.pt")
+    inputs = draw(SPECS[kind], batch=3)
+    with torch.inference_mode():
+        loaded = torch.jit.load(tmp_path / "model.pt")(inputs)
+        torch.testing.assert_close(loaded, module(inputs), rtol=0, atol=1e-6)
+
+
+def test_debug_records_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
+    options = TorchScriptOptions(keep_debug=True)
     request, captured = capture_torchscript(train_a_little(ConvNet(), 1), options=options)
-    with pytest.raises(TemplateUnsuitable, match=r"frozen|debug"):
-        build_template(captured, request, tmp_path / "template")
+    template = build_template(captured, request, tmp_path / "template")
+    assert any(record.name.endswith(".debug_pkl") for record in template.records)
+
+
+@pytest.mark.parametrize("kind", [ConvNet, Recurrent])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_weights_that_lie_in_one_storage_give_the_template_of_those_that_do_not(
+    kind: type[nn.Module], freeze: bool, tmp_path: Path
+) -> None:
+    options = TorchScriptOptions(freeze=freeze, check_trace=False)
+    module, together = train_a_little(kind(), 1), train_a_little(kind(), 1)
+    tensors = list(together.parameters())
+    storage = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    for tensor, part in zip(tensors, storage.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.data = part.view(tensor.shape)
+    last = list(together.parameters())[-1]  # the same memory twice: alike in this checkpoint, not in the architecture
+    next(p for p in tensors if p.shape == last.shape).data = last.data
+    for made, path in ((module, tmp_path / "apart"), (together, tmp_path / "together")):
+        request, captured = capture_torchscript(made, options=options)
+        build_template(captured, request, path)
+    assert (tmp_path / "together").read_bytes() == (tmp_path / "apart").read_bytes()

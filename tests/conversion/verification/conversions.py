@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from app.conversion.job import ConversionJob, ConversionOutcome
+from app.conversion.job import ConversionJob, ConversionOutcome, TemplateSource
 from app.conversion.pipeline import convert
 from app.domain.conversion import OnnxOptions, TorchScriptOptions
 
@@ -51,13 +51,16 @@ def converted(
     shape: str = '("batch", 6)',
     axes: str = '(Axis(name="batch"),)',
     threads: int = 1,
+    weights: nn.Module | None = None,
+    templates: TemplateSource | None = None,
 ) -> ConversionOutcome:
     """The outcome for a net whose forward has this body; files lie in ``directory``/work."""
-    (directory / "plugins").mkdir()
+    (directory / "plugins").mkdir(parents=True)
     (directory / "plugins" / "net.py").write_text(_PLUGIN.format(body=body, shape=shape, axes=axes))
     (directory / "work").mkdir()
     torch.manual_seed(0)
-    torch.save({f"last.{name}": value for name, value in nn.Linear(6, 4).state_dict().items()}, directory / "net.pt")
+    weights = weights or nn.Linear(6, 4)
+    torch.save({f"last.{name}": value for name, value in weights.state_dict().items()}, directory / "net.pt")
     job = ConversionJob(
         conversion_id="00000000-0000-0000-0000-000000000001",
         checkpoint=directory / "net.pt",
@@ -68,4 +71,4 @@ def converted(
         plugins_dir=directory / "plugins",
         threads=threads,
     )
-    return convert(job, lambda stage, share: None, NoTemplates())
+    return convert(job, lambda stage, share: None, templates or NoTemplates())

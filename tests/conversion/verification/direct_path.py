@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters import onnx_dynamo, onnx_file, onnx_torchscript
-from app.conversion.exporters.optimise import optimise
+from app.conversion.exporters import onnx_dynamo, onnx_torchscript
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.verification.ledger.ledger import onnx_ledger
 from app.domain.architecture import Axis, InputSpec, Integers, Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.conversion import OnnxOptions
 from app.domain.report import Ledger
+from tests.conversion.verification import plain_onnx
 from tests.conversion.verification.ledger_cases import upload
+from tests.conversion.verification.plain_onnx import optimised
 
 EXPORTERS = pytest.mark.parametrize("exporter", [onnx_dynamo, onnx_torchscript], ids=["dynamo", "torchscript"])
 _BATCH = (Axis(name="batch", sample=2),)
@@ -40,7 +41,7 @@ def written(module: nn.Module, signature: Signature, exporter: ModuleType, direc
     sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
     captured = exporter.capture(ExportRequest(module.eval(), signature, OnnxOptions(), sample))
     path = directory / "model.onnx"
-    onnx_file.write(optimise(captured.model), path, external_data=False)
+    plain_onnx.write(optimised(captured.model), path)
     return path
 
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters import onnx_dynamo, onnx_file, onnx_torchscript, torchscript
+from app.conversion.exporters import onnx_dynamo, onnx_torchscript, torchscript
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.verification.subject import Subject
 from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.conversion import OnnxOptions, TorchScriptOptions
 from app.domain.report import ExportReport, Finding, Reason, VerificationReport
+from tests.conversion.verification import plain_onnx
 
 BATCH = Axis(name="batch", sample=2)
 FEATURES = Signature(inputs=(InputSpec(name="x", shape=("batch", 6)),), axes=(BATCH,), outputs=(OutputSpec(name="y"),))
@@ -76,7 +77,7 @@ def onnx_subject(
     capture = onnx_dynamo.capture if exporter == "dynamo" else onnx_torchscript.capture
     captured = capture(ExportRequest(of or module, exported, options or OnnxOptions(), sample))
     path = directory / "model.onnx"
-    onnx_file.write(captured.model, path, external_data=False)
+    plain_onnx.write(captured.model, path)
     if edit is not None:
         model = onnx.load(path)
         edit(model)

@@ -19,10 +19,11 @@ from tests.conversion.verification.subjects import subject
 def verified(
     module: nn.Module, signature: Signature, directory: Path, target: Literal["onnx", "torchscript"], exporter: str
 ) -> VerificationReport:
-    """The report on the artifact that this exporter makes of the module on the direct path."""
+    """The report on the artifact that this exporter makes of the module."""
     chosen: Any = TARGETS[target]
     sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
     request = ExportRequest(module, signature, OnnxOptions() if target == "onnx" else TorchScriptOptions(), sample)
-    captured = chosen.capture(request, exporter)
-    written = chosen.write_direct(captured, request, directory / f"model{chosen.suffix}")
-    return verify(subject(module, signature, written.path, chosen.report_of_file(captured, request, written.path)))
+    template = chosen.build_template(chosen.capture(request, exporter), request, directory / "template")
+    written = chosen.fill(template, module.state_dict(), request, directory / f"model{chosen.suffix}")
+    claims = chosen.claims(template)
+    return verify(subject(module, signature, written.path, chosen.report(template, request), origins=claims))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.conversion.exporters.optimise import optimise
 from app.conversion.verification.verify import verify
 from app.domain.report import Reason, Verdict
+from tests.conversion.verification.plain_onnx import optimised
 from tests.conversion.verification.subjects import FEATURES, findings, onnx_subject, torchscript_subject
 
 Clamp = Callable[[Tensor], Tensor]
@@ -57,7 +57,7 @@ CLAMPS = [wide, upper, hard, in_place, functional.relu6]
 
 def other_bounds(model: onnx.ModelProto) -> None:
     """Clip at 8, in the optimised graph that is delivered."""
-    delivered = ir.to_proto(optimise(ir.from_proto(model)))
+    delivered = ir.to_proto(optimised(ir.from_proto(model)))
     stored = {tensor.name: tensor for tensor in delivered.graph.initializer}
     stored |= {n.output[0]: n.attribute[0].t for n in delivered.graph.node if n.op_type == "Constant"}
     tensor = stored[next(node for node in delivered.graph.node if node.op_type == "Clip").input[2]]

@@ -25,7 +25,7 @@ def test_an_artifact_with_an_export_only_branch_gives_no_template(tmp_path: Path
     assert "export_branch" in outcome.template.reason
     use = outcome.report.export.template
     assert use is not None
-    assert use.state == "unsuitable"
+    assert use.state == "not_reusable"
 
 
 def test_an_artifact_without_one_does(tmp_path: Path) -> None:

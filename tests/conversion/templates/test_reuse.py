@@ -1,5 +1,6 @@
 """Architectures whose weights steer the graph are told apart from those whose weights do not."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from app.conversion.exporters import onnx_dynamo
 from app.conversion.templates import onnx_build, torchscript_template
 from app.conversion.templates.onnx_write import write_onnx
+from app.conversion.templates.reuse import against_reuse, steering
 from app.conversion.templates.structure import structure_digest
-from app.conversion.templates.suitability import TemplateUnsuitable, steering, templatable
 from app.domain.architecture import InputSpec
+from app.domain.conversion import TorchScriptOptions
 from app.domain.errors import ExportFailed, TemplateMismatch
 from tests.conversion.templates.capturing import (
     Attention,
@@ -72,13 +74,19 @@ STEERED = [Branches, TakesNumber, LeavesTorch, CountsSelected, Compares, Branche
 
 
 @pytest.mark.parametrize("kind", STEERED)
-def test_a_forward_pass_that_reads_values_is_unsuitable(kind: type[nn.Module], tmp_path: Path) -> None:
-    reason = templatable(request_for(kind(), X))
-    assert reason is not None
-    assert "needs values" in reason
+def test_a_forward_pass_that_reads_values_serves_no_other_weights(kind: type[nn.Module], tmp_path: Path) -> None:
     request, captured = capture_torchscript(kind(), spec=X)
-    with pytest.raises(TemplateUnsuitable, match="needs values"):
-        torchscript_template.build_template(captured, request, tmp_path / "template")
+    template = torchscript_template.build_template(captured, request, tmp_path / "template")
+    assert "needs values" in str(template.against_reuse)
+
+
+@pytest.mark.parametrize("kind", STEERED)
+def test_it_is_filled_all_the_same(kind: type[nn.Module], tmp_path: Path) -> None:
+    request, captured = capture_torchscript(train_a_little(kind(), 1), spec=X)
+    template = torchscript_template.build_template(captured, request, tmp_path / "template")
+    torchscript_template.write_torchscript(template, request.module.state_dict(), tmp_path / "model.pt")
+    x = request.sample["x"]
+    assert torch.equal(torch.jit.load(tmp_path / "model.pt")(x), request.module(x))
 
 
 @pytest.mark.parametrize("kind", [Branches, LeavesTorch, Compares])
@@ -94,7 +102,7 @@ def test_a_number_taken_from_a_weight_stays_a_computation_in_the_graph(tmp_path:
 
 
 @pytest.mark.parametrize("kind", [ConvNet, Attention, Recurrent, Tied])
-def test_a_forward_pass_that_reads_no_values_is_suitable_and_left_as_it_was(kind: type[nn.Module]) -> None:
+def test_a_forward_pass_that_reads_no_values_may_serve_others_and_is_left_as_it_was(kind: type[nn.Module]) -> None:
     module = train_a_little(kind(), 1)
     before = structure_digest(module)
     request = request_for(module)
@@ -106,8 +114,8 @@ def test_a_forward_pass_that_reads_no_values_is_suitable_and_left_as_it_was(kind
 
 def test_a_traced_onnx_graph_needs_the_request_to_be_judged(tmp_path: Path) -> None:
     net = capture_onnx(train_a_little(ConvNet(), 1), exporter="torchscript")
-    with pytest.raises(TemplateUnsuitable, match="nothing is known"):
-        onnx_build.build_template(net.captured, net.module, tmp_path / "template")
+    template = onnx_build.build_template(net.captured, net.module, tmp_path / "template")
+    assert "nothing is known" in str(template.against_reuse)
 
 
 class Clamps(Plain):
@@ -137,27 +145,29 @@ class ClampsRarely(Plain):
 
 @pytest.mark.parametrize("kind", [Clamps, Counts])
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
-def test_an_onnx_graph_that_rewrites_weights_is_unsuitable(
+def test_an_onnx_graph_that_rewrites_weights_serves_no_others(
     kind: type[nn.Module], exporter: str, tmp_path: Path
 ) -> None:
     net = capture_onnx(kind().requires_grad_(False), X, exporter=exporter)
     request = request_for(net.module, X)
-    with pytest.raises(TemplateUnsuitable, match=r"writes into its own tensors: (fc.weight|scale)"):
-        onnx_build.build_template(net.captured, net.module, tmp_path / "template", request=request)
+    template = onnx_build.build_template(net.captured, net.module, tmp_path / "template", request=request)
+    assert re.search(r"writes into its own tensors: (fc.weight|scale)", str(template.against_reuse))
 
 
 @pytest.mark.parametrize(
     ("kind", "method"), [(Clamps, "trace"), (Counts, "trace"), (Clamps, "script"), (ClampsRarely, "script")]
 )
-def test_a_program_that_rewrites_weights_is_unsuitable(kind: type[nn.Module], method: str, tmp_path: Path) -> None:
+def test_a_program_that_rewrites_weights_serves_no_others(kind: type[nn.Module], method: str, tmp_path: Path) -> None:
     request, captured = capture_torchscript(kind().requires_grad_(False), method, spec=X)
-    with pytest.raises(TemplateUnsuitable, match=r"writes into its own tensors: (fc.weight|scale|weight)"):
-        torchscript_template.build_template(captured, request, tmp_path / "template")
+    template = torchscript_template.build_template(captured, request, tmp_path / "template")
+    assert re.search(r"writes into its own tensors: (fc.weight|scale|weight)", str(template.against_reuse))
 
 
-def test_a_program_that_branches_on_its_inputs_is_suitable_when_compiled(tmp_path: Path) -> None:
-    request, captured = capture_torchscript(BranchesOnInput(), "script", spec=X)
-    torchscript_template.build_template(captured, request, tmp_path / "template")
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_program_that_branches_on_its_inputs_may_serve_others_when_compiled(freeze: bool, tmp_path: Path) -> None:
+    options = TorchScriptOptions(check_trace=False, freeze=freeze)
+    request, captured = capture_torchscript(BranchesOnInput(), "script", options, spec=X)
+    assert torchscript_template.build_template(captured, request, tmp_path / "template").against_reuse is None
 
 
 class Remembers(Plain):
@@ -170,8 +180,8 @@ class Remembers(Plain):
         self.version = state["version"]
 
 
-def test_state_that_is_no_tensor_is_unsuitable() -> None:
-    reason = templatable(request_for(Remembers(), X))
+def test_state_that_is_no_tensor_serves_no_others() -> None:
+    reason = against_reuse(request_for(Remembers(), X))
     assert reason is not None
     assert "_extra_state" in reason
 
@@ -238,8 +248,8 @@ def test_a_weight_among_the_constants_is_found(tmp_path: Path) -> None:
     module.load_state_dict(train_a_little(Hides(), 1).state_dict())
     said = r"constant .* of the weight fc\.weight"
     net = capture_onnx(module, X)
-    with pytest.raises(TemplateUnsuitable, match=said):
+    with pytest.raises(ExportFailed, match=said):
         onnx_build.build_template(net.captured, module, tmp_path / "template")
     request, captured = capture_torchscript(module, spec=X)
-    with pytest.raises(TemplateUnsuitable, match=said):
+    with pytest.raises(ExportFailed, match=said):
         torchscript_template.build_template(captured, request, tmp_path / "template")

@@ -1,4 +1,4 @@
-"""Which architectures can be templated: those whose graph does not depend on their weights.
+"""Which templates may serve other weights than those that were captured, and weights that hide among constants.
 
 Ways in which weights could steer a graph or hide in it, and what is done about each:
 
@@ -6,9 +6,9 @@ Ways in which weights could steer a graph or hide in it, and what is done about 
   such tensors, so its graphs are free of this; ``steering`` runs a module that was traced with them.
 - Loading changes the module. ``structure_digest`` (structure.py) is compared whenever a template is filled.
 - State that is no tensor (``get_extra_state``). ``foreign_state`` finds it.
-- A weight that the exporter took for a constant. ``baked_weight`` finds it.
 - The forward pass writes into a weight: the graph then holds what was made of it, and the upload is another after the
   first run. ``steering`` sees it in traced modules, ``rewriting`` in others, in every branch of compiled code.
+- A weight that the exporter took for a constant. ``baked_weight`` finds it; such a graph is no template at all.
 """
 
 import copy
@@ -25,21 +25,20 @@ from app.architectures.calling import bind, call
 from app.conversion.exporters.quiet import first_lines
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.exporters.weight_writes import watching, written_by_code
+from app.domain.errors import ExportFailed
 
 SMALLEST_TELLING = 16
 """Elements below which two float tensors may be equal by chance of design (scales, means, small tables)."""
 
 
-class TemplateUnsuitable(Exception):
-    """Why no template can be made of this architecture, in words. The direct path is used instead."""
+def against_reuse(request: ExportRequest, compiled: torch.jit.ScriptModule | None = None) -> str | None:
+    """Why other weights may not use a graph that was captured with values at hand, in words; None if they may.
 
-
-def templatable(request: ExportRequest) -> str | None:
-    """Why the module cannot be templated when it is traced, in words; None if it can.
-
-    One forward pass without data or arithmetic; run it before or after the capture.
+    ``compiled`` is the module's code in TorchScript where that was captured, None for a trace. One forward pass without
+    data or arithmetic; run it before or after the capture.
     """
-    return foreign_state(request.module) or steering(request)
+    steered = steering(request) if compiled is None else rewriting(request, compiled)
+    return foreign_state(request.module) or steered
 
 
 def foreign_state(module: nn.Module) -> str | None:
@@ -109,6 +108,17 @@ def _rewritten(module: nn.Module, names: set[str]) -> str | None:
 
 def _words(names: set[str]) -> str:
     return f"the forward pass writes into its own tensors: {', '.join(sorted(names)[:5])}"
+
+
+def refuse_baked_weight(constants: Iterable[tuple[str, Tensor]], module: nn.Module) -> None:
+    """Raise ExportFailed if a weight stands among the constants of a graph as it was captured.
+
+    The capture's own constants are asked for: they hold a weight whole, whatever the graph does with it afterwards.
+    """
+    state = {key: tensor for key, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
+    baked = baked_weight(constants, state)
+    if baked is not None:
+        raise ExportFailed(baked, stage="export", hint="Use weights in forward as they are, without .data or .numpy().")
 
 
 def baked_weight(constants: Iterable[tuple[str, Tensor]], state: Mapping[str, Tensor]) -> str | None:

@@ -1,0 +1,132 @@
+"""What a conversion learns of its template key, and which failures end a rung only."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from app.conversion.job import BuiltTemplate, ConversionOutcome, StoredTemplate, UnsuitableTemplate
+from app.conversion.targets import TARGETS
+from app.conversion.templates import onnx_build
+from app.conversion.templates.onnx_template import load_onnx_template, save_onnx_template
+from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.domain.errors import ExportFailed
+from app.domain.report import Verdict
+from tests.conversion.verification.conversions import converted
+
+_PLAIN = """
+        return self.last(x)
+"""
+_READS = """
+        return self.last(x) * float(self.last.bias.detach().numpy().max())
+"""
+_BAKES = """
+        return x @ torch.from_numpy(self.last.weight.detach().numpy()).t()
+"""
+OPTIONS = pytest.mark.parametrize("options", [OnnxOptions(), TorchScriptOptions()], ids=["onnx", "torchscript"])
+
+
+@dataclass(frozen=True)
+class Kept:
+    template: StoredTemplate
+
+    def find(self, key: str) -> StoredTemplate:
+        return self.template
+
+
+def kept(outcome: ConversionOutcome) -> Kept:
+    assert isinstance(outcome.template, BuiltTemplate)
+    return Kept(StoredTemplate(outcome.template.key, outcome.template.path, outcome.template.certificate))
+
+
+def state(outcome: ConversionOutcome) -> str:
+    assert outcome.report.export.template is not None
+    return outcome.report.export.template.state
+
+
+def poisoned() -> nn.Linear:
+    weights = nn.Linear(6, 4)
+    with torch.no_grad():
+        weights.weight[1, 2] = float("nan")
+    return weights
+
+
+@OPTIONS
+def test_a_checkpoint_of_nan_leaves_the_kept_template_to_others(
+    options: OnnxOptions | TorchScriptOptions, tmp_path: Path
+) -> None:
+    templates = kept(converted(_PLAIN, options, tmp_path / "first"))
+    spoiled = converted(_PLAIN, options, tmp_path / "spoiled", weights=poisoned(), templates=templates)
+    assert spoiled.report.verification.verdict is Verdict.fail
+    assert spoiled.discarded_template is None
+    assert spoiled.template is None
+
+
+@OPTIONS
+def test_a_checkpoint_of_nan_that_comes_first_says_nothing_of_the_key(
+    options: OnnxOptions | TorchScriptOptions, tmp_path: Path
+) -> None:
+    spoiled = converted(_PLAIN, options, tmp_path / "spoiled", weights=poisoned())
+    assert spoiled.report.verification.verdict is Verdict.fail
+    assert spoiled.template is None
+    assert state(spoiled) == "unused"
+
+
+def test_a_kept_graph_that_is_wrong_is_discarded_once_a_new_one_is_accepted(tmp_path: Path) -> None:
+    templates = kept(converted(_PLAIN, OnnxOptions(), tmp_path / "first"))
+    template = load_onnx_template(templates.template.path)
+    swapped = replace(template, graph_head=template.graph_head.replace(b"Gemm", b"Gem2"))
+    save_onnx_template(replace(swapped, path=tmp_path / "wrong"))
+    wrong = Kept(replace(templates.template, path=tmp_path / "wrong"))
+    outcome = converted(_PLAIN, OnnxOptions(), tmp_path / "again", templates=wrong)
+    assert outcome.report.verification.verdict is Verdict.pass_with_notes
+    assert outcome.discarded_template == templates.template.key
+    assert state(outcome) == "discarded"
+    assert [rung.exporter for rung in outcome.report.export.rungs] == ["template (stored)", "dynamo"]
+
+
+def test_a_trace_that_reads_values_is_delivered_and_not_kept(tmp_path: Path) -> None:
+    outcome = converted(_READS, TorchScriptOptions(), tmp_path)
+    assert outcome.problem is None
+    assert outcome.report.export.exporter == "trace"
+    assert state(outcome) == "not_reusable"
+    assert isinstance(outcome.template, UnsuitableTemplate)
+    assert "needs values" in outcome.template.reason
+
+
+@OPTIONS
+def test_a_weight_that_leaves_torch_is_refused_in_words(
+    options: OnnxOptions | TorchScriptOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportFailed, match=r"constant|numpy"):
+        converted(_BAKES, options, tmp_path)
+
+
+def test_an_exporter_that_raises_anything_gives_way_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture = TARGETS["onnx"].capture
+
+    def broken(request: object, exporter: str) -> object:
+        if exporter == "dynamo":
+            raise KeyError("unheard of")
+        return capture(request, exporter)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TARGETS["onnx"], "capture", broken)
+    outcome = converted(_PLAIN, OnnxOptions(), tmp_path)
+    assert outcome.report.export.exporter == "torchscript"
+    assert [rung.outcome for rung in outcome.report.export.rungs] == ["failed", "succeeded"]
+
+
+def test_an_optimiser_that_raises_leaves_the_graph_as_it_was_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: object) -> None:
+        raise RuntimeError("a rare graph")
+
+    monkeypatch.setattr(onnx_build, "optimise", broken)
+    outcome = converted(_PLAIN, OnnxOptions(), tmp_path)
+    assert outcome.report.verification.verdict is Verdict.passed
+    assert state(outcome) == "built"
