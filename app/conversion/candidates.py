@@ -72,6 +72,7 @@ class Workpiece:
             export=candidate.export,
             origins=candidate.claims,
             declared=self.description.signature,
+            measure=frozenset(self.job.options.measure),
         )
 
 

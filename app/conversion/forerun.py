@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from app.conversion.verification.eager_side import EagerSide, full_eager_side, unhurried
-from app.conversion.verification.oracle import eager
+from app.conversion.verification.oracle import eager_once_more
 from app.conversion.verification.subject import Model
 from app.processes import die_with_parent
 
@@ -81,7 +81,7 @@ class Forerun:
         if not content:
             return None
         side, self.memory_bytes = pickle.loads(content)
-        again = partial(eager, self._model.module, self._model.signature)
+        again = partial(eager_once_more, self._model.module, self._model.signature)
         references = [replace(taken, again=again) for taken in side.references]
         seconds = {**side.seconds, "waiting": time.perf_counter() - began}
         found: EagerSide = replace(side, references=references, seconds=seconds)

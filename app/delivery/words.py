@@ -28,6 +28,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.attributes: "A constant of the graph is not one that the model uses",
     Reason.checker: "The file breaks the rules of its format",
     Reason.runtime: "The runtime cannot load or run the file",
+    Reason.check_failed: "A check of the verification could not be carried out",
     Reason.insensitive: "The outputs hardly depend on the inputs, so that parity proves little",
     Reason.nondeterministic: "The model gives different outputs for the same input",
     Reason.shape_specialised: "The graph is fixed to the shape it was exported with",

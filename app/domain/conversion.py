@@ -10,6 +10,7 @@ from app.domain.base import Value
 TargetName = Literal["onnx", "torchscript"]
 OnMismatch = Literal["fail", "warn"]
 VerificationMode = Literal["auto", "full"]
+Measurement = Literal["latency", "matrix"]
 INT32 = 2**31 - 1
 
 
@@ -56,6 +57,8 @@ class CommonOptions(Value):
     """Dotted path of the state dict inside the file, such as "model" or "ema.state_dict"."""
     on_mismatch: OnMismatch = "fail"
     verification: VerificationMode = "auto"
+    measure: tuple[Measurement, ...] = ()
+    """Figures for the report that no verdict rests on: latency of model and artifact, the parity matrix."""
 
 
 class OnnxOptions(CommonOptions):

@@ -251,6 +251,15 @@ class OutOfMemory(ConversionError):
     code, title = "out_of_memory", "The conversion needed more memory than it may use"
 
 
+ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate memory")
+"""How torch, C++ and onnxruntime say in a RuntimeError that memory is out."""
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an exception, of whatever type, says that memory could not be had."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in ALLOCATION_FAILURES)
+
+
 class MemoryEstimateExceeded(ConversionError):
     code, status, title = "memory_estimate_exceeded", 413, "The conversion would need more memory than it may ever use"
     hint = "Convert on a machine with more memory; who runs this service can set a larger RECAST_MEMORY_BUDGET."

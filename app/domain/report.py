@@ -39,6 +39,8 @@ class Reason(StrEnum):
     """A constant of the graph, such as an epsilon, is not one that the model uses."""
     checker = "checker"
     runtime = "runtime"
+    check_failed = "check_failed"
+    """A check of the verification could not be carried out, so what it would have shown is open."""
     # inconclusive
     insensitive = "insensitive"
     nondeterministic = "nondeterministic"
@@ -304,6 +306,8 @@ class VerificationReport(Value):
     departure: Departure | None = None
     latency: Latency | None = None
     timings: dict[str, float] = Field(default_factory=dict)
+    not_run: dict[str, str] = Field(default_factory=dict)
+    """Parts that were left out or could not be brought to an end, with the reason. None of them decides a verdict."""
 
     @property
     def worst_ratio(self) -> float:

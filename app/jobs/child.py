@@ -23,12 +23,9 @@ from app.conversion.job import (
     UnsuitableTemplate,
 )
 from app.domain.conversion import OnnxOptions, Stage, TorchScriptOptions
-from app.domain.errors import ConversionError, OutOfMemory, Problem, RecastError
+from app.domain.errors import ConversionError, OutOfMemory, Problem, RecastError, memory_ran_out
 from app.jobs.confinement import Limits, confine
 from app.jobs.messages import Done, Failed, Progress, TemplateAnswer, TemplateWanted, Unconfined
-
-ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate memory")
-"""How torch, C++ and onnxruntime say in a RuntimeError that memory is out."""
 
 
 class SupervisorLine:
@@ -135,7 +132,7 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, RecastError):
         return error.problem()
     text = str(error)
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in ALLOCATION_FAILURES):
+    if memory_ran_out(error):
         return OutOfMemory(f"Memory ran out: {_first_line(text) or type(error).__name__}.").problem()
     # The message of a foreign exception may hold paths of this server; the log has it whole.
     return ConversionError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from app.conversion.verification.module_state import state_kept
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.parity import compare_outputs
 from app.conversion.verification.perturbation import Perturbation, draw_perturbations, replaced
@@ -36,9 +37,10 @@ def detection(
     if sum(prices) > SECOND_LOOKS:
         probes = probes[:1]
     trials = []
-    for drawn in draw_perturbations(module, count, seed):
-        pace()
-        trials.append(_trial(module, signature, probes, drawn))
+    with state_kept(module):
+        for drawn in draw_perturbations(module, count, seed):
+            pace()
+            trials.append(_trial(module, signature, probes, drawn))
     if not trials:
         return None
     seen = {trial.layer for trial in trials if trial.seen}

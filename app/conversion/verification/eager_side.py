@@ -3,8 +3,10 @@
 No artifact takes part, so it is the same on every rung of a ladder, and can be made while an exporter is at work.
 """
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from app.conversion.verification.conditioning import amplifies_rounding
@@ -22,11 +24,15 @@ from app.conversion.verification.probes import (
     sample_sizes,
 )
 from app.conversion.verification.reference import ModelFailed, Reference, cheapest, smallest
+from app.conversion.verification.runtime import first_lines
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Model
 from app.conversion.verification.surroundings import surroundings
 from app.conversion.verification.verdict import failure, inconclusive, note
+from app.domain.errors import memory_ran_out
 from app.domain.report import Detection, Finding, ProbeResult, Reason
+
+log = logging.getLogger(__name__)
 
 Pace = Callable[[], None]
 """Called before every probe and every perturbation of a weight."""
@@ -47,6 +53,8 @@ class EagerSide:
     other_way: Counter[str] | None = None
     detection: Detection | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    not_run: dict[str, str] = field(default_factory=dict)
+    """Parts that could not be brought to an end, with the reason."""
 
 
 def full_probes(model: Model) -> list[Probe]:
@@ -71,18 +79,32 @@ def full_eager_side(model: Model, pace: Pace) -> EagerSide:
 
 
 def _looked_at_closer(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
+    """With points 3, 5 and 8. A check that raises is left to the verification, whose failure it is."""
     module, signature, references = model.module, model.signature, side.references
-    clock, other_way = Stopwatch(), None
-    with clock.part("determinism"):
+    clock, not_run = Stopwatch(), dict(side.not_run)
+    repeats = other_way = found = None
+    with clock.part("determinism"), _logged("determinism"):
         repeats = model_repeats(module, signature, smallest(references).probe.inputs)
     if model.target == "onnx":
         pace()
-        with clock.part("export_branch"):
+        with clock.part("export_branch"), _logged("export_branch"):
             other_way = differing_operators(module, signature, cheapest(references))
-    with clock.part("detection"):
+    with clock.part("detection"), _logged("detection", not_run):
         found = detection(module, signature, references, model.seed, pace)
     seconds = {**side.seconds, **clock.seconds}
-    return replace(side, repeats=repeats, other_way=other_way, detection=found, seconds=seconds)
+    return replace(side, repeats=repeats, other_way=other_way, detection=found, seconds=seconds, not_run=not_run)
+
+
+@contextmanager
+def _logged(part: str, not_run: dict[str, str] | None = None) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if memory_ran_out(error):
+            raise
+        log.exception("%s could not be carried out", part)
+        if not_run is not None:
+            not_run[part] = f"{type(error).__name__}: {first_lines(error, 300)}"
 
 
 def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerSide:

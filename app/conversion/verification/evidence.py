@@ -1,6 +1,7 @@
 """Everything that one verification has found so far; the report is made of it at the end."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,6 +35,8 @@ class Evidence:
     """Filled point by point. ``runner`` is None until the artifact was loaded, and stays None when it was refused."""
 
     subject: Subject
+    eager: Callable[[], EagerSide] | None = None
+    """Gives what the model alone tells, where it is made elsewhere."""
     clock: Stopwatch = field(default_factory=Stopwatch)
     findings: list[Finding] = field(default_factory=list)
     runner: Runner | None = None
@@ -52,6 +55,8 @@ class Evidence:
     ledger: Ledger | None = None
     departure: Departure | None = None
     latency: Latency | None = None
+    not_run: dict[str, str] = field(default_factory=dict)
+    """Parts that were left out or not brought to an end, with the reason."""
 
     def adopt(self, side: EagerSide) -> None:
         """Take over what the model alone has told."""
@@ -61,6 +66,7 @@ class Evidence:
         self.model_repeats = side.repeats
         self.other_way = side.other_way
         self.detection = side.detection
+        self.not_run.update(side.not_run)
         self.clock.seconds.update(side.seconds)
 
     @property
@@ -89,6 +95,7 @@ class Evidence:
             departure=self.departure,
             latency=self.latency,
             timings=self.clock.seconds,
+            not_run=self.not_run,
         )
 
     def golden(self) -> bytes | None:

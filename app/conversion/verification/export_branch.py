@@ -10,6 +10,7 @@ from collections import Counter
 from torch import nn
 from torch.onnx._internal.exporter import _flags
 
+from app.conversion.verification.module_state import state_kept
 from app.conversion.verification.oracle import both_forwards
 from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature
@@ -23,7 +24,8 @@ def differing_operators(module: nn.Module, signature: Signature, taken: Referenc
     if not taken.trace.operators:
         return Counter()
     try:
-        exporting = _while_exporting(module, signature, taken.probe)
+        with state_kept(module):
+            exporting = _while_exporting(module, signature, taken.probe)
     except ModelFailed:
         return Counter()
     ours, theirs = taken.trace.operators, exporting.trace.operators

@@ -58,7 +58,8 @@ def module_values(subject: Subject, reference: Reference) -> list[ModuleValue]:
     found: list[ModuleValue] = []
 
     def note(name: str, module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        if isinstance(output, Tensor) and output.is_floating_point():
+        # A nested tensor, as torch's fused attention makes of a padding mask, has no one shape to be found by.
+        if isinstance(output, Tensor) and output.is_floating_point() and not output.is_nested:
             tensors = tuple(arg.clone() for arg in args if isinstance(arg, Tensor))
             found.append(ModuleValue(name, type(module).__name__, tensors, output.clone()))
 
@@ -138,7 +139,7 @@ def _submodule_ratio(value: ModuleValue, part: nn.Module | None) -> float | None
             output = part(*(tensor.clone() for tensor in value.inputs))
     except Exception:  # noqa: BLE001 - a traced submodule may take its arguments in another form: not comparable
         return None
-    if not isinstance(output, Tensor) or output.shape != value.output.shape:
+    if not isinstance(output, Tensor) or output.is_nested or output.shape != value.output.shape:
         return None
     return _distance(value.output, output)
 

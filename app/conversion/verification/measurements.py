@@ -25,7 +25,7 @@ def measure_detection(evidence: Evidence) -> None:
     if not evidence.references or evidence.failed:
         evidence.detection = None
         return
-    if evidence.detection is None:
+    if evidence.detection is None and "detection" not in evidence.not_run:
         with evidence.clock.part("detection"):
             evidence.detection = detection(
                 subject.module, subject.signature, evidence.references, subject.seed, unhurried
@@ -39,8 +39,8 @@ def measure_detection(evidence: Evidence) -> None:
 
 
 def fill_matrix(evidence: Evidence) -> None:
-    """The parity matrix: ways to compute the same outputs, on the worst probe of a failure, else on the cheapest."""
-    if not evidence.compared:
+    """The parity matrix on the first failing probe, or on the cheapest where it was asked for."""
+    if not evidence.compared or not (evidence.failed or "matrix" in evidence.subject.measure):
         return
     pairs = list(zip(evidence.references, evidence.compared, strict=True))
     failed = [pair for pair in pairs if not pair[1].result.passed]
@@ -50,8 +50,10 @@ def fill_matrix(evidence: Evidence) -> None:
 
 
 def measure_latency(evidence: Evidence) -> None:
-    """Latency: p50 and p95 of both sides at the exported sizes."""
+    """Latency, where it was asked for: p50 and p95 of both sides at the exported sizes."""
     subject = evidence.subject
+    if "latency" not in subject.measure:
+        return
     if evidence.runner is None or evidence.failed or not evidence.references:
         return
     exported = sample_sizes(subject.signature)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
+from app.conversion.verification.module_state import state_kept
 from app.conversion.verification.noise import with_noise_of_few
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
@@ -32,8 +33,8 @@ def reference(module: nn.Module, signature: Signature, probe: Probe) -> Referenc
 
 def both_forwards(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
     """The outputs in both precisions and the trace. Raises ModelFailed when the module cannot run on the probe."""
-    again = partial(eager, module, signature)
-    y32 = again(probe.inputs)
+    again = partial(eager_once_more, module, signature)
+    y32 = eager(module, signature, probe.inputs)
     detours = []
     try:
         trace = Trace()
@@ -69,28 +70,19 @@ def eager(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor])
         raise ModelFailed(f"{type(failure).__name__}: {first_lines(failure)}") from failure
 
 
+def eager_once_more(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Like ``eager``, for evidence only: nothing of it stays in the module. Raises ModelFailed."""
+    with state_kept(module):
+        return eager(module, signature, inputs)
+
+
 def _widened(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor], trace: Trace) -> dict[str, Tensor]:
     with torch.inference_mode():
         wide = {name: Widened(v.double()) if v.dtype == torch.float32 else v for name, v in inputs.items()}
-    with _attributes_kept(module), widening(trace):
+    with state_kept(module), widening(trace):
         outputs = call(module, signature, wide)
     trace.sigmoids = frozenset(name for name, value in outputs.items() if getattr(value, "from_sigmoid", False))
     return {name: unwrap(value) for name, value in outputs.items()}
-
-
-@contextmanager
-def _attributes_kept(module: nn.Module) -> Iterator[None]:
-    """Put back what a forward bound anew: no other run can take a buffer or an attribute that is a Widened."""
-    kept = [(names, dict(names)) for part in module.modules() for names in (part._buffers, vars(part))]
-    try:
-        yield
-    finally:
-        for names, before in kept:
-            for name in [name for name, value in names.items() if isinstance(value, Widened)]:
-                if name in before:
-                    names[name] = before[name]
-                else:
-                    del names[name]
 
 
 def _copied(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ class _Weights:
         key = self._pick(list(self._tensors))
         if key is None:
             return None
-        value = self._tensors[key].clone()
+        value = self._tensors[key].clone(memory_format=torch.contiguous_format)
         value.view(-1)[self._below(value.numel())] *= 1.1
         return self._made(ELEMENT, {key: value})
 
@@ -123,22 +123,31 @@ class _Weights:
         return self._made(BIAS, {key: torch.zeros_like(self._tensors[key])}) if key else None
 
     def _classes(self) -> Perturbation | None:
-        """Two rows of the last layer, weight and bias together."""
-        matrices = [k for k, t in self._tensors.items() if t.dim() == 2 and k.endswith("weight") and t.shape[0] > 1]
+        """Two classes of the last layer, weight and bias together.
+
+        Its outputs lie along axis 0, or, where only the other axis is as long as the bias, along that: layers from
+        other frameworks keep their weights as (in, out).
+        """
+        matrices = [k for k, t in self._tensors.items() if t.dim() == 2 and k.endswith("weight") and min(t.shape) > 1]
         if not matrices:
             return None
         key = matrices[-1]
-        rows = self._tensors[key].shape[0]
-        first = self._below(rows)
-        second = (first + 1 + self._below(rows - 1)) % rows
-        bias = key.removesuffix("weight") + "bias"
-        order = torch.arange(rows)
+        weight, bias = self._tensors[key], self._tensors.get(key.removesuffix("weight") + "bias")
+        axis = 1 if bias is not None and len(bias) == weight.shape[1] != weight.shape[0] else 0
+        count = weight.shape[axis]
+        first = self._below(count)
+        second = (first + 1 + self._below(count - 1)) % count
+        order = torch.arange(count)
         order[[first, second]] = order[[second, first]]
-        return self._made(CLASSES, {k: self._tensors[k][order] for k in (key, bias) if k in self._tensors})
+        changed = {key: weight.index_select(axis, order)}
+        if bias is not None and bias.shape == order.shape:
+            changed[key.removesuffix("weight") + "bias"] = bias[order]
+        return self._made(CLASSES, changed)
 
     def _defaults(self) -> Perturbation | None:
         """One batch norm with the statistics that a fresh one has: mean 0, variance 1."""
-        key = self._pick([k for k in self._tensors if k.endswith("running_mean")])
+        means = [k for k in self._tensors if k.endswith("running_mean")]
+        key = self._pick([k for k in means if k.removesuffix("mean") + "var" in self._tensors])
         if key is None:
             return None
         variance = key.removesuffix("mean") + "var"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from app.conversion.verification.claims import InitializerClaim
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
-from app.domain.conversion import TargetName
+from app.domain.conversion import Measurement, TargetName
 from app.domain.report import ExportReport
 
 
@@ -40,5 +40,7 @@ class Subject(Model):
     uploaded: Mapping[str, Tensor]
     artifact: Path
     export: ExportReport
+    measure: frozenset[Measurement] = frozenset()
+    """Figures that no verdict rests on and that were asked for."""
     origins: Mapping[str, InitializerClaim] | None = None
     declared: Signature | None = None

@@ -4,8 +4,10 @@
 weights: one probe at sizes drawn at random, the mode and attribute audits, and the weight ledger.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from app.conversion.verification import comparisons, measurements, readings
@@ -17,14 +19,76 @@ from app.conversion.verification.eager_side import (
     unhurried,
 )
 from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.runtime import first_lines
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.surroundings import surroundings
-from app.domain.report import VerificationReport
+from app.conversion.verification.verdict import failure
+from app.domain.errors import RecastError, memory_ran_out
+from app.domain.report import Reason, VerificationReport
 from app.processes import give_back_memory
 
 __all__ = ["Subject", "Verification", "examine", "verify"]
 
+log = logging.getLogger(__name__)
+
 Mode = Literal["full", "certified"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One point: ``run`` adds to the evidence. The verdict rests on it, unless it only ``measures``."""
+
+    name: str
+    run: Callable[[Evidence], None]
+    measures: bool = False
+
+
+def take_eager_side(evidence: Evidence) -> None:
+    """Points 1 and 3: what the model alone tells, made elsewhere or now."""
+    subject = evidence.subject
+    evidence.adopt(
+        evidence.eager() if evidence.eager else take_references(subject, full_probes(subject), unhurried),
+    )
+
+
+def take_certified_references(evidence: Evidence) -> None:
+    """Points 1 and 3 on the probe of a certified verification."""
+    evidence.adopt(take_references(evidence.subject, certified_probes(evidence.subject), unhurried))
+    give_back_memory()  # of the float64 forward, before the session takes as much again
+
+
+FULL = (
+    Check("checker", readings.check_file),
+    Check("history", readings.check_history),
+    Check("reference", take_eager_side),
+    Check("session", partial(comparisons.load_artifact, repack=True)),
+    Check("determinism", comparisons.check_repeatable),
+    Check("parity", comparisons.check_parity),
+    Check("extremes", comparisons.check_extremes),
+    Check("export_branch", comparisons.check_export_branch),
+    Check("dims", comparisons.check_dims),
+    Check("audit", readings.audit_modes_and_attributes),
+    Check("sensitivity", comparisons.check_sensitivity),
+    Check("ledger", readings.check_ledger),
+    Check("detection", measurements.measure_detection, measures=True),
+    Check("matrix", measurements.fill_matrix, measures=True),
+    Check("latency", measurements.measure_latency, measures=True),
+    Check("localise", measurements.localise, measures=True),
+)
+
+CERTIFIED = (
+    Check("history", readings.check_history),
+    # Before the session, so that both never lie in memory at once.
+    Check("ledger", partial(readings.check_ledger, certified=True)),
+    Check("reference", take_certified_references),
+    Check("session", partial(comparisons.load_artifact, repack=False)),
+    Check("parity", comparisons.check_parity),
+    Check("audit", readings.audit_modes_and_attributes),
+    Check("sensitivity", comparisons.check_sensitivity),
+    Check("matrix", measurements.fill_matrix, measures=True),
+    Check("latency", measurements.measure_latency, measures=True),
+    Check("localise", measurements.localise, measures=True),
+)
 
 
 @dataclass(frozen=True)
@@ -48,42 +112,28 @@ def examine(subject: Subject, mode: Mode = "full", eager: Callable[[], EagerSide
 
     ``eager`` gives what a full verification needs of the model alone, where it is made elsewhere.
     """
-    evidence = Evidence(subject)
+    evidence = Evidence(subject, eager)
     with surroundings(subject.threads):
-        if mode == "full":
-            _prove_graph_and_weights(evidence, eager)
-        else:
-            _prove_weights(evidence)
+        for check in FULL if mode == "full" else CERTIFIED:
+            carry_out(check, evidence)
     return Verification(evidence.report(mode), evidence.golden())
 
 
-def _prove_graph_and_weights(evidence: Evidence, eager: Callable[[], EagerSide] | None) -> None:
-    readings.check_file(evidence)
-    readings.check_history(evidence)
-    subject = evidence.subject
-    evidence.adopt(eager() if eager else take_references(subject, full_probes(subject), unhurried))
-    comparisons.load_artifact(evidence, repack=True)
-    comparisons.check_repeatable(evidence)
-    comparisons.check_parity(evidence)
-    comparisons.check_extremes(evidence)
-    comparisons.check_export_branch(evidence)
-    comparisons.check_dims(evidence)
-    readings.audit_modes_and_attributes(evidence)
-    comparisons.check_sensitivity(evidence)
-    readings.check_ledger(evidence)
-    measurements.measure_detection(evidence)
-    measurements.fill_matrix(evidence)
-    measurements.measure_latency(evidence)
-    measurements.localise(evidence)
+def carry_out(check: Check, evidence: Evidence) -> None:
+    """Run one point. One that raises has failed, with its traceback in the log; a measurement is told as not made.
 
-
-def _prove_weights(evidence: Evidence) -> None:
-    readings.check_history(evidence)
-    readings.check_ledger(evidence, certified=True)  # before the session, so that both never lie in memory at once
-    evidence.adopt(take_references(evidence.subject, certified_probes(evidence.subject), unhurried))
-    give_back_memory()  # of the float64 forward, before the session takes as much again
-    comparisons.load_artifact(evidence, repack=False)
-    comparisons.check_parity(evidence)
-    readings.audit_modes_and_attributes(evidence)
-    comparisons.check_sensitivity(evidence)
-    measurements.localise(evidence)
+    Raises RecastError, which is meant for the client, and what says that memory ran out.
+    """
+    try:
+        check.run(evidence)
+    except RecastError:
+        raise
+    except Exception as error:
+        if memory_ran_out(error):
+            raise
+        log.exception("%s could not be carried out", check.name)
+        why = f"{type(error).__name__}: {first_lines(error, 300)}"
+        if check.measures:
+            evidence.not_run[check.name] = why
+        else:
+            evidence.findings.append(failure(Reason.check_failed, f"{check.name} could not be carried out: {why}"))

@@ -58,7 +58,10 @@ class Trace:
 
 
 class Widened(Tensor):
-    """A tensor whose dtype says float32 (complex64) while ``wide`` holds float64 (complex128)."""
+    """A tensor whose dtype says float32 (complex64) while ``wide`` holds float64 (complex128).
+
+    Outside of the widening mode it is the tensor that its dtype says.
+    """
 
     wide: Tensor
     from_sigmoid: bool = False
@@ -82,7 +85,8 @@ class Widened(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        raise RuntimeError(f"{func} was reached with a widened tensor outside of the widening mode")
+        # Left over in a place outside of the module, such as a cache in its file: it is worth what float32 holds of it.
+        return func(*tree_map(_narrow, args), **tree_map(_narrow, kwargs or {}))
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Widened({self.wide!r})"
@@ -97,6 +101,10 @@ def widen(value: Any) -> Any:
     if isinstance(value, torch.dtype):
         return WIDE.get(value, value)
     return value
+
+
+def _narrow(value: Any) -> Any:
+    return value.wide.to(NARROW[value.wide.dtype]) if isinstance(value, Widened) else value
 
 
 def wrap(value: Any) -> Any:

@@ -38,7 +38,8 @@ def assert_inconclusive(report: VerificationReport, reason: Reason) -> None:
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 @pytest.mark.parametrize(("module", "signature"), [(Perceptron(), FEATURES), (Convolutional(), IMAGES)])
 def test_an_honest_onnx_artifact_passes(module: nn.Module, signature: Signature, exporter: str, tmp_path: Path) -> None:
-    report = verify(onnx_subject(module, signature, tmp_path, exporter=exporter))
+    asked = frozenset({"latency", "matrix"})
+    report = verify(onnx_subject(module, signature, tmp_path, exporter=exporter, measure=asked))
     assert report.verdict is Verdict.passed, report.findings
     assert len(report.probes) == 5
     assert report.worst_ratio < 1

@@ -1,0 +1,115 @@
+"""A forward that is run for evidence leaves nothing behind in the module, wherever it puts it."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.conversion.verification.module_state import state_kept
+from app.conversion.verification.oracle import eager, reference
+from app.conversion.verification.probes import draw_probe
+from app.domain.architecture import Signature
+from tests.conversion.verification.subjects import FEATURES
+
+_elsewhere: dict[int, Tensor] = {}
+
+
+class Cached(nn.Module):
+    """Keeps a table that follows its input, in the place that ``put`` chooses, and reads it from there."""
+
+    def __init__(self, start: Any, put: Callable[[Any, Tensor], Any], take: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.place, self.put, self.take = start, put, take
+        self.calls = 0
+        self.last = nn.Linear(6, 4)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.place = self.put(self.place, torch.arange(6).to(dtype=x.dtype, device=x.device) * x.mean())
+        self.calls += 1
+        return self.last(x + self.take(self.place))
+
+
+def _into(place: Any, key: Any, value: Any) -> Any:
+    place[key] = value
+    return place
+
+
+def _attribute(place: Any, value: Any) -> Any:
+    place.table = value
+    return place
+
+
+PLACES: dict[str, Callable[[], Cached]] = {
+    "a plain attribute": lambda: Cached(None, lambda _, t: t, lambda p: p),
+    "a list bound anew": lambda: Cached([torch.zeros(6)], lambda p, t: [t for _ in p], lambda p: p[0]),
+    "a list written into": lambda: Cached([torch.zeros(6)], lambda p, t: _into(p, 0, t), lambda p: p[0]),
+    "a list that grows": lambda: Cached([], lambda p, t: [*p, t], lambda p: p[-1]),
+    "a tuple": lambda: Cached((torch.zeros(6), 1), lambda p, t: (t, 1), lambda p: p[0]),
+    "a dictionary of lists": lambda: Cached({"a": [1]}, lambda p, t: _into(p, "a", [t]), lambda p: p["a"][0]),
+    "a list in a dictionary": lambda: Cached({"a": [1]}, lambda p, t: (_into(p["a"], 0, t), p)[1], lambda p: p["a"][0]),
+    "an object": lambda: Cached(SimpleNamespace(table=None), _attribute, lambda p: p.table),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_float64_forward_leaves_the_module_as_it_found_it(place: str) -> None:
+    module = PLACES[place]()
+    x = draw_probe(FEATURES, {"batch": 2}, 1)
+    expected = eager(module, FEATURES, x.inputs)["y"]
+    calls = module.calls
+    taken = reference(module, FEATURES, x)
+    assert taken.kind == "fp64", taken.detours
+    assert module.calls == calls + 1  # the float32 one, which is the model's own
+    assert type(module.take(module.place)) is Tensor
+    assert torch.equal(eager(module, FEATURES, x.inputs)["y"], expected)
+
+
+def test_what_lies_outside_of_the_module_can_still_be_used_by_a_float32_forward() -> None:
+    class Global(nn.Module):
+        """Caches by size in a dictionary of its file."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(6, 4)
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[0] not in _elsewhere:
+                _elsewhere[x.shape[0]] = torch.linspace(0, 1, 6).to(x.dtype) * self.last.weight.to(x.dtype).mean()
+            return self.last(x + _elsewhere[x.shape[0]])
+
+    module = Global()
+    probe = draw_probe(FEATURES, {"batch": 3}, 1)
+    expected = eager(module, FEATURES, probe.inputs)["y"]
+    _elsewhere.clear()
+    with state_kept(module):
+        _float64_first(module, FEATURES, probe.inputs)
+    again = eager(module, FEATURES, probe.inputs)["y"]
+    assert type(again) is Tensor
+    assert torch.allclose(again, expected, rtol=1e-6)
+
+
+def _float64_first(module: nn.Module, signature: Signature, inputs: dict[str, Tensor]) -> None:
+    from app.conversion.verification.oracle import _widened
+    from app.conversion.verification.widening import Trace
+
+    _widened(module, signature, inputs, Trace())
+
+
+def test_only_what_changed_is_bound_anew_and_objects_keep_their_identity() -> None:
+    module = nn.Module()
+    module.table = table = {"a": [1, 2], "b": {3}}
+    inner = table["a"]
+    with state_kept(module):
+        table["a"].append(5)
+        table["b"].add(7)
+        table["c"] = 1
+        module.other = 2
+    assert module.table is table
+    assert module.table["a"] is inner
+    assert module.table == {"a": [1, 2], "b": {3}}
+    assert not hasattr(module, "other")
