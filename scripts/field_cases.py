@@ -151,7 +151,10 @@ def run(subject: Subject, results: Path) -> None:
         weights = work / f"{subject.file.stem}.pth"
         save_weights(case, declaration, options, weights)
         started = time.perf_counter()
-        told = _converted(subject, case, declaration, options, weights)
+        try:
+            told = _converted(subject, case, declaration, options, weights)
+        except Exception as error:  # noqa: BLE001 - what no one designed is what this script looks for
+            told = _refused("internal", f"{type(error).__name__}: {error}")
     row = {"case": subject.name, "report": getattr(case, "CASE", {}).get("symptom", ""), "target": subject.target}
     results.write_text(json.dumps({**row, **told, "seconds": time.perf_counter() - started}))
 

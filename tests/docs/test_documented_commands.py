@@ -1,0 +1,114 @@
+"""What README and docs show is run, on a real service: a page cannot show what does not work."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from tests.service.requests import saved
+from tests.service.running import Service
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = (ROOT / "README.md", ROOT / "client" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+ADDRESS = "http://127.0.0.1:8000"
+RUN_ELSEWHERE = {
+    "scripts/test": "this is that run",
+    "scripts/check": "calls scripts/test",
+    "docker": "needs an engine; tests/test_container_files.py reads the files",
+    ".venv/bin/recast serve": "the service that the other commands talk to",
+}
+"""Commands that are not run here, by how they begin, and why."""
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    language: str
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        """Its shell commands, continued lines joined, without what runs elsewhere."""
+        lines = [line.split("    #")[0].strip() for line in self.text.replace("\\\n", " ").splitlines()]
+        return [line for line in lines if line and not line.startswith(("#", *RUN_ELSEWHERE))]
+
+
+BLOCKS = [Block(page.name, *match.groups()) for page in PAGES for match in BLOCK.finditer(page.read_text())]
+
+
+def blocks(*languages: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language in languages]
+
+
+def is_commands(block: Block) -> bool:
+    first = block.text.strip().split()[0] if block.text.strip() else ""
+    return first.startswith((".venv/bin/", "scripts/", "curl", "recast", "docker", "RECAST_"))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Path:
+    """A directory as the pages assume it: weights.pth of a resnet18, a bundle, and the checkout's commands."""
+    from torchvision.models import resnet18
+
+    place = tmp_path_factory.mktemp("documented")
+    torch.manual_seed(0)
+    (place / "weights.pth").write_bytes(saved(resnet18().state_dict()))
+    for name in (".venv", "scripts", "examples", "app", "requirements.lock", "requirements-dev.lock", "pyproject.toml"):
+        (place / name).symlink_to(ROOT / name)
+    (place / "client").symlink_to(ROOT / "client")
+    with httpx.Client(base_url=service.url, timeout=300) as client:
+        answer = client.post(
+            "/v1/conversions",
+            headers={"Prefer": "wait=240"},
+            data={"architecture": "torchvision/resnet18", "target": "onnx"},
+            files={"file": (place / "weights.pth").read_bytes()},
+        )
+        assert answer.status_code in (200, 201), answer.text
+        (place / "bundle.zip").write_bytes(client.get(answer.json()["links"]["bundle"]).content)
+    return place
+
+
+def ran(command: str, place: Path, service: Service) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command.replace(ADDRESS, service.url)],
+        cwd=place, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    sorted({command for block in blocks("", "sh", "bash") if is_commands(block) for command in block.commands}),
+)
+def test_a_documented_command_runs(command: str, workplace: Path, service: Service):
+    ran(command, workplace, service)
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=lambda block: f"{block.page}: {block.text[:30]!r}")
+def test_documented_json_is_json(block: Block):
+    json.loads(block.text)
+
+
+def test_the_client_page_runs_as_it_stands(workplace: Path, service: Service):
+    (block,) = [block for block in blocks("python") if "recast_client" in block.text]
+    script = workplace / "documented.py"
+    script.write_text(block.text.replace(ADDRESS, service.url))
+    ran(f"{sys.executable} documented.py", workplace, service)
+    assert list((workplace / "out").iterdir())
+
+
+def test_every_shown_block_is_of_a_kind_that_is_tried():
+    """A new kind of block on a page needs a test of its own here."""
+    pictures = [block for block in blocks("") if not is_commands(block)]
+    assert {block.language for block in BLOCKS} <= {"", "sh", "bash", "json", "python", "toml"}
+    for block in pictures:
+        assert not re.search(r"^\s*(curl|recast|scripts/|pip|docker) ", block.text, re.MULTILINE), block
