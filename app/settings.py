@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     child_open_files: int = Field(1024, ge=64, description="Files that one conversion may hold open.")
     child_file_bytes: int = Field(64 * GIB, gt=0, description="Largest file that one conversion may write.")
     max_attempts: int = Field(
-        3, ge=1, description="Workers that one conversion may lose before it ends `failed: worker_lost`."
+        3, ge=1, description="Deaths of processes or workers that may point at one conversion before it ends `failed`."
     )
     worker_lost_after: float = Field(
         15,

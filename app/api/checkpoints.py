@@ -83,6 +83,8 @@ class CheckpointResource(BaseModel):
     inspected_at: datetime | None
     problem: dict[str, Any] | None
     """Why the file is no checkpoint."""
+    waiting_for: str | None
+    """The part of the service that is away and that reading the file waits for: store or disk_space."""
     format: str | None
     nesting: list[str] | None
     candidates: list[str] | None
@@ -188,6 +190,7 @@ def checkpoint_resource(row: Checkpoint) -> CheckpointResource:
         created_at=row.created_at,
         inspected_at=row.inspected_at,
         problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
+        waiting_for=row.waiting_for,
         format=read and read.format,
         nesting=read and list(read.nesting),
         candidates=read and list(read.candidates),

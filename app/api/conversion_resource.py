@@ -54,6 +54,8 @@ class ConversionResource(BaseModel):
     stage: str | None
     progress: float
     attempt: int
+    waiting_for: str | None
+    """The part of the service that is away and that it waits for, to go on by itself: store or disk_space."""
     architecture: str
     architecture_options: dict[str, Any]
     target: str
@@ -90,6 +92,7 @@ def conversion_resource(row: tables.Conversion, files: Sequence[tables.Conversio
         stage=row.stage,
         progress=row.progress,
         attempt=row.attempt,
+        waiting_for=row.waiting_for,
         architecture=row.architecture,
         architecture_options=row.architecture_options,
         target=row.target,

@@ -17,13 +17,10 @@ from app.database import conversions, workers
 from app.delivery.report_schema import report_schema
 from app.domain.conversion import State
 from app.domain.errors import RecastError
-from app.jobs.queue import CONVERSIONS, INSPECTIONS
 
 router = ReadableRouter(tags=["operations"], responses=PROBLEM_RESPONSES)
 
 CHECK_SECONDS = 5.0
-QUEUES = (CONVERSIONS, INSPECTIONS)
-"""What every worker takes jobs from."""
 
 
 class Liveness(BaseModel):
@@ -97,7 +94,7 @@ async def _checked(check: Awaitable[None]) -> str:
 
 async def _living_workers(service: Service) -> int:
     async with service.database.transaction() as session:
-        return await workers.count_alive(session, service.settings.worker_lost_after, len(QUEUES))
+        return await workers.count_alive(session, service.settings.worker_lost_after)
 
 
 async def _queue(service: Service) -> None:

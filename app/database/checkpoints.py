@@ -1,6 +1,7 @@
 """Reading and writing checkpoints."""
 
 import re
+from collections.abc import Sequence
 
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -23,6 +24,12 @@ async def find(session: AsyncSession, sha256: str) -> Checkpoint:
 async def find_locked(session: AsyncSession, sha256: str) -> Checkpoint:
     """As ``find``, with the row locked until the transaction ends."""
     return await _get(session, sha256, lock=True)
+
+
+async def being_read_in(session: AsyncSession, worker_id: int) -> Sequence[Checkpoint]:
+    """What a worker reads, locked until the transaction ends."""
+    query = select(Checkpoint).where(Checkpoint.worker_id == worker_id)
+    return (await session.scalars(query.order_by(Checkpoint.sha256).with_for_update())).all()
 
 
 async def hold(session: AsyncSession, sha256: str) -> None:
@@ -53,9 +60,42 @@ async def record_inspection(session: AsyncSession, sha256: str, found: Checkpoin
     await session.execute(
         update(Checkpoint)
         .where(Checkpoint.sha256 == sha256, Checkpoint.inspection.is_(None))
-        .values(inspection=None if is_problem else data, problem=data if is_problem else None, inspected_at=func.now())
+        .values(
+            inspection=None if is_problem else data,
+            problem=data if is_problem else None,
+            inspected_at=func.now(),
+            worker_id=None,
+            waiting_for=None,
+        )
     )
     await events.announce(session, sha256)
+
+
+async def begin_reading(session: AsyncSession, sha256: str, queue_job_id: int, worker_id: int) -> Checkpoint | None:
+    """Let a worker read the file on behalf of a queue entry; None when that is no longer the checkpoint's own."""
+    checkpoint = await session.get(Checkpoint, sha256, with_for_update=True, populate_existing=True)
+    if checkpoint is None or checkpoint.inspection is not None or checkpoint.queue_job_id != queue_job_id:
+        return None
+    checkpoint.worker_id = worker_id
+    return checkpoint
+
+
+async def end_reading(session: AsyncSession, sha256: str, worker_id: int) -> None:
+    """Record that a worker does not read the file any more."""
+    reading = (Checkpoint.sha256 == sha256) & (Checkpoint.worker_id == worker_id)
+    await session.execute(update(Checkpoint).where(reading).values(worker_id=None, waiting_for=None))
+
+
+async def wait_for(session: AsyncSession, sha256: str, part: str | None) -> None:
+    """Record which part of the service the reading of the file waits for; None: for nothing any more."""
+    await session.execute(update(Checkpoint).where(Checkpoint.sha256 == sha256).values(waiting_for=part))
+
+
+async def acquit(session: AsyncSession, sha256s: Sequence[str]) -> None:
+    """Take back one death from each of these that is still being read: who was thought dead lives."""
+    mistaken = Checkpoint.sha256.in_(sha256s) & (Checkpoint.inspection_attempts > 0) & Checkpoint.problem.is_(None)
+    attempts = Checkpoint.inspection_attempts - 1
+    await session.execute(update(Checkpoint).where(mistaken).values(inspection_attempts=attempts))
 
 
 async def record_parameters(session: AsyncSession, sha256: str, told: ParameterReport) -> None:

@@ -104,6 +104,12 @@ async def newest(session: AsyncSession, wanted: Filter, limit: int) -> Sequence[
     return (await session.scalars(query)).all()
 
 
+async def running_in(session: AsyncSession, worker_id: int) -> Sequence[Conversion]:
+    """What a worker runs, locked until the transaction ends."""
+    query = select(Conversion).where(Conversion.worker_id == worker_id, Conversion.state == State.running)
+    return (await session.scalars(query.order_by(Conversion.id).with_for_update())).all()
+
+
 async def finished_twin(session: AsyncSession, dedup_key: str, accept: Sequence[Verdict]) -> Conversion | None:
     """The newest conversion that succeeded with the same inputs, with a verdict that is accepted, and whose files are
     still kept.
@@ -180,7 +186,9 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
     return conversion
 
 
-async def start(session: AsyncSession, id: str, queue_job_id: int, worker: str) -> Conversion | None:
+async def start(
+    session: AsyncSession, id: str, queue_job_id: int, worker: str, worker_id: int | None = None
+) -> Conversion | None:
     """Begin a new attempt on behalf of a queue entry; None when that entry is no longer the conversion's own."""
     conversion = await session.get(Conversion, id, with_for_update=True, populate_existing=True)
     if conversion is None or conversion.state.final or conversion.queue_job_id != queue_job_id:
@@ -188,6 +196,8 @@ async def start(session: AsyncSession, id: str, queue_job_id: int, worker: str) 
     conversion.state = State.running
     conversion.attempt += 1
     conversion.worker = worker
+    conversion.worker_id = worker_id
+    conversion.waiting_for = None
     conversion.stage = None
     conversion.progress = 0.0
     conversion.started_at = func.now()
@@ -200,7 +210,35 @@ async def advance(session: AsyncSession, id: str, attempt: int, stage: Stage, pr
     conversion = await _held(session, id, attempt)
     conversion.stage = stage.value
     conversion.progress = progress
+    conversion.waiting_for = None
     await _changed(session, conversion, "progress")
+
+
+async def wait_for(session: AsyncSession, id: str, attempt: int, part: str | None) -> None:
+    """Record which part of the service an attempt waits for; None: for nothing any more. Raises AttemptLost."""
+    conversion = await _held(session, id, attempt)
+    if conversion.waiting_for != part:
+        conversion.waiting_for = part
+        await _changed(session, conversion, "progress")
+
+
+async def is_held(session: AsyncSession, id: str, attempt: int) -> bool:
+    """Whether an attempt is still the conversion's current one."""
+    query = select(Conversion.id).where(
+        Conversion.id == id, Conversion.attempt == attempt, Conversion.state == State.running
+    )
+    return await session.scalar(query) is not None
+
+
+async def find_held(session: AsyncSession, id: str, attempt: int) -> Conversion:
+    """The conversion whose current attempt this is, locked until the transaction ends. Raises AttemptLost."""
+    return await _held(session, id, attempt)
+
+
+async def acquit(session: AsyncSession, ids: Sequence[str]) -> None:
+    """Take back one death from each of these that has not ended: who was thought dead lives."""
+    mistaken = (Conversion.id.in_(ids)) & (Conversion.workers_lost > 0) & Conversion.state.in_(UNFINISHED)
+    await session.execute(update(Conversion).where(mistaken).values(workers_lost=Conversion.workers_lost - 1))
 
 
 async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -> Ending:
@@ -231,6 +269,8 @@ async def end(session: AsyncSession, conversion: Conversion, state: State, probl
     conversion.state = state
     conversion.problem = problem.model_dump(mode="json") if problem else None
     conversion.finished_at = func.now()
+    conversion.worker_id = None
+    conversion.waiting_for = None
     await _changed(session, conversion, "state")
 
 
@@ -240,6 +280,8 @@ async def requeue(session: AsyncSession, conversion: Conversion) -> None:
     conversion.stage = None
     conversion.progress = 0.0
     conversion.worker = None
+    conversion.worker_id = None
+    conversion.waiting_for = None
     conversion.started_at = None
     await _changed(session, conversion, "state")
 

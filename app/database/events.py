@@ -44,6 +44,7 @@ def _facts(conversion: Conversion) -> dict[str, Any]:
         "stage": conversion.stage,
         "progress": conversion.progress,
         "attempt": conversion.attempt,
+        "waiting_for": conversion.waiting_for,
         "verdict": conversion.verdict,
         "error": conversion.problem,
     }

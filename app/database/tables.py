@@ -31,6 +31,7 @@ class Checkpoint(Table):
     """An uploaded weights file. Its bytes lie in the object store under ``sha256``."""
 
     __tablename__ = "checkpoints"
+    __table_args__ = (Index("checkpoints_worker", "worker_id", postgresql_where=text("worker_id is not null")),)
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int]
@@ -46,7 +47,12 @@ class Checkpoint(Table):
     """A ParameterReport, as the last conversion that loaded it told; None while none has."""
     inspected_at: Mapped[datetime | None]
     inspection_attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    """How many deaths of processes that read it point at the file."""
     queue_job_id: Mapped[int | None]
+    worker_id: Mapped[int | None]
+    """The Worker that reads it now."""
+    waiting_for: Mapped[str | None]
+    """The part of the service that is away and that its reading waits for: store or disk_space."""
 
 
 class Conversion(Table):
@@ -58,6 +64,7 @@ class Conversion(Table):
         Index("conversions_dedup", "dedup_key", postgresql_where=text("state = 'succeeded'")),
         Index("conversions_checkpoint", "checkpoint_sha256"),
         Index("conversions_finished", "finished_at"),
+        Index("conversions_worker", "worker_id", postgresql_where=text("worker_id is not null")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -69,8 +76,13 @@ class Conversion(Table):
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     """How many times a worker has started it. Results are written only by the holder of the current number."""
     workers_lost: Mapped[int] = mapped_column(server_default=text("0"))
+    """How many deaths of its own process or of its worker point at it (jobs/suspicion.py)."""
     worker: Mapped[str | None]
     """Who runs it: host name and process id, for logs."""
+    worker_id: Mapped[int | None]
+    """The Worker that runs it."""
+    waiting_for: Mapped[str | None]
+    """The part of the service that is away and that it waits for: store or disk_space."""
     queue_job_id: Mapped[int | None]
 
     checkpoint_sha256: Mapped[str]
@@ -177,3 +189,39 @@ class Catalog(Table):
     entries: Mapped[list[Any]]
     """A list of ArchitectureDescription."""
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Worker(Table):
+    """A worker that runs, or died and was not yet noticed."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """The queue's registration: what its entries name as their worker."""
+    name: Mapped[str]
+    """Host name and process id."""
+    room: Mapped[str]
+    """Name of its work directory, whose lock the kernel drops when it dies."""
+    supervisor: Mapped[str | None]
+    """The run of `recast serve` that keeps it running; None: it was started alone."""
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """Its last sign of life."""
+    draining: Mapped[bool] = mapped_column(server_default=text("false"))
+    """It was told to stop; what is lost with it points at nobody."""
+    gone: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Another process on its machine saw that it has ended."""
+
+
+class Death(Table):
+    """A worker or a conversion process that died without a word, and what ran in the worker then."""
+
+    __tablename__ = "deaths"
+    __table_args__ = (Index("deaths_at", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    worker_id: Mapped[int | None]
+    """The worker that died; None: it was a process of one."""
+    suspects: Mapped[list[Any]]
+    """Ids of the conversions, and sha256 of the checkpoints being read."""

@@ -1,20 +1,74 @@
-"""The workers as the queue knows them, for what operators ask."""
+"""The workers that run, by their signs of life. One without any for a while has died, whatever became of it.
 
-import math
+A worker's id is its registration with the queue, so that the entries that it works on name it.
+"""
 
-from sqlalchemy import text
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-REGISTERED = text(
-    "select count(*) from procrastinate_workers where last_heartbeat > now() - make_interval(secs => :lost_after)"
-)
+from app.database.tables import Worker
+
+_REGISTER = text("select worker_id from procrastinate_register_worker_v1()")
+_UNREGISTER = text("select procrastinate_unregister_worker_v1(:id)")
+_BEAT = text("select procrastinate_update_heartbeat_v1(:id)")
 
 
-async def count_alive(session: AsyncSession, lost_after: float, queues: int) -> int:
-    """How many workers, each of which serves ``queues`` queues, gave a sign of life in the last ``lost_after`` seconds.
+async def register(session: AsyncSession, *, name: str, room: str, supervisor: str | None) -> int:
+    """Add a worker that begins to run; gives its id."""
+    id: int = (await session.execute(_REGISTER)).scalar_one()
+    session.add(Worker(id=id, name=name, room=room, supervisor=supervisor))
+    await session.flush()
+    return id
 
-    The queue registers a worker once for each queue and does not say which registrations belong together. While a
-    worker starts or stops it may have some of them only, and counts.
-    """
-    registered: int = await session.scalar(REGISTERED, {"lost_after": lost_after}) or 0
-    return math.ceil(registered / queues)
+
+async def beat(session: AsyncSession, id: int) -> bool:
+    """Record a sign of life; False when the worker was taken for dead meanwhile and its work given to others."""
+    found = await session.scalar(update(Worker).where(Worker.id == id).values(seen_at=func.now()).returning(Worker.id))
+    await session.execute(_BEAT, {"id": id})
+    return found is not None
+
+
+async def drain(session: AsyncSession, id: int) -> None:
+    """Record that the worker was told to stop."""
+    await session.execute(update(Worker).where(Worker.id == id).values(draining=True))
+
+
+async def forget(session: AsyncSession, id: int) -> None:
+    """Remove a worker that has ended and left nothing behind."""
+    await session.execute(delete(Worker).where(Worker.id == id))
+    await session.execute(_UNREGISTER, {"id": id})
+
+
+async def mark_gone(session: AsyncSession, rooms: Sequence[str]) -> None:
+    """Record that the workers of these work directories have ended."""
+    await session.execute(update(Worker).where(Worker.room.in_(rooms)).values(gone=True))
+
+
+async def dead(session: AsyncSession, lost_after: float | None) -> Sequence[Worker]:
+    """Workers that were seen to have ended, or gave no sign of life for ``lost_after`` seconds (None: whatever their
+    silence), locked; those that others hold are left to them."""
+    found = Worker.gone if lost_after is None else Worker.gone | ~_gives_signs(lost_after)
+    query = select(Worker).where(found).order_by(Worker.id).with_for_update(skip_locked=True)
+    return (await session.scalars(query)).all()
+
+
+async def runs_under(session: AsyncSession, supervisor: str, lost_after: float) -> bool:
+    """Whether a living worker is kept running by that run of `recast serve`."""
+    query = select(Worker.id).where(Worker.supervisor == supervisor, _lives(lost_after)).limit(1)
+    return await session.scalar(query) is not None
+
+
+async def count_alive(session: AsyncSession, lost_after: float) -> int:
+    """How many workers gave a sign of life in the last ``lost_after`` seconds."""
+    return await session.scalar(select(func.count(Worker.id)).where(_lives(lost_after))) or 0
+
+
+def _lives(lost_after: float) -> ColumnElement[bool]:
+    return _gives_signs(lost_after) & ~Worker.gone
+
+
+def _gives_signs(lost_after: float) -> ColumnElement[bool]:
+    return Worker.seen_at >= func.now() - timedelta(seconds=lost_after)

@@ -13,8 +13,8 @@ from app.database import catalogs
 from app.domain.architecture import ArchitectureDescription
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
-from app.jobs.running import Tools
 from app.jobs.supervisor import TaskFailed
+from app.jobs.tools import Tools
 
 log = structlog.get_logger(__name__)
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import structlog
+from psycopg import sql
 
 from app.database import checkpoints, conversions, events
 from app.database.session import Database
@@ -25,8 +26,10 @@ RECONNECT_AFTER = 1.0
 class Changes:
     """The process's ear: ``async with Changes(database) as changes``."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, channels: tuple[str, ...] = ()) -> None:
+        """``channels``: further NOTIFY channels to listen to; each is a topic of its own."""
         self._database = database
+        self._channels = channels
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
@@ -53,6 +56,11 @@ class Changes:
             self._waiting[topic].discard(woken)
             if not self._waiting[topic]:
                 del self._waiting[topic]
+
+    async def wait_for_change(self, topic: str, timeout: float) -> None:
+        """Wait until ``topic`` may have changed, or ``timeout`` seconds."""
+        with self.watch(topic) as changed:
+            await _woken(changed, asyncio.get_running_loop().time() + timeout)
 
     async def wait_for(self, conversion_id: str, timeout: float) -> Conversion:
         """The conversion once it has finished, or as it is after ``timeout`` seconds. Raises NotFound."""
@@ -109,11 +117,13 @@ class Changes:
             self._database.url, autocommit=True, connect_timeout=5, application_name="recast changes"
         )
         async with connection:
-            await connection.execute(f"LISTEN {events.CHANNEL}")
+            for name in (events.CHANNEL, *self._channels):
+                await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(name)))
             self._listening.set()
             self._wake_all()
             async for notice in connection.notifies():
-                for woken in self._waiting.get(notice.payload, ()):
+                topic = notice.payload if notice.channel == events.CHANNEL else notice.channel
+                for woken in self._waiting.get(topic, ()):
                     woken.set()
 
     def _wake_all(self) -> None:

@@ -1,31 +1,69 @@
-"""Outliving a short absence of the database or the store: what was computed for minutes is not thrown away for it."""
+"""Outages are waited for: what depends on a part of the service that is away is done once the part is back."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import errno
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
-from app.domain.errors import Unavailable
+from app.domain.errors import InsufficientStorage, Unavailable
 
 log = structlog.get_logger(__name__)
 
-DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0)
-"""Seconds between tries; together a minute and a half."""
+FIRST_DELAY = 0.25
+LONGEST_DELAY = 2.0
+"""Seconds between tries, doubled from the first: what waits goes on within this time of the part's return."""
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 DatabaseAway = (OperationalError, InterfaceError, TimeoutError)
 """What SQLAlchemy raises when the database cannot be reached or hangs up."""
 
+DATABASE, STORE, DISK_SPACE = "database", "store", "disk_space"
+"""The parts that may be away, as the resource names them."""
+
 Result = TypeVar("Result")
+Tell = Callable[[str | None], Awaitable[None]]
+"""Told which part is waited for, and None once it is back."""
 
 
-async def patiently(operation: Callable[[], Awaitable[Result]]) -> Result:
-    """Do an operation that may be repeated, again and again while database or store are away; then let the error be."""
-    for delay in DELAYS:
+def away(error: BaseException) -> str | None:
+    """The part of the service whose absence an error tells of; None when it tells of something else."""
+    if isinstance(error, DatabaseAway):
+        return DATABASE
+    if isinstance(error, Unavailable):
+        return STORE
+    if isinstance(error, InsufficientStorage) or (isinstance(error, OSError) and error.errno in DISK_FULL):
+        return DISK_SPACE
+    return None
+
+
+def delays() -> Iterator[float]:
+    """Seconds to wait before each further try, without end."""
+    delay = FIRST_DELAY
+    while True:
+        yield delay
+        delay = min(2 * delay, LONGEST_DELAY)
+
+
+async def patiently(operation: Callable[[], Awaitable[Result]], tell: Tell | None = None) -> Result:
+    """Do an operation that may be repeated; again and again for as long as a part that it needs is away."""
+    told = None
+    for delay in delays():
         try:
-            return await operation()
-        except (*DatabaseAway, Unavailable) as error:
-            log.warning("waiting_for_database_or_store", seconds=delay, error=str(error).splitlines()[0])
+            result = await operation()
+        except Exception as error:
+            part = away(error)
+            if part is None:
+                raise
+            log.warning("waiting", part=part, error=str(error).splitlines()[0])
+            if tell and part != told:
+                await tell(part)
+            told = part
+        else:
+            if tell and told:
+                await tell(None)
+            return result
         await asyncio.sleep(delay)
-    return await operation()
+    raise AssertionError

@@ -23,6 +23,7 @@ class ChildProcess:
         self._ending: asyncio.Task[int] | None = None
 
     async def start(self) -> None:
+        """Raises EOFError or OSError when the forkserver dies meanwhile; another one is then started with the next."""
         await in_thread(self._process.start, self._starter)
 
     def kill(self) -> None:

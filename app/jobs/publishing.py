@@ -13,13 +13,19 @@ from app.database.session import Database
 from app.database.templates import Holder
 from app.domain.conversion import Stage, State
 from app.domain.errors import ChildCrashed
-from app.jobs.patience import patiently
+from app.jobs.patience import Tell, patiently
 from app.storage.objects import ObjectStore, StoredObject
 from app.threads import in_thread
 
 
 async def publish(
-    database: Database, store: ObjectStore, holder: Holder, results: Path, outcome: ConversionOutcome
+    database: Database,
+    store: ObjectStore,
+    holder: Holder,
+    results: Path,
+    outcome: ConversionOutcome,
+    *,
+    tell: Tell | None = None,
 ) -> Ending:
     """Move the files in ``results`` to the store and record the end of the attempt; gives what was recorded.
 
@@ -27,7 +33,7 @@ async def publish(
     """
     began = time.monotonic()
     moves = [partial(store.adopt, _inside(results, Path(file.filename)), file.sha256) for file in outcome.files]
-    await asyncio.gather(*map(patiently, moves))
+    await asyncio.gather(*(patiently(move, tell) for move in moves))
     built = await _store_template(store, results, outcome.template)
     report = outcome.report
     ending = Ending(

@@ -1,8 +1,11 @@
-"""Putting work into the queue. A row and its queue entry commit in one transaction: no one exists without the other."""
+"""The queue. A row and its queue entry commit in one transaction: no one exists without the other."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from procrastinate import App, PsycopgConnector
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import checkpoints, conversions, idempotency
@@ -20,6 +23,15 @@ INSPECTIONS = "inspections"
 """The queue of short readings of checkpoints, which must not wait behind conversions."""
 CONVERT = "convert"
 INSPECT = "inspect"
+
+_TAKE = text("select id, args from procrastinate_fetch_job_v2(array[:queue]::varchar[], :worker_id)")
+_PUT_BACK = text("update procrastinate_jobs set status = 'todo', worker_id = null where id = :id and status = 'doing'")
+_PUT_BACK_UNKNOWN = text("""
+    update procrastinate_jobs set status = 'todo', worker_id = null
+    where worker_id = :worker_id and queue_name = :queue and status = 'doing' and not id = any(:known)
+""")
+_ANNOUNCE = text("select pg_notify(:channel, '{}')")
+_REMOVE = text("delete from procrastinate_jobs where id = :id")
 
 _queue = App(connector=PsycopgConnector())
 """Never opened: every statement runs on the connection of a transaction of ours."""
@@ -125,6 +137,44 @@ async def enqueue_inspection(session: AsyncSession, checkpoint: Checkpoint) -> N
     task = _queue.configure_task(INSPECT, queue=INSPECTIONS, connection=await driver_connection(session))
     checkpoint.queue_job_id = await task.defer_async(sha256=checkpoint.sha256)
     await session.flush()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An entry that now belongs to a worker."""
+
+    id: int
+    arguments: dict[str, Any]
+
+
+def channel(queue: str) -> str:
+    """The NOTIFY channel on which new entries of a queue are announced (Procrastinate's schema)."""
+    return f"procrastinate_queue_v1#{queue}"
+
+
+async def take(session: AsyncSession, queue: str, worker_id: int) -> Taken | None:
+    """Give the first waiting entry of a queue to a worker; None when none waits.
+
+    Raises IntegrityError for a worker that is not registered.
+    """
+    row = (await session.execute(_TAKE, {"queue": queue, "worker_id": worker_id})).one()
+    return None if row.id is None else Taken(row.id, row.args)
+
+
+async def put_back(session: AsyncSession, queue: str, id: int) -> None:
+    """Let an entry wait again, in its old place."""
+    await session.execute(_PUT_BACK, {"id": id})
+    await session.execute(_ANNOUNCE, {"channel": channel(queue)})
+
+
+async def put_back_unknown(session: AsyncSession, queue: str, worker_id: int, known: Collection[int]) -> None:
+    """Let all entries wait again that a worker was given and does not know of."""
+    await session.execute(_PUT_BACK_UNKNOWN, {"queue": queue, "worker_id": worker_id, "known": list(known)})
+
+
+async def remove_entry(session: AsyncSession, id: int) -> None:
+    """Take an entry out that was worked off."""
+    await session.execute(_REMOVE, {"id": id})
 
 
 async def _inspect_again(session: AsyncSession, checkpoint: Checkpoint) -> None:

@@ -1,30 +1,31 @@
 """Rescuing work whose worker died. One rule: what is not finished must have a live entry in the queue.
 
-A live entry waits (todo), or is being worked on (doing) by a worker whose heart beats. Any worker may rescue at any
-time: rows are locked, and a rescued conversion gets a new entry, so that the old one means nothing even if its worker
-wakes up again.
+A live entry waits (todo), or is being worked on (doing) by a worker that gives signs of life. Any worker may rescue at
+any time: rows are locked, and a rescued conversion gets a new entry, so that the old one means nothing even if its
+worker wakes up again.
 """
+
+from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import checkpoints, conversions
+from app.database import checkpoints, conversions, deaths, workers
 from app.database.session import Database
+from app.database.tables import Checkpoint, Conversion, Worker
 from app.domain.conversion import State
 from app.domain.errors import WorkerLost
 from app.jobs import metrics, queue
+from app.jobs.suspicion import suspect
 
 log = structlog.get_logger(__name__)
 
-_ENTRY = """
-    left join procrastinate_jobs j on j.id = owner.queue_job_id
-    left join procrastinate_workers w on w.id = j.worker_id
-"""
+_ENTRY = "left join procrastinate_jobs j on j.id = owner.queue_job_id"
 _NO_LIVE_ENTRY = """(
     j.id is null
     or j.status not in ('todo', 'doing')
-    or j.status = 'doing' and (w.id is null or w.last_heartbeat < now() - make_interval(secs => :lost_after))
+    or j.status = 'doing' and not exists (select from workers w where w.id = j.worker_id)
 )"""
 _ABANDONED_CONVERSIONS = text(
     f"select owner.id from conversions owner {_ENTRY}"
@@ -36,45 +37,93 @@ _ABANDONED_INSPECTIONS = text(
     " where owner.inspection is null and owner.problem is null and owner.queue_job_id is not null"
     f" and {_NO_LIVE_ENTRY} for update of owner skip locked limit 100"
 )
+_DROP_ENTRIES = text("delete from procrastinate_jobs where worker_id = :worker_id and status = 'doing'")
 _DROP_ENTRY = text("delete from procrastinate_jobs where id = :id and status = 'doing'")
+_DATABASE_RESTARTED = text("select pg_postmaster_start_time() > :moment")
 
 
-async def rescue(database: Database, *, lost_after: float, max_attempts: int) -> int:
-    """Queue again what lost its worker; end what lost ``max_attempts`` of them. Gives how many were rescued.
+@dataclass(frozen=True)
+class Rescuer:
+    """Who rescues, and by which rules."""
 
-    ``lost_after``: seconds without a heartbeat after which a worker counts as dead.
-    """
-    async with database.transaction() as session:
-        ids = (await session.scalars(_ABANDONED_CONVERSIONS, {"lost_after": lost_after})).all()
-        for id in ids:
-            await _rescue_conversion(session, id, max_attempts)
-        sha256s = (await session.scalars(_ABANDONED_INSPECTIONS, {"lost_after": lost_after})).all()
-        for sha256 in sha256s:
-            await _rescue_inspection(session, sha256, max_attempts)
-    metrics.jobs_rescued.inc(len(ids) + len(sha256s))
+    database: Database
+    supervisor: str | None
+    """The run of `recast serve` that keeps the rescuer running."""
+    lost_after: float
+    """Seconds without a sign of life after which a worker counts as dead."""
+    max_attempts: int
+    """Deaths that point at a job after which it is not tried again."""
+
+    async def rescue(self, may_judge: bool) -> int:
+        """Queue again what lost its worker, end what its deaths point at; gives how many were rescued.
+
+        ``may_judge``: silence counts as death; else only workers that were seen to have ended.
+        """
+        async with self.database.transaction() as session:
+            for worker in await workers.dead(session, self.lost_after if may_judge else None):
+                await self._bury(session, worker)
+            rescued = await _requeue_abandoned(session)
+        metrics.jobs_rescued.inc(rescued)
+        return rescued
+
+    async def _bury(self, session: AsyncSession, worker: Worker) -> None:
+        """Note the death of a worker against what ran in it, and free all of that."""
+        ran = await conversions.running_in(session, worker.id)
+        read = await checkpoints.being_read_in(session, worker.id)
+        together = {conversion.id for conversion in ran} | {checkpoint.sha256 for checkpoint in read}
+        counts = not await self._excused(session, worker)
+        log.warning("worker_died", worker=worker.name, running=sorted(together), counts=counts)
+        if counts:
+            await deaths.record(session, together, worker.id)
+        for conversion in ran:
+            if counts:
+                await self._blame_conversion(session, conversion, together)
+            if not conversion.state.final:
+                await conversions.requeue(session, conversion)
+        for checkpoint in read:
+            checkpoint.worker_id = None
+            if counts:
+                await self._blame_reading(session, checkpoint, together)
+        await session.flush()
+        await session.execute(_DROP_ENTRIES, {"worker_id": worker.id})
+        await workers.forget(session, worker.id)
+
+    async def _excused(self, session: AsyncSession, worker: Worker) -> bool:
+        """Whether the worker died of something that no job of it can have done."""
+        if worker.draining or await session.scalar(_DATABASE_RESTARTED, {"moment": worker.seen_at}):
+            return True
+        if worker.supervisor is None or worker.supervisor == self.supervisor:
+            return False
+        return not await workers.runs_under(session, worker.supervisor, self.lost_after)
+
+    async def _blame_conversion(self, session: AsyncSession, conversion: Conversion, together: set[str]) -> None:
+        found = await suspect(session, conversion.id, conversion.workers_lost, together, self.max_attempts)
+        conversion.workers_lost = found.losses
+        if found.condemned:
+            error = WorkerLost(f"{found.losses} workers died while they ran this conversion.")
+            await conversions.end(session, conversion, State.failed, error.problem())
+
+    async def _blame_reading(self, session: AsyncSession, checkpoint: Checkpoint, together: set[str]) -> None:
+        found = await suspect(session, checkpoint.sha256, checkpoint.inspection_attempts, together, self.max_attempts)
+        checkpoint.inspection_attempts = found.losses
+        await session.flush()
+        if found.condemned:
+            error = WorkerLost(f"{found.losses} workers died while they read this file.")
+            await checkpoints.record_inspection(session, checkpoint.sha256, error.problem())
+
+
+async def _requeue_abandoned(session: AsyncSession) -> int:
+    ids = (await session.scalars(_ABANDONED_CONVERSIONS)).all()
+    for id in ids:
+        conversion = await conversions.find_locked(session, id)
+        await session.execute(_DROP_ENTRY, {"id": conversion.queue_job_id})
+        if conversion.state is State.running:
+            await conversions.requeue(session, conversion)
+        await queue.enqueue_conversion(session, conversion)
+        log.warning("conversion_rescued", conversion=id, attempt=conversion.attempt, losses=conversion.workers_lost)
+    sha256s = (await session.scalars(_ABANDONED_INSPECTIONS)).all()
+    for sha256 in sha256s:
+        checkpoint = await checkpoints.find_locked(session, sha256)
+        await session.execute(_DROP_ENTRY, {"id": checkpoint.queue_job_id})
+        await queue.enqueue_inspection(session, checkpoint)
     return len(ids) + len(sha256s)
-
-
-async def _rescue_conversion(session: AsyncSession, id: str, max_attempts: int) -> None:
-    conversion = await conversions.find_locked(session, id)
-    await session.execute(_DROP_ENTRY, {"id": conversion.queue_job_id})
-    if conversion.state is State.running:
-        conversion.workers_lost += 1
-    log.warning("conversion_rescued", conversion=id, attempt=conversion.attempt, workers_lost=conversion.workers_lost)
-    if conversion.workers_lost >= max_attempts:
-        error = WorkerLost(f"{conversion.workers_lost} workers died while they ran this conversion.")
-        await conversions.end(session, conversion, State.failed, error.problem())
-        return
-    await conversions.requeue(session, conversion)
-    await queue.enqueue_conversion(session, conversion)
-
-
-async def _rescue_inspection(session: AsyncSession, sha256: str, max_attempts: int) -> None:
-    checkpoint = await checkpoints.find_locked(session, sha256)
-    await session.execute(_DROP_ENTRY, {"id": checkpoint.queue_job_id})
-    checkpoint.inspection_attempts += 1
-    if checkpoint.inspection_attempts >= max_attempts:
-        error = WorkerLost(f"{checkpoint.inspection_attempts} workers died while they read this file.")
-        await checkpoints.record_inspection(session, sha256, error.problem())
-        return
-    await queue.enqueue_inspection(session, checkpoint)

@@ -33,16 +33,24 @@ LOG = "child.log"
 LAST_WORD = 2.0
 """Seconds in which a child must have ended once it has hung up or is no longer understood."""
 
+RESTART_PAUSE = 0.1
+"""Seconds before a child is started again whose forkserver died."""
+FORKSERVER_GONE = 255
+"""What multiprocessing gives as the status of a child that died with its forkserver."""
+SILENT = -signal.SIGTERM
+"""Given as the status of a child that said nothing more and had to be ended."""
+
 Answer = Callable[[Progress | TemplateWanted], Awaitable[BaseModel | None]]
 """Called with what a child says while it runs; what it gives is sent back to the child."""
 
 
 class TaskFailed(Exception):
-    """A task ended without a result; ``problem`` says why."""
+    """A task ended without a result; ``problem`` says why. ``killed``: its process was, and perhaps by another."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, killed: bool = False) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+        self.killed = killed
 
 
 class Supervisor:
@@ -94,7 +102,8 @@ class Supervisor:
                 raise TaskFailed(error.problem()) from None
             if ending is None:
                 status = await _last_status(process)
-                raise TaskFailed(_crash(status, work_dir / LOG, _kernel_kills() > killed_before))
+                problem = _crash(status, work_dir / LOG, _kernel_kills() > killed_before)
+                raise TaskFailed(problem, killed=status in (-signal.SIGKILL, FORKSERVER_GONE))
             process.kill()
             if isinstance(ending, Failed):
                 raise TaskFailed(ending.problem)
@@ -129,13 +138,12 @@ class Supervisor:
     ) -> AsyncIterator[tuple[ChildProcess, asyncio.StreamReader, asyncio.StreamWriter]]:
         ours, theirs = socket.socketpair()
         log_path = str(work_dir / LOG)
-        process = ChildProcess(
-            self._context, self._starter, child.main, (task, arguments, theirs, limits, log_path), name=task
-        )
+        process = self._new_process(task, (task, arguments, theirs, limits, log_path))
         writer = None
         try:
             try:
-                await process.start()
+                while not await self._starts(process):
+                    process = self._new_process(task, (task, arguments, theirs, limits, log_path))
             finally:
                 theirs.close()
             reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST)
@@ -148,6 +156,19 @@ class Supervisor:
             else:
                 writer.close()
 
+    def _new_process(self, name: str, arguments: tuple[Any, ...]) -> ChildProcess:
+        return ChildProcess(self._context, self._starter, child.main, arguments, name=name)
+
+    async def _starts(self, process: ChildProcess) -> bool:
+        """Start a child; False when the forkserver died over it, which the next start replaces."""
+        try:
+            await process.start()
+        except (EOFError, ConnectionError) as error:
+            log.warning("forkserver_lost", error=repr(error))
+            await asyncio.sleep(RESTART_PAUSE)
+            return False
+        return True
+
 
 async def _last_status(process: ChildProcess) -> int:
     """The exit status of a child that went silent: of its own accord where it ends soon, else killed."""
@@ -156,7 +177,7 @@ async def _last_status(process: ChildProcess) -> int:
             return await process.status()
     process.kill()
     await process.gone()
-    return -signal.SIGKILL
+    return SILENT
 
 
 def _understood(line: bytes) -> FromChild | None:

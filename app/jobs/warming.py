@@ -10,11 +10,12 @@ import structlog
 from app.database import templates
 from app.database.conversions import NewConversion
 from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.domain.errors import RecastError
 from app.jobs import queue
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
-from app.jobs.running import Tools
 from app.jobs.supervisor import TaskFailed
+from app.jobs.tools import Tools
 from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -27,8 +28,9 @@ async def warm_templates(tools: Tools, names: tuple[str, ...]) -> None:
     for name in names:
         try:
             await _warm(tools, name)
-        except TaskFailed as error:
-            log.error("template_not_warmed", architecture=name, **error.problem.model_dump(exclude={"extra"}))
+        except (TaskFailed, RecastError) as error:
+            problem = error.problem if isinstance(error, TaskFailed) else error.problem()
+            log.error("template_not_warmed", architecture=name, **problem.model_dump(exclude={"extra"}))
 
 
 async def _warm(tools: Tools, name: str) -> None:
@@ -46,12 +48,12 @@ async def _warm(tools: Tools, name: str) -> None:
             answer=_no_answer,
         )
         targets = (OnnxOptions(), TorchScriptOptions())
-        wanted = [options for options in targets if not await _known(tools, keys[options.target])]
+        wanted = [options for options in targets if not await patiently(partial(_known, tools, keys[options.target]))]
         if not wanted:
             return
         digest = await in_thread(partial(_sha256, checkpoint))
         stored = await patiently(partial(tools.store.adopt, checkpoint, digest))
-    await queue.register_checkpoint(tools.database, stored, CHECKPOINT, inspect=False)
+    await patiently(partial(queue.register_checkpoint, tools.database, stored, CHECKPOINT, inspect=False))
     for options in wanted:
         new = NewConversion(
             checkpoint_sha256=stored.sha256,
@@ -60,7 +62,7 @@ async def _warm(tools: Tools, name: str) -> None:
             checkpoint_filename=CHECKPOINT,
             dedup_key=f"warm-{keys[options.target]}",
         )
-        submitted = await queue.submit(tools.database, new)
+        submitted = await patiently(partial(queue.submit, tools.database, new))
         log.info("template_warming", architecture=name, target=options.target, conversion=submitted.conversion.id)
 
 

@@ -3,74 +3,150 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
 import structlog
-from procrastinate import App, JobContext, PsycopgConnector
-from procrastinate.connector import Notify
-from procrastinate.exceptions import ConnectorException
-from procrastinate.job_context import AbortReason
 
-from app.database.session import SESSION_OPTIONS, Database
-from app.domain.errors import NotFound, Unavailable
-from app.jobs import running
+from app.database import workers
+from app.database.session import Database
+from app.jobs import queue, running
 from app.jobs.admission import Admission, default_budget
 from app.jobs.catalog import publish_catalog
 from app.jobs.confinement import Limits
+from app.jobs.consumer import HAND_BACK, Consumer
 from app.jobs.events import Changes
-from app.jobs.patience import DatabaseAway, patiently
-from app.jobs.queue import CONVERSIONS, CONVERT, INSPECT, INSPECTIONS
-from app.jobs.rescue import rescue
+from app.jobs.patience import away
+from app.jobs.queue import CONVERSIONS, INSPECTIONS
+from app.jobs.registration import LEAVING, Forgotten, Registration, registered
+from app.jobs.rescue import Rescuer
 from app.jobs.retention import clean_up
-from app.jobs.running import TASKS, Tasks, Tools
 from app.jobs.supervisor import Supervisor
+from app.jobs.tools import TASKS, Tasks, Tools
 from app.jobs.warming import warm_templates
-from app.jobs.workroom import work_room
+from app.jobs.workroom import remove_abandoned_rooms, work_room
 from app.settings import Settings
 from app.storage.opening import open_store
 
 log = structlog.get_logger(__name__)
 
-POLL_INTERVAL = 5.0
-"""Seconds after which the queue is looked at although nothing was announced."""
 CLEAN_UP_INTERVAL = 600.0
-RESTART_DELAY = 2.0
-"""Seconds before the queue's worker is started again after it stopped because the database was away."""
 INSPECTIONS_AT_ONCE = 2
+RESCUES = 3
+"""How often in the time after which a silent worker counts as dead others look for such."""
+LAST_WORK = 2 * LEAVING + HAND_BACK
+"""Seconds beyond the drain time after which a worker that was told to stop ends, whatever it waits for."""
 
 
-async def run_worker(settings: Settings, database_url: str, stop: asyncio.Event, tasks: Tasks = TASKS) -> None:
+async def run_worker(
+    settings: Settings,
+    database_url: str,
+    stop: asyncio.Event,
+    tasks: Tasks = TASKS,
+    supervisor: str | None = None,
+) -> None:
     """Work until ``stop`` is set, then drain: running jobs get ``drain_timeout`` seconds, the rest is handed back.
 
-    The database at ``database_url`` (libpq) is migrated already.
+    The database at ``database_url`` (libpq) is migrated already. It may go away at any time. ``supervisor``: the run of
+    `recast serve` that keeps this worker running.
     """
+    working = asyncio.create_task(_work(settings, database_url, stop, tasks, supervisor))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([working], timeout=settings.drain_timeout + LAST_WORK)
+        if not working.done():
+            log.error("worker_ends_undrained", after=settings.drain_timeout + LAST_WORK)
+    finally:
+        stopping.cancel()
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+
+
+async def _work(
+    settings: Settings, database_url: str, stop: asyncio.Event, tasks: Tasks, supervisor: str | None
+) -> None:
     async with _tools(settings, database_url, tasks) as tools:
         await tools.supervisor.warm_up()
         log.info("worker_started", worker=tools.name, children=settings.children)
-        async with asyncio.TaskGroup() as group:
-            save = partial(
-                rescue, tools.database, lost_after=settings.worker_lost_after, max_attempts=settings.max_attempts
-            )
-            clean = partial(
-                clean_up,
-                tools.database,
-                tools.store,
-                retention=timedelta(days=settings.retention_days) if settings.retention_days else None,
-                orphan_grace=timedelta(seconds=settings.orphan_grace),
-            )
-            background = [
-                group.create_task(_every(settings.worker_lost_after / 3, save)),
-                group.create_task(_every(CLEAN_UP_INTERVAL, clean)),
-                group.create_task(publish_catalog(tools)),
-                group.create_task(warm_templates(tools, settings.warm_templates)),
-            ]
-            await work(tools, settings, stop)
-            for task in background:
-                task.cancel()
+        clean = partial(
+            clean_up,
+            tools.database,
+            tools.store,
+            retention=timedelta(days=settings.retention_days) if settings.retention_days else None,
+            orphan_grace=timedelta(seconds=settings.orphan_grace),
+        )
+        async with _background(
+            _every(CLEAN_UP_INTERVAL, clean),
+            publish_catalog(tools),
+            warm_templates(tools, settings.warm_templates),
+        ):
+            mistaken = None
+            while not stop.is_set():
+                mistaken = await _serve_queues(tools, settings, stop, supervisor, mistaken)
         log.info("worker_stopped", worker=tools.name)
+
+
+async def _serve_queues(
+    tools: Tools, settings: Settings, stop: asyncio.Event, supervisor: str | None, mistaken: int | None
+) -> int | None:
+    """Take jobs until ``stop``; or until this worker was taken for dead, and then give the id that it had."""
+    room = tools.work_dir.name
+    lost_after = settings.worker_lost_after
+    async with registered(
+        tools.database, name=tools.name, room=room, supervisor=supervisor, lost_after=lost_after, mistaken=mistaken
+    ) as registration:
+        rescuer = Rescuer(tools.database, supervisor, lost_after, settings.max_attempts)
+        rescue = partial(_rescue, rescuer, registration, tools)
+        mistaken = None
+        try:
+            async with _background(registration.keep(), _every(lost_after / RESCUES, rescue)):
+                await _consume(tools, settings, registration, stop)
+        except* Forgotten:
+            log.warning("taken_for_dead", worker=tools.name)
+            mistaken = registration.id
+    return mistaken
+
+
+async def _consume(tools: Tools, settings: Settings, registration: Registration, stop: asyncio.Event) -> None:
+    """Run both queues' jobs until ``stop``, and drain."""
+    consumer = partial(Consumer, tools.database, tools.changes, worker_id=registration.id)
+    consumers = (
+        consumer(
+            CONVERSIONS,
+            concurrency=settings.children,
+            run=partial(running.run_conversion, tools),
+            hand_back=partial(running.hand_back_conversion, tools),
+            stumble=partial(running.conversion_stumbled, tools),
+        ),
+        consumer(
+            INSPECTIONS,
+            concurrency=INSPECTIONS_AT_ONCE,
+            run=partial(running.run_inspection, tools),
+            hand_back=partial(running.hand_back_inspection, tools),
+            stumble=partial(running.inspection_stumbled, tools),
+        ),
+    )
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in consumers:
+                group.create_task(one.consume(stop))
+        await registration.drain()
+        await asyncio.gather(*(one.drain(settings.drain_timeout) for one in consumers))
+    finally:
+        for one in consumers:
+            await one.abandon()
+
+
+async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools) -> None:
+    gone = remove_abandoned_rooms(tools.work_dir.parent)
+    if gone:
+        async with tools.database.transaction() as session:
+            await workers.mark_gone(session, gone)
+    await rescuer.rescue(may_judge=registration.may_judge())
 
 
 @asynccontextmanager
@@ -88,119 +164,41 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
         supervisor = Supervisor(tasks.preload)
         stack.callback(supervisor.close)
         work_dir = stack.enter_context(work_room(settings.work_dir))
+        channels = (queue.channel(CONVERSIONS), queue.channel(INSPECTIONS))
         yield Tools(
             database=database,
             store=open_store(settings.objects_location, work_dir),
-            changes=await stack.enter_async_context(Changes(database)),
+            changes=await stack.enter_async_context(Changes(database, channels)),
             supervisor=supervisor,
             admission=Admission(budget),
             work_dir=work_dir,
             name=f"{socket.gethostname()}:{os.getpid()}",
             limits=limits,
             inspection_limits=limits.within(settings.inspection_timeout),
+            max_attempts=settings.max_attempts,
             threads=settings.child_threads,
             plugins_dir=settings.plugins_dir,
             tasks=tasks,
         )
 
 
-async def work(tools: Tools, settings: Settings, stop: asyncio.Event) -> None:
-    """Take jobs until ``stop`` is set and the running ones are through or handed back.
-
-    When the database goes away for long, the queue's workers end; then new ones are started, again and again.
-    """
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        while not stop.is_set():
-            taking = asyncio.create_task(_take_jobs(tools, settings))
-            await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
-            taking.cancel()
-            for error in await asyncio.gather(taking, return_exceptions=True):
-                if isinstance(error, ConnectorException | OSError):
-                    log.warning("queue_interrupted", error=str(error))
-                elif isinstance(error, Exception):
-                    raise error
-            await asyncio.wait([stopping], timeout=RESTART_DELAY)
-    finally:
-        stopping.cancel()
-
-
-async def _take_jobs(tools: Tools, settings: Settings) -> None:
-    """Run the queue's two workers until one of them ends or this is cancelled; then drain both."""
-    app = _queue(tools)
-    async with app.open_async():
-        heartbeat = settings.worker_lost_after / 5
-        run = partial(
-            app.run_worker_async,
-            fetch_job_polling_interval=POLL_INTERVAL,
-            abort_job_polling_interval=1.0,
-            shutdown_graceful_timeout=settings.drain_timeout,
-            update_heartbeat_interval=heartbeat,
-            stalled_worker_timeout=settings.worker_lost_after,
-            install_signal_handlers=False,
-            delete_jobs="always",
-        )
-        workers = [
-            asyncio.create_task(run(name=CONVERSIONS, queues=[CONVERSIONS], concurrency=settings.children)),
-            asyncio.create_task(run(name=INSPECTIONS, queues=[INSPECTIONS], concurrency=INSPECTIONS_AT_ONCE)),
-        ]
-        try:
-            await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            for error in await asyncio.gather(*workers, return_exceptions=True):
-                if isinstance(error, Exception):
-                    raise error
-
-
-def _queue(tools: Tools) -> App:
-    app = App(
-        connector=_PatientConnector(
-            conninfo=tools.database.url,
-            kwargs={"options": SESSION_OPTIONS, "connect_timeout": 5},
-            timeout=60,
-            min_size=1,
-            max_size=8,
-        )
-    )
-
-    @app.task(name=CONVERT, queue=CONVERSIONS, pass_context=True)
-    async def convert(context: JobContext, conversion_id: str) -> None:
-        assert context.job.id is not None
-        try:
-            await running.run_conversion(tools, conversion_id, context.job.id)
-        except NotFound:
-            log.info("conversion_deleted", conversion=conversion_id)
-        except asyncio.CancelledError:
-            if context.abort_reason() is AbortReason.SHUTDOWN:
-                await patiently(partial(running.hand_back, tools, conversion_id, context.job.id))
-            raise
-
-    @app.task(name=INSPECT, queue=INSPECTIONS)
-    async def inspect(sha256: str) -> None:
-        await running.run_inspection(tools, sha256)
-
-    return app
-
-
-class _PatientConnector(PsycopgConnector):
-    """Listens again when the database was away, where the original gives up and ends the worker."""
-
-    async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
-        while True:
-            try:
-                await super().listen_notify(on_notification, channels)
-            except ConnectorException as error:
-                log.warning("queue_listening_interrupted", error=str(error))
-                await asyncio.sleep(RESTART_DELAY)
+@asynccontextmanager
+async def _background(*doings: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Do these for as long as the block lasts; an error of one ends the block."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(doing) for doing in doings]
+        yield
+        for task in tasks:
+            task.cancel()
 
 
 async def _every(seconds: float, action: Callable[[], Awaitable[object]]) -> None:
-    """Do something now and at intervals, for ever; what fails because database or store are away is done next time."""
+    """Do something now and at intervals, for ever; what fails because a part is away is done next time."""
     while True:
         try:
             await action()
-        except (*DatabaseAway, Unavailable, OSError) as error:
-            log.warning("postponed", error=str(error).splitlines()[0])
+        except Exception as error:
+            if away(error) is None and not isinstance(error, OSError):
+                raise
+            log.warning("postponed", error=str(error).split("\n", 1)[0])
         await asyncio.sleep(seconds)

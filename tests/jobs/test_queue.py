@@ -13,6 +13,7 @@ from app.database.session import Database
 from app.database.tables import Event
 from app.domain.conversion import OnnxOptions, Stage, State
 from app.domain.errors import AlreadyFinished, IdempotencyConflict, InUse, UnknownCheckpoint
+from app.domain.report import Verdict
 from app.jobs import queue
 from app.jobs.events import Changes
 from app.storage.objects import StoredObject
@@ -101,7 +102,7 @@ async def test_a_finished_twin_is_given_instead_of_a_new_conversion(database: Da
     async with database.transaction() as session:
         running = await conversions.start(session, first.id, first.queue_job_id or 0, "here")
         assert running
-        await conversions.finish(session, first.id, running.attempt, Ending(State.succeeded))
+        await conversions.finish(session, first.id, running.attempt, Ending(State.succeeded, verdict=Verdict.passed))
     twin = await queue.submit(database, new)
     assert (twin.conversion.id, twin.created) == (first.id, False)
     assert (await queue.submit(database, new, reuse_finished=False)).created

@@ -16,7 +16,7 @@ from app.database.tables import Conversion
 from app.domain.checkpoint import CheckpointInspection
 from app.domain.conversion import OnnxOptions, State
 from app.domain.errors import CorruptCheckpoint, UnknownCheckpoint
-from app.domain.report import ProducedFile
+from app.domain.report import ProducedFile, Verdict
 from app.jobs import queue
 from app.jobs.retention import clean_up, collect_orphans
 from app.storage.objects import ObjectStore, StoredObject
@@ -50,7 +50,9 @@ async def finish(database: Database, conversion: Conversion, artifact: StoredObj
     async with database.transaction() as session:
         running = await conversions.start(session, conversion.id, conversion.queue_job_id or 0, "here")
         assert running
-        await conversions.finish(session, conversion.id, running.attempt, Ending(state, files=(file,)))
+        await conversions.finish(
+            session, conversion.id, running.attempt, Ending(state, verdict=Verdict.passed, files=(file,))
+        )
 
 
 async def age(database: Database, days: int, *columns: str) -> None:
@@ -176,7 +178,7 @@ async def test_an_expired_conversion_that_is_retried_lives_anew(database: Databa
     assert (retried.state, retried.expired_at, retried.started_at) == (State.queued, None, None)
     await finish(database, retried, await stored(store, b"artifact of the second attempt"), State.succeeded)
     async with database.transaction() as session:
-        twin = await conversions.finished_twin(session, "dedup a")
+        twin = await conversions.finished_twin(session, "dedup a", (Verdict.passed,))
         assert twin is not None
         assert twin.id == conversion.id
     await age(database, 40, "conversions.finished_at")

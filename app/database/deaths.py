@@ -1,0 +1,32 @@
+"""Deaths of workers and of their children: what ran then, and how many happened elsewhere."""
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database.tables import Death
+
+_ELSEWHERE = text("""
+    select count(distinct case when suspects = '[]' then to_jsonb(id) else suspects end) from deaths
+    where at > now() - interval '1 hour' and not jsonb_exists(suspects, :suspect)
+""")
+_OLD = text("delete from deaths where at < now() - interval '1 day'")
+
+
+async def record(session: AsyncSession, suspects: Collection[str], worker_id: int | None = None) -> None:
+    """Remember that a worker died while these ran in it; without ``worker_id``: that one of its processes did."""
+    session.add(Death(worker_id=worker_id, suspects=sorted(suspects)))
+    await session.flush()
+    await session.execute(_OLD)
+
+
+async def elsewhere(session: AsyncSession, suspect: str) -> int:
+    """How many deaths of the last hour had nothing to do with a suspect; many of the same others count once."""
+    return await session.scalar(_ELSEWHERE, {"suspect": suspect}) or 0
+
+
+async def retract(session: AsyncSession, worker_id: int) -> list[str]:
+    """Take back the death of a worker that turned out to live; gives whom it pointed at."""
+    found = await session.scalars(delete(Death).where(Death.worker_id == worker_id).returning(Death.suspects))
+    return [suspect for suspects in found for suspect in suspects]

@@ -1,0 +1,253 @@
+"""One attempt at a conversion: from its start to its final state, or back to the queue."""
+
+import time
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+from pydantic import BaseModel, TypeAdapter
+
+from app.conversion.job import ConversionJob, ConversionOutcome
+from app.database import conversions, deaths, templates
+from app.database.conversions import AttemptLost, Ending
+from app.database.tables import Conversion
+from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsuitable
+from app.domain.conversion import Stage, State, TargetOptions
+from app.domain.errors import ConversionError, OutOfMemory, Problem, RecastError, TimedOut
+from app.jobs import metrics, queue
+from app.jobs.admission import available_cores
+from app.jobs.consumer import Job
+from app.jobs.disk import Disk
+from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
+from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
+from app.jobs.publishing import publish
+from app.jobs.stage_seconds import StageSeconds
+from app.jobs.supervisor import TaskFailed
+from app.jobs.suspicion import suspect
+from app.jobs.tools import Tools
+from app.storage.objects import MissingObject
+
+log = structlog.get_logger(__name__)
+
+PROGRESS_INTERVAL = 0.25
+"""Least seconds between two progress events of one stage; a change of stage is always told."""
+BUILDER_POLL = 5.0
+"""Seconds after which a job that waits for a template looks again although nothing was announced."""
+WATCH_INTERVAL = 1.0
+"""Seconds after which an attempt looks whether it still counts although nothing was announced."""
+FILES_PER_CHECKPOINT = 2
+"""Files as large as its checkpoint that a conversion writes: the artifact and the template, or golden data."""
+
+_options: TypeAdapter[TargetOptions] = TypeAdapter(TargetOptions)
+_outcome = TypeAdapter(ConversionOutcome)
+
+
+class Attempt:
+    """One attempt at a conversion, in a directory of its own that is removed whatever happens."""
+
+    def __init__(self, tools: Tools, conversion: Conversion, job: Job, checkpoint_bytes: int) -> None:
+        self._tools = tools
+        self._conversion = conversion
+        self._job = job
+        self._checkpoint_bytes = checkpoint_bytes
+        self._holder = Holder(conversion.id, conversion.attempt)
+        self._stage: Stage | None = None
+        self._seconds = StageSeconds()
+        self._told = 0.0
+        self._kept = AsyncExitStack()
+        self._has_result = False
+        self._ending = False
+        """Its end is being written; whether it is still the current attempt, the writing finds out."""
+
+    async def watch(self) -> None:
+        """Raises AttemptLost once the conversion was canceled, or given to another worker."""
+        while True:
+            with suppress(*DatabaseAway):
+                async with self._tools.database.transaction() as session:
+                    if not await conversions.is_held(session, self._conversion.id, self._conversion.attempt):
+                        if self._ending:
+                            return
+                        raise AttemptLost(self._conversion.id)
+            await self._tools.changes.wait_for_change(self._conversion.id, WATCH_INTERVAL)
+
+    async def run(self) -> None:
+        """To the end: results published and the final state written, or queued again, unless AttemptLost."""
+        disk = Disk(self._tools.work_dir, FILES_PER_CHECKPOINT * self._checkpoint_bytes)
+        while True:
+            self._job.idle = False
+            try:
+                await self._convert_and_publish()
+            except TaskFailed as error:
+                if not disk.ended(error.problem):
+                    await self._failed(error)
+                    return
+            except MissingObject as error:
+                await self.fail(ConversionError(f"The store no longer holds {error}; upload it again.").problem())
+                return
+            except RecastError as error:
+                await self.fail(error.problem())
+                return
+            except OSError as error:
+                if away(error) is None:
+                    raise
+            else:
+                return
+            await self._waiting(DISK_SPACE)
+            await disk.until_room()
+
+    async def _failed(self, error: TaskFailed) -> None:
+        """End the conversion for what its process did; one whose process was killed is tried again, alone."""
+        together = set(self._tools.running)
+        if not error.killed or (error.problem.code == OutOfMemory.code and len(together) == 1):
+            await self.fail(error.problem)
+            return
+
+        async def blame() -> bool:
+            async with self._tools.database.transaction() as session:
+                conversion = await conversions.find_held(session, self._conversion.id, self._conversion.attempt)
+                await deaths.record(session, together)
+                found = await suspect(
+                    session, conversion.id, conversion.workers_lost, together, self._tools.max_attempts
+                )
+                conversion.workers_lost = found.losses
+                if not found.condemned:
+                    await templates.give_up(session, self._holder)
+                    await conversions.requeue(session, conversion)
+                    await queue.enqueue_conversion(session, conversion)
+                return found.condemned
+
+        self._ending = True
+        if await patiently(blame):
+            await self.fail(error.problem)
+        else:
+            log.warning("conversion_killed", conversion=self._conversion.id, running=sorted(together))
+
+    async def _waiting(self, part: str | None) -> None:
+        """Tell clients what the attempt waits for; while there is no result yet, it may be handed back meanwhile."""
+        self._job.idle = part is not None and not self._has_result
+        if part != DATABASE:
+            with suppress(*DatabaseAway):
+                async with self._tools.database.transaction() as session:
+                    await conversions.wait_for(session, self._conversion.id, self._conversion.attempt, part)
+
+    async def _convert_and_publish(self) -> None:
+        directory = self._tools.work_dir
+        with TemporaryDirectory(dir=directory, prefix="convert-", ignore_cleanup_errors=True) as work:
+            async with AsyncExitStack() as self._kept:
+                results = Path(work) / "results"
+                results.mkdir()
+                await self._convert(Path(work), results)
+
+    async def _convert(self, work: Path, results: Path) -> None:
+        job = await self._described(results)
+        self._job.idle = False
+        async with self._tools.supervisor.running(
+            self._tools.tasks.conversion,
+            TypeAdapter(ConversionJob).dump_python(job, mode="json"),
+            limits=self._tools.limits.with_memory_for(self._checkpoint_bytes),
+            work_dir=work,
+            answer=self._answer,
+        ) as result:
+            outcome = _outcome.validate_python(result)
+            await self._progress(Stage.publish, 0.97)
+            self._has_result = self._ending = True
+            ending = await publish(
+                self._tools.database, self._tools.store, self._holder, results, outcome, tell=self._waiting
+            )
+            self._count(ending)
+
+    async def _described(self, results: Path) -> ConversionJob:
+        tools, conversion = self._tools, self._conversion
+        checkpoint = await self._local(conversion.checkpoint_sha256)
+        probes = await self._local(conversion.probes_sha256) if conversion.probes_sha256 else None
+        return ConversionJob(
+            conversion_id=conversion.id,
+            checkpoint=checkpoint,
+            checkpoint_sha256=conversion.checkpoint_sha256,
+            checkpoint_filename=conversion.checkpoint_filename,
+            architecture=conversion.architecture,
+            architecture_options=conversion.architecture_options,
+            options=_options.validate_python(conversion.options),
+            work_dir=results,
+            plugins_dir=tools.plugins_dir,
+            client_probes=probes,
+            threads=tools.threads or max(1, available_cores() // tools.admission.running),
+        )
+
+    async def _local(self, sha256: str) -> Path:
+        """A file with an object's bytes, as long as the attempt lasts. Raises MissingObject."""
+        store, kept = self._tools.store, self._kept
+        return await patiently(lambda: kept.enter_async_context(store.local(sha256)), self._waiting)
+
+    async def _answer(self, message: Progress | TemplateWanted) -> BaseModel | None:
+        if isinstance(message, TemplateWanted):
+            return await self._template(message.key)
+        await self._progress(message.stage, message.progress)
+        return None
+
+    async def _progress(self, stage: Stage, progress: float) -> None:
+        """Tell clients; a database that is away for a moment costs an event, not the job. Raises AttemptLost."""
+        self._seconds.heard(stage)
+        now = time.monotonic()
+        if stage is self._stage and now - self._told < PROGRESS_INTERVAL:
+            return
+        self._stage, self._told = stage, now
+        try:
+            async with self._tools.database.transaction() as session:
+                await conversions.advance(session, self._conversion.id, self._conversion.attempt, stage, progress)
+        except DatabaseAway as error:
+            log.warning("progress_not_recorded", conversion=self._conversion.id, error=str(error).splitlines()[0])
+
+    async def _template(self, key: str) -> TemplateAnswer:
+        """Find the template of a key, or the right to build it; wait while another conversion builds it."""
+        while True:
+            match await patiently(partial(self._find_template, key)):
+                case Ready(object_sha256, certificate):
+                    try:
+                        path = await self._local(object_sha256)
+                    except MissingObject:
+                        await patiently(partial(self._forget_template, key, object_sha256))
+                        continue
+                    return TemplateAnswer(state="stored", path=str(path), certificate=certificate)
+                case Unsuitable(reason):
+                    return TemplateAnswer(state="unsuitable", reason=reason)
+                case BuiltElsewhere(builder):
+                    await self._tools.changes.wait_for_change(builder, BUILDER_POLL)
+                case _:
+                    return TemplateAnswer(state="build")
+
+    async def _find_template(self, key: str) -> Ready | Unsuitable | Granted | BuiltElsewhere:
+        async with self._tools.database.transaction() as session:
+            return await templates.find_or_claim(session, key, self._holder)
+
+    async def _forget_template(self, key: str, object_sha256: str) -> None:
+        async with self._tools.database.transaction() as session:
+            await templates.forget(session, key, object_sha256)
+
+    async def fail(self, problem: Problem) -> None:
+        """Write the final state that a problem means. Raises AttemptLost."""
+        state = State.timed_out if problem.code == TimedOut.code else State.failed
+        if problem.stage is None and self._stage is not None:
+            problem = problem.model_copy(update={"stage": self._stage.value})
+        ending = Ending(state, problem, timings=self._seconds.until_now())
+        self._ending = True
+        await patiently(partial(self._record, ending))
+        self._count(ending)
+
+    async def _record(self, ending: Ending) -> None:
+        async with self._tools.database.transaction() as session:
+            await conversions.finish(session, self._conversion.id, self._conversion.attempt, ending)
+            await templates.give_up(session, self._holder)
+
+    def _count(self, ending: Ending) -> None:
+        metrics.conversions_ended.labels(ending.state.value, self._conversion.target).inc()
+        for stage, seconds in ending.timings.items():
+            metrics.stage_seconds.labels(stage).observe(seconds)
+        log.info(
+            "conversion_ended",
+            conversion=self._conversion.id,
+            state=ending.state.value,
+            code=ending.problem.code if ending.problem else None,
+        )

@@ -1,0 +1,117 @@
+"""Reading one checkpoint for a queue entry: what is in the file, or why there is nothing."""
+
+from contextlib import AsyncExitStack, suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+
+from app.database import checkpoints, deaths
+from app.database.tables import Checkpoint
+from app.domain.checkpoint import CheckpointInspection
+from app.domain.errors import OutOfMemory, Problem, Unavailable
+from app.jobs import queue
+from app.jobs.consumer import Job
+from app.jobs.disk import Disk
+from app.jobs.messages import Progress, TemplateWanted
+from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
+from app.jobs.supervisor import TaskFailed
+from app.jobs.suspicion import suspect
+from app.jobs.tools import Tools
+from app.storage.objects import MissingObject
+
+log = structlog.get_logger(__name__)
+
+
+class Reading:
+    """The reading of one checkpoint by this worker."""
+
+    def __init__(self, tools: Tools, sha256: str, job: Job) -> None:
+        self._tools = tools
+        self._sha256 = sha256
+        self._job = job
+
+    async def run(self) -> None:
+        """To the end: what was found is recorded, or the reading is queued again."""
+        if await patiently(self._begin) is None:
+            return
+        self._tools.running.add(self._sha256)
+        try:
+            found = await self._found()
+        finally:
+            self._tools.running.discard(self._sha256)
+        if found is not None:
+            await patiently(partial(self._record, found))
+
+    async def _begin(self) -> Checkpoint | None:
+        async with self._tools.database.transaction() as session:
+            return await checkpoints.begin_reading(session, self._sha256, self._job.entry, self._job.worker_id)
+
+    async def _found(self) -> CheckpointInspection | Problem | None:
+        """What the file holds, or why nothing; None when it is to be read once more."""
+        disk = Disk(self._tools.work_dir, files=0)
+        while True:
+            self._job.idle = False
+            try:
+                return await self._read()
+            except TaskFailed as error:
+                if not disk.ended(error.problem):
+                    return await self._blamed(error)
+            except MissingObject:
+                return Unavailable("The store holds no such file any more; upload it again.").problem()
+            except OSError as error:
+                if away(error) is None:
+                    raise
+            await self._waiting(DISK_SPACE)
+            await disk.until_room()
+
+    async def _read(self) -> CheckpointInspection:
+        store = self._tools.store
+        async with AsyncExitStack() as kept:
+            path = await patiently(lambda: kept.enter_async_context(store.local(self._sha256)), self._waiting)
+            self._job.idle = False
+            with TemporaryDirectory(dir=self._tools.work_dir, prefix="inspect-", ignore_cleanup_errors=True) as work:
+                result = await self._tools.supervisor.run(
+                    self._tools.tasks.inspection,
+                    str(path),
+                    limits=self._tools.inspection_limits,
+                    work_dir=Path(work),
+                    answer=_no_answer,
+                )
+        return CheckpointInspection.model_validate(result)
+
+    async def _blamed(self, error: TaskFailed) -> Problem | None:
+        """What the process did wrong; None when it was killed, perhaps by another, and is to have one more try."""
+        together = set(self._tools.running)
+        if not error.killed or (error.problem.code == OutOfMemory.code and len(together) == 1):
+            return error.problem
+        return error.problem if await patiently(partial(self._condemned, together)) else None
+
+    async def _condemned(self, together: set[str]) -> bool:
+        async with self._tools.database.transaction() as session:
+            checkpoint = await checkpoints.find_locked(session, self._sha256)
+            await deaths.record(session, together)
+            attempts = checkpoint.inspection_attempts
+            found = await suspect(session, self._sha256, attempts, together, self._tools.max_attempts)
+            checkpoint.inspection_attempts = found.losses
+            if not found.condemned:
+                checkpoint.worker_id = None
+                await queue.enqueue_inspection(session, checkpoint)
+            return found.condemned
+
+    async def _record(self, found: CheckpointInspection | Problem) -> None:
+        async with self._tools.database.transaction() as session:
+            await checkpoints.record_inspection(session, self._sha256, found)
+
+    async def _waiting(self, part: str | None) -> None:
+        """Tell clients what the reading waits for."""
+        self._job.idle = part is not None
+        if part != DATABASE:
+            with suppress(*DatabaseAway):
+                async with self._tools.database.transaction() as session:
+                    await checkpoints.wait_for(session, self._sha256, part)
+
+
+async def _no_answer(_: Progress | TemplateWanted) -> None:
+    return None

@@ -1,0 +1,39 @@
+"""Whose fault a death is. A process that dies without a word may have been killed by its job, by a neighbour of the
+job, or by somebody who restarts machines; who looks from outside cannot tell.
+
+So a death points at all that ran in the worker at that moment, and at nobody when the worker was stopping, its
+supervisor died with it, or the database was restarted under it. A job that a death points at is tried again, alone
+(isolation.py). It is condemned when so many deaths point at it as a job may cause, the last of them when it was alone,
+unless as many happened lately to which it had nothing to do: then everything dies here, and the job is given more
+tries, but not without end.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.database import deaths
+
+MOST = 3
+"""Times the usual number of deaths with which a job is condemned whatever else dies."""
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What a death means for one of those that ran then."""
+
+    losses: int
+    """Deaths that point at it, this one included."""
+    condemned: bool
+
+
+async def suspect(
+    session: AsyncSession, one: str, earlier_losses: int, together: Collection[str], max_attempts: int
+) -> Suspicion:
+    """Count a recorded death against ``one`` of those that ran ``together`` in the worker."""
+    losses = earlier_losses + 1
+    if losses < max_attempts or len(together) > 1:
+        return Suspicion(losses, condemned=False)
+    condemned = losses >= MOST * max_attempts or await deaths.elsewhere(session, one) < losses
+    return Suspicion(losses, condemned)

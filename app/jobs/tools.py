@@ -1,0 +1,51 @@
+"""What a worker runs jobs with."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.database.session import Database
+from app.jobs.admission import Admission
+from app.jobs.confinement import Limits
+from app.jobs.events import Changes
+from app.jobs.isolation import Isolation
+from app.jobs.supervisor import Supervisor
+from app.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What the children of a worker run (``module:function``), and the modules that their forkserver imports first."""
+
+    conversion: str = "app.jobs.child:run_conversion"
+    inspection: str = "app.jobs.child:run_inspection"
+    catalog: str = "app.jobs.child:run_catalog"
+    rehearsal: str = "app.jobs.child:run_rehearsal"
+    preload: tuple[str, ...] = ("app.jobs.warm",)
+
+
+TASKS = Tasks()
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a worker runs jobs with."""
+
+    database: Database
+    store: ObjectStore
+    changes: Changes
+    supervisor: Supervisor
+    admission: Admission
+    work_dir: Path
+    name: str
+    """The worker's name: host and process."""
+    limits: Limits
+    inspection_limits: Limits
+    max_attempts: int
+    """Deaths that point at a job after which it is not tried again."""
+    threads: int | None = None
+    """Of one conversion; None: its share of the cores when it starts."""
+    plugins_dir: Path | None = None
+    tasks: Tasks = TASKS
+    isolation: Isolation = field(default_factory=Isolation)
+    running: set[str] = field(default_factory=set)
+    """Ids of the conversions, and sha256 of the checkpoints, that have a process now."""
