@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from app.domain.architecture import ArchitectureDescription, Signature
 from app.domain.conversion import TargetName
@@ -27,6 +27,8 @@ class Entry:
     construct: Callable[[Options], nn.Module]
     targets: tuple[TargetName, ...] = ("onnx", "torchscript")
     source_digest: str | None = None
+    convert: Callable[[nn.Module, Options, dict[str, Tensor]], dict[str, Tensor]] | None = None
+    """The library's own conversion of files in its published layouts: their state dict to one of the module's."""
 
     def description(self, options: Options) -> ArchitectureDescription:
         """The entry as the catalog shows it, with the signature that these options give."""

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from app.architectures import construction
 from app.architectures.entry import Entry, Options, Source
@@ -70,6 +70,23 @@ class Registry:
         complete = self._complete(entry, options)
         construct = construction.initialised if initialised else construction.skeleton
         return _guarded(entry, lambda: construct(lambda: entry.construct(complete)))
+
+    def options(self, name: str, options: Mapping[str, Any]) -> Options:
+        """These options with the defaults of the others. Raises UnknownArchitecture, InvalidOptions."""
+        return self._complete(self._entry(name), options)
+
+    def converts(self, name: str) -> bool:
+        """Whether the architecture's library has a conversion of its own for files in published layouts."""
+        return self._entry(name).convert is not None
+
+    def convert(
+        self, name: str, module: nn.Module, options: Mapping[str, Any], tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """A state dict after its library's own conversion. Raises whatever the library raises."""
+        entry = self._entry(name)
+        if entry.convert is None:
+            return tensors
+        return entry.convert(module, self._complete(entry, options), tensors)
 
     def catalog(self) -> tuple[ArchitectureDescription, ...]:
         """Every architecture with its default options, ready to be stored for a process without torch."""

@@ -1,90 +1,103 @@
-"""Taking wrapper prefixes off uploaded keys: ``module.`` (DataParallel), ``_orig_mod.`` (compile), ``model.``.
+"""Taking what wrappers add out of uploaded keys: ``module.`` (DataParallel), ``_orig_mod.`` (compile), ``model.``.
 
-A whole leading segment is taken off every key, and only if the keys then stand in a bijection, by name and shape, with
-those of the architecture. Nothing is guessed and nothing is renamed in part.
+Wrapper segments lead the keys, or stand inside where a part of a model was wrapped. Here are only the readings of a
+file's keys that could be meant; which one is, the loading proves: its keys must then stand in a bijection, by name and
+shape, with those of the architecture. Nothing is guessed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from app.domain.checkpoint import Repair
 
-WRAPPERS = ("module.", "_orig_mod.", "model.")
+LEADING = frozenset({"module", "_orig_mod", "model", "ema_model", "_forward_module", "net", "_fsdp_wrapped_module"})
+"""First segments that wrappers add: DataParallel and AveragedModel, torch.compile, Lightning modules, ema-pytorch,
+Lightning Fabric, and FSDP."""
+INNER = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Segments that torch's wrappers of a part add: DistributedDataParallel, compile, FSDP, activation checkpointing."""
+MOST_LEADING = 8
+"""Wrappers around one model that are looked for."""
 
 
 @dataclass(frozen=True)
-class Expected:
-    """Shapes that the architecture's state dict has, by key, and the keys that a checkpoint may omit."""
+class Reading:
+    """One way to read a file's keys: those below ``prefix``, without it and without the ``removed`` segments."""
 
-    shapes: Mapping[str, torch.Size]
-    optional: frozenset[str]
+    prefix: str = ""
+    removed: frozenset[str] = frozenset()
 
-    def fits(self, tensors: Mapping[str, torch.Tensor]) -> bool:
-        """Whether every tensor has a place of its shape and every place that needs a tensor has one."""
-        return all(self.shapes.get(name) == tensor.shape for name, tensor in tensors.items()) and all(
-            name in tensors or name in self.optional for name in self.shapes
+    def name(self, key: str) -> str | None:
+        """What the architecture would call this key; None for a key that lies outside of the prefix."""
+        if not key.startswith(self.prefix):
+            return None
+        name = key[len(self.prefix) :]
+        if self.removed:
+            name = ".".join(part for part in name.split(".") if part not in self.removed)
+        return name or None
+
+    def names(self, keys: Collection[str], wanted: Container[str] = ()) -> dict[str, str]:
+        """Uploaded key to name, for the keys below the prefix and for others that have a wanted name as they are.
+
+        Empty if two keys would get one name.
+        """
+        below = {key: name for key in keys if (name := self.name(key)) is not None}
+        taken = set(below.values())
+        if len(taken) < len(below):
+            return {}
+        return below | {key: key for key in keys if key not in below and key in wanted and key not in taken}
+
+    def repair(self, named: Mapping[str, str]) -> Repair | None:
+        """What this reading did to the keys, for the report; None if it is the plain one."""
+        if not self.prefix and not self.removed:
+            return None
+        changed = [(key, name) for key, name in named.items() if key != name]
+        present = {part for key in named for part in key.split(".") if part in self.removed}
+        return Repair(
+            stripped_prefix=self.prefix,
+            removed_segments=tuple(f"{part}." for part in sorted(present)),
+            keys=len(changed),
+            examples=tuple(changed[:3]),
         )
 
 
-def repair_keys(
-    tensors: dict[str, torch.Tensor], expected: Expected, *, prefix: str | None, strict: bool
-) -> tuple[dict[str, torch.Tensor], Repair | None]:
-    """``tensors`` under the architecture's names, and what was taken off; unchanged if nothing proves to fit.
-
-    With ``strict`` off no bijection can be asked for. Then a prefix that the client named is taken off the keys that
-    have it, and a wrapper that every key has is taken off if no key fits as it is and some do without it.
-    """
-    if expected.fits(tensors):
-        return tensors, None
-    for candidate in (prefix,) if prefix is not None else _stacks(tensors):
-        stripped = strip(tensors, candidate, everywhere=strict or prefix is None)
-        if stripped is not None and (
-            expected.fits(stripped) or (not strict and _helps(tensors, stripped, expected, prefix))
-        ):
-            return stripped, _report(tensors, candidate)
-    return tensors, None
+def readings(keys: Iterable[str], prefix: str | None) -> list[Reading]:
+    """The readings to try, plainest first. A prefix that the client names is the only one looked at."""
+    keys = list(keys)
+    stacks = [prefix] if prefix is not None else ["", *_stacks(keys)]
+    inner = frozenset({part for key in keys for part in INNER if f".{part}." in f".{key}"})
+    found = [Reading(stack) for stack in stacks]
+    return [*found, *(Reading(stack, inner) for stack in stacks if inner)]
 
 
-def strip(
-    tensors: Mapping[str, torch.Tensor], prefix: str, *, everywhere: bool = True
-) -> dict[str, torch.Tensor] | None:
-    """``tensors`` without ``prefix``; None if a key does not have it (``everywhere``) or two keys would become one."""
-    if not prefix or (everywhere and not all(name.startswith(prefix) for name in tensors)):
-        return None
-    stripped = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return stripped if len(stripped) == len(tensors) and "" not in stripped else None
+def first_segments(keys: Iterable[str]) -> dict[str, int]:
+    """How many keys begin with each first segment, its dot included, the commonest first."""
+    counts: dict[str, int] = {}
+    for key in keys:
+        head, dot, _ = key.partition(".")
+        if dot:
+            counts[head + dot] = counts.get(head + dot, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def common_segment(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """The first segment, with its dot, if all keys share it."""
-    heads = {name.partition(".")[0] + "." for name in tensors if "." in name}
-    return heads.pop() if len(heads) == 1 and all("." in name for name in tensors) else None
-
-
-def _stacks(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Wrapper prefixes that all keys share: "module.", then "module._orig_mod.", and so on."""
-    stacks: list[str] = []
-    rest: dict[str, torch.Tensor] | None = dict(tensors)
-    while rest and (segment := common_segment(rest)) in WRAPPERS:
-        stacks.append((stacks[-1] if stacks else "") + str(segment))
-        rest = strip(rest, str(segment))
-    return stacks
-
-
-def _helps(
-    before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], expected: Expected, prefix: str | None
-) -> bool:
-    if prefix is not None:
-        return True
-    return not any(name in expected.shapes for name in before) and any(name in expected.shapes for name in after)
-
-
-def _report(tensors: Mapping[str, torch.Tensor], prefix: str) -> Repair:
-    stripped = [name for name in tensors if name.startswith(prefix)]
-    return Repair(
-        stripped_prefix=prefix,
-        keys=len(stripped),
-        examples=tuple((name, name.removeprefix(prefix)) for name in stripped[:3]),
+def fits(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], optional: frozenset[str]) -> bool:
+    """Whether every tensor has a place of its shape and every place that needs a tensor has one."""
+    return all(shapes.get(name) == tensor.shape for name, tensor in tensors.items()) and all(
+        name in tensors or name in optional for name in shapes
     )
+
+
+def _stacks(keys: Iterable[str]) -> list[str]:
+    """Leading wrapper segments that occur: "module.", "module._orig_mod.", and so on, the shortest first."""
+    return sorted({stack for key in keys for stack in _stacks_of(key)}, key=lambda stack: (stack.count("."), stack))
+
+
+def _stacks_of(key: str) -> Iterator[str]:
+    end = 0
+    for _ in range(MOST_LEADING):
+        dot = key.find(".", end)
+        if dot < 0 or key[end:dot] not in LEADING:
+            return
+        end = dot + 1
+        yield key[:end]

@@ -1,46 +1,36 @@
 """Putting an uploaded state dict into an architecture, without copying it where that can be avoided."""
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from app.architectures.registry import Registry
 from app.conversion.checkpoint import OpenedCheckpoint
-from app.conversion.key_repair import Expected, common_segment, repair_keys, strip
-from app.conversion.ties import fill_twins, tie, tied_names
-from app.domain.checkpoint import LoadReport, ParameterReport, Repair, TensorInfo
+from app.conversion.load_attempts import Attempt, Place, place_of, read_into
+from app.conversion.proposals import advice
+from app.conversion.ties import owner, tie
+from app.conversion.unloaded import acting
+from app.domain.architecture import Signature
+from app.domain.checkpoint import LoadReport, ParameterReport, TensorInfo
 from app.domain.errors import KeyMismatch
 
-COUNTER = "num_batches_tracked"
-"""BatchNorm's counter of training steps. Nothing in eval mode reads it, and torch itself lets old files omit it."""
+LEFT_OUT = " (left out)"
+"""Ends the name of an uploaded tensor that was left out, where the module has another tensor of its name."""
 
 
 @dataclass(frozen=True)
 class LoadedModule:
     module: nn.Module
     """eval(), on CPU; tensors are the checkpoint's own memory where dtype and layout agree."""
-    uploaded: dict[str, torch.Tensor]
-    """The state dict after unwrapping and key repair, with its own dtypes, ignored keys included."""
+    uploaded: dict[str, Tensor]
+    """What the upload brought, under the names that the module gives it, with its own dtypes; what was left out too."""
     report: LoadReport
     parameters: ParameterReport
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """How uploaded keys and expected keys meet."""
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    mismatched: Mapping[str, str]
-    """Key to words, for tensors whose shape or kind of dtype differs."""
-
-    @property
-    def exact(self) -> bool:
-        return not (self.missing or self.unexpected or self.mismatched)
 
 
 def load_module(
@@ -51,43 +41,44 @@ def load_module(
     *,
     strict: bool,
     prefix: str | None,
+    allow_missing: Sequence[str] = (),
+    signature: Signature | None = None,
 ) -> LoadedModule:
     """Build the architecture and load the checkpoint into it.
 
-    Tensors of another float width are cast to the architecture's dtype. With ``strict`` off, what the checkpoint lacks
-    keeps a seeded initial value, and every such key is listed in the report.
+    The keys may be the architecture's, or what wrappers, the architecture's library or the module's own load hooks make
+    of them; whatever moved, ``uploaded`` has it under the module's names. Tensors of another float width are cast to
+    the architecture's dtype. With ``strict`` off, and for keys that ``allow_missing`` (glob patterns) admits, what the
+    checkpoint lacks keeps a seeded initial value, and every such key is listed in the report; ``unloaded_keys`` are
+    those that act on the outputs of the ``signature`` (all, where none is given) and that ``allow_missing`` lacks.
 
     Raises KeyMismatch (with ``missing_keys``, ``unexpected_keys``, ``shape_mismatches``) and what Registry.build does.
     """
-    module = registry.build(name, options)
-    groups = tied_names(module)
-    targets = module.state_dict()
-    expected = Expected(
-        {key: value.shape for key, value in targets.items() if isinstance(value, torch.Tensor)},
-        frozenset(key for key in targets if key.endswith(COUNTER)) | {twin for group in groups for twin in group[1:]},
-    )
-    uploaded, repair = repair_keys(opened.state_dict, expected, prefix=prefix, strict=strict)
-    mismatched = _mismatches(uploaded, targets)
-    usable = {key: _as_target(value, targets.get(key)) for key, value in uploaded.items() if key not in mismatched}
-    versions = _versions(opened.versions, repair)
-    missing, unexpected = _assign(module, fill_twins(usable, groups), versions)
-    fit = _Fit(tuple(key for key in missing if key not in mismatched), unexpected, mismatched)
-    if not fit.exact and (strict or not set(uploaded) & set(targets)):
-        raise _refusal(fit, uploaded, expected, name)
-    if fit.missing or mismatched:
-        _initialise(module, registry.build(name, options, initialised=True))
-    tie(module, groups)
-    module.eval()
+    place = place_of(registry, name, options)
+    allowed = partial(_matches, patterns=tuple(allow_missing))
+    attempt = read_into(place, opened, prefix, allowed)
+    refused = attempt.accounted.changed or attempt.raised or (strict and not attempt.complete(allowed))
+    if refused or (attempt.usable == 0 and any(target.is_floating_point() for target in place.targets.values())):
+        raise _refusal(place, attempt, opened)
+    if attempt.missing or attempt.mismatched:
+        _initialise(place.module, registry.build(name, options, initialised=True))
+    _finish(place)
+    lacking = [key for key in (*attempt.missing, *attempt.mismatched) if not allowed(key)]
+    repair = attempt.reading.repair(attempt.named)
+    left_out = _left_out(attempt, opened.state_dict)
     report = LoadReport(
         strict=strict,
         nesting=opened.inspection.nesting,
         repair=repair,
-        missing_keys=fit.missing,
-        unexpected_keys=unexpected,
-        shape_mismatches=tuple(mismatched.values()),
-        ignored_keys=tuple(key for key in uploaded if key in mismatched or key in unexpected),
+        missing_keys=attempt.missing,
+        unexpected_keys=attempt.unexpected,
+        shape_mismatches=tuple(attempt.mismatched.values()),
+        ignored_keys=tuple(left_out),
+        conversions=attempt.accounted.conversions,
+        unloaded_keys=acting(place.module, signature, lacking) if signature and lacking else tuple(lacking),
     )
-    return LoadedModule(module, uploaded, report, describe_parameters(module))
+    uploaded = {**attempt.accounted.tensors, **left_out}
+    return LoadedModule(place.module, uploaded, report, describe_parameters(place.module))
 
 
 def describe_parameters(module: nn.Module) -> ParameterReport:
@@ -121,63 +112,6 @@ def describe_parameters(module: nn.Module) -> ParameterReport:
     )
 
 
-def _mismatches(uploaded: Mapping[str, torch.Tensor], targets: Mapping[str, Any]) -> dict[str, str]:
-    words = {}
-    for key, tensor in uploaded.items():
-        target = targets.get(key)
-        if not isinstance(target, torch.Tensor):
-            continue
-        if tensor.shape != target.shape and not (target.ndim == 0 and tensor.shape == (1,)):
-            words[key] = f"{key}: checkpoint {tuple(tensor.shape)}, architecture {tuple(target.shape)}"
-        elif _kind(tensor.dtype) != _kind(target.dtype):
-            words[key] = f"{key}: checkpoint {tensor.dtype}, architecture {target.dtype}"
-    return words
-
-
-def _kind(dtype: torch.dtype) -> str:
-    """Dtypes of one kind may be cast into each other without changing what the tensor means."""
-    if dtype.is_complex:
-        return "complex"
-    return "float" if dtype.is_floating_point else "integer"
-
-
-def _as_target(tensor: torch.Tensor, target: object) -> torch.Tensor:
-    """The tensor in the architecture's dtype and layout; its own memory if nothing has to change."""
-    if not isinstance(target, torch.Tensor):
-        return tensor
-    if tensor.dtype != target.dtype:
-        return tensor.to(target.dtype)
-    aligned = tensor.data_ptr() % max(tensor.element_size(), 1) == 0
-    return tensor.contiguous() if aligned else tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _versions(versions: Mapping[str, Any], repair: Repair | None) -> dict[str, Any]:
-    """Module versions under the names after key repair: torch's modules read old layouts by them."""
-    prefix = repair.stripped_prefix if repair else ""
-    return {
-        path.removeprefix(prefix): version
-        for path, version in versions.items()
-        if isinstance(path, str) and isinstance(version, dict) and (path + ".").startswith(prefix)
-    }
-
-
-def _assign(
-    module: nn.Module, tensors: Mapping[str, torch.Tensor], versions: dict[str, Any]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """load_state_dict, so that the module's own hooks run. Returns the keys it found missing and unexpected."""
-    state_dict: OrderedDict[str, torch.Tensor] = OrderedDict(tensors)
-    for key, value in module.state_dict().items():
-        if key.endswith(COUNTER) and key not in state_dict:
-            state_dict[key] = torch.zeros(value.shape, dtype=value.dtype)
-    if versions:
-        state_dict._metadata = versions  # type: ignore[attr-defined]
-    try:
-        result = module.load_state_dict(state_dict, strict=False, assign=True)
-    except RuntimeError as error:
-        raise KeyMismatch(str(error).splitlines()[-1].strip(), shape_mismatches=[str(error)[:2000]]) from error
-    return tuple(result.missing_keys), tuple(key for key in result.unexpected_keys if key in tensors)
-
-
 def _initialise(module: nn.Module, initialised: nn.Module) -> None:
     """Give what is still without data the value that the freshly initialised module has there."""
     values = initialised.state_dict()
@@ -185,29 +119,63 @@ def _initialise(module: nn.Module, initialised: nn.Module) -> None:
     module.load_state_dict(lacking, strict=False, assign=True)
 
 
-def _refusal(fit: _Fit, uploaded: Mapping[str, torch.Tensor], expected: Expected, name: str) -> KeyMismatch:
+def _finish(place: Place) -> None:
+    """Tie what is tied, and bring every tensor into the architecture's dtype and layout. Then eval()."""
+    tie(place.module, place.groups)
+    done: dict[int, Tensor] = {}
+    for key, target in place.targets.items():
+        members, leaf = owner(place.module, key)
+        tensor = members[leaf]
+        if tensor is not None:
+            finished = done.get(id(tensor))
+            finished = _as_target(tensor, target) if finished is None else finished
+            members[leaf] = done[id(tensor)] = done[id(finished)] = finished
+    place.module.eval()
+
+
+def _as_target(tensor: Tensor, target: Tensor) -> Tensor:
+    """The tensor in the architecture's dtype and layout; the object itself if nothing has to change."""
+    value = tensor.detach()
+    if tensor.dtype != target.dtype:
+        value = value.to(target.dtype)
+    if not value.is_contiguous():
+        value = value.contiguous()
+    if value.data_ptr() % max(value.element_size(), 1):
+        value = value.clone(memory_format=torch.contiguous_format)
+    if value.dtype == tensor.dtype and value.data_ptr() == tensor.data_ptr():
+        return tensor
+    return nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
+
+
+def _left_out(attempt: Attempt, uploaded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Uploaded tensors that the module does not hold, by the reading's names; outside of the prefix by their own."""
+    outside = {key: tensor for key, tensor in uploaded.items() if key not in attempt.named}
+    inside = {name: attempt.tensors[name] for name in attempt.accounted.unplaced}
+    placed = attempt.accounted.tensors
+    return {(name if name not in placed else name + LEFT_OUT): tensor for name, tensor in {**outside, **inside}.items()}
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _refusal(place: Place, attempt: Attempt, opened: OpenedCheckpoint) -> KeyMismatch:
     counts = (
-        (len(fit.missing), "missing"),
-        (len(fit.unexpected), "unexpected"),
-        (len(fit.mismatched), "of another shape or kind"),
+        (len(attempt.missing), "missing"),
+        (len(attempt.unexpected), "unexpected"),
+        (len(attempt.mismatched), "of another shape or kind"),
+        (len(attempt.accounted.changed), "that the architecture's own loading would change"),
     )
-    said = ", ".join(f"{count} {words}" for count, words in counts if count)
+    said = ", ".join(f"{count} {words}" for count, words in counts if count) or "none of them usable"
+    if attempt.raised:
+        said = f"the architecture's own loading raised {attempt.raised}"
+    shapes = {key: tensor.shape for key, tensor in (attempt.tensors or opened.state_dict).items()}
+    if attempt.reading.prefix:
+        said += f" (read without the prefix {attempt.reading.prefix!r})"
     return KeyMismatch(
-        f"Of the {len(expected.shapes)} tensors of {name} and the {len(uploaded)} uploaded: {said}.",
-        hint=_advice(uploaded, expected),
-        missing_keys=fit.missing,
-        unexpected_keys=fit.unexpected,
-        shape_mismatches=tuple(fit.mismatched.values()),
-    )
-
-
-def _advice(uploaded: Mapping[str, torch.Tensor], expected: Expected) -> str:
-    segment = common_segment(uploaded)
-    stripped = strip(uploaded, segment) if segment else None
-    if stripped and any(key in expected.shapes for key in stripped):
-        fitting = sum(expected.shapes.get(key) == tensor.shape for key, tensor in stripped.items())
-        return f"Every key starts with {segment!r}; with prefix={segment!r} {fitting} of {len(uploaded)} would fit."
-    return (
-        "Check the architecture's name and options (such as num_classes). strict=false converts what fits and lists "
-        "the rest in the report."
+        f"Of the {len(place.targets)} tensors of {place.name} and the {len(opened.state_dict)} uploaded: {said}.",
+        hint=advice(place.registry, place.name, place.options, shapes, place.optional),
+        missing_keys=attempt.missing,
+        unexpected_keys=attempt.unexpected,
+        shape_mismatches=tuple(attempt.mismatched.values()),
     )

@@ -39,6 +39,8 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
             opened,
             strict=job.options.strict,
             prefix=job.options.prefix,
+            allow_missing=job.options.allow_missing,
+            signature=description.signature,
         )
         request = export_request(loaded, description, job.options)
         refuse_fixed_axes(request, description.signature)

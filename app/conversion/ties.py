@@ -42,15 +42,18 @@ def fill_twins(tensors: Mapping[str, torch.Tensor], groups: list[tuple[str, ...]
 def tie(module: nn.Module, groups: list[tuple[str, ...]]) -> None:
     """Make each group one object again: load_state_dict(assign=True) puts a new one under every name."""
     for first, *others in groups:
-        tensor = _owner(module, first)[0][_leaf(first)]
+        tensor = owner(module, first)[0][_leaf(first)]
         for name in others:
-            members, leaf = _owner(module, name)
+            members, leaf = owner(module, name)
             members[leaf] = tensor
 
 
-def _owner(module: nn.Module, name: str) -> tuple[dict[str, torch.Tensor | None], str]:
-    parent = module.get_submodule(name.rpartition(".")[0])
-    leaf = _leaf(name)
+def owner(module: nn.Module, name: str) -> tuple[dict[str, torch.Tensor | None], str]:
+    """Where a module keeps the tensor of that state-dict name: the dictionary of its part, and the key in it."""
+    parent = module
+    *path, leaf = name.split(".")
+    for part in path:  # get_submodule would find the method of a part that is named "half" or "float"
+        parent = parent._modules[part]  # type: ignore[assignment]
     members = parent._parameters if leaf in parent._parameters else parent._buffers
     return members, leaf  # type: ignore[return-value]
 

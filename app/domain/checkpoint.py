@@ -21,12 +21,27 @@ class TensorInfo(Value):
 
 
 class Repair(Value):
-    """Leading segments taken off every key, because that and only that gives a bijection by name and shape."""
+    """Segments taken out of keys, because that and only that gives the architecture's names and shapes."""
 
     stripped_prefix: str
+    """Leading segments, such as "module."; keys without them are left out. Empty: none."""
+    removed_segments: tuple[str, ...] = ()
+    """Segments of wrappers taken out wherever they stand, such as "_orig_mod."."""
     keys: int
+    """How many keys have another name after the repair."""
     examples: tuple[tuple[str, str], ...] = ()
     """A few (uploaded key, key after repair) pairs."""
+
+
+class KeyConversion(Value):
+    """Uploaded tensors that the module holds under other names or in another arrangement, element for element.
+
+    The architecture's library, or the module's own load hooks, put them there. One name on both sides is a renaming;
+    several are stacked, joined or split tensors whose elements were compared bit for bit.
+    """
+
+    uploaded: tuple[str, ...]
+    loaded: tuple[str, ...]
 
 
 class CheckpointInspection(Value):
@@ -57,7 +72,10 @@ class LoadReport(Value):
     unexpected_keys: tuple[str, ...] = ()
     shape_mismatches: tuple[str, ...] = ()
     ignored_keys: tuple[str, ...] = ()
-    """Uploaded tensors left out because strict=false."""
+    """Uploaded tensors left out: under strict=false, outside of the prefix, or by the architecture's own loading."""
+    conversions: tuple[KeyConversion, ...] = ()
+    unloaded_keys: tuple[str, ...] = ()
+    """Missing keys that act on the outputs and that no pattern of allow_missing allows."""
 
 
 class ParameterReport(Value):

@@ -51,6 +51,8 @@ class CommonOptions(Value):
     input_names: tuple[str, ...] | None = None
     output_names: tuple[str, ...] | None = None
     strict: bool = True
+    allow_missing: tuple[Annotated[str, Field(max_length=200)], ...] = Field(default=(), max_length=100)
+    """Patterns such as "fc.*" of keys that the checkpoint may lack although they act on the outputs."""
     prefix: str | None = None
     """A leading segment to take off the uploaded keys, such as "module."; None: found out, and reported."""
     checkpoint_key: str = "auto"

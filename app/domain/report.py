@@ -49,6 +49,8 @@ class Reason(StrEnum):
     """A trace kept what Python read of the sample's values, so for other values it may be wrong."""
     assumed_sizes = "assumed_sizes"
     """The graph was made for fewer sizes of an axis than the architecture declares."""
+    unloaded_weights = "unloaded_weights"
+    """Parts of the model that act on its outputs have initial values, because the checkpoint did not bring them."""
     # notes
     not_strict = "not_strict"
     constant_output = "constant_output"

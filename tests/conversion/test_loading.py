@@ -1,6 +1,6 @@
 """Meeting of checkpoint and architecture: repairs, strictness, casts, ties, and the parameter report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ PLUGIN = '''
 from torch import nn
 from app.architectures.plugins import InputSpec, Signature, architecture
 
+ROWS = Signature(inputs=(InputSpec(name="x", shape=("batch", 3)),))
 INPUT = Signature(inputs=(InputSpec(name="x", shape=("batch", 3, 8, 8)),))
 
 class Net(nn.Module):
@@ -57,6 +58,90 @@ class Renamed(nn.Module):
     def forward(self, x):
         return self.layer(x)
 
+class Idle(nn.Module):
+    """A layer that the forward does not call, and one of which it takes the bias alone."""
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle, self.part = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.used(x) + self.part.bias
+
+class Normed(nn.Module):
+    """Layers under a weight norm whose keys were weight_g and weight_v once."""
+    def __init__(self):
+        super().__init__()
+        self.a = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))
+        self.b = nn.utils.parametrizations.weight_norm(nn.Linear(4, 2), dim=None)
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+class Fused(nn.Module):
+    """Reads files with query, key and value apart and with a matrix transposed; its first version had a wider head."""
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out, self.head = nn.Linear(3, 6), nn.Linear(3, 2), nn.Linear(2, 2)
+        self.register_load_state_dict_pre_hook(self.read)
+
+    @staticmethod
+    def read(module, state, prefix, *arguments):
+        import torch
+        for part in ("weight", "bias"):
+            if prefix + "q." + part in state:
+                state[prefix + "qkv." + part] = torch.cat([state.pop(f"{prefix}{name}.{part}") for name in "qkv"])
+        if prefix + "out.kernel" in state:
+            state[prefix + "out.weight"] = state.pop(prefix + "out.kernel").t()
+        if prefix + "head.scaled" in state:
+            state[prefix + "head.weight"] = state.pop(prefix + "head.scaled") * 0.5
+        if prefix + "twice" in state:
+            state[prefix + "head.weight"], state[prefix + "head.bias"] = state.pop(prefix + "twice").split([4, 2])
+            state[prefix + "head.weight"] = state[prefix + "head.weight"].view(2, 2)
+        state.pop(prefix + "forgotten", None)
+
+    def forward(self, x):
+        return self.head(self.out(self.qkv(x)[..., :3]))
+
+class Stubborn(nn.Module):
+    """Refuses files that do not say their version, as mnasnet does."""
+    _version = 2
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *arguments):
+        if local_metadata.get("version") not in (1, 2):
+            raise ValueError("version")
+        if prefix + "bad" in state_dict:
+            raise KeyError("a bad key")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
+
+    def forward(self, x):
+        return self.layer(x)
+
+@architecture("test/idle", signature=ROWS)
+def idle() -> nn.Module:
+    return Idle()
+
+@architecture("test/normed", signature=ROWS)
+def normed() -> nn.Module:
+    return Normed()
+
+@architecture("test/fused", signature=ROWS)
+def fused() -> nn.Module:
+    return Fused()
+
+@architecture("test/stubborn", signature=ROWS)
+def stubborn() -> nn.Module:
+    return Stubborn()
+
+@architecture("test/mlp", signature=ROWS)
+def mlp(hidden: int = 8, layers: int = 2, bias: bool = True) -> nn.Module:
+    sizes = [3] + [hidden] * layers
+    body = [nn.Linear(a, b, bias=bias) for a, b in zip(sizes, sizes[1:])]
+    return nn.ModuleDict({"body": nn.Sequential(*body), "head": nn.Linear(hidden, 2)})
+
 @architecture("test/net", signature=INPUT)
 def net(classes: int = 5) -> nn.Module:
     return Net(classes)
@@ -83,10 +168,26 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 @pytest.fixture
 def load(registry: Registry, tmp_path: Path) -> Load:
     def load(
-        content: object, name: str = "test/net", *, strict: bool = True, prefix: str | None = None
+        content: object,
+        name: str = "test/net",
+        *,
+        options: Mapping[str, Any] = {},
+        strict: bool = True,
+        prefix: str | None = None,
+        allow_missing: tuple[str, ...] = (),
     ) -> LoadedModule:
         opened = open_checkpoint(saved(content, tmp_path / "c.pt"))
-        return load_module(registry, name, {}, opened, strict=strict, prefix=prefix)
+        signature = registry.resolve(name, options).signature
+        return load_module(
+            registry,
+            name,
+            options,
+            opened,
+            strict=strict,
+            prefix=prefix,
+            allow_missing=allow_missing,
+            signature=signature,
+        )
 
     return load
 
@@ -130,17 +231,66 @@ def test_another_prefix_is_taken_off_only_when_named(load: Load, state: dict[str
     assert load(wrapped, prefix="backbone.").report.repair is not None
 
 
-def test_a_prefix_is_not_taken_off_where_no_bijection_follows(load: Load, state: dict[str, torch.Tensor]) -> None:
+def test_without_a_bijection_the_file_is_refused_as_the_likeliest_reading_has_it(
+    load: Load, state: dict[str, torch.Tensor]
+) -> None:
     wrapped = {"module." + key: value for key, value in state.items()}
     wrapped["module.head.weight"] = torch.zeros(9, 4)
-    with pytest.raises(KeyMismatch) as refused:
+    with pytest.raises(KeyMismatch, match=r"without the prefix 'module\.") as refused:
         load(wrapped)
-    assert set(refused.value.extra["unexpected_keys"]) == set(wrapped)
+    assert refused.value.extra["shape_mismatches"] == ("head.weight: checkpoint (9, 4), architecture (5, 4)",)
+    assert refused.value.extra["missing_keys"] == refused.value.extra["unexpected_keys"] == ()
 
 
-def test_a_prefix_on_some_keys_only_is_no_wrapper(load: Load, state: dict[str, torch.Tensor]) -> None:
+@pytest.mark.parametrize("segment", ["module.", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."])
+def test_wrappers_of_a_part_are_taken_out_of_its_keys(load: Load, state: dict[str, torch.Tensor], segment: str) -> None:
+    wrapped = {f"bn.{segment}{key[3:]}" if key.startswith("bn.") else key: value for key, value in state.items()}
+    loaded = load({"model." + key: value for key, value in wrapped.items()})
+    assert loaded.report.repair is not None
+    assert loaded.report.repair.removed_segments == (segment,)
+    assert loaded.module.bn.weight.equal(state["bn.weight"])
+
+
+@pytest.mark.parametrize(
+    ("prefix", "beside"),
+    [
+        ("module.", {"n_averaged": torch.tensor(7)}),
+        ("model.", {"loss.weight": torch.ones(5)}),
+        ("ema_model.", {"initted": torch.tensor(True), "step": torch.tensor(3)}),
+    ],
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_keys_beside_the_prefix_are_left_out_and_listed(
+    load: Load, state: dict[str, torch.Tensor], prefix: str, beside: dict[str, torch.Tensor], named: bool
+) -> None:
+    wrapped = {prefix + key: value for key, value in state.items()} | beside
+    loaded = load(wrapped, prefix=prefix if named else None)
+    assert loaded.report.ignored_keys == tuple(beside)
+    assert loaded.report.repair is not None
+    assert loaded.report.repair.keys == len(state)
+    assert list(loaded.uploaded) == [*state, *beside]
+
+
+def test_a_key_outside_of_the_prefix_is_taken_where_the_model_needs_it(
+    load: Load, state: dict[str, torch.Tensor]
+) -> None:
+    parts = {key if key.startswith("head.") else "backbone." + key: value for key, value in state.items()}
+    loaded = load(parts, prefix="backbone.")
+    assert loaded.module.head.weight.equal(state["head.weight"])
+    assert loaded.report.ignored_keys == ()
+
+
+def test_of_two_models_in_one_file_none_is_guessed(load: Load, state: dict[str, torch.Tensor]) -> None:
+    both = {f"{part}.{key}": value for part in ("model", "teacher") for key, value in state.items()}
+    with pytest.raises(KeyMismatch) as refused:
+        load(both)
+    assert refused.value.extra["prefixes"] == ["model.", "teacher."]
+    assert load(both, prefix="teacher.").report.repair is not None
+
+
+def test_a_stack_of_wrappers_twenty_thousand_deep_is_refused_as_quickly_as_any(load: Load) -> None:
     with pytest.raises(KeyMismatch):
-        load({("module." if key.startswith("conv") else "") + key: value for key, value in state.items()})
+        load({"module." * 20_000 + f"p{index}": torch.zeros(1) for index in range(100)})
 
 
 def test_every_difference_is_listed(load: Load, state: dict[str, torch.Tensor]) -> None:
@@ -173,9 +323,42 @@ def test_without_strict_what_is_missing_keeps_its_seeded_initial_value(
     assert "extra.weight" in loaded.uploaded
 
 
-def test_without_strict_a_checkpoint_of_another_network_is_still_refused(load: Load) -> None:
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"a.weight": torch.zeros(2), "b.weight": torch.zeros(2)},
+        {"conv.weight": torch.zeros(8, 3, 3, 3), "other.weight": torch.zeros(2)},
+        {"bn.num_batches_tracked": torch.tensor(3)},
+        {
+            "base_model.model.conv.lora_A.weight": torch.zeros(4, 3),
+            "base_model.model.conv.lora_B.weight": torch.zeros(4, 4),
+        },
+    ],
+)
+def test_without_strict_a_checkpoint_of_which_nothing_is_usable_is_still_refused(
+    load: Load, foreign: dict[str, torch.Tensor]
+) -> None:
     with pytest.raises(KeyMismatch):
-        load({"a.weight": torch.zeros(2), "b.weight": torch.zeros(2)}, strict=False)
+        load(foreign, strict=False)
+
+
+def test_what_was_not_loaded_is_named_where_it_acts_unless_it_is_allowed(
+    load: Load, state: dict[str, torch.Tensor]
+) -> None:
+    state["head.weight"] = torch.zeros(7, 4)
+    del state["conv.bias"]
+    assert load(state, strict=False).report.unloaded_keys == ("conv.bias", "head.weight")
+    assert load(state, strict=False, allow_missing=("head.*",)).report.unloaded_keys == ("conv.bias",)
+    del state["head.weight"]
+    loaded = load(state, allow_missing=("head.*", "conv.bia?"))
+    assert loaded.report.missing_keys == ("conv.bias", "head.weight")
+    assert loaded.report.unloaded_keys == ()
+
+
+def test_what_was_not_loaded_and_does_not_act_is_only_listed(load: Load) -> None:
+    report = load({"used.weight": torch.ones(2, 3), "used.bias": torch.ones(2)}, "test/idle", strict=False).report
+    assert report.missing_keys == ("idle.weight", "idle.bias", "part.weight", "part.bias")
+    assert report.unloaded_keys == ("part.bias",)
 
 
 def test_a_missing_batch_counter_is_harmless(load: Load, state: dict[str, torch.Tensor]) -> None:
@@ -234,6 +417,114 @@ def test_copies_of_a_tied_weight_are_accepted_and_different_values_are_not(load:
 def test_hooks_that_read_old_files_run(load: Load) -> None:
     loaded = load({"old.weight": torch.ones(2, 3), "old.bias": torch.zeros(2)}, "test/renamed")
     assert loaded.module.layer.weight.equal(torch.ones(2, 3))
+
+
+def fused_state() -> dict[str, torch.Tensor]:
+    apart = {
+        f"{name}.{part}": torch.randn((2, 3) if part == "weight" else 2)
+        for name in "qkv"
+        for part in ("weight", "bias")
+    }
+    return {
+        **apart,
+        "out.kernel": torch.randn(3, 2),
+        "out.bias": torch.randn(2),
+        "head.weight": torch.randn(2, 2),
+        "head.bias": torch.randn(2),
+    }
+
+
+def assert_uploads_are_accounted_for(loaded: LoadedModule, state: Mapping[str, torch.Tensor]) -> None:
+    """Every uploaded byte stands under a name of the module, with the value that the module holds there."""
+    held = loaded.module.state_dict()
+    for key, tensor in loaded.uploaded.items():
+        if key not in loaded.report.ignored_keys:
+            assert held[key].equal(tensor.to(held[key].dtype)), key
+    assert sum(t.nbytes for t in loaded.uploaded.values()) == sum(t.nbytes for t in state.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_keys_that_load_hooks_rename_are_known_by_the_names_that_the_module_gives(
+    load: Load, dtype: torch.dtype, wrapper: str
+) -> None:
+    old = {"a.weight_g": torch.rand(4, 1), "a.weight_v": torch.rand(4, 3), "a.bias": torch.rand(4)}
+    old |= {"b.weight_g": torch.rand(()), "b.weight_v": torch.rand(2, 4), "b.bias": torch.rand(2)}
+    old = {wrapper + key: value.to(dtype) for key, value in old.items()}
+    loaded = load(old, "test/normed")
+    assert_uploads_are_accounted_for(loaded, old)
+    told = {pair.uploaded: pair.loaded for pair in loaded.report.conversions}
+    assert told[("a.weight_g",)] == ("a.parametrizations.weight.original0",)
+    assert loaded.report.missing_keys == loaded.report.unexpected_keys == loaded.report.ignored_keys == ()
+
+
+def test_tensors_that_load_hooks_join_split_and_turn_are_accounted_for_element_by_element(load: Load) -> None:
+    state = fused_state()
+    twice = torch.cat([state.pop("head.weight").flatten(), state.pop("head.bias")])
+    state = {**state, "twice": twice, "forgotten": torch.ones(3)}
+    loaded = load(state, "test/fused")
+    assert_uploads_are_accounted_for(loaded, state)
+    told = {pair.loaded: set(pair.uploaded) for pair in loaded.report.conversions}
+    assert told[("qkv.weight",)] == {"q.weight", "k.weight", "v.weight"}
+    assert told[("out.weight",)] == {"out.kernel"}
+    assert told[("head.weight", "head.bias")] == {"twice"}
+    assert loaded.report.ignored_keys == ("forgotten",)
+
+
+def test_a_hook_that_changes_values_is_refused(load: Load) -> None:
+    state = fused_state()
+    state["head.scaled"] = state.pop("head.weight")
+    with pytest.raises(KeyMismatch, match="would change"):
+        load(state, "test/fused")
+
+
+def test_a_file_without_versions_is_read_as_one_of_today_where_the_module_asks_for_one(
+    registry: Registry, tmp_path: Path
+) -> None:
+    state = {"layer.weight": torch.rand(2, 3), "layer.bias": torch.rand(2)}
+    save_file(state, tmp_path / "w.safetensors")
+    opened = open_checkpoint(tmp_path / "w.safetensors")
+    loaded = load_module(registry, "test/stubborn", {}, opened, strict=True, prefix=None)
+    assert loaded.module.layer.weight.equal(state["layer.weight"])
+
+
+def test_what_a_load_hook_raises_is_told(load: Load) -> None:
+    state = {"layer.weight": torch.rand(2, 3), "layer.bias": torch.rand(2), "bad": torch.ones(1)}
+    with pytest.raises(KeyMismatch, match="KeyError: 'a bad key'"):
+        load(state, "test/stubborn")
+
+
+@pytest.mark.parametrize(
+    ("made_with", "asked", "hint"),
+    [
+        ({"hidden": 32}, {}, 'architecture_options={"hidden":32}'),
+        ({"layers": 4}, {}, 'architecture_options={"layers":4}'),
+        ({"hidden": 16, "layers": 3}, {}, 'architecture_options={"hidden":16,"layers":3}'),
+        ({"bias": False}, {"hidden": 8}, 'architecture_options={"bias":false}'),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+def test_the_hint_names_the_options_and_the_prefix_that_fit(
+    load: Load, registry: Registry, made_with: dict[str, Any], asked: dict[str, Any], hint: str, prefix: str
+) -> None:
+    state = registry.build("test/mlp", made_with, initialised=True).state_dict()
+    with pytest.raises(KeyMismatch) as refused:
+        load({prefix + key: value for key, value in state.items()}, "test/mlp", options=asked)
+    told = str(refused.value.told_hint)
+    assert hint in told
+    assert "every tensor fits" in told
+    assert ("prefix='backbone.'" in told) == (prefix == "backbone.")
+
+
+def test_lora_files_are_named_as_such(load: Load) -> None:
+    with pytest.raises(KeyMismatch) as refused:
+        load(
+            {
+                "base_model.model.head.lora_A.weight": torch.rand(2, 4),
+                "base_model.model.head.lora_B.weight": torch.rand(5, 2),
+            }
+        )
+    assert "merge_and_unload" in str(refused.value.told_hint)
 
 
 def test_safetensors_load_like_torch_files(registry: Registry, state: dict[str, torch.Tensor], tmp_path: Path) -> None:

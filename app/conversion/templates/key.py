@@ -12,7 +12,17 @@ from app.domain.conversion import OnnxOptions, TorchScriptOptions
 TOOLCHAIN = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime")
 
 WITHOUT_EFFECT = frozenset(
-    {"strict", "prefix", "checkpoint_key", "on_mismatch", "verification", "measure", "external_data", "check_trace"}
+    {
+        "strict",
+        "allow_missing",
+        "prefix",
+        "checkpoint_key",
+        "on_mismatch",
+        "verification",
+        "measure",
+        "external_data",
+        "check_trace",
+    }
 )
 """Options that say how weights are read, how the artifact is judged or where its bytes lie, not what its graph is."""
 

@@ -3,7 +3,7 @@
 verify.py gives their order, docs/verification.md their reasons.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -39,16 +39,25 @@ def check_history(evidence: Evidence) -> None:
     if frozen:
         evidence.findings.append(note(Reason.trace_warnings, "; ".join(frozen[:3])))
     load = evidence.subject.load
-    left_out = [*load.missing_keys, *load.unexpected_keys, *load.ignored_keys, *load.shape_mismatches]
-    if not load.strict and left_out:
-        missing = len(load.missing_keys)
-        detail = f"{missing} keys of the model are missing, {len(left_out) - missing} uploaded ones were left out: "
-        evidence.findings.append(note(Reason.not_strict, detail + ", ".join(left_out[:5])))
+    if load.unloaded_keys:
+        detail = f"{len(load.unloaded_keys)} tensors that act on the outputs have initial values: "
+        evidence.findings.append(
+            inconclusive(Reason.unloaded_weights, detail + _listed(load.unloaded_keys) + ". allow_missing admits them.")
+        )
+    if load.missing_keys or load.ignored_keys:
+        missing, left_out = len(load.missing_keys), len(load.ignored_keys)
+        detail = f"{missing} keys of the model are missing, {left_out} uploaded ones were left out: "
+        evidence.findings.append(note(Reason.not_strict, detail + _listed((*load.missing_keys, *load.ignored_keys))))
     with evidence.clock.part("finite_weights"):
         bad = [name for name, tensor in evidence.subject.uploaded.items() if not _finite(tensor)]
     if bad:
         detail = f"{len(bad)} uploaded tensors hold NaN or infinity: {', '.join(bad[:5])}"
         evidence.findings.append(note(Reason.non_finite_weights, detail))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _narrowed(warnings: Iterable[str]) -> Iterator[Finding]:

@@ -207,7 +207,7 @@ class Books:
 
 
 _Destination = tuple[LedgerClass, tuple[str, ...], str | None]
-_IGNORED: _Destination = ("ignored", (), "left out because strict=false")
+_IGNORED: _Destination = ("ignored", (), "left out while loading")
 _FOREIGN: _Destination = (
     "unaccounted",
     (),

@@ -1,0 +1,174 @@
+"""What a client could ask for instead, found by holding a checkpoint's keys and shapes against architectures.
+
+Nothing here reads a value or allocates a weight: modules are built without data. The sentences are hints of
+``key_mismatch``; whoever knows only a file's keys and shapes may ask as well.
+"""
+
+import json
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from app.architectures.registry import Registry
+from app.conversion.key_repair import Reading, first_segments
+from app.domain.errors import RecastError
+
+Shapes = Mapping[str, torch.Size]
+
+MOST_PREFIXES = 20
+"""First segments of a file that are tried as a prefix."""
+MOST_BUILDS = 24
+"""Times that an architecture is built with other options to find those that fit."""
+_LORA = re.compile(
+    r"\.(lora_[ABE]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|hada_w1_a|lora_down|lora_up)\.?"
+)
+_NUMBERED = re.compile(r"^(.*?)\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a file's tensors fit an architecture with these options: how many have a place of their shape."""
+
+    options: Mapping[str, Any]
+    shapes: Shapes
+    fitting: int
+    exact: bool
+
+
+def advice(
+    registry: Registry, name: str, options: Mapping[str, Any], uploaded: Shapes, optional: Container[str]
+) -> str:
+    """What to do about a file that does not fit the architecture, in one or two sentences.
+
+    ``uploaded`` are the file's shapes by its own keys, ``optional`` the architecture's keys that a file may omit.
+    """
+    if any(_LORA.search(key) for key in uploaded):
+        return (
+            "This file holds LoRA adapters beside or instead of the model's weights. Merge them into the base model "
+            "(peft: model.merge_and_unload()), save its state dict and convert that."
+        )
+    fit, prefix = _best_prefix(registry, name, options, uploaded, optional)
+    named = _below(uploaded, prefix, fit.shapes)
+    better = propose_options(registry, name, fit, named, optional)
+    told = []
+    if prefix:
+        told.append(f"prefix={prefix!r}")
+    if better.options != fit.options:
+        changed = {key: value for key, value in better.options.items() if options.get(key) != value}
+        told.append(f"architecture_options={json.dumps(changed, separators=(',', ':'))}")
+    if told:
+        said = "every tensor fits" if better.exact else f"{better.fitting} of {len(named)} tensors would fit"
+        return f"With {' and '.join(told)} {said}."
+    if fit.fitting == 0:
+        return (
+            f"No tensor of the file has a name and shape of {name}: choose the architecture that it was trained with."
+        )
+    return (
+        f"{fit.fitting} of {len(uploaded)} tensors fit. Check the architecture's name and options. Where a part is "
+        "meant to be missing, name its keys in allow_missing; strict=false leaves out what does not fit and lists it."
+    )
+
+
+def propose_options(registry: Registry, name: str, fit: Fit, tensors: Shapes, optional: Container[str]) -> Fit:
+    """The best fit that other values of the architecture's options give: sizes and counts read off the file's tensors.
+
+    Options are changed one after the other, each to the value that fits most tensors, until all fit or none helps.
+    """
+    best, builds = fit, 0
+    while not best.exact:
+        step = best
+        for options in _changes(registry, name, best, tensors):
+            if builds == MOST_BUILDS:
+                return max(step, best, key=_quality)
+            builds += 1
+            tried = fit_of(registry, name, options, tensors, optional)
+            if tried is not None and _quality(tried) > _quality(step):
+                step = tried
+            if step.exact:
+                return step
+        if step is best:
+            return best
+        best = step
+    return best
+
+
+def fit_of(
+    registry: Registry, name: str, options: Mapping[str, Any], tensors: Shapes, optional: Container[str] = ()
+) -> Fit | None:
+    """The fit of an architecture with these options; None if they cannot be built."""
+    try:
+        shapes = {key: value.shape for key, value in registry.build(name, options).state_dict().items()}
+    except RecastError:
+        return None
+    fitting = sum(shapes.get(key) == shape for key, shape in tensors.items())
+    exact = fitting == len(tensors) and all(key in tensors or key in optional for key in shapes)
+    return Fit(options, shapes, fitting, exact)
+
+
+def _quality(fit: Fit) -> tuple[bool, int, int]:
+    """Most tensors with a place; of equals, the one with fewer places that stay empty."""
+    return fit.exact, fit.fitting, -len(fit.shapes)
+
+
+def _best_prefix(
+    registry: Registry, name: str, options: Mapping[str, Any], uploaded: Shapes, optional: Container[str]
+) -> tuple[Fit, str]:
+    plain = fit_of(registry, name, options, uploaded, optional)
+    if plain is None:  # it was built with these options a moment ago
+        raise AssertionError(f"{name} cannot be built")
+    best, prefix = plain, ""
+    for head in list(first_segments(uploaded))[:MOST_PREFIXES]:
+        below = _below(uploaded, head, plain.shapes)
+        fitting = sum(plain.shapes.get(key) == shape for key, shape in below.items())
+        if fitting > best.fitting:
+            exact = fitting == len(below) and all(key in below or key in optional for key in plain.shapes)
+            best, prefix = replace(plain, fitting=fitting, exact=exact), head
+    return best, prefix
+
+
+def _below(uploaded: Shapes, prefix: str, wanted: Container[str]) -> dict[str, torch.Size]:
+    return {name: uploaded[key] for key, name in Reading(prefix).names(uploaded, wanted).items()}
+
+
+def _changes(registry: Registry, name: str, fit: Fit, tensors: Shapes) -> Iterator[dict[str, Any]]:
+    """Options with one of them changed, the likeliest first: sizes that differ, then flags and choices."""
+    complete = registry.options(name, fit.options)
+    for held, wanted in _sizes_apart(fit.shapes, tensors):
+        for option, value in complete.items():
+            if isinstance(value, int) and not isinstance(value, bool) and value == held:
+                yield {**fit.options, option: wanted}
+    if fit.shapes.keys() != tensors.keys():
+        properties = registry.describe(name).options_schema.get("properties", {})
+        for option, value in complete.items():
+            if isinstance(value, bool):
+                yield {**fit.options, option: not value}
+            for choice in properties.get(option, {}).get("enum", ()):
+                if choice != value:
+                    yield {**fit.options, option: choice}
+
+
+def _sizes_apart(held: Shapes, tensors: Shapes) -> list[tuple[int, int]]:
+    """(size that the architecture has, size that the file has), of axes and of numbered layers, the commonest first."""
+    counts: dict[tuple[int, int], int] = {}
+    for key, shape in tensors.items():
+        other = held.get(key)
+        if other is not None and len(other) == len(shape):
+            for pair in zip(other, shape, strict=True):
+                counts[pair] = counts.get(pair, 0) + (pair[0] != pair[1])
+    have, want = _layers(held), _layers(tensors)
+    for stem in have.keys() & want.keys():
+        pair = have[stem], want[stem]
+        counts[pair] = counts.get(pair, 0) + (pair[0] != pair[1])
+    return sorted((pair for pair, count in counts.items() if count), key=lambda pair: -counts[pair])
+
+
+def _layers(keys: Shapes) -> dict[str, int]:
+    """How many numbered parts there are under each name: {"encoder.layer": 12}."""
+    found: dict[str, int] = {}
+    for key in keys:
+        if match := _NUMBERED.match(key):
+            found[match[1]] = max(found.get(match[1], 0), int(match[2]) + 1)
+    return found
