@@ -9,7 +9,7 @@ random number.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,19 +38,45 @@ def skeleton(construct: Callable[[], nn.Module]) -> nn.Module:
     Falls back to a seeded real construction for a module that needs its parameters' values while it is built.
     """
     try:
-        with _parameters_on_meta(), _WithoutValues():
+        with _parameters_on_meta(), _WithoutValues(), torch.no_grad():
             module = construct()
         _require_real_constants(module)
-    except (NeedsValues, NotImplementedError, RuntimeError, TypeError):  # what using a tensor on meta raises
+    except Exception:  # noqa: BLE001 - a constructor that misses values may raise anything; a real fault comes again
         module = initialised(construct)
     return _state_to_meta(module.eval())
 
 
 def initialised(construct: Callable[[], nn.Module]) -> nn.Module:
     """A module in eval mode with its own random initialisation, seeded with INITIAL_SEED; global RNG state is kept."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # without a graph, which would hold the parameters
         torch.manual_seed(INITIAL_SEED)
         return construct().eval()
+
+
+def replace_tensors(module: nn.Module, others: Mapping[int, Tensor]) -> None:
+    """Put other tensors in the place of a module's own, by ``id``, under every name and in every list of its parts.
+
+    A part may keep its parameters in attributes, lists and dictionaries beside the state dict, as LSTMs do.
+    """
+    seen: set[int] = set()
+
+    def other(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return others.get(id(value), value)
+        if isinstance(value, dict | list):
+            if id(value) in seen:
+                return value
+            seen.add(id(value))
+        if isinstance(value, dict):
+            value.update({key: new for key, old in value.items() if (new := other(old)) is not old})
+        elif isinstance(value, list):
+            value[:] = [other(old) for old in value]
+        elif type(value) is tuple and any(isinstance(old, Tensor) for old in value):
+            return tuple(other(old) for old in value)
+        return value
+
+    for part in module.modules():
+        other(vars(part))
 
 
 @contextmanager
@@ -136,7 +162,6 @@ def _is_meta_constant(value: Any) -> bool:
 
 
 def _state_to_meta(module: nn.Module) -> nn.Module:
-    for tensor in module.state_dict(keep_vars=True).values():
-        if isinstance(tensor, Tensor) and not tensor.is_meta:
-            swap_tensors(tensor, _meta_like(tensor))  # type: ignore[no-untyped-call]
+    state = [tensor for tensor in module.state_dict(keep_vars=True).values() if isinstance(tensor, Tensor)]
+    replace_tensors(module, {id(tensor): _meta_like(tensor) for tensor in state if not tensor.is_meta})
     return module

@@ -38,7 +38,7 @@ class Place:
     groups: list[tuple[str, ...]]
     """Names of tied tensors."""
     targets: Mapping[str, Tensor]
-    """The state dict that the module was built with, on meta."""
+    """The state dict that the module was built with: the module's own objects, on meta."""
     optional: frozenset[str]
     """Keys that a checkpoint may omit without leaving anything to chance."""
 
@@ -83,7 +83,7 @@ class Attempt:
 def place_of(registry: Registry, name: str, options: Mapping[str, Any]) -> Place:
     module = registry.build(name, options)
     groups = tied_names(module)
-    targets = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
+    targets = {key: value for key, value in module.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
     counters = {key for key in targets if key.endswith(COUNTER)}
     optional = frozenset(counters | {twin for group in groups for twin in group[1:]})
     return Place(registry, name, options, module, groups, targets, optional)

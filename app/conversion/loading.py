@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from app.architectures.construction import replace_tensors
 from app.architectures.registry import Registry
 from app.conversion.checkpoint import OpenedCheckpoint
 from app.conversion.load_attempts import Attempt, Place, place_of, read_into
 from app.conversion.proposals import advice
-from app.conversion.ties import owner, tie
 from app.conversion.unloaded import acting
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport, ParameterReport, TensorInfo
@@ -120,16 +120,20 @@ def _initialise(module: nn.Module, initialised: nn.Module) -> None:
 
 
 def _finish(place: Place) -> None:
-    """Tie what is tied, and bring every tensor into the architecture's dtype and layout. Then eval()."""
-    tie(place.module, place.groups)
-    done: dict[int, Tensor] = {}
+    """Tie what is tied, and bring every tensor into the architecture's dtype and layout. Then eval().
+
+    load_state_dict(assign=True) put a new object under every name; whatever else holds the old one gets it as well.
+    """
+    loaded = place.module.state_dict(keep_vars=True)
+    first = {name: group[0] for group in place.groups for name in group}
+    finished: dict[str, Tensor] = {}
+    others: dict[int, Tensor] = {}
     for key, target in place.targets.items():
-        members, leaf = owner(place.module, key)
-        tensor = members[leaf]
-        if tensor is not None:
-            finished = done.get(id(tensor))
-            finished = _as_target(tensor, target) if finished is None else finished
-            members[leaf] = done[id(tensor)] = done[id(finished)] = finished
+        name = first.get(key, key)
+        if name not in finished:
+            finished[name] = _as_target(loaded.get(name, loaded[key]), target)
+        others[id(target)] = others[id(loaded[key])] = finished[name]
+    replace_tensors(place.module, others)
     place.module.eval()
 
 

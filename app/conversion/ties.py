@@ -39,29 +39,6 @@ def fill_twins(tensors: Mapping[str, torch.Tensor], groups: list[tuple[str, ...]
     return filled
 
 
-def tie(module: nn.Module, groups: list[tuple[str, ...]]) -> None:
-    """Make each group one object again: load_state_dict(assign=True) puts a new one under every name."""
-    for first, *others in groups:
-        tensor = owner(module, first)[0][_leaf(first)]
-        for name in others:
-            members, leaf = owner(module, name)
-            members[leaf] = tensor
-
-
-def owner(module: nn.Module, name: str) -> tuple[dict[str, torch.Tensor | None], str]:
-    """Where a module keeps the tensor of that state-dict name: the dictionary of its part, and the key in it."""
-    parent = module
-    *path, leaf = name.split(".")
-    for part in path:  # get_submodule would find the method of a part that is named "half" or "float"
-        parent = parent._modules[part]  # type: ignore[assignment]
-    members = parent._parameters if leaf in parent._parameters else parent._buffers
-    return members, leaf  # type: ignore[return-value]
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False

@@ -1,6 +1,7 @@
 """Built modules: nothing uninitialised survives, constants are real, ties stay ties, values are reproducible."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -143,6 +144,74 @@ def test_a_buffer_filled_from_weights_is_filled() -> None:
             self.first.copy_(self.linear.weight.detach())
 
     assert torch.equal(skeleton(Copying).first, initialised(Copying).first)
+
+
+class Recurrent(nn.Module):
+    """Keeps weak references to its parameters and moves itself while it is built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, bidirectional=True)
+        self.to("cpu")
+        self.half = nn.Linear(2, 2)
+
+
+class WeightNormed(nn.Module):
+    """Computes a plain attribute from parameters, with a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.utils.weight_norm(nn.Conv1d(2, 3, 3))
+        self.turned = nn.utils.weight_norm(nn.ConvTranspose1d(3, 2, 4, 2, 1))
+
+
+class SpectralNormed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.old = nn.utils.spectral_norm(nn.Linear(3, 3))
+        self.new = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
+        self.turned = nn.utils.parametrizations.orthogonal(nn.Linear(3, 3))
+
+
+class Listed(nn.Module):
+    """Keeps its parameters in a list and a dictionary beside the state dict, and finds a scale from their values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.weights = [self.linear.weight]
+        self.by_name = {"bias": self.linear.bias}
+        self.scale = float(self.linear.weight.abs().max())
+
+
+class Checking(nn.Module):
+    """Raises what it likes where its initial weights are not to its taste."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        values = self.linear.weight.detach().cpu().numpy() if not self.linear.weight.is_meta else None
+        if values is None:
+            raise ValueError("no values")
+
+
+@pytest.mark.parametrize("constructor", [Recurrent, WeightNormed, SpectralNormed, Listed, Checking])
+def test_what_cannot_be_built_without_values_is_built_with_them_and_gives_them_back(
+    constructor: Callable[[], nn.Module],
+) -> None:
+    built, real = skeleton(constructor), initialised(constructor)
+    assert all(tensor.is_meta for tensor in built.state_dict().values())
+    assert {key: tensor.shape for key, tensor in built.state_dict().items()} == {
+        key: tensor.shape for key, tensor in real.state_dict().items()
+    }
+    built.load_state_dict(real.state_dict(), assign=True)
+    copy.deepcopy(built)
+
+
+def test_whatever_holds_a_tensor_of_the_state_dict_holds_the_one_on_meta() -> None:
+    built = skeleton(Listed)
+    assert built.weights[0] is built.linear.weight
+    assert built.by_name["bias"] is built.linear.bias
 
 
 def test_the_default_configuration_of_a_very_large_model_is_built_without_its_memory(registry: Registry) -> None:

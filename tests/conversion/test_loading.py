@@ -120,6 +120,34 @@ class Stubborn(nn.Module):
     def forward(self, x):
         return self.layer(x)
 
+class Listed(nn.Module):
+    """Computes with tensors that it keeps beside the state dict, and has a recurrent layer."""
+    def __init__(self):
+        super().__init__()
+        self.linear, self.lstm = nn.Linear(3, 3), nn.LSTM(3, 2)
+        self.weights, self.named = [self.linear.weight], {"bias": self.linear.bias}
+        self.to("cpu")
+
+    def forward(self, x):
+        return self.lstm(nn.functional.linear(x, self.weights[0], self.named["bias"]))[0]
+
+class Vocoder(nn.Module):
+    """The weight norm of old."""
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.utils.weight_norm(nn.Linear(3, 2))
+
+    def forward(self, x):
+        return self.layer(x)
+
+@architecture("test/listed", signature=ROWS)
+def listed() -> nn.Module:
+    return Listed()
+
+@architecture("test/vocoder", signature=ROWS)
+def vocoder() -> nn.Module:
+    return Vocoder()
+
 @architecture("test/idle", signature=ROWS)
 def idle() -> nn.Module:
     return Idle()
@@ -417,6 +445,24 @@ def test_copies_of_a_tied_weight_are_accepted_and_different_values_are_not(load:
 def test_hooks_that_read_old_files_run(load: Load) -> None:
     loaded = load({"old.weight": torch.ones(2, 3), "old.bias": torch.zeros(2)}, "test/renamed")
     assert loaded.module.layer.weight.equal(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("name", ["test/listed", "test/vocoder", "test/normed", "test/tied"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_loaded_module_computes_what_one_loaded_by_torch_computes(
+    load: Load, registry: Registry, name: str, dtype: torch.dtype
+) -> None:
+    plain = registry.build(name, {}, initialised=True)
+    state = {key: torch.rand(value.shape).to(dtype) for key, value in plain.state_dict().items()}
+    if name == "test/tied":
+        state["decoder.weight"] = state["embedding.weight"]
+    plain.load_state_dict(state)
+    inputs = torch.randint(5, (2, 3)) if name == "test/tied" else torch.rand(2, 3)
+    with torch.no_grad():
+        if name == "test/tied":
+            assert load(state, name).module.embedding(inputs).equal(plain.embedding(inputs))
+        else:
+            assert load(state, name).module(inputs).equal(plain(inputs))
 
 
 def fused_state() -> dict[str, torch.Tensor]:
