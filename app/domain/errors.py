@@ -4,6 +4,7 @@
 ends a conversion keeps its code in the conversion's ``error`` field.
 """
 
+import errno
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -258,6 +259,11 @@ ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "bad_alloc"
 def memory_ran_out(error: BaseException) -> bool:
     """Whether an exception, of whatever type, says that memory could not be had."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in ALLOCATION_FAILURES)
+
+
+def disk_ran_out(error: BaseException) -> bool:
+    """Whether an exception says that a disk, or what may be used of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class MemoryEstimateExceeded(ConversionError):

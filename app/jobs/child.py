@@ -23,7 +23,15 @@ from app.conversion.job import (
     UnsuitableTemplate,
 )
 from app.domain.conversion import OnnxOptions, Stage, TorchScriptOptions
-from app.domain.errors import ConversionError, OutOfMemory, Problem, RecastError, memory_ran_out
+from app.domain.errors import (
+    ConversionError,
+    InsufficientStorage,
+    OutOfMemory,
+    Problem,
+    RecastError,
+    disk_ran_out,
+    memory_ran_out,
+)
 from app.jobs.confinement import Limits, confine
 from app.jobs.messages import Done, Failed, Progress, TemplateAnswer, TemplateWanted, Unconfined
 
@@ -132,6 +140,8 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, RecastError):
         return error.problem()
     text = str(error)
+    if disk_ran_out(error):
+        return InsufficientStorage("No space is left on the worker's disk.").problem()
     if memory_ran_out(error):
         return OutOfMemory(f"Memory ran out: {_first_line(text) or type(error).__name__}.").problem()
     # The message of a foreign exception may hold paths of this server; the log has it whole.

@@ -1,21 +1,19 @@
 """Outages are waited for: what depends on a part of the service that is away is done once the part is back."""
 
 import asyncio
-import errno
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 
-from app.domain.errors import InsufficientStorage, Unavailable
+from app.domain.errors import InsufficientStorage, Unavailable, disk_ran_out
 
 log = structlog.get_logger(__name__)
 
 FIRST_DELAY = 0.25
 LONGEST_DELAY = 2.0
 """Seconds between tries, doubled from the first: what waits goes on within this time of the part's return."""
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 DatabaseAway = (OperationalError, InterfaceError, TimeoutError)
 """What SQLAlchemy raises when the database cannot be reached or hangs up."""
@@ -34,7 +32,7 @@ def away(error: BaseException) -> str | None:
         return DATABASE
     if isinstance(error, Unavailable):
         return STORE
-    if isinstance(error, InsufficientStorage) or (isinstance(error, OSError) and error.errno in DISK_FULL):
+    if isinstance(error, InsufficientStorage) or disk_ran_out(error):
         return DISK_SPACE
     return None
 

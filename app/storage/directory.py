@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from app.domain.errors import Unavailable
 from app.storage.intake import full_disk_as_insufficient_storage, receive_into, remove_abandoned, temporary_file
 from app.storage.objects import BLOCK, Chunk, MissingObject, StoredObject, object_name, object_sha256
 from app.threads import in_thread
@@ -44,14 +45,14 @@ class DirectoryStore:
     async def local(self, sha256: str) -> AsyncIterator[Path]:
         path = self._path(sha256)
         if not path.is_file():
-            raise MissingObject(sha256)
+            raise self._absent(sha256)
         yield path
 
     async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[Chunk]:
         try:
             file = self._path(sha256).open("rb", buffering=0)
         except FileNotFoundError:
-            raise MissingObject(sha256) from None
+            raise self._absent(sha256) from None
         with file:
             fd = file.fileno()
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -64,6 +65,8 @@ class DirectoryStore:
         try:
             return self._path(sha256).stat().st_size
         except FileNotFoundError:
+            if isinstance(error := self._absent(sha256), Unavailable):
+                raise error from None
             return None
 
     async def collect(self, sha256: str, before: datetime) -> bool:
@@ -85,6 +88,12 @@ class DirectoryStore:
 
     def _path(self, sha256: str) -> Path:
         return self._root / object_name(sha256)
+
+    def _absent(self, sha256: str) -> MissingObject | Unavailable:
+        """What it means that an object is not there: it is missing, or the whole store is (not mounted, say)."""
+        if self._path(sha256).parent.is_dir():
+            return MissingObject(sha256)
+        return Unavailable(f"The object store is not there: {self._root}.")
 
     def _collect(self, sha256: str, before: datetime) -> bool:
         """The file is moved aside before its age is looked at, so that a fresh one cannot slip in between."""

@@ -82,3 +82,8 @@ class Client:
     async def scalar(self, query: str) -> object:
         async with self.database.transaction() as session:
             return await session.scalar(text(query))
+
+    async def execute(self, *statements: str) -> None:
+        async with self.database.transaction() as session:
+            for statement in statements:
+                await session.execute(text(statement.replace(":", "\\:")))

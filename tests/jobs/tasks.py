@@ -1,5 +1,6 @@
 """Tasks for child processes of tests: what well- and ill-behaved conversions do, without torch."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -99,6 +100,15 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
         raise ParityFailed("It computes something else.")
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "kill_worker":
+        forkserver = Path(f"/proc/{os.getppid()}/stat").read_text()
+        os.kill(int(forkserver.rpartition(")")[2].split()[1]), signal.SIGKILL)
+        time.sleep(1000)
+    if behaviour == "fill_disk_once":
+        filled = job.checkpoint.parents[3] / f"filled-{job.conversion_id}"
+        if not filled.exists():
+            filled.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
     if behaviour == "sleep":
         (job.checkpoint.parents[3] / f"pid-{job.conversion_id}").write_text(str(os.getpid()))
         time.sleep(float(detail))

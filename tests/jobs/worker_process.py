@@ -1,6 +1,7 @@
 """A worker as a process of its own, with the tasks of tasks.py: settings from the environment, SIGTERM drains."""
 
 import asyncio
+import os
 import signal
 import sys
 
@@ -19,7 +20,7 @@ TASKS = Tasks(
 async def main(database_url: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await run_worker(Settings(), database_url, stop, TASKS)
+    await run_worker(Settings(), database_url, stop, TASKS, os.environ.get("RECAST_SUPERVISOR"))
 
 
 if __name__ == "__main__":

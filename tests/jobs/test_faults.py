@@ -1,0 +1,217 @@
+"""Whose fault it is: a conversion fails only through its own, and harms no neighbour."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import psutil
+import pytest
+
+from app.database import conversions
+from app.database.conversions import NewConversion
+from app.database.tables import Conversion
+from app.domain.conversion import OnnxOptions, State
+from app.jobs import queue
+from tests.jobs.service import TIMEOUT, Client, StartWorker
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def kept_running(start_worker: StartWorker, **settings: object) -> AsyncIterator[None]:
+    """A worker that is started again whenever it dies."""
+
+    async def keep() -> None:
+        while True:
+            worker = start_worker(**settings)
+            while worker.poll() is None:
+                await asyncio.sleep(0.05)
+
+    keeping = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+
+
+async def found(client: Client, id: str) -> Conversion:
+    async with client.database.transaction() as session:
+        return await conversions.find(session, id)
+
+
+async def until(client: Client, query: str, value: object = True) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        while await client.scalar(query) != value:
+            await asyncio.sleep(0.05)
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def forget_pid(client: Client, id: str) -> None:
+    (client.directory / f"pid-{id}").unlink()
+
+
+async def test_a_conversion_whose_process_is_killed_from_outside_is_tried_again(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker()
+    id = await client.submit("sleep:2")
+    os.kill(await client.started(id), signal.SIGKILL)
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 2, 1)
+
+
+async def test_a_conversion_that_kills_its_own_process_is_condemned_within_three_attempts(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker()
+    poison, neighbour = await client.submit("die"), await client.submit("sleep:3", b"other")
+    conversion = await client.ended(poison)
+    assert (conversion.state, conversion.attempt) == (State.failed, 3)
+    assert conversion.problem
+    assert conversion.problem["code"] == "child_crashed"
+    innocent = await client.ended(neighbour)
+    assert (innocent.state, innocent.attempt) == (State.succeeded, 1)
+
+
+async def test_a_conversion_that_kills_its_worker_is_condemned_within_three_attempts_and_its_neighbour_succeeds(
+    client: Client, start_worker: StartWorker
+) -> None:
+    neighbour = await client.submit("sleep:4")
+    async with kept_running(start_worker):
+        await client.started(neighbour)
+        poison = await client.submit("kill_worker", b"other")
+        conversion = await client.ended(poison)
+        assert conversion.state is State.failed
+        assert conversion.attempt <= 3
+        innocent = await client.ended(neighbour)
+        assert innocent.state is State.succeeded
+
+
+async def test_two_poisonous_conversions_do_not_excuse_each_other(client: Client, start_worker: StartWorker) -> None:
+    async with kept_running(start_worker):
+        poisons = [await client.submit("kill_worker", content) for content in (b"one", b"two")]
+        for poison in poisons:
+            assert (await client.ended(poison)).state is State.failed
+
+
+async def test_a_suspect_runs_without_neighbours(client: Client, start_worker: StartWorker) -> None:
+    start_worker(children=3)
+    suspect = await client.submit("sleep:3")
+    os.kill(await client.started(suspect), signal.SIGKILL)
+    forget_pid(client, suspect)
+    others = [await client.submit("sleep:1", content) for content in (b"one", b"two", b"three")]
+    await client.started(suspect)
+    assert await client.scalar("select count(*) from conversions where state = 'running'") == 1
+    for id in (suspect, *others):
+        assert (await client.ended(id)).state is State.succeeded
+
+
+async def test_what_dies_wherever_everything_dies_is_not_condemned_at_once(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker(max_attempts=2)
+    await client.execute("insert into deaths (suspects) values ('[\"a\"]'), ('[\"b\"]'), ('[]')")
+    id = await client.submit("sleep:2")
+    for _ in range(2):
+        os.kill(await client.started(id), signal.SIGKILL)
+        forget_pid(client, id)
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 3, 2)
+
+
+async def test_a_dead_forkserver_ends_neither_worker_nor_conversions(client: Client, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    id = await client.submit("sleep:2")
+    child = psutil.Process(await client.started(id))
+    child.parent().kill()
+    assert (await client.ended(id)).state is State.succeeded
+    assert (await client.ended(await client.submit("plain", b"other"))).state is State.succeeded
+    assert worker.poll() is None
+
+
+async def test_a_drained_worker_is_not_taken_for_dead(client: Client, start_worker: StartWorker) -> None:
+    worker = start_worker(worker_lost_after=2.5, drain_timeout=30)
+    id = await client.submit("sleep:8")
+    await client.started(id)
+    start_worker(worker_lost_after=2.5)
+    await until(client, "select count(*) = 2 from workers")
+    worker.terminate()
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 1, 0)
+    assert worker.wait(TIMEOUT) == 0
+
+
+async def test_drains_are_never_counted(client: Client, start_worker: StartWorker) -> None:
+    id = await client.submit("sleep:5")
+    for _ in range(4):
+        worker = start_worker(drain_timeout=0)
+        await client.started(id)
+        forget_pid(client, id)
+        worker.terminate()
+        assert worker.wait(TIMEOUT) == 0
+    start_worker()
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.workers_lost) == (State.succeeded, 0)
+
+
+async def test_restarts_of_everything_under_a_supervisor_are_never_counted(
+    client: Client, start_worker: StartWorker
+) -> None:
+    id = await client.submit("sleep:3")
+    for run in range(4):
+        worker = start_worker(supervisor=f"run {run}")
+        await client.started(id)
+        forget_pid(client, id)
+        worker.kill()
+        worker.wait()
+    start_worker(supervisor="last run")
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 5, 0)
+
+
+async def test_a_store_that_is_away_is_waited_for(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    await until(client, "select count(*) = 1 from workers")
+    objects = client.directory / "objects"
+    for content in (b"weights", b"good"):
+        await client.checkpoint(content)
+    objects.rename(client.directory / "away")
+    new = NewConversion(sha256_of(b"weights"), "test/plain", OnnxOptions())
+    id = (await queue.submit(client.database, new)).conversion.id
+    sha256 = (await queue.request_inspection(client.database, sha256_of(b"good"))).sha256
+    await until(client, "select waiting_for from conversions", "store")
+    await until(client, "select count(*) > 0 from checkpoints where waiting_for = 'store'")
+    shutil.rmtree(objects, ignore_errors=True)
+    (client.directory / "away").rename(objects)
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt, conversion.waiting_for) == (State.succeeded, 1, None)
+    read = await client.changes.wait_for_inspection(sha256, TIMEOUT)
+    assert read.inspection
+    assert read.waiting_for is None
+
+
+async def test_a_conversion_that_a_full_disk_ended_is_done_again(client: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    id = await client.submit("fill_disk_once")
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt) == (State.succeeded, 1)
+    kinds = await client.scalar("select count(*) from events where data ->> 'waiting_for' = 'disk_space'")
+    assert kinds == 1
+
+
+async def test_a_conversion_whose_checkpoint_is_gone_fails_in_words(client: Client, start_worker: StartWorker) -> None:
+    id = await client.submit("plain")
+    await client.execute("alter table conversions drop column if exists held_checkpoint", "delete from checkpoints")
+    start_worker()
+    conversion = await client.ended(id)
+    assert conversion.problem
+    assert conversion.problem["code"] == "unknown_checkpoint"
