@@ -100,4 +100,5 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _is_legacy(head: bytes) -> bool:
-    return head[:1] == b"\x80" and head[2 : 2 + len(_LEGACY_MAGIC)] == _LEGACY_MAGIC
+    # After the protocol's 2 bytes, from protocol 4 on after a frame's 9 as well.
+    return head[:1] == b"\x80" and any(head.startswith(_LEGACY_MAGIC, at) for at in (2, 11))

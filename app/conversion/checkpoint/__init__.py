@@ -1,6 +1,6 @@
 """Reading an uploaded weights file: what it is, what is inside, and its tensors, memory-mapped where possible.
 
-Nothing a file refers to is imported or called: pickles are read by torch's weights-only unpickler alone.
+Nothing a file refers to is imported or called: see docs/checkpoints.md.
 """
 
 from app.conversion.checkpoint.opening import OpenedCheckpoint, open_checkpoint

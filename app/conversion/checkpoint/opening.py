@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
+from app.conversion.checkpoint.extent import Extent
 from app.conversion.checkpoint.safetensors_file import read_safetensors
-from app.conversion.checkpoint.torch_files import read_legacy, read_zip
+from app.conversion.checkpoint.stored_tensors import Memory
+from app.conversion.checkpoint.torch_files import Contents, read_legacy, read_zip
 from app.conversion.checkpoint.unwrap import unwrap
 from app.domain.checkpoint import CheckpointFormat, CheckpointInspection, TensorInfo
 from app.domain.checkpoint_format import recognise
-from app.domain.errors import CorruptCheckpoint, PayloadTooLarge, UnsupportedTensor
+from app.domain.errors import PayloadTooLarge
 
-_READERS: dict[CheckpointFormat, Callable[[Path], tuple[Any, tuple[str, ...]]]] = {
+_READERS: dict[CheckpointFormat, Callable[[Extent], Contents]] = {
     "torch-zip": read_zip,
     "torch-legacy": read_legacy,
     "safetensors": read_safetensors,
@@ -23,15 +25,13 @@ _READERS: dict[CheckpointFormat, Callable[[Path], tuple[Any, tuple[str, ...]]]] 
 
 MAX_TENSORS = 100_000
 """Tensors of a state dict; the largest published models have some thousands."""
-EXPANDED_LIMIT = 1 << 26
-"""Bytes that a tensor may hold beyond its storage, by strides of 0; more is an attack on memory, not a weight."""
 
 
 @dataclass(frozen=True)
 class OpenedCheckpoint:
     inspection: CheckpointInspection
     state_dict: dict[str, torch.Tensor]
-    """Detached CPU tensors in the file's order; memory-mapped for torch-zip and safetensors."""
+    """Detached CPU tensors in the file's order; memory-mapped."""
     versions: Mapping[str, Any] = field(default_factory=dict)
     """Module versions by module path (the state dict's ``_metadata``); empty when the file has none."""
 
@@ -43,48 +43,30 @@ def open_checkpoint(path: Path, checkpoint_key: str = "auto") -> OpenedCheckpoin
     PayloadTooLarge (too many tensors), UnsupportedTensor, NoStateDict, AmbiguousCheckpoint.
     """
     kind = recognise(path)
-    loaded, notes = _READERS[kind](path)
-    found, candidates = unwrap(loaded, checkpoint_key)
+    contents = _READERS[kind](Extent.of(path))
+    found, candidates = unwrap(contents.root, checkpoint_key)
     if len(found.tensors) > MAX_TENSORS:
         raise PayloadTooLarge(
             f"The state dict holds {len(found.tensors):,} tensors; at most {MAX_TENSORS:,} are read.",
             hint="Save what is one parameter of the model as one tensor.",
         )
-    for name, tensor in found.tensors.items():
-        _check(name, tensor)
+    memory, notes = Memory(), contents.notes
+    state_dict = {name: memory.tensor(name, stored) for name, stored in found.tensors.items()}
     if found.skipped:
         notes = (*notes, f"entries that are not tensors were left out: {', '.join(found.skipped[:10])}")
-    tensors = _describe(found.tensors)
+    tensors = _describe(state_dict)
     inspection = CheckpointInspection(
         format=kind,
         bytes=path.stat().st_size,
         nesting=found.path,
         candidates=candidates,
         tensors=tensors,
-        parameter_count=sum(t.numel() for name, t in found.tensors.items() if not name.endswith("num_batches_tracked")),
+        parameter_count=sum(t.numel() for name, t in state_dict.items() if not name.endswith("num_batches_tracked")),
         tensor_bytes=sum(info.bytes for info in tensors if info.tied_to is None),
         dtypes=dict(Counter(info.dtype for info in tensors)),
         notes=notes,
     )
-    return OpenedCheckpoint(inspection, found.tensors, found.versions)
-
-
-def _check(name: str, tensor: torch.Tensor) -> None:
-    if tensor.is_quantized:
-        raise UnsupportedTensor(f"{name!r} is quantized.", hint="Save the weights before quantization.", tensor=name)
-    if tensor.layout != torch.strided:
-        raise UnsupportedTensor(f"{name!r} is sparse ({tensor.layout}).", hint="Save tensor.to_dense().", tensor=name)
-    if tensor.device.type != "cpu":
-        raise UnsupportedTensor(f"{name!r} has no data (device {tensor.device}).", tensor=name)
-    if tensor.is_neg() or tensor.is_conj():
-        raise UnsupportedTensor(
-            f"{name!r} is a lazy view.", hint="Save tensor.resolve_conj().resolve_neg().", tensor=name
-        )
-    declared = tensor.numel() * tensor.element_size()
-    if declared > tensor.untyped_storage().nbytes() + EXPANDED_LIMIT:
-        raise CorruptCheckpoint(
-            f"{name!r} declares {declared} bytes over a storage of {tensor.untyped_storage().nbytes()}.", tensor=name
-        )
+    return OpenedCheckpoint(inspection, state_dict, found.versions)
 
 
 def _describe(tensors: Mapping[str, torch.Tensor]) -> tuple[TensorInfo, ...]:

@@ -1,44 +1,90 @@
-"""Reading a safetensors file, memory-mapped. The format: safetensors README, "Format"."""
+"""Reading a safetensors file. The format: safetensors README, "Format"."""
 
 import json
-from pathlib import Path
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from app.domain.errors import CorruptCheckpoint
+from app.conversion.checkpoint.extent import Extent
+from app.conversion.checkpoint.names import check_key, shown
+from app.conversion.checkpoint.stored_tensors import MAX_DIMENSIONS, Storage, Stored, TensorView, Unreadable
+from app.conversion.checkpoint.torch_files import Contents
+from app.domain.errors import CorruptCheckpoint, PayloadTooLarge
 
-MAX_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
+FORMAT_LIMIT = 100_000_000
+"""Bytes of a header that the format admits."""
+MAX_HEADER = 32 << 20
+"""Bytes of a header that is read; the 100,000 tensors that Recast reads take about 15."""
+MAX_COMMAS = 2_000_000
+"""Values of a header, by the commas between them: what parsing it costs in memory. A tensor has about six."""
+_PACKED = frozenset({"F4", "F6_E2M3", "F6_E3M2"})
+_MEMBERS = {"dtype", "shape", "data_offsets"}
+
+_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "C64": torch.complex64,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+}
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """Tensors by name, in the file's order, and notes.
+def read_safetensors(file: Extent) -> Contents:
+    """Tensors by name, in the order of their bytes.
 
     Raises CorruptCheckpoint for a header that breaks the format: too long, not JSON, duplicate keys, unknown dtypes,
-    ranges that overlap, leave holes or lead beyond the file.
+    ranges that overlap, leave holes or lead beyond the file; PayloadTooLarge for one that is too large to parse.
     """
-    _check_header(path)
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return tensors, _notes(file.metadata())
-    except (SafetensorError, RuntimeError, ValueError, OverflowError, AttributeError, KeyError, TypeError) as error:
-        raise CorruptCheckpoint(f"The safetensors file is damaged: {error}") from error
+    length = int.from_bytes(file.read(8), "little")
+    if length > FORMAT_LIMIT or 8 + length > file.size:
+        raise CorruptCheckpoint(f"The safetensors header declares {length} bytes in a file of {file.size}.")
+    header = _parsed(file.part(8, length))
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CorruptCheckpoint("The safetensors header's metadata are not text.")
+    found = [_entry(name, entry) for name, entry in header.items()]
+    return Contents(dict(_placed(found, file.part(8 + length, file.size - 8 - length))), _notes(metadata))
 
 
-def _check_header(path: Path) -> None:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > MAX_HEADER or 8 + length > size:
-            raise CorruptCheckpoint(f"The safetensors header declares {length} bytes in a file of {size}.")
-        header = file.read(length)
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def _parsed(extent: Extent) -> dict[str, Any]:
+    if extent.size > MAX_HEADER:
+        raise PayloadTooLarge(f"The safetensors header has {extent.size:,} bytes; at most {MAX_HEADER:,} are read.")
+    text = extent.read()
+    if text.count(b",") > MAX_COMMAS:
+        raise CorruptCheckpoint("The safetensors header holds more values than its tensors can have.")
     try:
-        json.loads(header, object_pairs_hook=_unique)
+        header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise CorruptCheckpoint(f"The safetensors header is not valid JSON: {error}") from error
+        raise CorruptCheckpoint("The safetensors header is not valid JSON, or names a tensor twice.") from error
+    if not isinstance(header, dict):
+        raise CorruptCheckpoint("The safetensors header is no JSON object.")
+    return header
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -48,9 +94,50 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _notes(metadata: dict[str, str] | None) -> tuple[str, ...]:
-    return (
-        (f"saved for framework {metadata['format']}",)
-        if metadata and metadata.get("format") not in (None, "pt")
-        else ()
-    )
+def _entry(name: str, entry: object) -> _Entry:
+    check_key(name)
+    if not isinstance(entry, dict) or entry.keys() != _MEMBERS:
+        raise CorruptCheckpoint(f"The safetensors header describes {name!r} by other members than it may have.")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or (dtype not in _DTYPES and dtype not in _PACKED):
+        raise CorruptCheckpoint(f"{name!r} has a dtype that the format does not know.", tensor=name)
+    if not (isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2):
+        raise CorruptCheckpoint(f"{name!r} has no shape or no place.", tensor=name)
+    if any(type(number) is not int or not 0 <= number < 1 << 62 for number in (*shape, *offsets)):
+        raise CorruptCheckpoint(f"{name!r} has a shape or place that no tensor can have.", tensor=name)
+    return _Entry(name, dtype, tuple(shape), offsets[0], offsets[1])
+
+
+def _placed(entries: list[_Entry], data: Extent) -> Iterator[tuple[str, Stored]]:
+    """The tensors, whose bytes must follow one another from the data's begin to its end."""
+    reached = 0
+    for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != reached or entry.end < entry.begin:
+            raise CorruptCheckpoint(f"The bytes of {entry.name!r} overlap others or leave a hole.", tensor=entry.name)
+        reached = entry.end
+        yield entry.name, _tensor(entry, data)
+    if reached != data.size:
+        raise CorruptCheckpoint(f"The header describes {reached} bytes of values, the file holds {data.size}.")
+
+
+def _tensor(entry: _Entry, data: Extent) -> Stored:
+    size = entry.end - entry.begin
+    extent = data.part(entry.begin, size)
+    if entry.dtype in _PACKED:
+        return Unreadable(f"of packed elements ({entry.dtype})", "Save the weights before quantization.")
+    dtype = _DTYPES[entry.dtype]
+    if len(entry.shape) > MAX_DIMENSIONS or math.prod(entry.shape) * dtype.itemsize != size:
+        raise CorruptCheckpoint(f"{entry.name!r} has {size} bytes, which its shape does not need.", tensor=entry.name)
+    return TensorView(Storage(entry.name, dtype, size, extent), dtype, 0, entry.shape, _contiguous(entry.shape))
+
+
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * max(size, 1))
+    return tuple(reversed(strides)) if shape else ()
+
+
+def _notes(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    framework = metadata.get("format", "pt")
+    return () if framework == "pt" else (f"saved for framework {shown(framework)}",)

@@ -1,156 +1,135 @@
-"""Reading what torch.save wrote, in its zip format (memory-mapped) and its legacy format (into memory)."""
+"""Reading what torch.save wrote, in its zip format and in its legacy format (torch/serialization.py)."""
 
-import pickle
-import tarfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from io import BytesIO
-from itertools import islice
-from pathlib import Path
-from typing import Any, BinaryIO
+import struct
+from dataclasses import dataclass
+from mmap import mmap
+from typing import Any
 
-import torch
-
-from app.conversion.checkpoint.inert import INERT_NAMES, stand_ins
-from app.conversion.checkpoint.pickle_globals import globals_of, refusal
+from app.conversion.checkpoint.extent import Extent
+from app.conversion.checkpoint.pickle_machine import MAX_PICKLE, read_pickle
+from app.conversion.checkpoint.pickle_values import Globals, Vocabulary
+from app.conversion.checkpoint.stored_tensors import Storage
+from app.conversion.checkpoint.torch_vocabulary import TORCH, refusal, storage_dtype
 from app.conversion.checkpoint.zip_layout import ZipLayout, read_layout
-from app.domain.errors import CorruptCheckpoint
+from app.domain.errors import CorruptCheckpoint, PayloadTooLarge, UnsafeCheckpoint
 
-# What torch's reader raises on damaged content. MemoryError and RuntimeError include sizes no allocator gives.
-_DAMAGE = (
-    RuntimeError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    LookupError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    UnicodeError,
-    ValueError,
-    tarfile.TarError,
-)
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_LENGTH = struct.Struct("<q")
+_MOST = 1 << 48
+"""Elements of a storage; more no file holds."""
 
 
-def read_zip(path: Path) -> tuple[Any, tuple[str, ...]]:
-    """The object in a torch.save archive, its tensors memory-mapped (private), and notes.
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds: plain data in which tensors are views of its storages, and notes for the reader."""
 
-    Raises CorruptCheckpoint, PickledModule, UnsafeCheckpoint, and what read_layout raises.
+    root: object
+    notes: tuple[str, ...] = ()
+
+
+def read_zip(archive: Extent) -> Contents:
+    """The object in a torch.save archive.
+
+    Raises CorruptCheckpoint, PickledModule, UnsafeCheckpoint, UnsupportedTensor, PayloadTooLarge, and what read_layout
+    raises.
     """
-    layout = read_layout(path)
-    if layout.records.get("byteorder") and _record(path, layout, "byteorder") != b"little":
-        return _read_big_endian(path, layout)
-    storages: list[tuple[int, int]] = []
-
-    def locate(storage: torch.UntypedStorage, _location: str) -> torch.UntypedStorage:
-        storages.append((storage.data_ptr(), storage.nbytes()))
-        return storage
-
-    loaded, notes = _load(path, BytesIO(_record(path, layout, "data.pkl")), mmap=True, map_location=locate)
-    _check_storages(storages, layout)
-    return loaded, notes
-
-
-def read_legacy(path: Path) -> tuple[Any, tuple[str, ...]]:
-    """The object in a file of torch.save's format before 1.6, read into memory, and notes. Raises as read_zip does."""
-    with path.open("rb") as file:
-        return _load(path, file, mmap=False, map_location="cpu", pickles=5)
+    layout = read_layout(archive)
+    pickled = layout.records["data.pkl"]
+    if pickled.size > MAX_PICKLE:
+        raise PayloadTooLarge(f"data.pkl is longer than {MAX_PICKLE >> 20} MiB; weights alone need much less.")
+    swapped = _is_big_endian(layout)
+    pickles = Pickles(pickled.read())
+    root = pickles.read()
+    for storage in pickles.storages.values():
+        storage.extent, storage.swapped = layout.records.get(f"data/{storage.key}"), swapped
+        if storage.extent is None or storage.extent.size != storage.bytes:
+            raise CorruptCheckpoint(
+                f"The pickle declares a storage of {storage.bytes} bytes that no record of that size holds."
+            )
+    notes = ("written on a big-endian machine; bytes were swapped",) if swapped else ()
+    return Contents(root, (*pickles.notes(), *notes))
 
 
-def _read_big_endian(path: Path, layout: ZipLayout) -> tuple[Any, tuple[str, ...]]:
-    # Swapping bytes writes to every page, so nothing is gained by mapping them.
-    loaded, notes = _load(path, BytesIO(_record(path, layout, "data.pkl")), mmap=False, map_location="cpu")
-    return loaded, (*notes, "written on a big-endian machine; bytes were swapped")
+def read_legacy(file: Extent) -> Contents:
+    """The object in a file of torch.save's format before 1.6: five pickles, then the storages. Raises as read_zip."""
+    with file.map() as data:
+        pickles = Pickles(data, file.offset)
+        if pickles.read() != MAGIC or pickles.read() != PROTOCOL:
+            raise CorruptCheckpoint("The header is not the one that torch.save writes.")
+        pickles.read()  # the writer's byte order, which says nothing of the storages, and its sizes of types
+        root = pickles.read()
+        keys = pickles.read()
+        if not isinstance(keys, list):
+            raise CorruptCheckpoint("The list of storages is missing.")
+        at = pickles.at - file.offset
+        for key in keys:
+            storage = pickles.storages.get(key) if isinstance(key, (str, int)) else None
+            if storage is None or storage.extent is not None:
+                raise CorruptCheckpoint("The list of storages names one that was not declared, or names one twice.")
+            length = file.part(at, _LENGTH.size)
+            (numel,) = _LENGTH.unpack_from(data, length.offset)
+            if numel * storage.dtype.itemsize != storage.bytes:
+                raise CorruptCheckpoint(f"A storage of {storage.bytes} bytes was declared; {numel} elements follow.")
+            storage.extent = file.part(at + _LENGTH.size, storage.bytes)
+            at += _LENGTH.size + storage.bytes
+    return Contents(root, pickles.notes())
 
 
-def _load(
-    path: Path, pickled: BinaryIO, *, mmap: bool, map_location: Any, pickles: int = 1
-) -> tuple[Any, tuple[str, ...]]:
-    """torch.load, weights only. ``pickled`` is read only to explain a refusal."""
+def _is_big_endian(layout: ZipLayout) -> bool:
+    if "byteorder" not in layout.records:
+        return False
+    order = layout.records["byteorder"].read(16)
+    if order not in (b"little", b"big"):
+        raise CorruptCheckpoint(f"The archive's byte order is {order!r}.")
+    return order == b"big"
 
-    def load(*inert: str) -> Any:
-        with warnings.catch_warnings(), _allowing_only(stand_ins(inert)):
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
 
-    try:
+class Pickles:
+    """The pickles of one file, one after another, and the storages that they declare."""
+
+    def __init__(self, data: bytes | mmap, at: int = 0, vocabulary: Vocabulary = TORCH) -> None:
+        self._data, self._vocabulary = data, vocabulary
+        self._globals = Globals()
+        self._views: dict[tuple[object, ...], Storage] = {}
+        self.at = at
+        self.storages: dict[str | int, Storage] = {}
+        """By the key that the pickle gives them."""
+
+    def read(self) -> Any:
+        """The next pickle's value. Globals that no checkpoint needs are told all together."""
         try:
-            return load(), ()
-        except pickle.UnpicklingError as error:
-            unsafe = _unsafe_globals(pickled, pickles)
-            if not unsafe or not INERT_NAMES.issuperset(unsafe):
-                raise refusal(unsafe, _reason(error)) from error
-            return load(*unsafe), (f"objects left unread: {', '.join(unsafe)}",)
-    except pickle.UnpicklingError as error:
-        raise refusal(_unsafe_globals(pickled, pickles), _reason(error)) from error
-    except _DAMAGE as error:
-        raise CorruptCheckpoint(
-            f"The file cannot be read to its end: {_reason(error)}",
-            hint="Load it with torch.load(path, weights_only=True) where it was made; if that works, send it again.",
-        ) from error
+            pickle = read_pickle(self._data, self._vocabulary, self._globals, persistent=self._storage, start=self.at)
+        except (CorruptCheckpoint, UnsafeCheckpoint) as error:
+            if self._globals.unknown:
+                raise refusal(list(self._globals.unknown)) from error
+            raise
+        if self._globals.unknown:
+            raise refusal(list(self._globals.unknown))
+        self.at = pickle.end
+        return pickle.value
 
+    def notes(self) -> tuple[str, ...]:
+        unread = ", ".join(self._globals.unread)
+        return (f"objects left unread: {unread}",) if unread else ()
 
-@contextmanager
-def _allowing_only(globals_: Sequence[Callable[..., Any] | tuple[Callable[..., Any], str]]) -> Iterator[None]:
-    """Beside torch's own allow-list, only ``globals_``: other libraries add classes when they are imported."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(list(globals_))
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+    def _storage(self, identifier: object) -> Storage:
+        """("storage", class, key, location, numel[, view])"""
+        if not isinstance(identifier, tuple) or not identifier or identifier[0] not in ("storage", b"storage"):
+            raise UnsafeCheckpoint("The pickle refers to something that is no storage of the file.", unsafe_globals=[])
+        _, kind, key, _, numel, *view = identifier
+        dtype = storage_dtype(kind)
+        if type(numel) is not int or not 0 <= numel < _MOST or not isinstance(key, (str, int)):
+            raise CorruptCheckpoint("The pickle declares a storage without a key or a size.")
+        declared = Storage(key, dtype, numel * dtype.itemsize)
+        storage = self.storages.setdefault(key, declared)
+        if (storage.dtype, storage.bytes) != (declared.dtype, declared.bytes):
+            raise CorruptCheckpoint("The pickle declares one storage twice, with two types or sizes.")
+        return storage if not view or view[0] is None else self._view(storage, view[0])
 
-
-def _unsafe_globals(pickled: BinaryIO, pickles: int) -> list[str]:
-    """Globals outside torch's allow-list. The legacy format is a sequence of pickles."""
-    allowed = set(torch._weights_only_unpickler._get_allowed_globals())
-    pickled.seek(0)
-    names: dict[str, None] = {}
-    for _ in range(pickles):
-        names.update(dict.fromkeys(islice(globals_of(pickled), 1_000_000)))
-    return [name for name in names if name not in allowed and not _is_storage(name)]
-
-
-def _is_storage(name: str) -> bool:
-    return name.startswith("torch.") and name.endswith("Storage")
-
-
-def _record(path: Path, layout: ZipLayout, name: str) -> bytes:
-    record = layout.records[name]
-    with path.open("rb") as file:
-        file.seek(record.offset)
-        return file.read(record.size)
-
-
-def _check_storages(storages: list[tuple[int, int]], layout: ZipLayout) -> None:
-    """Every storage that the pickle declared must be one whole record of the archive.
-
-    The address of the mapping is not known here, so it is the one address that explains every storage.
-    """
-    offsets: dict[int, set[int]] = {}
-    for record in layout.storages():
-        offsets.setdefault(record.size, set()).add(record.offset)
-    bases: set[int] | None = None
-    for address, size in storages:
-        if size == 0:
-            continue
-        known = offsets.get(size, set())
-        bases = {address - o for o in known} if bases is None else {b for b in bases if address - b in known}
-        if not bases:
-            raise CorruptCheckpoint(f"The pickle declares a storage of {size} bytes that no record of that size holds.")
-
-
-def _reason(error: BaseException) -> str:
-    """The first telling line of an error, without torch's advice on how to switch the protection off."""
-    text = str(error).strip()
-    marker = "WeightsUnpickler error: "
-    if marker in text:
-        text = text.partition(marker)[2]
-    line = text.splitlines()[0] if text else type(error).__name__
-    return line.partition(" Please use `torch.serialization")[0][:300]
+    def _view(self, root: Storage, view: object) -> Storage:
+        """(key, offset, numel): before torch 0.4 a storage could be a view of another."""
+        if not isinstance(view, tuple) or len(view) != 3 or any(type(number) is not int for number in view[1:]):
+            raise CorruptCheckpoint("The pickle declares a view of a storage in an unknown form.")
+        size = root.dtype.itemsize
+        part = Storage(root.key, root.dtype, view[2] * size, root=root, start=view[1] * size)
+        return self._views.setdefault((id(root), part.start, part.bytes), part)

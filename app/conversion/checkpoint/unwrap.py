@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from app.conversion.checkpoint.names import MAX_NAME, shown
+from app.conversion.checkpoint.pickle_values import Made, Ordered, OtherKey
+from app.conversion.checkpoint.stored_tensors import Stored, TensorView, Unreadable
 from app.domain.errors import AmbiguousCheckpoint, NoStateDict
 
 MAX_DEPTH = 16
@@ -34,7 +35,7 @@ class Found:
     """A state dict and where it was: ``path`` leads from the top of the file to it."""
 
     path: tuple[str, ...]
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, Stored]
     versions: Mapping[str, Any]
     """Module versions by module path, from the state dict's ``_metadata``; empty when there are none."""
     skipped: tuple[str, ...]
@@ -69,15 +70,14 @@ def unwrap(loaded: object, checkpoint_key: str = "auto") -> tuple[Found, tuple[s
 
 def _distinct(loaded: object) -> list[Found]:
     """All state dicts, one per set of tensors: the same dict saved under two keys is one candidate."""
-    seen: dict[tuple[tuple[str, int, torch.Size], ...], Found] = {}
+    seen: dict[tuple[tuple[object, ...], ...], Found] = {}
     for found in _walk(loaded, (), set()):
-        seen.setdefault(tuple((name, _address(t), t.shape) for name, t in found.tensors.items()), found)
+        seen.setdefault(tuple((name, *_place(tensor)) for name, tensor in found.tensors.items()), found)
     return list(seen.values())
 
 
-def _address(tensor: torch.Tensor) -> int:
-    """Where the values are; sparse tensors have no one place and are refused later by name."""
-    return tensor.data_ptr() if tensor.layout == torch.strided else id(tensor)
+def _place(tensor: Stored) -> tuple[object, ...]:
+    return tensor.place if isinstance(tensor, TensorView) else (id(tensor),)
 
 
 def _walk(node: object, path: tuple[str, ...], above: set[int]) -> Iterator[Found]:
@@ -106,37 +106,52 @@ def _is_optimizer_state(node: Mapping[Any, Any]) -> bool:
 def _state_dict(node: Mapping[Any, Any], path: tuple[str, ...], *, mixed: bool) -> Found | None:
     """``node`` as a state dict; None if it is none. ``mixed`` allows values that are not tensors beside the tensors."""
     tensors = {
-        key: value.detach() for key, value in node.items() if isinstance(value, torch.Tensor) and isinstance(key, str)
+        key: value
+        for key, value in node.items()
+        if isinstance(value, (TensorView, Unreadable)) and isinstance(key, str)
     }
-    skipped = [str(key) for key in node if not isinstance(key, str) or key not in tensors]
+    skipped = tuple(shown(str(key)) for key in node if key not in tensors)
     if not tensors or (not mixed and any(not name.endswith("_extra_state") for name in skipped)):
         return None
-    versions = getattr(node, "_metadata", None)
-    return Found(path, tensors, versions if isinstance(versions, Mapping) else {}, tuple(skipped))
+    return Found(path, tensors, _versions(node), skipped)
+
+
+def _versions(node: Mapping[Any, Any]) -> dict[str, dict[str, int]]:
+    """What torch.nn.Module.state_dict() leaves in ``_metadata``: {"layer1.0.bn1": {"version": 2}, ...}."""
+    state = node.state if isinstance(node, Ordered) else None
+    metadata = state.get("_metadata") if isinstance(state, dict) else None
+    return {
+        module: {"version": entry["version"]}
+        for module, entry in (metadata.items() if isinstance(metadata, dict) else ())
+        if isinstance(module, str) and isinstance(entry, dict) and type(entry.get("version")) is int
+    }
 
 
 def _at(loaded: object, dotted: str) -> Found:
-    for path, node in _resolve(loaded, dotted, ()):
+    for path, node in _resolve(loaded, dotted):
         if isinstance(node, Mapping) and (found := _state_dict(node, path, mixed=True)):
             return found
     present = [_dotted(found.path) for found in _distinct(loaded)]
     raise NoStateDict(
-        f"There is no state dict at checkpoint_key {dotted!r}.",
+        f"There is no state dict at checkpoint_key {shown(dotted)!r}.",
         hint=f"State dicts are at {', '.join(repr(path) for path in present)}." if present else None,
         candidates=present,
     )
 
 
-def _resolve(node: object, dotted: str, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Every reading of a dotted path, since keys may hold dots themselves."""
-    if not isinstance(node, Mapping) or len(path) > MAX_DEPTH:
-        return
-    if dotted in node:
-        yield (*path, dotted), node[dotted]
-    for position, character in enumerate(dotted):
-        if character == "." and dotted[:position] in node:
-            head = dotted[:position]
-            yield from _resolve(node[head], dotted[position + 1 :], (*path, head))
+def _resolve(loaded: object, dotted: str) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every reading of a dotted path, since keys may hold dots themselves; each place is reached once."""
+    seen: set[tuple[int, int]] = set()
+    ahead: list[tuple[object, int, tuple[str, ...]]] = [(loaded, 0, ())]
+    while ahead:
+        node, start, path = ahead.pop()
+        if not isinstance(node, Mapping) or len(path) > MAX_DEPTH or (id(node), start) in seen:
+            continue
+        seen.add((id(node), start))
+        if dotted[start:] in node:
+            yield (*path, dotted[start:]), node[dotted[start:]]
+        heads = (dotted[start:dot] for dot in range(start, min(start + MAX_NAME, len(dotted))) if dotted[dot] == ".")
+        ahead.extend((node[head], start + len(head) + 1, (*path, head)) for head in heads if head in node)
 
 
 def _dotted(path: tuple[str, ...]) -> str:
@@ -145,14 +160,25 @@ def _dotted(path: tuple[str, ...]) -> str:
 
 def _what_instead(loaded: object) -> str:
     if isinstance(loaded, Mapping):
-        if not loaded:
-            return "The file holds an empty dict."
-        if any(isinstance(value, torch.Tensor) for value in loaded.values()):
-            kinds = ", ".join(sorted({type(key).__name__ for key in loaded}))
-            return f"The file holds tensors under keys of type {kinds}; parameter names are strings."
-        return f"The file holds a dict without tensors (keys: {', '.join(str(key)[:40] for key in list(loaded)[:10])})."
-    if isinstance(loaded, torch.Tensor):
+        return _what_dict(loaded)
+    if isinstance(loaded, (TensorView, Unreadable)):
         return "The file holds one tensor without a name."
     if isinstance(loaded, (list, tuple)):
         return f"The file holds a {type(loaded).__name__} of {len(loaded)} items; their names are needed."
-    return f"The file holds an object of type {type(loaded).__name__}."
+    return f"The file holds an object of type {_type(loaded)}."
+
+
+def _what_dict(loaded: Mapping[Any, Any]) -> str:
+    if not loaded:
+        return "The file holds an empty dict."
+    if any(isinstance(value, (TensorView, Unreadable)) for value in loaded.values()):
+        kinds = ", ".join(sorted({_type(key.value if isinstance(key, OtherKey) else key) for key in loaded}))
+        return f"The file holds tensors under keys of type {kinds}; parameter names are strings."
+    if any(isinstance(value, Made) and value.by.endswith("multiarray._reconstruct") for value in loaded.values()):
+        return "The file holds NumPy arrays; turn them into tensors with torch.from_numpy and save them again."
+    keys = ", ".join(shown(str(key))[:40] for key in list(loaded)[:10])
+    return f"The file holds a dict without tensors (keys: {keys})."
+
+
+def _type(value: object) -> str:
+    return shown(value.by) if isinstance(value, Made) else type(value).__name__

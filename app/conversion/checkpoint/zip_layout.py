@@ -8,9 +8,9 @@ import struct
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
-from mmap import ACCESS_READ, mmap
-from pathlib import Path
+from mmap import mmap
 
+from app.conversion.checkpoint.extent import Extent
 from app.domain.checkpoint_format import foreign
 from app.domain.errors import AlreadyTorchScript, CorruptCheckpoint, UnsupportedFormat
 
@@ -19,44 +19,54 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT 4.3.7
 
 
 @dataclass(frozen=True)
-class Record:
-    """One stored member. ``name`` is without the root folder; ``offset`` is where its ``size`` bytes start."""
-
-    name: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
 class ZipLayout:
     root: str
-    records: dict[str, Record]
-
-    def storages(self) -> list[Record]:
-        return [record for name, record in self.records.items() if name.startswith("data/")]
+    records: dict[str, Extent]
+    """Stored members by name, without the root folder."""
 
 
-def read_layout(path: Path) -> ZipLayout:
+def read_layout(archive: Extent) -> ZipLayout:
     """The records of a torch.save archive.
 
     Raises CorruptCheckpoint for a damaged or tricked container, AlreadyTorchScript, and UnsupportedFormat for
     other kinds of zip files (``.pt2``, ``.npz``, anything else).
     """
+    members = members_of(archive)
+    root = _identify([member.filename for member in members])
+    return ZipLayout(root, {name.removeprefix(root): extent for name, extent in stored(archive, members).items()})
+
+
+def members_of(archive: Extent) -> list[zipfile.ZipInfo]:
+    """The central directory. Raises CorruptCheckpoint where it cannot be read."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError, UnicodeDecodeError) as error:
+        with archive.open() as file, zipfile.ZipFile(file) as opened:
+            members = opened.infolist()
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError, struct.error) as error:
         raise CorruptCheckpoint(
             f"The zip container cannot be read: {error}.",
             hint="The file was probably cut off while it was saved or sent. Save it again and compare its size.",
         ) from error
-    names = [member.filename for member in members]
-    root = _identify(names)
-    _check_members(members, path.stat().st_size)
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        records = [_locate(data, member, root) for member in members]
+    if len(members) > MAX_RECORDS:
+        raise CorruptCheckpoint(f"The archive declares {len(members)} records; at most {MAX_RECORDS} are read.")
+    return members
+
+
+def stored(archive: Extent, members: list[zipfile.ZipInfo]) -> dict[str, Extent]:
+    """Where each member's bytes lie, all of them stored as they are. Raises CorruptCheckpoint."""
+    check_members(members)
+    declared = sum(member.file_size for member in members)
+    if declared > archive.size:
+        raise CorruptCheckpoint(f"The records declare {declared} bytes in a file of {archive.size}.")
+    before = min((member.header_offset for member in members), default=0)
+    if before > 0:
+        raise CorruptCheckpoint(
+            f"The archive has {before} bytes of something else before its first record.",
+            hint="If this is one .distcp file of a torch.distributed.checkpoint directory, send a zip of the directory.",
+        )
+    with archive.map() as data:
+        records = {member.filename: _locate(data, archive, member) for member in members}
     _check_overlaps(records)
-    return ZipLayout(root, {record.name: record for record in records})
+    return records
 
 
 def _identify(names: list[str]) -> str:
@@ -90,9 +100,8 @@ def _without_pickle(names: list[str]) -> CorruptCheckpoint | UnsupportedFormat:
     return foreign(kind)
 
 
-def _check_members(members: list[zipfile.ZipInfo], file_size: int) -> None:
-    if len(members) > MAX_RECORDS:
-        raise CorruptCheckpoint(f"The archive declares {len(members)} records; at most {MAX_RECORDS} are read.")
+def check_members(members: list[zipfile.ZipInfo]) -> None:
+    """Raises CorruptCheckpoint for members that are not stored plainly, once each, inside of the archive."""
     for name, count in Counter(member.filename for member in members).items():
         if count > 1:
             raise CorruptCheckpoint(f"The record {name!r} is in the archive {count} times.")
@@ -108,30 +117,28 @@ def _check_members(members: list[zipfile.ZipInfo], file_size: int) -> None:
             raise CorruptCheckpoint(f"The record {member.filename!r} declares two different sizes.")
         if member.filename.startswith("/") or ".." in member.filename.split("/"):
             raise CorruptCheckpoint(f"The record name {member.filename!r} leads out of the archive.")
-    declared = sum(member.file_size for member in members)
-    if declared > file_size:
-        raise CorruptCheckpoint(f"The records declare {declared} bytes in a file of {file_size}.")
 
 
-def _locate(data: mmap, member: zipfile.ZipInfo, root: str) -> Record:
+def _locate(data: mmap, archive: Extent, member: zipfile.ZipInfo) -> Extent:
     """Where the record's bytes start, by its local header, which must agree with the central directory."""
-    begin, end = member.header_offset, member.header_offset + _LOCAL_HEADER.size
-    if begin < 0 or end > len(data):
+    if member.header_offset < 0 or member.header_offset + _LOCAL_HEADER.size > archive.size:
         raise CorruptCheckpoint(f"The record {member.filename!r} starts outside the file.")
+    begin = archive.offset + member.header_offset
+    end = begin + _LOCAL_HEADER.size
     signature, _, _, method, _, _, _, _, _, name_length, extra_length = _LOCAL_HEADER.unpack(data[begin:end])
     name = data[end : end + name_length]
     written = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
     if signature != b"PK\x03\x04" or method != zipfile.ZIP_STORED or name != written:
         raise CorruptCheckpoint(f"The directory and the local header of record {member.filename!r} disagree.")
-    offset = end + name_length + extra_length
-    if offset + member.file_size > len(data):
+    offset = end + name_length + extra_length - archive.offset
+    if offset + member.file_size > archive.size:
         raise CorruptCheckpoint(f"The record {member.filename!r} is cut off.")
-    return Record(member.filename.removeprefix(root), offset, member.file_size)
+    return archive.part(offset, member.file_size)
 
 
-def _check_overlaps(records: list[Record]) -> None:
+def _check_overlaps(records: dict[str, Extent]) -> None:
     reached = 0
-    for record in sorted(records, key=lambda record: record.offset):
+    for name, record in sorted(records.items(), key=lambda item: (item[1].offset, item[1].size)):
         if record.offset < reached:
-            raise CorruptCheckpoint(f"The record {record.name!r} overlaps the one before it.")
+            raise CorruptCheckpoint(f"The record {name!r} overlaps the one before it.")
         reached = record.offset + record.size
