@@ -316,9 +316,9 @@ def test_of_two_models_in_one_file_none_is_guessed(load: Load, state: dict[str, 
     assert load(both, prefix="teacher.").report.repair is not None
 
 
-def test_a_stack_of_wrappers_twenty_thousand_deep_is_refused_as_quickly_as_any(load: Load) -> None:
+def test_a_stack_of_wrappers_as_deep_as_names_are_long_is_refused_as_quickly_as_any(load: Load) -> None:
     with pytest.raises(KeyMismatch):
-        load({"module." * 20_000 + f"p{index}": torch.zeros(1) for index in range(100)})
+        load({"module." * 140 + f"p{index}": torch.zeros(1) for index in range(100)})
 
 
 def test_every_difference_is_listed(load: Load, state: dict[str, torch.Tensor]) -> None:

@@ -61,7 +61,7 @@ def stored(archive: Extent, members: list[zipfile.ZipInfo]) -> dict[str, Extent]
     if before > 0:
         raise CorruptCheckpoint(
             f"The archive has {before} bytes of something else before its first record.",
-            hint="If this is one .distcp file of a torch.distributed.checkpoint directory, send a zip of the directory.",
+            hint="One .distcp file of a torch.distributed.checkpoint directory? Send a zip of the directory.",
         )
     with archive.map() as data:
         records = {member.filename: _locate(data, archive, member) for member in members}
