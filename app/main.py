@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app.api import (
@@ -17,6 +18,7 @@ from app.api import (
     events,
     operations,
 )
+from app.api.browsers import CORS, BrowserGuard, allowed_hosts
 from app.api.catalog import CatalogReader
 from app.api.conversion_schema import option_schemas
 from app.api.documentation import install_documentation
@@ -25,6 +27,7 @@ from app.api.observe import Observe
 from app.api.parameters import refuse_unknown_parameters
 from app.api.problems import ProblemDocument, install_problem_handlers
 from app.api.service import Service
+from app.api.upload_slots import UploadSlots
 from app.api.versions import service_version
 from app.database.session import Database
 from app.jobs.events import Changes
@@ -46,8 +49,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(database_url, settings.database_pool)
         store = open_store(settings.objects_location, settings.data_dir / "scratch")
+        uploads = UploadSlots(settings.data_dir, settings.max_uploads_per_client, settings.min_free_bytes)
         async with Changes(database) as changes:
-            app.state.service = Service(settings, database, store, changes, CatalogReader(database))
+            app.state.service = Service(settings, database, store, changes, CatalogReader(database), uploads)
             yield
         await database.close()
 
@@ -62,6 +66,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         dependencies=[Depends(refuse_unknown_parameters)],
     )
     app.add_middleware(EarlyAnswers)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **CORS, allow_origins=settings.cors_origins)
+    app.add_middleware(BrowserGuard, hosts=allowed_hosts(settings), origins=settings.cors_origins)
     app.add_middleware(Observe)
     routes = [route for module in ROUTERS for route in module.router.routes if isinstance(route, Route)]
     install_problem_handlers(app, routes, problem_page)

@@ -1,5 +1,6 @@
 """Every setting of the service, read from the environment (``RECAST_...``) at the top: cli and main."""
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,31 @@ class Settings(BaseSettings):
         None, description="Directory of Python modules that register architectures (docs/plugins.md)."
     )
     max_upload_bytes: int = Field(16 * GIB, gt=0, description="Largest accepted checkpoint.")
+    max_connections_per_client: int = Field(
+        512, gt=0, description="Connections that one address may hold; a reverse proxy counts as one."
+    )
+    max_uploads_per_client: int = Field(
+        64, gt=0, description="Uploads that one address may send at the same time before further ones get 429."
+    )
+    min_free_bytes: int = Field(
+        1 * GIB,
+        ge=0,
+        description="Free space of the data directory's disk below which uploads are refused with 507.",
+    )
+    allowed_hosts: tuple[str, ...] | None = Field(
+        None,
+        description=(
+            "Host names that requests may be addressed to, as a JSON list; others get 421. Unset: on a loopback "
+            "address its own names, else any."
+        ),
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Origins whose pages may use the api from a browser, as a JSON list: "
+            '["https://dashboard.example.com"]. Requests that other pages make are refused.'
+        ),
+    )
     max_queued: int = Field(
         10_000, gt=0, description="Conversions that may wait in the queue before new ones are refused with 429."
     )
@@ -105,6 +131,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the api can be reached from this machine alone."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def work_dir(self) -> Path:

@@ -1,5 +1,6 @@
 """Registered architectures: what a client may name in a conversion."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Query
@@ -61,4 +62,5 @@ async def list_architectures(
 @router.get("/{name:path}", summary="Describe an architecture")
 async def describe_architecture(name: str, service: ServiceDependency) -> ArchitectureDescription:
     """Options schema, signature and supported targets. An unknown name is a 404 that lists the nearest names."""
-    return (await service.catalog.current()).get(name)
+    catalog = await service.catalog.current()
+    return await asyncio.to_thread(catalog.get, name)

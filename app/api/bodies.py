@@ -13,24 +13,42 @@ from app.domain.errors import InvalidRequest, PayloadTooLarge
 
 STALL_SECONDS = 60.0
 """A body of which nothing arrives for this long is given up, so that slow senders cannot hold connections for ever."""
-MAX_JSON = 4 << 20
+GRACE_SECONDS = 30.0
+LEAST_RATE = 1024
+"""Bytes a second that a body must bring on the average, once GRACE_SECONDS have been waited for it."""
+MAX_JSON = 256 << 10
 """Bytes of a JSON body; the largest honest one lists the names of some thousand inputs and outputs."""
 MAX_JSON_DEPTH = 64
+MAX_JSON_VALUES = 20_000
+"""Members and elements of a JSON body on all levels, which bounds the work of checking it."""
 LONGEST_NUMBER = 64
 """Characters of a JSON number; a double needs 24, and converting a longer one costs time."""
 
 
 async def body_stream(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises RequestTimeout when it stalls, ClientDisconnect when it ends early."""
+    """The body as it arrives. Raises RequestTimeout when it stalls or trickles, ClientDisconnect when it ends early.
+
+    Only the time in which this side waits for the client counts.
+    """
     stream = request.stream()
+    clock = asyncio.get_running_loop().time
+    waited = 0.0
+    received = 0
     while True:
+        began = clock()
+        patience = min(STALL_SECONDS, max(0.0, GRACE_SECONDS + received / LEAST_RATE - waited))
         try:
-            async with asyncio.timeout(STALL_SECONDS):
+            async with asyncio.timeout(patience):
                 chunk = await anext(stream, None)
         except TimeoutError:
-            raise RequestTimeout(f"No byte of the body came for {STALL_SECONDS:.0f} s.") from None
+            raise RequestTimeout(
+                f"The body came too slowly: {received} bytes in {waited + patience:.0f} s.",
+                hint=f"At least {LEAST_RATE} bytes a second are expected, and a byte every {STALL_SECONDS:.0f} s.",
+            ) from None
         if chunk is None:
             return
+        waited += clock() - began
+        received += len(chunk)
         yield chunk
 
 
@@ -66,8 +84,7 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
         raise InvalidRequest(f"{what} is not JSON: {str(error)[:200]}.") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{what} must be a JSON object, not {type(value).__name__}.")
-    if _depth_exceeds(value, MAX_JSON_DEPTH):
-        raise InvalidRequest(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels.")
+    _refuse_large(value, what)
     if "\\u0000" in text or "\\ud" in text.lower():
         _refuse_unstorable(value, what)
     return value
@@ -90,17 +107,22 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _depth_exceeds(value: Any, limit: int) -> bool:
+def _refuse_large(value: Any, what: str) -> None:
+    """Raises InvalidRequest where checking the value would take long, before anything is checked."""
     level = [value]
-    for _ in range(limit + 1):
+    values = 0
+    for _ in range(MAX_JSON_DEPTH + 1):
         level = [
             child
             for parent in level
             for child in (parent.values() if isinstance(parent, dict) else parent if isinstance(parent, list) else ())
         ]
+        values += len(level)
+        if values > MAX_JSON_VALUES:
+            raise InvalidRequest(f"{what} holds more than {MAX_JSON_VALUES} values.")
         if not level:
-            return False
-    return True
+            return
+    raise InvalidRequest(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels.")
 
 
 def _refuse_unstorable(value: Any, what: str) -> None:

@@ -30,6 +30,10 @@ from app.storage.objects import Chunk
 router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
 PRESIGNED_FOR = timedelta(minutes=15)
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The report carries its style within itself, and nothing else."""
 PROVED = {Verdict.passed.value, Verdict.pass_with_notes.value}
 BUNDLE_ORDER = ("artifact", "artifact_data", "report", "golden", "selfcheck")
 
@@ -131,7 +135,7 @@ async def get_report(
         yield page[start:end]
 
     content = Content("report.html", "text/html; charset=utf-8", len(page), etag, stream, disposition="inline")
-    return respond(request, content, headers)
+    return respond(request, content, {**headers, "Content-Security-Policy": PAGE_POLICY})
 
 
 def prefers_html(accept: str | None) -> bool:

@@ -1,5 +1,6 @@
 """From a request's body, JSON or form, to a queued conversion."""
 
+import asyncio
 import hashlib
 import json
 import re
@@ -60,9 +61,13 @@ async def submit_request(request: Request, service: Service) -> Submitted:
     """
     key = _idempotency_key(request)
     catalog = await service.catalog.current()
-    received = await (_read_form if is_form(request) else _read_json)(request, service, catalog)
+    if is_form(request):
+        with service.uploads.slot(request):
+            received = await _read_form(request, service, catalog)
+    else:
+        received = await _read_json(request)
     try:
-        asked = conversion_request(received.members, catalog)
+        asked = await asyncio.to_thread(conversion_request, received.members, catalog)
     except RecastError as error:
         if is_form(request):
             error.extra["checkpoint"] = received.checkpoint_sha256
@@ -83,8 +88,7 @@ async def submit_request(request: Request, service: Service) -> Submitted:
     return await queue.submit(service.database, new, key=idempotency, reuse_finished=not asked.force)
 
 
-async def _read_json(request: Request, service: Service, catalog: Catalog) -> Received:
-    del service, catalog
+async def _read_json(request: Request) -> Received:
     if not request.headers.get("content-type", "application/json").lower().startswith("application/json"):
         raise InvalidRequest(
             "The body must be application/json or multipart/form-data.",
@@ -138,7 +142,7 @@ async def _keep(file: _ReceivedFile, service: Service) -> None:
 async def _store_part(part: Part, service: Service, limit: int, expected: str | None) -> _ReceivedFile:
     if part.name == "probes":
         return _ReceivedFile(await service.store.receive(part.chunks, limit=MAX_PROBES), part.filename)
-    chunks = recognised(part.chunks)
+    chunks = service.uploads.watched(recognised(part.chunks))
     return _ReceivedFile(await service.store.receive(chunks, limit=limit, expected_sha256=expected), part.filename)
 
 
@@ -152,9 +156,9 @@ async def _refuse_early(request: Request, service: Service, fields: Mapping[str,
             await conversions.refuse_full_queue(session, service.settings.max_queued)
     members = form_members(fields)
     if "architecture" in members and "target" in members:
-        conversion_request(members, catalog)
+        await asyncio.to_thread(conversion_request, members, catalog)
     elif "architecture" in members:
-        catalog.get(members["architecture"])
+        await asyncio.to_thread(catalog.get, members["architecture"])
 
 
 def _named_checkpoint(members: Mapping[str, Any]) -> str:

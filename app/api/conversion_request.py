@@ -12,8 +12,9 @@ from app.api.bodies import parse_object
 from app.api.problems import from_validation
 from app.domain import acceptance
 from app.domain.catalog import Catalog
-from app.domain.conversion import OnnxOptions, TargetOptions, TorchScriptOptions
+from app.domain.conversion import MAX_NAMES, OnnxOptions, TargetOptions, TorchScriptOptions
 from app.domain.errors import InvalidOptions, InvalidRequest
+from app.domain.options import unknown_option
 from app.domain.report import Verdict
 
 TARGETS = ("onnx", "torchscript")
@@ -97,13 +98,18 @@ def target_options(target: str, given: Mapping[str, Any]) -> OnnxOptions | Torch
     if given.get("target", target) != target:
         raise InvalidOptions(f"options.target says {str(given['target'])[:100]!r}, the request says {target!r}.")
     model = OnnxOptions if target == "onnx" else TorchScriptOptions
+    known = [name for name in model.model_fields if name != "target"]
+    for name in given.keys() - model.model_fields.keys():
+        raise unknown_option(target, name, known)
+    for name, value in given.items():
+        if isinstance(value, list | dict) and len(value) > MAX_NAMES:
+            raise InvalidOptions(f"{name} holds {len(value)} values; at most {MAX_NAMES} are admitted.")
     try:
         return _options.validate_json(json.dumps({**given, "target": target}), strict=True)
     except ValidationError as error:
-        told = from_validation(error.errors(include_url=False))
-        known = ", ".join(name for name in model.model_fields if name != "target")
+        told = from_validation(error.errors(include_url=False)[:1])
         raise InvalidOptions(
-            told.detail.removeprefix(f"{target}."), hint=f"Options of {target}: {known}.", **told.extra
+            told.detail.removeprefix(f"{target}."), hint=f"Options of {target}: {', '.join(known)}.", **told.extra
         ) from None
 
 

@@ -17,7 +17,7 @@ from app.domain.errors import IncompleteUpload, InvalidRequest
 MAX_PARTS = 64
 MAX_NAME = 128
 """Bytes of a field name."""
-MAX_TEXT = 1 << 20
+MAX_TEXT = 256 << 10
 """Bytes of one text field; options with many input names fit many times over."""
 MAX_EPILOGUE = 64 * 1024
 """Bytes that may follow the closing boundary (RFC 2046 lets them stand there, to be ignored)."""

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.api.catalog import CatalogReader
+from app.api.upload_slots import UploadSlots
 from app.database.session import Database
 from app.jobs.events import Changes
 from app.settings import Settings
@@ -21,6 +22,7 @@ class Service:
     store: ObjectStore
     changes: Changes
     catalog: CatalogReader
+    uploads: UploadSlots
 
 
 def service(request: Request) -> Service:

@@ -64,11 +64,12 @@ async def receive_upload(request: Request, service: Service) -> tuple[StoredObje
     limit = service.settings.max_upload_bytes
     expected = told_sha256(request.headers)
     refuse_announced_size(request, limit + (FORM_OVERHEAD if is_form(request) else 0))
-    if is_form(request):
-        return await _receive_form(request, service, limit, expected)
-    chunks = recognised(body_stream(request))
-    stored = await service.store.receive(chunks, limit=limit, expected_sha256=expected)
-    return stored, _name_in_header(request)
+    with service.uploads.slot(request):
+        if is_form(request):
+            return await _receive_form(request, service, limit, expected)
+        chunks = service.uploads.watched(recognised(body_stream(request)))
+        stored = await service.store.receive(chunks, limit=limit, expected_sha256=expected)
+        return stored, _name_in_header(request)
 
 
 async def _receive_form(
@@ -80,7 +81,8 @@ async def _receive_form(
             raise InvalidRequest(f"Unknown form field {part.name[:100]!r}.", hint="The form has one field: file.")
         if received is not None:
             raise InvalidRequest("The form has more than one field called file.")
-        stored = await service.store.receive(recognised(part.chunks), limit=limit, expected_sha256=expected)
+        chunks = service.uploads.watched(recognised(part.chunks))
+        stored = await service.store.receive(chunks, limit=limit, expected_sha256=expected)
         received = (stored, part.filename)
     if received is None:
         raise InvalidRequest("The form has no field called file.", hint="curl -F file=@weights.pth ...")

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from app.cli.processes import is_loopback, migrated_database
+from app.cli.processes import migrated_database
 from app.settings import Settings
 
 LEAST_FREE = 5 << 30
@@ -124,7 +124,7 @@ def _confinement() -> Finding:
 
 def _address(settings: Settings) -> Finding:
     told = f"{settings.host}:{settings.port}"
-    if is_loopback(settings.host):
+    if settings.on_loopback:
         return Finding("ok", f"{told}, this machine only")
     if settings.allow_unauthenticated:
         return Finding("warning", f"{told} can be reached from other machines without authentication")

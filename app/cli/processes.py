@@ -1,7 +1,6 @@
 """The processes of the service, each of which can also run alone: the api and the worker."""
 
 import asyncio
-import ipaddress
 import os
 import signal
 import socket
@@ -16,7 +15,6 @@ from app.settings import Settings
 
 GRACE = 10
 """Seconds that open requests get when the api stops; waiting ones then end with what is known."""
-KEEP_ALIVE = 75
 
 
 @contextmanager
@@ -38,21 +36,12 @@ def migrated_database(settings: Settings) -> Iterator[str]:
 
 def refuse_strangers(settings: Settings) -> None:
     """Raises UsageError for an address beyond loopback, because nobody has to authenticate."""
-    if settings.allow_unauthenticated or is_loopback(settings.host):
+    if settings.allow_unauthenticated or settings.on_loopback:
         return
     raise UsageError(
         f"{settings.host} can be reached from other machines, and nobody has to authenticate.",
         hint="Listen on 127.0.0.1, or say --allow-unauthenticated (RECAST_ALLOW_UNAUTHENTICATED=true).",
     )
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -66,22 +55,14 @@ def listen(settings: Settings) -> socket.socket:
 
 def run_api(settings: Settings, fd: int | None) -> None:
     """Serve until SIGTERM or SIGINT. ``fd``: a listening socket that was inherited."""
+    from app.api.server import server_config
     from app.main import create_app
 
     refuse_strangers(settings)
     configure_logging(settings.log_format, settings.log_level)
     listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
     with migrated_database(settings) as url:
-        config = uvicorn.Config(
-            create_app(settings, url),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=GRACE,
-            lifespan="on",
-        )
-        _Server(config).run(sockets=[listener])
+        _Server(server_config(create_app(settings, url), settings, grace=GRACE)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

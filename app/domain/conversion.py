@@ -12,6 +12,10 @@ OnMismatch = Literal["fail", "warn"]
 VerificationMode = Literal["auto", "full"]
 Measurement = Literal["latency", "matrix"]
 INT32 = 2**31 - 1
+MAX_NAME = 1000
+"""Characters of a name of an input, an output or an axis, and of a path in a checkpoint."""
+MAX_NAMES = 4096
+MAX_RANK = 64
 
 
 class State(StrEnum):
@@ -41,21 +45,25 @@ class Stage(StrEnum):
     publish = "publish"
 
 
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+Names = Annotated[tuple[Name, ...], Field(max_length=MAX_NAMES, fail_fast=True)]
+
+
 class CommonOptions(Value):
     """Options of every target."""
 
-    example_shapes: dict[str, tuple[int, ...]] | None = None
+    example_shapes: dict[Name, Annotated[tuple[int, ...], Field(max_length=MAX_RANK, fail_fast=True)]] | None = None
     """Sizes of the sample input used to export, by input name, instead of the signature's."""
-    dynamic_axes: dict[str, dict[int, str]] | None = None
+    dynamic_axes: dict[Name, dict[int, Name]] | None = None
     """Axis position to axis name, by input name. None: what the signature declares. {}: everything static."""
-    input_names: tuple[str, ...] | None = None
-    output_names: tuple[str, ...] | None = None
+    input_names: Names | None = None
+    output_names: Names | None = None
     strict: bool = True
-    allow_missing: tuple[Annotated[str, Field(max_length=200)], ...] = Field(default=(), max_length=100)
+    allow_missing: tuple[Annotated[str, Field(max_length=200)], ...] = Field(default=(), max_length=100, fail_fast=True)
     """Patterns such as "fc.*" of keys that the checkpoint may lack although they act on the outputs."""
-    prefix: str | None = None
+    prefix: Annotated[str, Field(max_length=MAX_NAME)] | None = None
     """A leading segment to take off the uploaded keys, such as "module."; None: found out, and reported."""
-    checkpoint_key: str = "auto"
+    checkpoint_key: Annotated[str, Field(max_length=MAX_NAME)] = "auto"
     """Dotted path of the state dict inside the file, such as "model" or "ema.state_dict"."""
     on_mismatch: OnMismatch = "fail"
     verification: VerificationMode = "auto"

@@ -17,6 +17,7 @@ from uuid import uuid4
 import httpx
 import uvicorn
 
+from app.api.server import server_config
 from app.conversion.job import ConversionOutcome
 from app.database import catalogs, checkpoints, conversions
 from app.database.conversions import Ending
@@ -67,14 +68,14 @@ def weights(content: bytes = b"weights") -> bytes:
 
 
 @contextmanager
-def serving(settings: Settings, database_url: str) -> Iterator[str]:
-    """Address of the api, served by uvicorn in a thread."""
+def serving(settings: Settings, database_url: str, host: str = "localhost") -> Iterator[str]:
+    """Address of the api, served by uvicorn in a thread; ``host``: a name that it answers to."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings, database_url), log_config=None, lifespan="on"))
+    server = uvicorn.Server(server_config(create_app(settings, database_url), settings, grace=10))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    httpx.get(f"{url}/healthz", timeout=30)
+    httpx.get(f"{url}/healthz", timeout=30, headers={"Host": host})
     try:
         yield url
     finally:

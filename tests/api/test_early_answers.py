@@ -15,7 +15,7 @@ ANNOUNCED = 200 << 20
 def test_a_wrong_architecture_is_refused_before_the_file_is_sent(url):
     host, port = url.removeprefix("http://").split(":")
     head = (
-        "POST /v1/conversions HTTP/1.1\r\nHost: x\r\n"
+        "POST /v1/conversions HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {ANNOUNCED}\r\n\r\n"
     ).encode()
     file = part('form-data; name="file"; filename="w.pth"', weights(b"never all of it"))

@@ -105,7 +105,7 @@ def test_a_boundary_within_the_content_ends_nothing(client):
 )
 def test_hostile_json_is_refused_in_words(client, body):
     answer = client.post("/v1/conversions", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code in (404, 422), answer.text
+    assert answer.status_code in (404, 413, 422), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
 
 
@@ -144,9 +144,9 @@ def talk(url: str, sent: bytes, *, close_after: float | None = None, timeout: fl
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(client, url, backstage):
     before = backstage.stored_objects()
-    head = b"POST /v1/checkpoints HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n"
+    head = b"POST /v1/checkpoints HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n"
     talk(url, head + weights(b"gone") * 1000, close_after=0.2)
-    chunked = b"POST /v1/checkpoints HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"
+    chunked = b"POST /v1/checkpoints HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"
     talk(url, chunked, close_after=0.2)
     deadline = time.monotonic() + 10
     while backstage.unfinished_uploads() and time.monotonic() < deadline:
@@ -158,9 +158,8 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(client, url, b
 
 def test_of_a_body_longer_than_announced_no_more_is_kept_than_was_announced(url, backstage):
     content = weights(b"announced")
-    head = (
-        f"POST /v1/checkpoints HTTP/1.1\r\nHost: x\r\nPrefer: wait=0\r\nContent-Length: {len(content)}\r\n\r\n".encode()
-    )
+    head = b"POST /v1/checkpoints HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=0\r\n"
+    head += f"Content-Length: {len(content)}\r\n\r\n".encode()
     received = talk(url, head + content + b"and more than that\r\n\r\n", timeout=3)
     assert received.startswith((b"HTTP/1.1 201", b"HTTP/1.1 400"))
     assert sha256(content + b"and more than that\r\n\r\n") not in backstage.stored_objects()
@@ -169,11 +168,11 @@ def test_of_a_body_longer_than_announced_no_more_is_kept_than_was_announced(url,
 @pytest.mark.parametrize(
     "head",
     [
-        b"POST /v1/checkpoints HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /v1/checkpoints HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n",
-        b"POST /v1/checkpoints HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/checkpoints HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/checkpoints HTTP/1.1\r\nHost: localhost\r\nContent-Length: abc\r\n\r\n",
+        b"POST /v1/checkpoints HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GARBAGE\r\n\r\n",
-        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )
 def test_what_is_not_http_is_refused_and_the_service_lives(client, url, head):
@@ -188,7 +187,7 @@ def test_answers_stay_quick_while_slow_clients_hold_connections(client, url):
     with contextlib.ExitStack() as slow:
         for _ in range(50):
             connection = slow.enter_context(socket.create_connection((host, int(port)), timeout=5))
-            connection.sendall(b"POST /v1/checkpoints HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nPK")
+            connection.sendall(b"POST /v1/checkpoints HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nPK")
         answers = []
         threads = [threading.Thread(target=lambda: answers.append(submit(client).status_code)) for _ in range(4)]
         for thread in threads:

@@ -6,7 +6,7 @@ import pytest
 
 from app.cli.failure import UsageError
 from app.cli.present import shown_setting
-from app.cli.processes import is_loopback, refuse_strangers
+from app.cli.processes import refuse_strangers
 from app.settings import Settings
 from tests.cli.running import recast
 
@@ -79,8 +79,10 @@ def test_nobody_listens_beyond_this_machine_unless_told_to(command, tmp_path):
 
 
 def test_addresses_of_this_machine():
-    assert [is_loopback(host) for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost")] == [True] * 4
-    assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.1", "example.org", "")] == [False] * 5
+    assert all(Settings(host=host).on_loopback for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"))
+    assert [Settings(host=host).on_loopback for host in ("0.0.0.0", "::", "192.168.1.1", "example.org", "")] == [
+        False
+    ] * 5
     refuse_strangers(Settings(host="0.0.0.0", allow_unauthenticated=True))
     with pytest.raises(UsageError):
         refuse_strangers(Settings(host="::"))
