@@ -25,16 +25,17 @@ def test_liveness_readiness_and_versions(client):
     assert {"python", "torch", "onnx", "onnxruntime"} <= set(libraries)
 
 
-def test_a_worker_counts_once_although_it_takes_jobs_from_several_queues(client, backstage):
-    for registered, workers in ((2, 1), (4, 2), (0, 0)):
+def test_readiness_counts_the_workers_that_live(client, backstage):
+    for living in (1, 2, 0):
         with psycopg.connect(backstage.database_url) as connection:
-            connection.execute("delete from procrastinate_workers")
-            for _ in range(registered):
-                connection.execute("insert into procrastinate_workers default values")
+            connection.execute("delete from workers")
+            for number in range(living):
+                connection.execute("insert into workers (id, name, room) values (%s, 'w', 'r')", (number,))
             connection.execute(
-                "insert into procrastinate_workers (last_heartbeat) values (now() - interval '1 day'), ('-infinity')"
+                "insert into workers (id, name, room, seen_at) values (8, 'silent', 'r', now() - interval '1 day')"
             )
-        assert client.get("/readyz").json()["workers"] == workers
+            connection.execute("insert into workers (id, name, room, gone) values (9, 'ended', 'r', true)")
+        assert client.get("/readyz").json()["workers"] == living
 
 
 def test_head_is_answered_wherever_get_is_but_for_streams_of_events(client, backstage):
