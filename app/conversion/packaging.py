@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import platform
-import re
 import resource
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from app.conversion.production import Produced
 from app.conversion.targets import TARGETS
 from app.conversion.templates.onnx_write import WrittenFile
 from app.domain.errors import DimsFailed, LedgerFailed, NonFinite, ParityFailed, Problem, UnsupportedOpset
+from app.domain.produced_files import artifact_stem
 from app.domain.report import ConversionReport, Finding, ProducedFile, Reason, TemplateUse, Verdict, VerificationReport
 
 SHAPING_LIBRARIES = (
@@ -46,7 +46,7 @@ def package(work: Workpiece, produced: Produced, timings: Mapping[str, float]) -
     """Write report.json, golden.npz and check.py beside the artifact in ``work_dir`` and name all files."""
     directory = work.job.work_dir
     target = TARGETS[work.job.options.target]
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", work.job.architecture).strip("-.")[:100]
+    stem = artifact_stem(work.job.architecture)
     artifact = _artifact(produced.candidate.written, directory / f"{stem}{target.suffix}", target.media_type)
     data = _artifact_data(produced.candidate.written.data, directory)
     golden = _golden(produced.golden, directory / "golden.npz")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from app.domain.base import Value
+from app.domain.text import LONGEST_DETAIL, storable, storable_json
 
 LISTED = 50
 """How many keys a problem lists before it only counts them (HTTP contract)."""
@@ -50,7 +51,7 @@ class RecastError(Exception):
         self.extra = extra
 
     def problem(self) -> Problem:
-        """This error as data, with long lists cut."""
+        """This error as data, with long lists and texts cut, in text that can be stored and sent."""
         shown: dict[str, Any] = {}
         for name, value in self.extra.items():
             if isinstance(value, (list, tuple)):
@@ -63,10 +64,10 @@ class RecastError(Exception):
             code=self.code,
             title=self.title,
             status=self.status,
-            detail=self.detail,
+            detail=storable(self.detail, LONGEST_DETAIL),
             stage=self.stage,
-            hint=self.told_hint,
-            extra=shown,
+            hint=self.told_hint and storable(self.told_hint, LONGEST_DETAIL),
+            extra=storable_json(shown),
         )
 
 

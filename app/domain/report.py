@@ -323,10 +323,10 @@ class ProducedFile(Value):
     """A file of a conversion, as content."""
 
     role: Literal["artifact", "artifact_data", "report", "golden", "selfcheck"]
-    filename: str
-    sha256: str
-    bytes: int
-    media_type: str
+    filename: str = Field(max_length=255)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+    media_type: str = Field(max_length=100)
 
 
 class ConversionReport(Value):

@@ -15,14 +15,15 @@ from app.database.conversions import AttemptLost, Ending
 from app.database.tables import Conversion
 from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsuitable
 from app.domain.conversion import Stage, State, TargetOptions
-from app.domain.errors import ConversionError, OutOfMemory, Problem, RecastError, TimedOut
+from app.domain.errors import ChildCrashed, ConversionError, OutOfMemory, Problem, RecastError, TimedOut
 from app.jobs import metrics, queue
 from app.jobs.admission import available_cores
 from app.jobs.consumer import Job
 from app.jobs.disk import Disk
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
 from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
-from app.jobs.publishing import publish
+from app.jobs.publishing import NotStorable, Origin, publish
+from app.jobs.results import ResultsDirectory
 from app.jobs.stage_seconds import StageSeconds
 from app.jobs.supervisor import TaskFailed
 from app.jobs.suspicion import suspect
@@ -33,6 +34,10 @@ log = structlog.get_logger(__name__)
 
 PROGRESS_INTERVAL = 0.25
 """Least seconds between two progress events of one stage; a change of stage is always told."""
+MOST_STAGE_CHANGES = 100
+"""Changes of stage that are told at once: a conversion goes back once for every exporter that was refused."""
+MOST_TEMPLATES = 8
+"""Templates that one conversion may ask for; it needs one."""
 BUILDER_POLL = 5.0
 """Seconds after which a job that waits for a template looks again although nothing was announced."""
 WATCH_INTERVAL = 1.0
@@ -56,6 +61,9 @@ class Attempt:
         self._stage: Stage | None = None
         self._seconds = StageSeconds()
         self._told = 0.0
+        self._stage_changes = 0
+        self._told_templates: dict[str, str] = {}
+        """What the child was told of the templates that it asked for."""
         self._kept = AsyncExitStack()
         self._has_result = False
         self._ending = False
@@ -136,27 +144,30 @@ class Attempt:
         directory = self._tools.work_dir
         with TemporaryDirectory(dir=directory, prefix="convert-", ignore_cleanup_errors=True) as work:
             async with AsyncExitStack() as self._kept:
-                results = Path(work) / "results"
-                results.mkdir()
-                await self._convert(Path(work), results)
+                with ResultsDirectory(Path(work) / "results") as results:
+                    await self._convert(Path(work), results)
 
-    async def _convert(self, work: Path, results: Path) -> None:
-        job = await self._described(results)
+    async def _convert(self, work: Path, results: ResultsDirectory) -> None:
+        job = await self._described(results.path)
         self._job.idle = False
-        async with self._tools.supervisor.running(
-            self._tools.tasks.conversion,
+        tools = self._tools
+        outcome = await tools.supervisor.run(
+            tools.tasks.conversion,
             TypeAdapter(ConversionJob).dump_python(job, mode="json"),
-            limits=self._tools.limits.with_memory_for(self._checkpoint_bytes),
+            limits=tools.limits.with_memory_for(self._checkpoint_bytes),
             work_dir=work,
             answer=self._answer,
-        ) as result:
-            outcome = _outcome.validate_python(result)
-            await self._progress(Stage.publish, 0.97)
-            self._has_result = self._ending = True
-            ending = await publish(
-                self._tools.database, self._tools.store, self._holder, results, outcome, tell=self._waiting
-            )
-            self._count(ending)
+            result=_outcome,
+        )
+        await self._progress(Stage.publish, 0.97)
+        self._has_result = self._ending = True
+        origin = Origin(job, self._holder, self._told_templates)
+        try:
+            ending = await publish(tools.database, tools.store, origin, results, outcome, tell=self._waiting)
+        except NotStorable as error:
+            log.error("child_not_believed", conversion=self._conversion.id, reason=str(error).splitlines()[0])
+            raise ChildCrashed("The conversion process told what cannot be stored.") from None
+        self._count(ending)
 
     async def _described(self, results: Path) -> ConversionJob:
         tools, conversion = self._tools, self._conversion
@@ -183,7 +194,11 @@ class Attempt:
 
     async def _answer(self, message: Progress | TemplateWanted) -> BaseModel | None:
         if isinstance(message, TemplateWanted):
-            return await self._template(message.key)
+            if len(self._told_templates) >= MOST_TEMPLATES:
+                raise ChildCrashed("The conversion process asked for too many templates.")
+            answer = await self._template(message.key)
+            self._told_templates[message.key] = answer.state
+            return answer
         await self._progress(message.stage, message.progress)
         return None
 
@@ -191,7 +206,8 @@ class Attempt:
         """Tell clients; a database that is away for a moment costs an event, not the job. Raises AttemptLost."""
         self._seconds.heard(stage)
         now = time.monotonic()
-        if stage is self._stage and now - self._told < PROGRESS_INTERVAL:
+        self._stage_changes += stage is not self._stage
+        if (stage is self._stage or self._stage_changes > MOST_STAGE_CHANGES) and now - self._told < PROGRESS_INTERVAL:
             return
         self._stage, self._told = stage, now
         try:

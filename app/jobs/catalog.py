@@ -38,15 +38,16 @@ async def publish_catalog(tools: Tools) -> None:
 
 async def _publish(tools: Tools) -> None:
     with TemporaryDirectory(dir=tools.work_dir, prefix="catalog-") as work:
-        result = await tools.supervisor.run(
+        entries = await tools.supervisor.run(
             tools.tasks.catalog,
             str(tools.plugins_dir) if tools.plugins_dir else None,
             limits=tools.inspection_limits,
             work_dir=Path(work),
             answer=_no_answer,
+            result=_entries,
         )
-    entries = _entries.validate_python(result)
-    digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+    content = _entries.dump_python(entries, mode="json")
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     async def store() -> None:
         async with tools.database.transaction() as session:

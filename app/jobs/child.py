@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from app.conversion.job import (
     ConversionJob,
@@ -32,6 +33,7 @@ from app.domain.errors import (
     disk_ran_out,
     memory_ran_out,
 )
+from app.domain.text import storable_json
 from app.jobs.confinement import Limits, confine
 from app.jobs.messages import Done, Failed, Progress, TemplateAnswer, TemplateWanted, Unconfined
 
@@ -44,7 +46,11 @@ class SupervisorLine:
         self._answers = line.makefile("rb")
 
     def tell(self, message: BaseModel) -> None:
-        self._line.sendall(message.model_dump_json().encode() + b"\n")
+        try:
+            told = message.model_dump_json()
+        except PydanticSerializationError:  # a text of the file or of a plug-in that has no UTF-8
+            told = type(message).model_validate(storable_json(message.model_dump())).model_dump_json()
+        self._line.sendall(told.encode() + b"\n")
 
     def progress(self, stage: Stage, progress: float) -> None:
         self.tell(Progress(stage=stage, progress=progress))

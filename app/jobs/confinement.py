@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from app.jobs.messages import LONGEST
 from app.processes import checked, die_with_parent, libc, prctl
 
 # linux/prctl.h and linux/sched.h
@@ -26,6 +27,8 @@ class Limits:
     """Private memory beyond what the forkserver hands down; copy-on-write mappings of a checkpoint count."""
     file_bytes: int | None = None
     open_files: int = 1024
+    message_bytes: int = LONGEST
+    """Of the longest message to its supervisor."""
     network: bool = False
 
     def within(self, timeout: float) -> "Limits":

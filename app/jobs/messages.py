@@ -3,6 +3,8 @@
 JSON and not pickle, because the supervisor must not run what a process says that has read a stranger's file.
 """
 
+import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -11,6 +13,7 @@ from app.domain.base import Value
 from app.domain.conversion import Stage
 from app.domain.errors import Problem
 from app.domain.report import Certificate
+from app.domain.text import storable_json
 
 
 class Progress(Value):
@@ -32,7 +35,7 @@ class Unconfined(Value):
     """Measures of confinement.py that this platform refused, each with its reason."""
 
     kind: Literal["unconfined"] = "unconfined"
-    measures: tuple[str, ...]
+    measures: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=50)]
 
 
 class Done(Value):
@@ -62,5 +65,31 @@ FromChild = Annotated[Progress | TemplateWanted | Unconfined | Done | Failed, Fi
 
 from_child: TypeAdapter[FromChild] = TypeAdapter(FromChild)
 
-LONGEST = 256 << 20
+LONGEST = 64 << 20
 """Bytes of the longest line: a report lists every tensor."""
+LONGEST_INSPECTION = 32 << 20
+"""The same of an inspection, which the api reads again whenever it is asked for."""
+MOST_MESSAGES = 5_000
+"""Lines of one process: some hundred are said of the longest conversion."""
+ESCAPED_NUL = rb"\u0000"
+
+
+MANY_DIGITS = re.compile(rb"[:,\[] ?-?\d{19}")
+"""What a number beyond 64 bits looks like, and some texts too: then numbers are looked at one by one."""
+
+
+def understood(line: bytes) -> FromChild:
+    """The message that a line is. Raises ValueError, which pydantic's ValidationError is one of."""
+    if MANY_DIGITS.search(line):
+        json.loads(line, parse_int=_integer)
+    if ESCAPED_NUL in line:
+        line = json.dumps(storable_json(json.loads(line))).encode()
+    return from_child.validate_json(line)
+
+
+def _integer(digits: str) -> int:
+    """Neither PostgreSQL nor any client counts further than 64 bits do."""
+    value = int(digits)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{digits[:40]} has more than 64 bits")
+    return value

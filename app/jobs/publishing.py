@@ -1,52 +1,164 @@
-"""Publishing what a conversion yielded: first the bytes, then one transaction that makes all of it visible."""
+"""Publishing what a conversion yielded: first the bytes, then one transaction that makes all of it visible.
+
+Nothing is believed that the conversion's process told of itself: files are hashed here, what has a name of ours has it
+by our table, the report is written from what was validated, and identities are those of the job.
+"""
 
 import asyncio
 import hashlib
+import math
 import time
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from importlib.resources import files as package_files
 from pathlib import Path
 
-from app.conversion.job import BuiltTemplate, ConversionOutcome, UnsuitableTemplate
+from sqlalchemy.exc import DataError, IntegrityError
+
+from app.conversion.job import BuiltTemplate, ConversionJob, ConversionOutcome, UnsuitableTemplate
 from app.database import checkpoints, conversions, templates
 from app.database.conversions import Ending
 from app.database.session import Database
 from app.database.templates import Holder
 from app.domain.conversion import Stage, State
 from app.domain.errors import ChildCrashed
+from app.domain.produced_files import MEDIA_TYPES, is_name_of
+from app.domain.report import ProducedFile
+from app.jobs.child_problem import NotTheChilds, retold
 from app.jobs.patience import Tell, patiently
+from app.jobs.results import FoundFile, ResultsDirectory
 from app.storage.objects import ObjectStore, StoredObject
 from app.threads import in_thread
+
+LONGEST_REASON = 2_000
+
+NotStorable = (DataError, IntegrityError)
+"""What SQLAlchemy raises for a value that a column cannot hold."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the service itself knows of the conversion that ends."""
+
+    job: ConversionJob
+    holder: Holder
+    told_templates: Mapping[str, str]
+    """What its process was told of each template key that it asked for; of no other it may tell."""
 
 
 async def publish(
     database: Database,
     store: ObjectStore,
-    holder: Holder,
-    results: Path,
+    origin: Origin,
+    results: ResultsDirectory,
     outcome: ConversionOutcome,
     *,
     tell: Tell | None = None,
 ) -> Ending:
     """Move the files in ``results`` to the store and record the end of the attempt; gives what was recorded.
 
-    Raises AttemptLost, and then nothing is visible: the stored bytes belong to nobody and are collected later.
+    No process of the conversion is left. Raises ChildCrashed where the outcome is not what this job can have yielded,
+    and AttemptLost; then nothing is visible: the stored bytes belong to nobody and are collected later.
     """
     began = time.monotonic()
-    moves = [partial(store.adopt, _inside(results, Path(file.filename)), file.sha256) for file in outcome.files]
+    outcome = _own(outcome, origin.job)
+    _check_templates(outcome, origin.told_templates)
+    found = await asyncio.gather(*(in_thread(partial(_found, results, file, outcome)) for file in outcome.files))
+    built = await _find_template(results, outcome.template)
+    moves = [partial(store.adopt, file.path, file.sha256) for file in (*found, *filter(None, (built,)))]
     await asyncio.gather(*(patiently(move, tell) for move in moves))
-    built = await _store_template(store, results, outcome.template)
     report = outcome.report
     ending = Ending(
         state=State.failed if outcome.problem else State.succeeded,
         problem=outcome.problem,
         verdict=report.verification.verdict,
         findings=report.verification.findings,
-        timings={**report.timings, Stage.publish.value: time.monotonic() - began},
+        timings={**_stages(report.timings), Stage.publish.value: time.monotonic() - began},
         peak_memory_bytes=report.peak_memory_bytes,
         template=report.export.template,
-        files=outcome.files,
+        files=tuple(_described(told, file) for told, file in zip(outcome.files, found, strict=True)),
     )
-    return await patiently(partial(_record, database, holder, outcome, ending, built))
+    stored = StoredObject(built.sha256, built.bytes) if built else None
+    return await patiently(partial(_record, database, origin.holder, outcome, ending, stored))
+
+
+def _own(outcome: ConversionOutcome, job: ConversionJob) -> ConversionOutcome:
+    """The outcome, known to be of this job and of its kind; its problem as the service tells it on."""
+    report, told = outcome.report, outcome.files
+    mine = (job.conversion_id, job.checkpoint_sha256, job.checkpoint_filename, job.architecture, job.options.target)
+    if mine != (
+        report.conversion_id,
+        report.checkpoint_sha256,
+        report.checkpoint_filename,
+        report.architecture,
+        report.target,
+    ):
+        raise ChildCrashed("The conversion process reported of another conversion.")
+    roles = [file.role for file in told]
+    if len(set(roles)) != len(roles) or not {"artifact", "report"} <= set(roles):
+        raise ChildCrashed("The conversion process did not name one file of each role.")
+    if any(not is_name_of(file.role, file.filename, job.architecture, job.options.target) for file in told):
+        raise ChildCrashed("The conversion process named a file as none of its role is called.")
+    by_role = {file.role: file for file in told}
+    if (report.artifact, report.artifact_data) != (by_role["artifact"], by_role.get("artifact_data")):
+        raise ChildCrashed("The conversion process reported of other files than it made.")
+    if report.problem != outcome.problem:
+        raise ChildCrashed("The conversion process reported another end than it told.")
+    try:
+        problem = retold(outcome.problem) if outcome.problem else None
+    except NotTheChilds:
+        raise ChildCrashed("The conversion process told of an error that is not its to tell.") from None
+    return replace(outcome, problem=problem, report=report.model_copy(update={"problem": problem}))
+
+
+def _check_templates(outcome: ConversionOutcome, told: Mapping[str, str]) -> None:
+    built, discarded = outcome.template, outcome.discarded_template
+    if built is not None and told.get(built.key) != "build" and built.key != discarded:
+        raise ChildCrashed("The conversion process made a template that was not its to make.")
+    if discarded is not None and told.get(discarded) != "stored":
+        raise ChildCrashed("The conversion process discards a template that it was not given.")
+
+
+def _found(results: ResultsDirectory, told: ProducedFile, outcome: ConversionOutcome) -> FoundFile:
+    """The file that was told of, as it is. The report is ours to write; so is the program that clients are to run."""
+    if told.role == "report":
+        return results.write(told.filename, outcome.report.model_dump_json().encode())
+    found = results.find(told.filename)
+    if (found.sha256, found.bytes) != (told.sha256, told.bytes):
+        raise ChildCrashed(f"The conversion process told wrongly of its file {told.filename}.")
+    if told.role == "selfcheck" and found.sha256 != _selfcheck_sha256():
+        raise ChildCrashed("The conversion process exchanged the program that checks its artifact.")
+    return found
+
+
+def _described(told: ProducedFile, found: FoundFile) -> ProducedFile:
+    return ProducedFile(
+        role=told.role,
+        filename=told.filename,
+        sha256=found.sha256,
+        bytes=found.bytes,
+        media_type=MEDIA_TYPES[told.role],
+    )
+
+
+def _stages(timings: dict[str, float]) -> dict[str, float]:
+    return {stage.value: timings[stage] for stage in Stage if math.isfinite(timings.get(stage, math.nan))}
+
+
+@cache
+def _selfcheck_sha256() -> str:
+    return hashlib.sha256(package_files("app.conversion").joinpath("selfcheck.py").read_bytes()).hexdigest()
+
+
+async def _find_template(
+    results: ResultsDirectory, template: BuiltTemplate | UnsuitableTemplate | None
+) -> FoundFile | None:
+    if not isinstance(template, BuiltTemplate):
+        return None
+    if Path(template.path).parent not in (results.path, Path()):
+        raise ChildCrashed("The conversion process named a file that cannot be one of its own.")
+    return await in_thread(partial(results.find, Path(template.path).name))
 
 
 async def _record(
@@ -64,7 +176,7 @@ async def _record(
                 certificate=outcome.template.certificate,
             )
         if isinstance(outcome.template, UnsuitableTemplate):
-            await templates.rule_out(session, outcome.template.key, holder, outcome.template.reason)
+            await templates.rule_out(session, outcome.template.key, holder, outcome.template.reason[:LONGEST_REASON])
         if outcome.discarded_template:
             reason = f"Its artifact was refused in conversion {holder.conversion_id}."
             await templates.rule_out(session, outcome.discarded_template, holder, reason)
@@ -73,26 +185,3 @@ async def _record(
         await checkpoints.record_inspection(session, report.checkpoint_sha256, report.checkpoint)
         await checkpoints.record_parameters(session, report.checkpoint_sha256, report.parameters)
         return recorded
-
-
-async def _store_template(
-    store: ObjectStore, results: Path, template: BuiltTemplate | UnsuitableTemplate | None
-) -> StoredObject | None:
-    if not isinstance(template, BuiltTemplate):
-        return None
-    path = _inside(results, template.path)
-    sha256 = await in_thread(partial(_sha256, path))
-    return await patiently(partial(store.adopt, path, sha256))
-
-
-def _inside(results: Path, name: Path) -> Path:
-    """The file of that name; ChildCrashed when the child names one outside of its directory."""
-    path = (results / name).resolve()
-    if not path.is_relative_to(results.resolve()) or not path.is_file():
-        raise ChildCrashed(f"The conversion process named a file that it did not make: {name}.")
-    return path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

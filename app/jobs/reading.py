@@ -1,27 +1,32 @@
 """Reading one checkpoint for a queue entry: what is in the file, or why there is nothing."""
 
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
+from pydantic import TypeAdapter
 
 from app.database import checkpoints, deaths
 from app.database.tables import Checkpoint
 from app.domain.checkpoint import CheckpointInspection
-from app.domain.errors import OutOfMemory, Problem, Unavailable
+from app.domain.errors import ChildCrashed, OutOfMemory, Problem, Unavailable
 from app.jobs import queue
 from app.jobs.consumer import Job
 from app.jobs.disk import Disk
-from app.jobs.messages import Progress, TemplateWanted
+from app.jobs.messages import LONGEST_INSPECTION, Progress, TemplateWanted
 from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
+from app.jobs.publishing import NotStorable
 from app.jobs.supervisor import TaskFailed
 from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
 from app.storage.objects import MissingObject
 
 log = structlog.get_logger(__name__)
+
+_inspection = TypeAdapter(CheckpointInspection)
 
 
 class Reading:
@@ -72,14 +77,14 @@ class Reading:
             path = await patiently(lambda: kept.enter_async_context(store.local(self._sha256)), self._waiting)
             self._job.idle = False
             with TemporaryDirectory(dir=self._tools.work_dir, prefix="inspect-", ignore_cleanup_errors=True) as work:
-                result = await self._tools.supervisor.run(
+                return await self._tools.supervisor.run(
                     self._tools.tasks.inspection,
                     str(path),
-                    limits=self._tools.inspection_limits,
+                    limits=replace(self._tools.inspection_limits, message_bytes=LONGEST_INSPECTION),
                     work_dir=Path(work),
                     answer=_no_answer,
+                    result=_inspection,
                 )
-        return CheckpointInspection.model_validate(result)
 
     async def _blamed(self, error: TaskFailed) -> Problem | None:
         """What the process did wrong; None when it was killed, perhaps by another, and is to have one more try."""
@@ -101,8 +106,15 @@ class Reading:
             return found.condemned
 
     async def _record(self, found: CheckpointInspection | Problem) -> None:
-        async with self._tools.database.transaction() as session:
-            await checkpoints.record_inspection(session, self._sha256, found)
+        """What the database cannot hold is no inspection."""
+        try:
+            async with self._tools.database.transaction() as session:
+                await checkpoints.record_inspection(session, self._sha256, found)
+        except NotStorable as error:
+            log.error("child_not_believed", checkpoint=self._sha256, reason=str(error).splitlines()[0])
+            problem = ChildCrashed("The process that read the file told what cannot be stored.").problem()
+            async with self._tools.database.transaction() as session:
+                await checkpoints.record_inspection(session, self._sha256, problem)
 
     async def _waiting(self, part: str | None) -> None:
         """Tell clients what the reading waits for."""

@@ -11,17 +11,20 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from app.domain.errors import ChildCrashed, OutOfMemory, Problem, TimedOut
+from app.domain.text import storable
 from app.jobs import child
+from app.jobs.child_problem import retold
 from app.jobs.confinement import Limits
-from app.jobs.messages import LONGEST, Done, Failed, FromChild, Progress, TemplateWanted, Unconfined, from_child
+from app.jobs.messages import MOST_MESSAGES, Done, Failed, FromChild, Progress, TemplateWanted, Unconfined, understood
 from app.jobs.process import ChildProcess
 from app.threads import in_thread
 
@@ -39,6 +42,12 @@ FORKSERVER_GONE = 255
 """What multiprocessing gives as the status of a child that died with its forkserver."""
 SILENT = -signal.SIGTERM
 """Given as the status of a child that said nothing more and had to be ended."""
+
+READ_AT_ONCE = 64 << 10
+"""Bytes of a message that is read in the event loop itself; changing to a thread would take longer."""
+
+Result = TypeVar("Result")
+ANY_JSON: TypeAdapter[Any] = TypeAdapter(Any)
 
 Answer = Callable[[Progress | TemplateWanted], Awaitable[BaseModel | None]]
 """Called with what a child says while it runs; what it gives is sent back to the child."""
@@ -75,19 +84,20 @@ class Supervisor:
         """Start the forkserver; it imports in the background, and the first child waits for it."""
         await in_thread(forkserver.ensure_running, self._starter)
 
-    async def run(self, task: str, arguments: Any, *, limits: Limits, work_dir: Path, answer: Answer) -> Any:
-        """Run a task of child.py and give its result; no process of it is left then. Raises as ``running`` does."""
-        async with self.running(task, arguments, limits=limits, work_dir=work_dir, answer=answer) as result:
-            return result
+    async def run(
+        self,
+        task: str,
+        arguments: Any,
+        *,
+        limits: Limits,
+        work_dir: Path,
+        answer: Answer,
+        result: TypeAdapter[Result] = ANY_JSON,
+    ) -> Result:
+        """Run a task of child.py and give its result, as the type that it must have; nothing of the child is left then.
 
-    @asynccontextmanager
-    async def running(
-        self, task: str, arguments: Any, *, limits: Limits, work_dir: Path, answer: Answer
-    ) -> AsyncIterator[Any]:
-        """Inside the block, the result of a task of child.py, whose process was killed already.
-
-        Whatever happens, no process of it is left after the block. Taking back a large process's memory costs the
-        kernel tens of milliseconds, in which the block can make use of the result.
+        The child is not believed: a result of another type, an error that is not its to tell, too many or too long
+        messages are a crash.
 
         Raises TaskFailed with what the task said, or with TimedOut, OutOfMemory or ChildCrashed.
         Cancelling kills the child at once.
@@ -105,17 +115,16 @@ class Supervisor:
                 problem = _crash(status, work_dir / LOG, _kernel_kills() > killed_before)
                 raise TaskFailed(problem, killed=status in (-signal.SIGKILL, FORKSERVER_GONE))
             process.kill()
-            if isinstance(ending, Failed):
-                raise TaskFailed(ending.problem)
-            yield ending.result
+        return await _believed(ending, result)
 
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer
     ) -> Done | Failed | None:
         """Listen to a child until it has said its last word; None when it went without one."""
-        with suppress(ConnectionError, ValueError):  # it hung up, or its line was longer than LONGEST
-            while line := await reader.readline():
-                message = _understood(line)
+        with suppress(ConnectionError, ValueError):  # it hung up, or its line was longer than it may be
+            for _ in range(MOST_MESSAGES):
+                line = await reader.readline()
+                message = await _understood(line) if line else None
                 if message is None or isinstance(message, Done | Failed):
                     return message
                 if isinstance(message, Unconfined):
@@ -146,7 +155,7 @@ class Supervisor:
                     process = self._new_process(task, (task, arguments, theirs, limits, log_path))
             finally:
                 theirs.close()
-            reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST)
+            reader, writer = await asyncio.open_connection(sock=ours, limit=limits.message_bytes)
             yield process, reader, writer
         finally:
             process.kill()
@@ -180,12 +189,26 @@ async def _last_status(process: ChildProcess) -> int:
     return SILENT
 
 
-def _understood(line: bytes) -> FromChild | None:
+async def _understood(line: bytes) -> FromChild | None:
+    """A child's message; None, which is a crash, where it is none. Long ones are read without holding others up."""
     try:
-        return from_child.validate_json(line)
-    except ValidationError:
+        if len(line) > READ_AT_ONCE:
+            return await in_thread(partial(understood, line))
+        return understood(line)
+    except (ValueError, RecursionError):
         log.warning("child_not_understood", line=line[:200])
         return None
+
+
+async def _believed(ending: Done | Failed, result: TypeAdapter[Result]) -> Result:
+    """The result of a task, held to its type. Raises TaskFailed."""
+    try:
+        if isinstance(ending, Failed):
+            raise TaskFailed(retold(ending.problem))
+        return await in_thread(partial(result.validate_python, ending.result))
+    except (ValueError, RecursionError) as error:
+        log.error("child_not_believed", reason=storable(str(error), 500))
+        raise TaskFailed(ChildCrashed("The conversion process told what cannot be its result.").problem()) from None
 
 
 def _crash(status: int, log_path: Path, kernel_killed: bool) -> Problem:

@@ -4,8 +4,10 @@ import hashlib
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated, Literal
 
 import structlog
+from pydantic import Field, TypeAdapter
 
 from app.database import templates
 from app.database.conversions import NewConversion
@@ -22,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 CHECKPOINT = "rehearsal.pth"
 
+_keys = TypeAdapter(dict[Literal["onnx", "torchscript"], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
+
 
 async def warm_templates(tools: Tools, names: tuple[str, ...]) -> None:
     """Queue a conversion for every template that is not known yet; one that fails hinders no other."""
@@ -36,7 +40,7 @@ async def warm_templates(tools: Tools, names: tuple[str, ...]) -> None:
 async def _warm(tools: Tools, name: str) -> None:
     with TemporaryDirectory(dir=tools.work_dir, prefix="rehearsal-") as work:
         checkpoint = Path(work) / CHECKPOINT
-        keys: dict[str, str] = await tools.supervisor.run(
+        keys = await tools.supervisor.run(
             tools.tasks.rehearsal,
             {
                 "architecture": name,
@@ -46,6 +50,7 @@ async def _warm(tools: Tools, name: str) -> None:
             limits=tools.inspection_limits,
             work_dir=Path(work),
             answer=_no_answer,
+            result=_keys,
         )
         targets = (OnnxOptions(), TorchScriptOptions())
         wanted = [options for options in targets if not await patiently(partial(_known, tools, keys[options.target]))]

@@ -109,7 +109,10 @@ class DirectoryStore:
         return True
 
     def _adopt(self, path: Path, sha256: str) -> StoredObject:
-        """An object that is there already is kept, not replaced: its bytes were verified when it came."""
+        """An object that is there already is kept, not replaced: its bytes were verified when it came.
+
+        Only one of another size, which cannot have that sha256 and was damaged, gives way to the bytes that have it.
+        """
         size = path.stat().st_size
         target = self._path(sha256)
         if target.exists() and target.stat().st_size == size:

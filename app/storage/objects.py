@@ -3,6 +3,7 @@
 Two implementations of one interface: a directory (directory.py) and the object stores of clouds (cloud.py).
 """
 
+import re
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Protocol
 
 Chunk = bytes | memoryview
 """A piece of an object on its way out."""
+SHA256 = re.compile("[0-9a-f]{64}")
 BLOCK = 1 << 20
 """Bytes that are read, written or sent at once."""
 
@@ -41,7 +43,10 @@ class ObjectStore(Protocol):
         """
 
     async def adopt(self, path: Path, sha256: str) -> StoredObject:
-        """Take over a finished local file of known sha256, without a copy where possible; ``path`` is gone after."""
+        """Take over a finished local file, without a copy where possible; ``path`` is gone after.
+
+        The caller has found ``sha256`` out itself, from bytes that nobody can change any more.
+        """
 
     def local(self, sha256: str) -> AbstractAsyncContextManager[Path]:
         """A local file with the object's bytes, to be read only, valid within the block. Raises MissingObject."""
@@ -67,13 +72,15 @@ class ObjectStore(Protocol):
 
 
 def object_name(sha256: str) -> str:
-    """Where an object lies in the store: ``sha256/ab/cdef...``."""
+    """Where an object lies in the store: ``sha256/ab/cdef...``. ValueError for what is no sha256 in hexadecimal."""
+    if not SHA256.fullmatch(sha256):
+        raise ValueError(f"{sha256[:80]!r} is no sha256")
     return f"sha256/{sha256[:2]}/{sha256[2:]}"
 
 
 def object_sha256(name: str) -> str | None:
     """The sha256 that ``object_name`` made this name from; None for any other name."""
     match name.split("/"):
-        case [*_, "sha256", head, tail] if len(head) == 2 and len(tail) == 62:
+        case [*_, "sha256", head, tail] if len(head) == 2 and SHA256.fullmatch(head + tail):
             return head + tail
     return None

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -18,13 +19,24 @@ from app.conversion.job import BuiltTemplate, ConversionJob, ConversionOutcome, 
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.conversion import Stage
 from app.domain.errors import CorruptCheckpoint, KeyMismatch, ParityFailed
+from app.domain.produced_files import artifact_stem
 from app.domain.report import Certificate, ProducedFile, Verdict
 from app.jobs.child import ServiceTemplates, SupervisorLine
 from tests.delivery import reports
+from tests.jobs.forging import forged, overstated
 
 
 def echo(arguments: Any, _: SupervisorLine) -> Any:
     return arguments
+
+
+def echo_json(arguments: Any, _: SupervisorLine) -> Any:
+    return json.loads(arguments)
+
+
+def chatter(_: Any, supervisor: SupervisorLine) -> Any:
+    for _ in range(6_000):
+        supervisor.progress(Stage.load, 0.25)
 
 
 def linger(_: Any, __: SupervisorLine) -> Any:
@@ -89,6 +101,19 @@ def parent(_: Any, __: SupervisorLine) -> Any:
     return os.getppid()
 
 
+def _overstate(supervisor: SupervisorLine) -> None:
+    supervisor._line.sendall(json.dumps(overstated()).encode() + b"\n")
+    time.sleep(60)
+
+
+def _flood(supervisor: SupervisorLine) -> None:
+    for number in range(4_000):
+        supervisor.progress(list(Stage)[number % 4], 0.5)
+
+
+TALES = {"overstate": _overstate, "flood": _flood}
+
+
 def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
     """A conversion whose behaviour is its architecture's name: how long it takes, whether it asks for a template."""
     job = TypeAdapter(ConversionJob).validate_python(arguments)
@@ -98,6 +123,8 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
         time.sleep(0.3)
         supervisor.progress(Stage.verify, 0.6)
         raise ParityFailed("It computes something else.")
+    if behaviour in TALES:
+        TALES[behaviour](supervisor)
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "kill_worker":
@@ -115,15 +142,19 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
     template = None
     if behaviour == "template":
         template = _template(job, detail, supervisor)
-    artifact = _file(job, "artifact", "model.onnx", job.checkpoint.read_bytes() * 2)
+    artifact = _file(job, "artifact", f"{artifact_stem(job.architecture)}.onnx", job.checkpoint.read_bytes() * 2)
     report = reports.report(
         conversion_id=job.conversion_id,
         checkpoint_sha256=job.checkpoint_sha256,
+        checkpoint_filename=job.checkpoint_filename,
+        architecture=job.architecture,
         artifact=artifact,
         timings={"export": 0.1},
     )
     files = (artifact, _file(job, "report", "report.json", report.model_dump_json().encode()))
     outcome = ConversionOutcome(report, files, template=template)
+    if behaviour == "forge":
+        return forged(detail, outcome, job, supervisor)
     return TypeAdapter(ConversionOutcome).dump_python(outcome, mode="json")
 
 

@@ -1,6 +1,7 @@
 """The supervisor: results come back, ill-behaved children are named and ended, and nothing of them stays."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import TypeAdapter
 
 from app.domain.conversion import Stage
 from app.jobs.confinement import Limits
@@ -72,14 +74,30 @@ async def test_a_task_gives_its_result(run: Any) -> None:
     assert await run("echo", {"a": [1, 2.5, None, "ü"]}) == {"a": [1, 2.5, None, "ü"]}
 
 
-async def test_a_process_is_killed_before_its_result_is_used_and_gone_after(
-    supervisor: Supervisor, tmp_path: Path
-) -> None:
-    async with supervisor.running(
-        "tests.jobs.tasks:linger", None, limits=LIMITS, work_dir=tmp_path, answer=silent
-    ) as pid:
-        await asyncio.to_thread(psutil.Process(pid).wait, 10)
-    assert not psutil.pid_exists(pid)
+async def test_a_process_is_gone_before_its_result_is_used(run: Any) -> None:
+    assert not psutil.pid_exists(await run("linger"))
+
+
+async def test_a_result_of_another_type_is_a_crash(supervisor: Supervisor, tmp_path: Path) -> None:
+    running = supervisor.run(
+        "tests.jobs.tasks:echo",
+        {"a": 1},
+        limits=LIMITS,
+        work_dir=tmp_path,
+        answer=silent,
+        result=TypeAdapter(list[int]),
+    )
+    assert await failure_of(running) == "child_crashed"
+
+
+async def test_a_process_that_says_too_much_has_crashed(run: Any) -> None:
+    assert await failure_of(run("chatter")) == "child_crashed"
+    assert await failure_of(run("echo", "x" * 2000, limits=Limits(timeout=60, message_bytes=1000))) == "child_crashed"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+async def test_text_that_cannot_be_stored_is_replaced(run: Any, text: str) -> None:
+    assert await run("echo_json", json.dumps([text, {text: text}])) == ["a\ufffdb", {"a\ufffdb": "a\ufffdb"}]
 
 
 async def test_several_children_run_at_once(run: Any) -> None:
