@@ -156,7 +156,7 @@ class Client(_Common):
 
         Raises RecastError, ConversionFailed, and NotAccepted for a verdict that is not in ``accept``.
         """
-        submitting = flows.submit(weights, **request)
+        submitting = flows.submit(weights, accept=accept, **request)
         return self._run(flows.convert(accept, submitting) if wait else submitting)
 
     def get(self, conversion_id: str) -> Conversion:
@@ -274,7 +274,7 @@ class AsyncClient(_Common):
         self, weights: str | Path, *, accept: tuple[str, ...] = ACCEPTED, wait: bool = True, **request: Any
     ) -> Conversion:
         """As ``Client.convert``."""
-        submitting = flows.submit(weights, **request)
+        submitting = flows.submit(weights, accept=accept, **request)
         return await self._run(flows.convert(accept, submitting) if wait else submitting)
 
     async def get(self, conversion_id: str) -> Conversion:

@@ -68,15 +68,20 @@ def submit(
     target: str = "onnx",
     options: Mapping[str, Any] | None = None,
     architecture_options: Mapping[str, Any] | None = None,
+    accept: tuple[str, ...] = ACCEPTED,
     members: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Flow[Conversion]:
-    """Ask for one conversion. ``weights``: a file to send, or the sha256 of an uploaded checkpoint."""
+    """Ask for one conversion. ``weights``: a file to send, or the sha256 of an uploaded checkpoint.
+
+    ``accept``: the verdicts that count as success. ``members``: further members of the request.
+    """
     asked: dict[str, Any] = {
         "architecture": architecture,
         "target": target,
         "options": dict(options or {}),
         "architecture_options": dict(architecture_options or {}),
+        **({} if accept == ACCEPTED else {"accept": ",".join(accept)}),
         **(members or {}),
     }
     headers = {"Idempotency-Key": uuid4().hex}

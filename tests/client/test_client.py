@@ -78,9 +78,19 @@ def test_options_reach_the_service(recast: Client, checkpoint: Path):
 def test_an_inconclusive_conversion_is_not_taken_for_success(recast: Client, checkpoint: Path, backstage: Backstage):
     conversion = asked(recast, checkpoint)
     backstage.finish(conversion.id, verdict=Verdict.inconclusive)
+    finished = recast.wait(conversion)
     with pytest.raises(NotAccepted) as refused:
-        recast.convert(checkpoint, architecture="torchvision/resnet18")
+        accepted(finished, ACCEPTED)
     assert refused.value.conversion.verdict == "inconclusive"
+
+
+def test_an_inconclusive_conversion_succeeds_where_that_is_accepted(
+    recast: Client, checkpoint: Path, backstage: Backstage
+):
+    accept = ("pass", "pass_with_notes", "inconclusive")
+    conversion = asked(recast, checkpoint, accept=accept)
+    backstage.finish(conversion.id, verdict=Verdict.inconclusive)
+    assert accepted(recast.wait(conversion), accept).state == "succeeded"
 
 
 def test_a_failed_conversion_is_an_error_with_its_cause(recast: Client, checkpoint: Path, backstage: Backstage):

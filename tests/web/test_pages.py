@@ -70,7 +70,7 @@ def test_an_artifact_that_failed_verification_is_marked(tab: Page, client: httpx
         conversion, state=State.failed, verdict=Verdict.fail, problem=problem, finished_report=failed_report()
     )
     tab.goto(f"/conversions/{conversion}")
-    expect(tab.get_by_role("link", name="Download although it failed")).to_have_attribute(
+    expect(tab.get_by_role("link", name="Download although it is not verified")).to_have_attribute(
         "href", f"/v1/conversions/{conversion}/artifact?unverified=true"
     )
 
