@@ -7,8 +7,10 @@ size than its neighbours in the same draw, so that the draws are the dims certif
 (verification.md, points 3 and 4).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,15 @@ import torch
 from torch import Tensor
 
 from app.architectures.sample import sample_inputs
+from app.conversion.verification.npz import read_npz
 from app.domain.architecture import Axis, Normal, Signature
 from app.domain.errors import InvalidOptions
 
 DRAWS = 3
 SMALL, LARGE = 2.0**-7, 8.0
 """Scales of the two scaled probes; powers of two, so that scaling itself rounds nothing."""
+TRIED = 10_000
+"""Divisors that are tried to tell a prime."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def axis_sizes(axis: Axis) -> tuple[int, int, int]:
     """
     least, sample = admissible(axis, 1), admissible(axis, axis.sample)
     step = axis.multiple_of
-    primes = [admissible(axis, prime * step) for prime in _primes_around(sample // step)]
+    primes = (admissible(axis, prime * step) for prime in _primes_around(sample // step))
     other = next((size for size in primes if size not in (least, sample)), sample)
     return least, sample, other
 
@@ -117,14 +122,15 @@ def admissible(axis: Axis, size: int) -> int:
     return size
 
 
-def _primes_around(value: int) -> list[int]:
-    """The next prime above a value, then those below it, nearest first."""
-    above = next(n for n in range(value + 1, 2 * value + 3) if _is_prime(n))
-    return [above, *(n for n in range(value - 1, 1, -1) if _is_prime(n))]
+def _primes_around(value: int) -> Iterator[int]:
+    """The next prime above a value, then the two below it, nearest first: one of them is apart from any two sizes."""
+    yield next(n for n in range(value + 1, 2 * value + 3) if _is_prime(n))
+    yield from islice((n for n in range(value - 1, 1, -1) if _is_prime(n)), 2)
 
 
 def _is_prime(value: int) -> bool:
-    return value > 1 and all(value % divisor for divisor in range(2, int(value**0.5) + 1))
+    """Prime, as far as divisors below TRIED tell: of larger numbers, a factor is as good as none."""
+    return value > 1 and all(value % divisor for divisor in range(2, min(isqrt(value), TRIED) + 1))
 
 
 # --- the client's own ----------------------------------------------------------------------------------------------
@@ -133,16 +139,12 @@ def _is_prime(value: int) -> bool:
 def read_client_probes(path: Path, signature: Signature) -> list[Probe]:
     """Probes from an npz file: arrays named like the inputs, or ``<probe>/<input>`` for several probes.
 
-    Raises InvalidOptions when a name, dtype or shape does not fit the signature.
+    Raises InvalidOptions when a name, dtype or shape does not fit the signature, and what read_npz does.
     """
     arrays: dict[str, dict[str, np.ndarray]] = {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            for key in stored.files:
-                probe, _, name = key.rpartition("/")
-                arrays.setdefault(probe, {})[name] = stored[key]
-    except (OSError, ValueError) as unreadable:
-        raise InvalidOptions(f"the probes are not a readable npz file: {unreadable}") from unreadable
+    for key, array in read_npz(path).items():
+        probe, _, name = key.rpartition("/")
+        arrays.setdefault(probe, {})[name] = array
     return [_client_probe(name, inputs, signature) for name, inputs in sorted(arrays.items())]
 
 

@@ -97,3 +97,10 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "probes.npz").write_bytes(b"junk")
     with pytest.raises(InvalidOptions, match="not a readable npz"):
         read_client_probes(tmp_path / "probes.npz", FEATURES)
+
+
+@pytest.mark.parametrize("sample", [1_000_000, 2**31, 2**61])
+def test_three_sizes_of_an_enormous_axis_are_found_at_once(sample: int) -> None:
+    least, exported, other = axis_sizes(Axis(name="n", sample=sample))
+    assert (least, exported) == (1, sample)
+    assert sample < other < sample + 2_000
