@@ -2,10 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
@@ -20,12 +19,12 @@ from app.api import (
 )
 from app.api.browsers import CORS, BrowserGuard, allowed_hosts
 from app.api.catalog import CatalogReader
-from app.api.conversion_schema import option_schemas
 from app.api.documentation import install_documentation
 from app.api.early_answers import EarlyAnswers
 from app.api.observe import Observe
+from app.api.openapi import describe
 from app.api.parameters import refuse_unknown_parameters
-from app.api.problems import ProblemDocument, install_problem_handlers
+from app.api.problems import install_problem_handlers
 from app.api.service import Service
 from app.api.upload_slots import UploadSlots
 from app.api.versions import service_version
@@ -35,9 +34,6 @@ from app.settings import Settings
 from app.storage.opening import open_store
 from app.web.pages import install_pages
 from app.web.problem_page import problem_page
-
-DESCRIPTION = """Converts PyTorch weights of registered architectures to ONNX and TorchScript, proves the result against
-the model, and serves artifact, report and bundle. Errors are problem documents (RFC 9457); see /v1/problems."""
 
 ROUTERS = (architectures, checkpoints, conversions, events, conversion_files, errors_table, operations)
 
@@ -58,11 +54,11 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app = FastAPI(
         title="Recast",
         version=service_version(),
-        description=DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
         dependencies=[Depends(refuse_unknown_parameters)],
     )
     app.add_middleware(EarlyAnswers)
@@ -76,20 +72,10 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for module in ROUTERS:
         app.include_router(module.router)
     install_documentation(app)
-    _describe(app)
+    describe(app)
     return app
 
 
-def _describe(app: FastAPI) -> None:
-    """Complete the OpenAPI document with the schemas that handwritten parts of it refer to."""
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
-            schemas.update(option_schemas())
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
+def _operation_id(route: APIRoute) -> str:
+    """The function's name: short, and stable as long as the operation is the same."""
+    return route.name

@@ -118,7 +118,14 @@ class CheckpointParameters(BaseModel):
 
 
 @router.post("", status_code=201, summary="Upload a checkpoint", openapi_extra=BODY, responses=UPLOAD_RESPONSES)
-@router.put("", status_code=201, summary="Upload a checkpoint's bytes", openapi_extra=RAW, responses=UPLOAD_RESPONSES)
+@router.put(
+    "",
+    status_code=201,
+    summary="Upload a checkpoint's bytes",
+    openapi_extra=RAW,
+    responses=UPLOAD_RESPONSES,
+    operation_id="put_checkpoint",
+)
 async def upload_checkpoint(
     request: Request, response: Response, service: ServiceDependency, patience: Patience
 ) -> CheckpointResource:

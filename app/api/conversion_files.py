@@ -39,18 +39,26 @@ BUNDLE_ORDER = ("artifact", "artifact_data", "report", "golden", "selfcheck")
 
 Unseen = Annotated[bool, Query(alias="unverified", description="true: serve it although verification failed")]
 RangeHeader = Annotated[str | None, Header(alias="range", description="bytes=first-last")]
-FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The whole file", "content": {"application/octet-stream": {}}},
-    206: {"description": "The range asked for"},
-    304: {"description": "The client's copy is current"},
-}
+BYTES = {"schema": {"type": "string", "format": "binary"}}
+
+
+def _file_responses(*media_types: str) -> dict[int | str, dict[str, Any]]:
+    content = dict.fromkeys(media_types, BYTES)
+    return {
+        200: {"description": "The whole file", "content": content},
+        206: {"description": "The range asked for", "content": content},
+        304: {"description": "The client's copy is current"},
+    }
 
 
 @router.get(
     "/{conversion_id}/artifact",
     summary="Download the artifact",
     response_class=Response,
-    responses={**FILE_RESPONSES, 307: {"description": "A presigned URL of the store"}},
+    responses={
+        **_file_responses("application/octet-stream", "application/onnx"),
+        307: {"description": "A presigned URL of the store"},
+    },
 )
 async def get_artifact(
     *,
@@ -80,7 +88,12 @@ async def get_artifact(
     return respond(request, _stored(service, file), _verdict_headers(conversion))
 
 
-@router.get("/{conversion_id}/bundle", summary="Download the bundle", response_class=Response, responses=FILE_RESPONSES)
+@router.get(
+    "/{conversion_id}/bundle",
+    summary="Download the bundle",
+    response_class=Response,
+    responses=_file_responses("application/octet-stream", "application/zip"),
+)
 async def get_bundle(
     conversion_id: ConversionId,
     request: Request,
@@ -111,7 +124,10 @@ async def get_bundle(
     responses={
         200: {
             "description": "The report; its JSON Schema is at /v1/schemas/report",
-            "content": {"application/json": {"schema": {"type": "object"}}, "text/html": {}},
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                "text/html": {"schema": {"type": "string"}},
+            },
         }
     },
 )

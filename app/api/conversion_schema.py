@@ -2,53 +2,89 @@
 
 from typing import Any
 
+from app.domain.acceptance import BEST_FIRST
 from app.domain.conversion import OnnxOptions, TorchScriptOptions
 
-_OPTIONS = {
-    "description": "Options of the target; see the schemas OnnxOptions and TorchScriptOptions",
-    "anyOf": [
-        {"$ref": "#/components/schemas/OnnxOptions"},
-        {"$ref": "#/components/schemas/TorchScriptOptions"},
-    ],
-}
+_SHA256 = "sha256 of an uploaded checkpoint"
+_VERDICTS = [verdict.value for verdict in BEST_FIRST]
 _NAMED: dict[str, Any] = {
-    "architecture": {"type": "string", "examples": ["torchvision/resnet18"]},
-    "target": {"enum": ["onnx", "torchscript"]},
-    "checkpoint": {"type": "string", "description": "sha256 of an uploaded checkpoint"},
-    "force": {"type": "boolean", "default": False, "description": "Convert again although the result is known"},
+    "architecture": {"type": "string", "description": "Name of a registered architecture"},
+    "target": {"type": "string", "enum": ["onnx", "torchscript"]},
+    "force": {"type": "boolean", "description": "Convert again although the result is known. Default: false."},
 }
-_JSON_TEXT = {"type": "string", "contentMediaType": "application/json"}
+_JSON: dict[str, Any] = {
+    "type": "object",
+    "required": ["architecture", "target", "checkpoint"],
+    "additionalProperties": False,
+    "properties": {
+        **_NAMED,
+        "checkpoint": {
+            "type": "string",
+            "pattern": "^(sha256:)?[0-9a-fA-F]{64}$",
+            "description": _SHA256,
+        },
+        "options": {
+            "description": "Options of the target",
+            "anyOf": [
+                {"$ref": "#/components/schemas/OnnxOptions"},
+                {"$ref": "#/components/schemas/TorchScriptOptions"},
+            ],
+        },
+        "architecture_options": {
+            "type": "object",
+            "additionalProperties": True,
+            "description": "Options of the architecture, which GET /v1/architectures/{name} describes",
+        },
+        "accept": {
+            "type": "array",
+            "items": {"type": "string", "enum": _VERDICTS},
+            "minItems": 1,
+            "description": "Verdicts that count as success, with all better ones. Default: pass, pass_with_notes.",
+        },
+    },
+}
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["architecture", "target"],
+    "additionalProperties": False,
+    "properties": {
+        **_NAMED,
+        "options": {"type": "string", "description": "Options of the target as JSON", "examples": ['{"opset": 18}']},
+        "architecture_options": {
+            "type": "string",
+            "description": "Options of the architecture as JSON",
+            "examples": ["{}"],
+        },
+        "accept": {
+            "type": "string",
+            "enum": ["", *_VERDICTS],
+            "description": "The worst verdict that counts as success. Default: pass_with_notes.",
+        },
+        "checkpoint": {"type": "string", "description": f"{_SHA256}, in place of file", "examples": [""]},
+        "file": {"type": "string", "format": "binary", "description": "The checkpoint itself"},
+        "probes": {
+            "type": "string",
+            "format": "binary",
+            "description": "npz of inputs by name that verification uses besides its own",
+        },
+    },
+}
+_EXAMPLE = {"architecture": "torchvision/resnet18", "target": "onnx"}
 
 CONVERSION_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["architecture", "target", "checkpoint"],
-                    "additionalProperties": False,
-                    "properties": {**_NAMED, "options": _OPTIONS, "architecture_options": {"type": "object"}},
-                }
+                "schema": _JSON,
+                "example": {
+                    **_EXAMPLE,
+                    "checkpoint": "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+                    "options": {"opset": 18},
+                    "architecture_options": {"num_classes": 37},
+                },
             },
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["architecture", "target"],
-                    "additionalProperties": False,
-                    "properties": {
-                        **_NAMED,
-                        "file": {"type": "string", "format": "binary", "description": "The checkpoint itself"},
-                        "options": {**_JSON_TEXT, "description": "Options of the target as JSON"},
-                        "architecture_options": {**_JSON_TEXT, "description": "Options of the architecture as JSON"},
-                        "probes": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "npz of inputs by name that verification uses besides its own",
-                        },
-                    },
-                }
-            },
+            "multipart/form-data": {"schema": _FORM, "example": {**_EXAMPLE, "options": '{"opset": 18}'}},
         },
     }
 }
@@ -56,7 +92,9 @@ CONVERSION_BODY: dict[str, Any] = {
 
 def option_schemas() -> dict[str, Any]:
     """The components that the body refers to."""
-    return {
-        model.__name__: model.model_json_schema(ref_template="#/components/schemas/{model}")
-        for model in (OnnxOptions, TorchScriptOptions)
-    }
+    schemas = {}
+    for model in (OnnxOptions, TorchScriptOptions):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        del schema["properties"]["target"]  # the request says it
+        schemas[model.__name__] = schema
+    return schemas

@@ -121,7 +121,12 @@ async def list_conversions(
     return ConversionList(items=items, next_cursor=page[-1].id if len(found) > limit else None)
 
 
-@router.get("/{conversion_id}", summary="Get a conversion", response_model=ConversionResource)
+@router.get(
+    "/{conversion_id}",
+    summary="Get a conversion",
+    response_model=ConversionResource,
+    responses={304: {"description": "The client's copy is current"}},
+)
 async def get_conversion(
     conversion_id: ConversionId, request: Request, service: ServiceDependency, patience: Patience
 ) -> Response:

@@ -29,16 +29,19 @@ log = structlog.get_logger("recast.api")
 
 class MethodNotAllowed(RecastError):
     code, status, title = "method_not_allowed", 405, "This resource does not know that method"
+    hint = "The Allow header lists the methods that it knows."
 
 
 class HttpError(RecastError):
     """An error of the HTTP layer itself that has no entry of its own in the table."""
 
     code, status, title = "http_error", 400, "The request cannot be served"
+    hint = "The detail says why."
 
 
 class RequestTimeout(RecastError):
     code, status, title = "request_timeout", 408, "The request did not arrive in time"
+    hint = "Send it faster, or in smaller parts."
 
 
 class Told(RecastError):

@@ -20,6 +20,7 @@ LONGEST_NUMBER = 19
 
 class RangeNotSatisfiable(RecastError):
     code, status, title = "range_not_satisfiable", 416, "No byte of the requested range exists"
+    hint = "Content-Range says how long the content is."
 
 
 @dataclass(frozen=True)

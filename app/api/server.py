@@ -35,10 +35,12 @@ log = structlog.get_logger("recast.server")
 
 class HeadTooLarge(RecastError):
     code, status, title = "head_too_large", 431, "The head of the request is too large"
+    hint = "Send shorter headers, and large things in the body."
 
 
 class BadRequest(RecastError):
     code, status, title = "bad_request", 400, "This is not an HTTP request"
+    hint = "Look at what stands between you and the service: the bytes that arrived are no HTTP/1.1."
 
 
 class TooManyConnections(RecastError):

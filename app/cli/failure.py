@@ -18,6 +18,7 @@ SHOWN = 10
 
 class UsageError(RecastError):
     code, status, title = "usage", 400, "The command cannot run like this"
+    hint = "Add --help to see what it takes."
 
 
 def failing_in_words(command: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -76,14 +76,17 @@ class RecastError(Exception):
 
 class InvalidRequest(RecastError):
     code, status, title = "invalid_request", 422, "The request is not valid"
+    hint = "The detail and `errors` say which part of the request; change it and send it again."
 
 
 class NotFound(RecastError):
     code, status, title = "not_found", 404, "Not found"
+    hint = "Look at the id: what was deleted, and what belongs to another project, is not found either."
 
 
 class UnknownArchitecture(RecastError):
     code, status, title = "unknown_architecture", 404, "No architecture of that name"
+    hint = "GET /v1/architectures lists the names."
 
 
 class UnknownCheckpoint(RecastError):
@@ -93,10 +96,12 @@ class UnknownCheckpoint(RecastError):
 
 class InvalidOptions(RecastError):
     code, status, title = "invalid_options", 422, "The options are not valid"
+    hint = "The options of a target are in /openapi.json, those of an architecture in GET /v1/architectures/{name}."
 
 
 class PayloadTooLarge(RecastError):
     code, status, title = "payload_too_large", 413, "The upload is larger than this server accepts"
+    hint = "`limit` says how many bytes are accepted."
 
 
 class DigestMismatch(RecastError):
@@ -116,6 +121,7 @@ class IdempotencyConflict(RecastError):
 
 class NotReady(RecastError):
     code, status, title = "not_ready", 409, "The conversion has no such result"
+    hint = "While the conversion runs, ask again after Retry-After; when it has failed, `problem` says why."
 
 
 class Unverified(RecastError):
@@ -125,26 +131,32 @@ class Unverified(RecastError):
 
 class AlreadyFinished(RecastError):
     code, status, title = "already_finished", 409, "The conversion has finished"
+    hint = "GET the conversion to see how it ended."
 
 
 class InUse(RecastError):
     code, status, title = "in_use", 409, "Something that has not finished still needs this"
+    hint = "Wait until it has finished, or cancel it."
 
 
 class Expired(RecastError):
     code, status, title = "expired", 410, "The artifact is no longer kept"
+    hint = "Convert again: an upload and the same request give the same artifact."
 
 
 class Unavailable(RecastError):
     code, status, title = "unavailable", 503, "A part of the service is not available now"
+    hint = "Ask again after Retry-After; GET /readyz says which part is away."
 
 
 class QueueFull(RecastError):
     code, status, title = "queue_full", 429, "Too many conversions are waiting"
+    hint = "Ask again after Retry-After."
 
 
 class InsufficientStorage(RecastError):
     code, status, title = "insufficient_storage", 507, "The store is full"
+    hint = "Ask again later; who runs this service must make room."
 
 
 # --- the checkpoint ------------------------------------------------------------------------------------------------
@@ -157,10 +169,12 @@ class UnsupportedFormat(RecastError):
 
 class EmptyFile(RecastError):
     code, status, title = "empty_file", 422, "The file is empty"
+    hint = "Look at the path that was sent: the file has no bytes."
 
 
 class CorruptCheckpoint(RecastError):
     code, status, title = "corrupt_checkpoint", 422, "The file is damaged or not what it claims to be"
+    hint = "Save the state dict anew with torch.save(model.state_dict(), path) or safetensors, and compare the sha256."
 
 
 class AlreadyTorchScript(RecastError):
@@ -178,22 +192,30 @@ class PickledModule(RecastError):
 
 class UnsafeCheckpoint(RecastError):
     code, status, title = "unsafe_checkpoint", 422, "The file refers to Python objects that are not loaded"
+    hint = "Save the weights alone: torch.save(model.state_dict(), 'weights.pth')."
 
 
 class UnsupportedTensor(RecastError):
     code, status, title = "unsupported_tensor", 422, "The checkpoint holds a tensor that is not a plain dense tensor"
+    hint = "Save plain dense tensors: convert the one that the detail names, or leave it out."
 
 
 class NoStateDict(RecastError):
     code, status, title = "no_state_dict", 422, "The file holds no state dict"
+    hint = "Save the weights: torch.save(model.state_dict(), 'weights.pth')."
 
 
 class AmbiguousCheckpoint(RecastError):
     code, status, title = "ambiguous_checkpoint", 422, "The file holds more than one state dict"
+    hint = "Say which one: options.checkpoint_key is one of the candidates."
 
 
 class KeyMismatch(RecastError):
     code, status, title = "key_mismatch", 422, "The checkpoint does not fit the architecture"
+    hint = (
+        "The lists of keys say where they differ: choose the architecture and the options that the weights were "
+        "trained with."
+    )
 
 
 # --- the conversion ------------------------------------------------------------------------------------------------
@@ -202,35 +224,44 @@ class KeyMismatch(RecastError):
 class ConversionError(RecastError):
     """An error that ends a running conversion."""
 
+    hint = "The detail says what failed; the conversion's report, where it got that far, says more."
+
     code, status, title = "conversion_failed", 422, "The conversion failed"
 
 
 class BuildFailed(ConversionError):
     code, title = "build_failed", "The architecture could not be built"
+    hint = "The detail says what the architecture's builder raised; change its options."
 
 
 class UnsupportedOpset(ConversionError):
     code, title = "unsupported_opset", "The requested opset cannot be delivered"
+    hint = "The detail says which opsets can be delivered."
 
 
 class StaticAxis(ConversionError):
     code, title = "static_axis", "An axis that was asked to be dynamic cannot vary"
+    hint = "Leave the axis out of dynamic_axes, or convert for one size with example_shapes."
 
 
 class ExportFailed(ConversionError):
     code, title = "export_failed", "No exporter could express this model"
+    hint = "The detail says why each exporter failed; the other target may be able to."
 
 
 class ParityFailed(ConversionError):
     code, title = "parity_failed", "The artifact does not compute what the model computes"
+    hint = "Read the report: it says which output differs, by how much and at which input."
 
 
 class LedgerFailed(ConversionError):
     code, title = "ledger_failed", "The artifact does not carry exactly the uploaded weights"
+    hint = "Read the report: it says which weights are missing, changed or unexplained."
 
 
 class DimsFailed(ConversionError):
     code, title = "dims_failed", "The artifact is wrong or fails at other sizes of a dynamic axis"
+    hint = "Convert without the axis that fails (dynamic_axes), or for one size with example_shapes."
 
 
 class VerdictNotAccepted(ConversionError):
@@ -243,14 +274,17 @@ class VerdictNotAccepted(ConversionError):
 
 class NonFinite(ConversionError):
     code, title = "non_finite", "The model's outputs are not finite"
+    hint = "Look at the weights first: the report says which of them hold NaN or infinities."
 
 
 class TemplateMismatch(ConversionError):
     code, title = "template_mismatch", "The weights do not fill the template's slots exactly"
+    hint = "Convert again with force=true; if it happens again, it is a fault of the service."
 
 
 class OutOfMemory(ConversionError):
     code, title = "out_of_memory", "The conversion needed more memory than it may use"
+    hint = "Convert on a machine with more memory, or with smaller example_shapes."
 
 
 ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate memory")
@@ -274,14 +308,17 @@ class MemoryEstimateExceeded(ConversionError):
 
 class ChildCrashed(ConversionError):
     code, title = "child_crashed", "The conversion process ended without a result"
+    hint = "Retry once; if it happens again, report it with the conversion's id."
 
 
 class TimedOut(ConversionError):
     code, title = "timed_out", "The conversion took longer than allowed"
+    hint = "Retry when the service is less busy; who runs it can raise RECAST_JOB_TIMEOUT."
 
 
 class Canceled(ConversionError):
     code, title = "canceled", "The conversion was canceled"
+    hint = "POST /v1/conversions/{id}/retry queues it again."
 
 
 class WorkerLost(ConversionError):
