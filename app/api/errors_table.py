@@ -22,10 +22,12 @@ class ProblemKind(BaseModel):
 def problem_kinds() -> dict[str, ProblemKind]:
     """Every designed error by its code, in alphabetical order."""
     kinds: dict[str, ProblemKind] = {}
-    waiting: list[type[RecastError]] = [RecastError]
+    waiting: list[type[RecastError]] = RecastError.__subclasses__()
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
+        if "code" not in vars(kind):
+            continue  # tells of another kind's problem
         kinds[kind.code] = ProblemKind(
             type=problem_type(kind.code), code=kind.code, title=kind.title, status=kind.status, hint=kind.hint
         )

@@ -56,6 +56,7 @@ class Told(RecastError):
 
 
 class Internal(RecastError):
+    code, status, title = "internal", 500, "Internal error"
     hint = "This is a fault of the service. Report it with the request_id."
 
 
