@@ -55,6 +55,8 @@ def _integers(shape: tuple[int, ...], low: int, high: int, generator: torch.Gene
 def _mask(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     length = shape[-1] if shape else 1
     rows = math.prod(shape[:-1])
+    if length == 0 or rows == 0:
+        return torch.zeros(shape)
     lengths = torch.randint(1, length + 1, (rows,), generator=generator)
     if rows >= 2:
         lengths[0], lengths[-1] = length, max(1, length // 2)

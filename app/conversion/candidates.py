@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from app.conversion.exporters.place import Place
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.job import ConversionJob, StoredTemplate
 from app.conversion.loading import LoadedModule
@@ -38,6 +39,8 @@ class Candidate:
     against_reuse: str | None = None
     template_seconds: float | None = None
     certificate: Certificate | None = None
+    kept: tuple[Place, ...] = ()
+    """Lines of the model at which a trace kept the answer that its sample gave."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Workpiece:
 
     def model(self) -> Model:
         """The model and its probes, whose seed is the hash of the conversion's id (verification.md, point 3)."""
+        asked = self.job.options.dynamic_axes or {}
         seed = int.from_bytes(hashlib.sha256(self.job.conversion_id.encode()).digest()[:4], "little")
         return Model(
             module=self.loaded.module,
@@ -60,6 +64,7 @@ class Workpiece:
             seed=seed,
             threads=self.job.threads,
             client_probes=self.job.client_probes,
+            asked_axes=frozenset(name for axes in asked.values() for name in axes.values()),
         )
 
     def subject(self, candidate: Candidate) -> Subject:
@@ -73,6 +78,7 @@ class Workpiece:
             origins=candidate.claims,
             declared=self.description.signature,
             measure=frozenset(self.job.options.measure),
+            kept=candidate.kept,
         )
 
 
@@ -95,7 +101,13 @@ def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
     template = target.build_template(captured, work.request, path)
     seconds = time.perf_counter() - started
     candidate = _fill(work, template, directory)
-    return replace(candidate, template=path, against_reuse=template.against_reuse, template_seconds=seconds)
+    return replace(
+        candidate,
+        template=path,
+        against_reuse=template.against_reuse,
+        template_seconds=seconds,
+        kept=captured.kept,
+    )
 
 
 def _fill(work: Workpiece, template: Any, directory: Path) -> Candidate:

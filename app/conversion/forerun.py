@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from app.conversion.exporters.decisions import Decisions, find_decisions
 from app.conversion.verification.eager_side import EagerSide, full_eager_side, unhurried
 from app.conversion.verification.oracle import eager_once_more
 from app.conversion.verification.subject import Model
@@ -38,6 +39,7 @@ class Forerun:
         self._pid: int | None = None
         self._answer = self._hurry = -1
         self._side: EagerSide | None = None
+        self._decisions: Decisions | None = None
         self.memory_bytes = 0
         """The most that the other process held beside what it shared when it began."""
 
@@ -61,6 +63,12 @@ class Forerun:
             self._side = full_eager_side(self._model, unhurried)
         return self._side
 
+    def decisions(self) -> Decisions:
+        """What the model's Python decides, found beside the eager side or, where no other process ran, now."""
+        if self._decisions is None:
+            self._decisions = find_decisions(self._model.module, self._model.signature)
+        return self._decisions
+
     def end(self) -> None:
         """Kill the other process where it still runs, and wait until it is gone."""
         if self._pid:
@@ -80,7 +88,7 @@ class Forerun:
         self.end()
         if not content:
             return None
-        side, self.memory_bytes = pickle.loads(content)
+        side, self._decisions, self.memory_bytes = pickle.loads(content)
         again = partial(eager_once_more, self._model.module, self._model.signature)
         references = [replace(taken, again=again) for taken in side.references]
         seconds = {**side.seconds, "waiting": time.perf_counter() - began}
@@ -99,11 +107,12 @@ def _forerun(model: Model, answer: int, hurry: int) -> None:
             if select.select([hurry], [], [], 0)[0]:
                 torch.set_num_threads(model.threads)
 
+        decisions = find_decisions(model.module, model.signature)
         side = full_eager_side(replace(model, threads=1), pace)
         portable = replace(side, references=[replace(r, again=_elsewhere) for r in side.references])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with os.fdopen(answer, "wb") as file:
-            pickle.dump((portable, max(0, peak - began)), file)
+            pickle.dump((portable, decisions, max(0, peak - began)), file)
     except BaseException:
         traceback.print_exc()  # into the child's log; the work is then done again where its error can be told
         raise

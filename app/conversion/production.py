@@ -16,14 +16,18 @@ from pathlib import Path
 import torch
 
 from app.conversion.candidates import Candidate, Workpiece, fill_stored, new_template
+from app.conversion.exporters.other_sizes import failure_at
+from app.conversion.exporters.quiet import first_lines
+from app.conversion.exporters.request import ExportRequest
 from app.conversion.forerun import Forerun
 from app.conversion.job import BuiltTemplate, StoredTemplate, TemplateSource, UnsuitableTemplate
+from app.conversion.module_state import ModuleState
 from app.conversion.stages import StageClock
 from app.conversion.targets import rungs
 from app.conversion.templates.key import template_key
 from app.conversion.verification.verify import Verification, examine
 from app.domain.conversion import Stage
-from app.domain.errors import ExportFailed, RecastError
+from app.domain.errors import ExportFailed, ModelRefuses, RecastError, memory_ran_out
 from app.domain.report import Certificate, Reason, Rung, TemplateUse, Verdict, VerificationReport
 
 __all__ = ["Produced", "Workpiece", "produce"]
@@ -120,6 +124,7 @@ class _Climb:
         self._accepted: _Made | None = None
         self._doubted: dict[str, _Made] = {}
         self._refused: list[_Made] = []
+        self._state = ModuleState(work.loaded.module)
 
     def try_(self, attempt: Attempt) -> bool:
         """Climb one rung. True: no further rung is needed."""
@@ -128,7 +133,7 @@ class _Climb:
         if candidate is None:
             return False
         with self._clock.stage(Stage.verify):
-            verification = self._verify(candidate)
+            verification = self._verified(candidate)
         report = verification.report
         made = _Made(candidate, verification, len(self._rungs))
         if report.verdict is not Verdict.fail:
@@ -153,24 +158,48 @@ class _Climb:
     def _make(self, attempt: Attempt, started: float) -> Candidate | None:
         directory = self._work.job.work_dir / f"rung-{len(self._rungs)}"
         directory.mkdir()
+        self._state.restore()  # what earlier runs left in the module must not be captured
         try:
             with self._clock.stage(Stage.export):
                 return attempt.make(directory)
         except RecastError as error:
-            self._errors[attempt.exporter] = error
-        except Exception as error:  # noqa: BLE001 - an exporter is the code of others: what it raises ends its rung
+            self._fail(attempt, error, started)
+        except Exception as error:
+            if memory_ran_out(error):
+                raise
             _log.exception("The exporter %s raised what it does not announce", attempt.exporter)
-            told = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            self._errors[attempt.exporter] = ExportFailed(told[:600], stage=Stage.export.value)
-        detail = self._errors[attempt.exporter].detail
-        self._rungs.append(_rung(attempt, "failed", started, detail))
+            self._fail(attempt, _unforeseen(error), started)
         if attempt.exporter == STORED:
-            self._misfit = f"it does not fit: {detail}"
+            self._misfit = f"it does not fit: {self._errors[STORED].detail}"
         return None
+
+    def _fail(self, attempt: Attempt, error: RecastError, started: float) -> None:
+        """Note a rung that made nothing. Raises ModelRefuses where no exporter could, since the model itself fails."""
+        self._errors[attempt.exporter] = error
+        self._rungs.append(_rung(attempt, "failed", started, error.detail))
+        self._refuse_unless_it_runs()
+
+    def _verified(self, candidate: Candidate) -> Verification:
+        """What verification says of the artifact. Raises ModelRefuses where the model runs on nothing."""
+        verification = self._verify(candidate)
+        if not verification.report.probes:
+            self._refuse_unless_it_runs()
+        return verification
+
+    def _refuse_unless_it_runs(self) -> None:
+        self._state.restore()
+        refusal = failure_at(self._work.request, {})
+        if refusal is not None:
+            raise _model_refuses(self._work.request, refusal)
 
     def _verify(self, candidate: Candidate) -> Verification:
         certified = candidate.certificate is not None and self._work.job.options.verification == "auto"
-        return examine(self._work.subject(candidate), "certified" if certified else "full", self._forerun.side)
+        return examine(
+            self._work.subject(candidate),
+            "certified" if certified else "full",
+            self._forerun.side,
+            self._forerun.decisions,
+        )
 
     def result(self) -> Produced:
         accepted = [*([self._accepted] if self._accepted else ()), *self._doubted.values()]
@@ -244,6 +273,15 @@ def _rung(attempt: Attempt, outcome: str, started: float, reason: str | None = N
     return Rung.model_validate(
         {"exporter": attempt.exporter, "outcome": outcome, "seconds": time.perf_counter() - started, "reason": reason}
     )
+
+
+def _unforeseen(error: Exception) -> RecastError:
+    return ExportFailed(f"{type(error).__name__}: {first_lines(str(error))}", stage=Stage.export.value)
+
+
+def _model_refuses(request: ExportRequest, said: str) -> ModelRefuses:
+    inputs = (f"{spec.name} {tuple(request.sample[spec.name].shape)}" for spec in request.signature.inputs)
+    return ModelRefuses(f"The model's own forward fails on its declared inputs, {', '.join(inputs)}: {said}")
 
 
 def _first_failure(report: VerificationReport) -> str:

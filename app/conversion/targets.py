@@ -64,6 +64,7 @@ class Onnx:
 
     def capture(self, request: ExportRequest, exporter: str) -> CapturedOnnx:
         exporters = {"dynamo": onnx_dynamo.capture, "torchscript": onnx_torchscript.capture}
+        exporters[ladder.SCRIPTED] = onnx_torchscript.capture_scripted
         return exporters[exporter](request)
 
     def build_template(self, captured: CapturedOnnx, request: ExportRequest, path: Path) -> OnnxTemplate:

@@ -249,6 +249,14 @@ class ExportFailed(ConversionError):
     hint = "The detail says why each exporter failed; the other target may be able to."
 
 
+class ModelRefuses(ConversionError):
+    code, title = "model_refuses_inputs", "The model itself fails on the inputs that its architecture declares"
+    hint = (
+        "Choose options and example_shapes that fit each other. In a plug-in: run the module on a tensor of each "
+        "declared shape and correct the signature or the forward."
+    )
+
+
 class ParityFailed(ConversionError):
     code, title = "parity_failed", "The artifact does not compute what the model computes"
     hint = "Read the report: it says which output differs, by how much and at which input."

@@ -187,6 +187,27 @@ class AxisCertificate(Value):
     passed: bool
 
 
+class SideTrial(Value):
+    """Model and artifact at sizes on one side of a decision."""
+
+    sizes: dict[str, int]
+    seen: Literal["agrees", "differs", "model_fails", "not_run"]
+    """not_run: too dear beside the nominal probes."""
+    reason: str | None = None
+
+
+class Decision(Value):
+    """Something that the model's code asks of its inputs' sizes; a graph may hold one answer only."""
+
+    condition: str
+    """Over the names of the axes, as it is at the exported sizes."""
+    place: str | None = None
+    """File and line of the model's code."""
+    by_model: bool = True
+    """Asked by the model's own code; else by a layer of torch that it calls."""
+    trials: tuple[SideTrial, ...] = ()
+
+
 class Sensitivity(Value):
     """How far the probes move the outputs: max pairwise |y64(i) - y64(j)| / gate; below ``threshold``: insensitive."""
 
@@ -299,6 +320,7 @@ class VerificationReport(Value):
     oracle: Literal["fp64", "fp32-reordered"]
     probes: tuple[ProbeResult, ...] = ()
     dims: tuple[AxisCertificate, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     deterministic: bool | None = None
     eval_mode: bool | None = None
     sensitivity: Sensitivity | None = None

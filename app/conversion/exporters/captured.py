@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 import torch
 
+from app.conversion.exporters.place import Place
+
 
 @dataclass(frozen=True)
 class CapturedOnnx:
@@ -13,6 +15,8 @@ class CapturedOnnx:
     model: ir.Model
     warnings: tuple[str, ...]
     exporter: str
+    kept: tuple[Place, ...] = ()
+    """Lines of the model at which a trace kept the answer that its sample gave."""
 
 
 @dataclass(frozen=True)
@@ -20,3 +24,5 @@ class CapturedTorchScript:
     module: torch.jit.ScriptModule
     method: str
     warnings: tuple[str, ...]
+    kept: tuple[Place, ...] = ()
+    """As above."""

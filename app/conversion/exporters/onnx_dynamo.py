@@ -3,13 +3,13 @@
 import onnx_ir as ir
 import torch
 
-from app.conversion.exporters.assumed_sizes import assumed_sizes
 from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.captured import CapturedOnnx
 from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.flat_module import PREFIX, FlatModule
 from app.conversion.exporters.onnx_finish import finish
 from app.conversion.exporters.opset import EXPORT_MINIMUM, checked_opset
+from app.conversion.exporters.output_names import output_names
 from app.conversion.exporters.output_shapes import refine_output_shapes
 from app.conversion.exporters.quiet import collected, first_lines
 from app.conversion.exporters.request import ExportRequest
@@ -23,7 +23,7 @@ _SPECIALISED = ("Constraints violated", "inferred to be a constant", "inferred a
 
 
 def capture(request: ExportRequest) -> CapturedOnnx:
-    """Export with torch.export, without optimisation. Sizes that the graph was not made for are among the warnings.
+    """Export with torch.export, without optimisation.
 
     Raises StaticAxis if the model's code fixes an axis that was asked to vary, UnsupportedOpset, and ExportFailed with
     the first lines of why.
@@ -56,13 +56,11 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     assert_eval(request.module)
     if program is None:
         raise ExportFailed("torch.onnx.export(dynamo=True) gave no program.", stage="export")
-    exported = program.exported_program
-    narrowed = assumed_sizes(exported, request) if exported is not None else ()
     model = program.model
     _rename_initializers(model)
-    model = finish(model, request, options, opset, flat.output_names)
+    model = finish(model, request, options, opset, getattr(flat, "output_names", None) or output_names(request))
     refine_output_shapes(model, sizes_known=True)
-    return CapturedOnnx(model, (*said.lines, *narrowed), "dynamo")
+    return CapturedOnnx(model, tuple(said.lines), "dynamo")
 
 
 def _forget_kernels() -> None:

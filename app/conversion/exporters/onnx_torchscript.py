@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -12,20 +11,19 @@ import torch
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
-from torch.onnx._internal.exporter import _flags
 
-from app.architectures.calling import call
 from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.captured import CapturedOnnx
 from app.conversion.exporters.eval_mode import assert_eval
 from app.conversion.exporters.flat_module import PREFIX, FlatModule
+from app.conversion.exporters.kept_answers import tracing
+from app.conversion.exporters.ladder import SCRIPTED
 from app.conversion.exporters.onnx_finish import finish
 from app.conversion.exporters.opset import checked_opset
+from app.conversion.exporters.output_names import output_names
 from app.conversion.exporters.output_shapes import refine_output_shapes
 from app.conversion.exporters.quiet import collected, first_lines
 from app.conversion.exporters.request import ExportRequest
-from app.conversion.exporters.traced_sizes import traced_sizes
-from app.conversion.exporters.value_reads import frozen_values
 from app.domain.conversion import OnnxOptions
 from app.domain.errors import ExportFailed, RecastError
 
@@ -36,43 +34,41 @@ NEWEST_WRITTEN = 20
 def capture(request: ExportRequest) -> CapturedOnnx:
     """Trace the module and translate the trace, without constant folding or conv+BN fusing.
 
-    Where the trace warns that a branch on values was frozen, or froze one unsaid, the module is compiled by
-    torch.jit.script instead if its code permits; ``exporter`` is then "torchscript-scripted". Raises UnsupportedOpset,
-    StaticAxis, InvalidOptions, and ExportFailed with the first lines of why.
+    Raises UnsupportedOpset, StaticAxis, InvalidOptions, and ExportFailed with the first lines of why.
     """
+    return _captured(request, "torchscript")
+
+
+def capture_scripted(request: ExportRequest) -> CapturedOnnx:
+    """Compile the module by torch.jit.script and translate that, branches and loops included. Raises likewise."""
+    return _captured(request, SCRIPTED)
+
+
+def _captured(request: ExportRequest, exporter: str) -> CapturedOnnx:
     options = request.options
     if not isinstance(options, OnnxOptions):
         raise TypeError(f"an ONNX exporter was given options of target {options.target}")
     opset = checked_opset(options.opset)
     assert_eval(request.module)
-    with collected() as said:
-        names = tuple(call(request.module, request.signature, request.sample))
-        traced = _export(FlatModule(request.module, request.signature).eval(), request, opset, names)
-    frozen = _frozen_while_exporting(request)
-    captured = CapturedOnnx(traced, (*said.lines, *([frozen] if frozen else ())), "torchscript")
-    if said.branch_frozen or frozen:
-        narrowed = traced_sizes(request) if said.branch_frozen else ()
-        traced_only = replace(captured, warnings=(*captured.warnings, *narrowed))
-        captured = _scripted(request, opset, names, traced_only)
+    with tracing() if exporter != SCRIPTED else collected() as said:
+        names = output_names(request)
+        model = _export(_program(request, exporter), request, opset, names)
     assert_eval(request.module)
-    model = finish(captured.model, request, options, opset, names)
+    model = finish(model, request, options, opset, names)
     refine_output_shapes(model, sizes_known=False)
-    return replace(captured, model=model)
+    kept = tuple(said.kept) if exporter != SCRIPTED else ()
+    return CapturedOnnx(model, tuple(said.lines), exporter, kept)
 
 
-_frozen_while_exporting = _flags.set_onnx_exporting_flag(frozen_values)
-
-
-def _scripted(request: ExportRequest, opset: int, names: tuple[str, ...], traced: CapturedOnnx) -> CapturedOnnx:
-    """The compiled module's graph; ``traced`` if TorchScript cannot compile the code or makes weights constants."""
-    with collected() as said:
-        try:
-            model = _export(torch.jit.script(request.module), request, opset, names)
-        except Exception:  # noqa: BLE001 - whatever the compiler says, the trace and its warnings stand
-            return traced
-    if not set(traced.model.graph.initializers) <= set(model.graph.initializers):
-        return traced
-    return CapturedOnnx(model, tuple(said.lines), "torchscript-scripted")
+def _program(request: ExportRequest, exporter: str) -> nn.Module:
+    if exporter != SCRIPTED:
+        return FlatModule(request.module, request.signature).eval()
+    try:
+        scripted: torch.jit.ScriptModule = torch.jit.script(request.module)
+    except Exception as error:  # the compiler wraps whatever it meets
+        said = first_lines(str(error), 6) or type(error).__name__
+        raise ExportFailed(f"torch.jit.script: {type(error).__name__}: {said}", stage="export") from error
+    return scripted
 
 
 def _export(module: nn.Module, request: ExportRequest, opset: int, names: tuple[str, ...]) -> ir.Model:

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import torch
 from torch.jit._trace import TracerWarning
+
+from app.conversion.exporters.place import TORCH, Place, asking
 
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _SHOWN = 300
@@ -18,8 +18,6 @@ _PATH = re.compile(r"(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/?")
 
 # Addressed to the people who write exporters, not to the client whose model is exported.
 _FOR_DEVELOPERS = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
-
-_TORCH = Path(torch.__file__).parent
 
 # Two inputs that share an axis of one name: torch.onnx says that it names the axis once.
 _SHARED_AXIS = re.compile(r"axis name: (\w+) will not be used, since it shares the same shape constraints .*: \1\.")
@@ -30,8 +28,21 @@ class Said:
     """What an exporter said: first lines, without paths."""
 
     lines: list[str] = field(default_factory=list)
-    branch_frozen: bool = False
-    """The tracer warned that the model's own code (not torch's argument checks) turned a tensor into a Python value."""
+    kept: list[Place] = field(default_factory=list)
+    """Lines of the model's own code (torch's argument checks are none) at which the tracer warned that Python took a
+    value or a size."""
+
+    def keep(self, message: Warning | str, category: type[Warning], *_: object) -> None:
+        """In the place of ``warnings.showwarning``: of a tracer's warning the stack tells more than file and line."""
+        text = str(message)
+        if issubclass(category, TracerWarning):
+            place, asker = asking()
+            if not asker.startswith(TORCH):
+                self.kept.append(place)
+            elif "Converting a tensor to a Python" in text:
+                return  # torch's layers check their arguments this way
+        if not issubclass(category, _FOR_DEVELOPERS) and not _SHARED_AXIS.search(text):
+            self.lines.append(f"{category.__name__}: {first_line(text)}")
 
 
 @contextmanager
@@ -44,8 +55,9 @@ def collected() -> Iterator[Said]:
     handler = _Collector(said.lines)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     propagation = [logger.propagate for logger in loggers]
-    with warnings.catch_warnings(record=True) as caught, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("always")
+        warnings.showwarning = said.keep  # type: ignore[assignment]
         for logger in loggers:
             logger.addHandler(handler)
             logger.propagate = False
@@ -55,19 +67,7 @@ def collected() -> Iterator[Said]:
             for logger, propagate in zip(loggers, propagation, strict=True):
                 logger.removeHandler(handler)
                 logger.propagate = propagate
-            for warning in caught:
-                _keep(warning, said)
             said.lines[:] = dict.fromkeys(said.lines)
-
-
-def _keep(warning: warnings.WarningMessage, said: Said) -> None:
-    text = str(warning.message)
-    if issubclass(warning.category, TracerWarning) and "Converting a tensor to a Python" in text:
-        if _TORCH in Path(warning.filename).parents:
-            return  # torch's layers check their arguments this way; sizes that this fixes fail the dims certificate
-        said.branch_frozen = True
-    if not issubclass(warning.category, _FOR_DEVELOPERS) and not _SHARED_AXIS.search(text):
-        said.lines.append(f"{warning.category.__name__}: {first_line(text)}")
 
 
 def first_line(text: str) -> str:

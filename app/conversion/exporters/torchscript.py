@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch.jit._trace import TracingCheckError
 
 from app.architectures.calling import bind
 from app.conversion.exporters.attention import plain_attention
 from app.conversion.exporters.captured import CapturedTorchScript
 from app.conversion.exporters.eval_mode import assert_eval
+from app.conversion.exporters.kept_answers import tracing
 from app.conversion.exporters.quiet import Said, collected, first_lines
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.exporters.torchscript_file import write_archive
-from app.conversion.exporters.traced_sizes import traced_sizes
-from app.conversion.exporters.value_reads import frozen_values
+from app.conversion.module_state import ModuleState
 from app.domain.conversion import TorchScriptOptions
 from app.domain.errors import ExportFailed
 
@@ -23,19 +24,16 @@ Method = Literal["trace", "script"]
 def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
     """Trace or script the module; then ``freeze`` and ``optimize_for_inference``, where asked for.
 
-    The artifact takes the module's own arguments and returns its own structure. Values of the inputs that a trace froze
-    are among the warnings. Raises ExportFailed with the first lines of why.
+    The artifact takes the module's own arguments and returns its own structure. Raises ExportFailed with the first
+    lines of why.
     """
     options = request.options
     if not isinstance(options, TorchScriptOptions):
         raise TypeError(f"the TorchScript exporter was given options of target {options.target}")
     assert_eval(request.module)
-    frozen_warning = frozen_values(request) if method == "trace" else None
-    with collected() as said, plain_attention():
+    with tracing() if method == "trace" else collected() as said, plain_attention():
         try:
-            captured = (
-                _trace(request, check=options.check_trace) if method == "trace" else torch.jit.script(request.module)
-            )
+            captured = _checked(request, options, said) if method == "trace" else torch.jit.script(request.module)
             if options.freeze or options.optimize_for_inference:
                 frozen = _frozen(captured)
                 captured = _optimised(captured, frozen, said) if options.optimize_for_inference else frozen
@@ -43,15 +41,24 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
             raise _failure(error, method) from error
     assert_eval(request.module)
     assert_eval(captured)
-    narrowed = traced_sizes(request) if method == "trace" and said.branch_frozen else ()
-    frozen_lines = [frozen_warning] if frozen_warning else []
-    return CapturedTorchScript(captured, method, (*said.lines, *frozen_lines, *narrowed))
+    return CapturedTorchScript(captured, method, tuple(said.lines), tuple(said.kept) if method == "trace" else ())
 
 
 def write(captured: CapturedTorchScript, path: Path, *, keep_debug: bool = False) -> None:
     """Save to ``path``: the same module gives the same bytes, whatever this process traced before."""
     with collected():
         write_archive(captured.module, path, keep_debug=keep_debug)
+
+
+def _checked(request: ExportRequest, options: TorchScriptOptions, said: Said) -> torch.jit.ScriptModule:
+    """A trace that torch compared with a second one, if it could: a module that keeps tables is another one then."""
+    state = ModuleState(request.module)
+    try:
+        return _trace(request, check=options.check_trace)
+    except TracingCheckError as differing:
+        said.lines.append(f"check_trace: {first_lines(str(differing))}")
+        state.restore()
+        return _trace(request, check=False)
 
 
 def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:

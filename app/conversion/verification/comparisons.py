@@ -4,10 +4,12 @@ verify.py gives their order, docs/verification.md their reasons.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 
-from app.conversion.verification import dims
+from app.conversion.exporters.decisions import find_decisions
+from app.conversion.verification import dims, far_sides
 from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.determinism import artifact_repeats, model_repeats
 from app.conversion.verification.evidence import Evidence
@@ -17,13 +19,15 @@ from app.conversion.verification.oracle import reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import (
     Probe,
+    draw_degenerate,
     draw_probe,
     has_float_inputs,
     latin_sizes,
 )
-from app.conversion.verification.reference import Reference, cheapest, smallest
+from app.conversion.verification.reference import ModelFailed, Reference, cheapest, smallest
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.sensitivity import common_part, constants_beside, sensitivity, sensitivity_findings
+from app.conversion.verification.side_by_side import disagreement
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.report import Finding, Reason
 
@@ -141,6 +145,34 @@ def check_dims(evidence: Evidence) -> None:
             written = onnx_graph.input_axes(onnx_graph.read_graph(subject.artifact))
         evidence.dims = dims.certify(subject.signature, outcomes, written, subject.declared)
     evidence.findings += dims.dims_findings(evidence.dims, outcomes)
+
+
+def check_degenerate(evidence: Evidence) -> None:
+    """Point 3: rows of one value, which integer inputs admit and random draws never hold."""
+    subject = evidence.subject
+    if evidence.runner is None or not evidence.references or evidence.failed or evidence.model_repeats is False:
+        return
+    with evidence.clock.part("degenerate"):
+        for probe in draw_degenerate(subject.signature, subject.seed):
+            try:
+                apart = disagreement(subject, evidence.runner, probe)
+            except ModelFailed:
+                continue
+            if apart is not None:
+                evidence.findings.append(failure(Reason.parity, f"{probe.name} at {probe.sizes}: {apart}"))
+
+
+def check_decisions(evidence: Evidence) -> None:
+    """Point 4: both sides of what the model's Python decides on sizes; what it decides on values is a doubt."""
+    subject = evidence.subject
+    if evidence.runner is None or not evidence.references or evidence.failed or evidence.model_repeats is False:
+        return
+    with evidence.clock.part("decisions"):
+        find = evidence.find_decisions or partial(find_decisions, subject.module, subject.signature)
+        decisions = find()
+        evidence.decisions = far_sides.try_sides(subject, evidence.runner, decisions)
+    evidence.findings += far_sides.size_findings(evidence.decisions, subject)
+    evidence.findings += far_sides.value_findings(decisions, subject.kept)
 
 
 def check_sensitivity(evidence: Evidence) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from app.conversion.exporters.decisions import Decisions
 from app.conversion.verification.eager_side import EagerSide
 from app.conversion.verification.gate import constants
 from app.conversion.verification.golden import golden_npz
@@ -18,6 +19,7 @@ from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import settle, verdict_of
 from app.domain.report import (
     AxisCertificate,
+    Decision,
     Departure,
     Detection,
     Finding,
@@ -36,7 +38,8 @@ class Evidence:
 
     subject: Subject
     eager: Callable[[], EagerSide] | None = None
-    """Gives what the model alone tells, where it is made elsewhere."""
+    find_decisions: Callable[[], Decisions] | None = None
+    """Both give what the model alone tells, where it is made elsewhere."""
     clock: Stopwatch = field(default_factory=Stopwatch)
     findings: list[Finding] = field(default_factory=list)
     runner: Runner | None = None
@@ -48,6 +51,7 @@ class Evidence:
     other_way: Counter[str] | None = None
     """Operators that differ while the model is exported; None until that was looked at."""
     dims: tuple[AxisCertificate, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     eval_mode: bool | None = None
     sensitivity: Sensitivity | None = None
     detection: Detection | None = None
@@ -86,6 +90,7 @@ class Evidence:
             oracle="fp32-reordered" if reordered else "fp64",
             probes=tuple(c.result for c in self.compared) + tuple(self.skipped),
             dims=self.dims,
+            decisions=self.decisions,
             deterministic=self.model_repeats and self.artifact_repeats,
             eval_mode=self.eval_mode,
             sensitivity=self.sensitivity,

@@ -10,7 +10,7 @@ from collections import Counter
 from torch import nn
 from torch.onnx._internal.exporter import _flags
 
-from app.conversion.verification.module_state import state_kept
+from app.conversion.module_state import state_kept
 from app.conversion.verification.oracle import both_forwards
 from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
-from app.conversion.verification.module_state import state_kept
+from app.conversion.module_state import state_kept
 from app.conversion.verification.noise import with_noise_of_few
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.reference import ModelFailed, Reference, is_inexact

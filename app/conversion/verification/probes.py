@@ -19,10 +19,12 @@ from torch import Tensor
 
 from app.architectures.sample import sample_inputs
 from app.conversion.verification.npz import read_npz
-from app.domain.architecture import Axis, Normal, Signature
+from app.domain.architecture import Axis, InputSpec, Integers, Mask, Normal, Signature
 from app.domain.errors import InvalidOptions
 
 DRAWS = 3
+MIXED = 4
+"""Rows of a probe whose rows differ in kind."""
 SMALL, LARGE = 2.0**-7, 8.0
 """Scales of the two scaled probes; powers of two, so that scaling itself rounds nothing."""
 TRIED = 10_000
@@ -70,6 +72,48 @@ def draw_probe(
     generator = torch.Generator().manual_seed(seed)
     inputs = sample_inputs(signature, sizes, generator, scale=scale)
     return Probe(name or f"seed {seed}", dict(sizes), inputs, seed, scaled=scale != 1.0)
+
+
+def draw_degenerate(signature: Signature, seed: int) -> list[Probe]:
+    """Integer and mask inputs as random draws never hold them: rows of their lowest and of their highest value only.
+
+    A row is what shares an index of the first axis. First all rows so, then, where there are two or more, a mixture
+    with two equal rows at the end. Empty for a model without such inputs.
+    """
+    names = {s.name for s in signature.inputs if isinstance(s.distribution, Integers | Mask)}
+    if not names:
+        return []
+    axis = signature.inputs[0].shape[0] if signature.inputs[0].shape else None
+    sizes = sample_sizes(signature)
+    if isinstance(axis, str):
+        sizes[axis] = admissible(signature.axis(axis), max(sizes[axis], MIXED))
+    drawn = draw_probe(signature, sizes, seed)
+    ends = {spec.name: _ends(spec, drawn.inputs[spec.name]) for spec in signature.inputs if spec.name in names}
+    mixed = {name: _mixed(value, *ends.get(name, (None, None))) for name, value in drawn.inputs.items()}
+    return [
+        replace(drawn, name="rows of the lowest value", inputs={**drawn.inputs, **{n: e[0] for n, e in ends.items()}}),
+        replace(drawn, name="rows of the highest value", inputs={**drawn.inputs, **{n: e[1] for n, e in ends.items()}}),
+        replace(drawn, name="rows of one value", inputs=mixed),
+    ]
+
+
+def _ends(spec: InputSpec, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The input with its lowest value everywhere, and with its highest; a mask has one 1 in each row at the least."""
+    if isinstance(spec.distribution, Integers):
+        return torch.full_like(value, spec.distribution.low), torch.full_like(value, spec.distribution.high)
+    low = torch.zeros_like(value)
+    low[..., :1] = 1
+    return low, torch.ones_like(value)
+
+
+def _mixed(value: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+    value = value.clone()
+    if value.dim() == 0 or value.shape[0] < 2:
+        return value
+    if low is not None and high is not None:
+        value[0], value[1] = low[0], high[1]
+    value[-1] = value[-2]
+    return value
 
 
 def has_float_inputs(signature: Signature) -> bool:

@@ -3,12 +3,10 @@
 verify.py gives their order, docs/verification.md their reasons.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from app.conversion.exporters.assumed_sizes import ASSUMED_SIZES
-from app.conversion.exporters.value_reads import FROZEN_VALUES
 from app.conversion.verification import audit, mode
 from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.artifact.protobuf_wire import MalformedFile
@@ -17,10 +15,7 @@ from app.conversion.verification.ledger.ledger import onnx_ledger, torchscript_l
 from app.conversion.verification.runtime import TorchScriptRuntime
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
-from app.domain.report import Finding, Ledger, Reason
-
-FROZEN_BRANCH = "Converting a tensor to a Python"
-"""What torch.jit's tracer says when Python decides on a value or a size: the graph keeps the way the sample took."""
+from app.domain.report import Ledger, Reason
 
 
 def check_file(evidence: Evidence) -> None:
@@ -33,11 +28,7 @@ def check_file(evidence: Evidence) -> None:
 
 
 def check_history(evidence: Evidence) -> None:
-    """What load and export said: parts left out under strict=false, weights not finite, what the capture froze."""
-    evidence.findings += _narrowed(evidence.subject.export.warnings)
-    frozen = [warning for warning in evidence.subject.export.warnings if FROZEN_BRANCH in warning]
-    if frozen:
-        evidence.findings.append(note(Reason.trace_warnings, "; ".join(frozen[:3])))
+    """What load said: parts left out under strict=false, weights not finite."""
     load = evidence.subject.load
     if load.unloaded_keys:
         detail = f"{len(load.unloaded_keys)} tensors that act on the outputs have initial values: "
@@ -58,14 +49,6 @@ def check_history(evidence: Evidence) -> None:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
-
-
-def _narrowed(warnings: Iterable[str]) -> Iterator[Finding]:
-    """What the exporter knows that no probe may reach: inputs for which the artifact was not made."""
-    for prefix, reason in ((FROZEN_VALUES, Reason.frozen_values), (ASSUMED_SIZES, Reason.assumed_sizes)):
-        for warning in warnings:
-            if warning.startswith(prefix):
-                yield inconclusive(reason, warning.removeprefix(f"{prefix}: "))
 
 
 def _finite(tensor: torch.Tensor) -> bool:

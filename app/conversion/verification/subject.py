@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from app.conversion.exporters.place import Place
 from app.conversion.verification.claims import InitializerClaim
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
@@ -25,6 +26,8 @@ class Model:
     target: TargetName
     seed: int
     threads: int = 1
+    asked_axes: frozenset[str] = frozenset()
+    """Axes that the client itself asked to be dynamic."""
     client_probes: Path | None = None
 
 
@@ -33,7 +36,7 @@ class Subject(Model):
     """One artifact and everything it must agree with.
 
     ``declared`` is the architecture's own signature, when the options narrowed it. ``origins`` is what a template
-    claims of each initializer.
+    claims of each initializer, ``kept`` the lines of the model at which a trace kept one answer.
     """
 
     load: LoadReport
@@ -44,3 +47,4 @@ class Subject(Model):
     """Figures that no verdict rests on and that were asked for."""
     origins: Mapping[str, InitializerClaim] | None = None
     declared: Signature | None = None
+    kept: tuple[Place, ...] = ()

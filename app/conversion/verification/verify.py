@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from app.conversion.exporters.decisions import Decisions
 from app.conversion.verification import comparisons, measurements, readings
 from app.conversion.verification.eager_side import (
     EagerSide,
@@ -67,6 +68,8 @@ FULL = (
     Check("extremes", comparisons.check_extremes),
     Check("export_branch", comparisons.check_export_branch),
     Check("dims", comparisons.check_dims),
+    Check("degenerate", comparisons.check_degenerate),
+    Check("decisions", comparisons.check_decisions),
     Check("audit", readings.audit_modes_and_attributes),
     Check("sensitivity", comparisons.check_sensitivity),
     Check("ledger", readings.check_ledger),
@@ -107,12 +110,17 @@ def verify(subject: Subject, mode: Mode = "full") -> VerificationReport:
     return examine(subject, mode).report
 
 
-def examine(subject: Subject, mode: Mode = "full", eager: Callable[[], EagerSide] | None = None) -> Verification:
+def examine(
+    subject: Subject,
+    mode: Mode = "full",
+    eager: Callable[[], EagerSide] | None = None,
+    decisions: Callable[[], Decisions] | None = None,
+) -> Verification:
     """Like ``verify``, with the golden set that the same forwards yielded.
 
-    ``eager`` gives what a full verification needs of the model alone, where it is made elsewhere.
+    ``eager`` and ``decisions`` give what a full verification needs of the model alone, where it is made elsewhere.
     """
-    evidence = Evidence(subject, eager)
+    evidence = Evidence(subject, eager, decisions)
     with surroundings(subject.threads):
         for check in FULL if mode == "full" else CERTIFIED:
             carry_out(check, evidence)

@@ -81,7 +81,7 @@ def test_impossible_options_are_refused_in_words(options: dict[str, object], wor
 
 
 def test_the_ladder_tries_every_exporter_of_the_target_or_the_one_asked_for() -> None:
-    assert rungs(OnnxOptions()) == ("dynamo", "torchscript")
-    assert rungs(OnnxOptions(exporter="torchscript")) == ("torchscript",)
+    assert rungs(OnnxOptions()) == ("dynamo", "torchscript", "torchscript-scripted")
+    assert rungs(OnnxOptions(exporter="torchscript")) == ("torchscript", "torchscript-scripted")
     assert rungs(TorchScriptOptions()) == ("trace", "script")
     assert rungs(TorchScriptOptions(method="script")) == ("script",)

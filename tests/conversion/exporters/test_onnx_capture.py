@@ -163,7 +163,7 @@ def test_a_branch_on_values_is_refused_by_dynamo_and_kept_by_the_torchscript_exp
     with pytest.raises(ExportFailed) as refused:
         onnx_dynamo.capture(request)
     assert "exporter=torchscript" in str(refused.value.told_hint)
-    captured = onnx_torchscript.capture(request)
+    captured = onnx_torchscript.capture_scripted(request)
     assert captured.exporter == "torchscript-scripted"
     for seed in range(6):  # both sides of the branch
         assert worst_error(captured, request, {"batch": 1}, seed) < 1e-5

@@ -101,7 +101,7 @@ def torchscript_subject(
     path = directory / "model.pt"
     torchscript.write(captured, path)
     report = ExportReport(target="torchscript", exporter="trace", warnings=captured.warnings)
-    return subject(module, signature, path, report, **more)
+    return subject(module, signature, path, report, kept=captured.kept, **more)
 
 
 def subject(module: nn.Module, signature: Signature, artifact: Path, export: ExportReport, **more: Any) -> Subject:

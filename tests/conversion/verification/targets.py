@@ -23,7 +23,9 @@ def verified(
     chosen: Any = TARGETS[target]
     sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
     request = ExportRequest(module, signature, OnnxOptions() if target == "onnx" else TorchScriptOptions(), sample)
-    template = chosen.build_template(chosen.capture(request, exporter), request, directory / "template")
+    captured = chosen.capture(request, exporter)
+    template = chosen.build_template(captured, request, directory / "template")
     written = chosen.fill(template, module.state_dict(), request, directory / f"model{chosen.suffix}")
-    claims = chosen.claims(template)
-    return verify(subject(module, signature, written.path, chosen.report(template, request), origins=claims))
+    export = chosen.report(template, request)
+    origins = chosen.claims(template)
+    return verify(subject(module, signature, written.path, export, origins=origins, kept=captured.kept))

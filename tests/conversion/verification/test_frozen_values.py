@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.conversion.exporters import torchscript
+from app.conversion.exporters.decisions import find_decisions
 from app.conversion.exporters.request import ExportRequest
-from app.conversion.exporters.value_reads import FROZEN_VALUES, frozen_values
+from app.conversion.verification.far_sides import value_findings
 from app.domain.architecture import Signature
 from app.domain.conversion import TorchScriptOptions
 from app.domain.report import Reason, Verdict
@@ -76,7 +78,7 @@ def test_a_trace_that_froze_a_branch_on_values_is_inconclusive(
 ) -> None:
     report = verified(kind(), FEATURES, tmp_path, target, "torchscript" if target == "onnx" else "trace")
     assert report.verdict is Verdict.inconclusive, report.findings
-    assert "reads its inputs" in findings(report)[Reason.frozen_values].detail
+    assert "decides on values of its inputs (test_frozen_values.py:" in findings(report)[Reason.frozen_values].detail
 
 
 class ByShape(Perceptron):
@@ -116,7 +118,9 @@ class OwnChecks(nn.Module):
 
 @pytest.mark.parametrize("kind", [Perceptron, ByShape, ByWeight, Checking, OwnChecks])
 def test_shapes_weights_and_torch_s_own_checks_are_no_reads_of_values(kind: type[nn.Module]) -> None:
-    assert frozen_values(_request(kind(), FEATURES)) is None
+    module = kind()
+    kept = torchscript.capture(_request(module, FEATURES), "trace").kept
+    assert value_findings(find_decisions(module, FEATURES), kept) == []
 
 
 def test_the_state_of_the_random_generator_is_left_alone() -> None:
@@ -124,18 +128,19 @@ def test_the_state_of_the_random_generator_is_left_alone() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) + torch.rand(4)
 
-    request = _request(Noisy(), FEATURES)
+    module = Noisy()
     before = torch.random.get_rng_state()
-    frozen_values(request)
+    find_decisions(module, FEATURES)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_a_forward_that_cannot_be_followed_says_nothing() -> None:
+def test_of_a_forward_that_fails_nothing_is_known_but_why() -> None:
     class Broken(Perceptron):
         def forward(self, x: Tensor) -> Tensor:
             raise ValueError("no")
 
-    assert frozen_values(_request(Broken(), FEATURES)) is None
+    decisions = find_decisions(Broken(), FEATURES)
+    assert (decisions.sizes, decisions.values, decisions.unfollowed) == ((), (), "ValueError: no")
 
 
 def test_auto_goes_on_to_script_which_keeps_the_branch(tmp_path: Path) -> None:
@@ -155,7 +160,7 @@ def test_where_nothing_else_can_be_made_the_trace_is_delivered_as_inconclusive(t
     assert outcome.report.verification.verdict is Verdict.inconclusive
     assert outcome.report.export.exporter == "trace"
     assert [rung.outcome for rung in outcome.report.export.rungs if rung.exporter == "trace"] == ["succeeded"]
-    assert any(warning.startswith(FROZEN_VALUES) for warning in outcome.report.export.warnings)
+    assert Reason.frozen_values in findings(outcome.report.verification)
 
 
 _SCRIPTABLE = """

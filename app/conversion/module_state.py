@@ -1,7 +1,8 @@
 """What a module remembers beside its tensors: attributes, and what lies in lists, dictionaries and objects there.
 
 A forward may bind anew whatever it likes (anchors that follow the input's dtype, tables cached by size). One that was
-run for evidence only, in float64, with other weights or with results moved, must leave nothing of it behind.
+run for evidence only, in float64, with other weights or with results moved, must leave nothing of it behind, and a
+graph is captured from the module as it was loaded.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,18 +20,29 @@ _INERT = (
 """Types that hold nothing a forward binds anew; what is written into a tensor is for weight_writes.py to find."""
 
 
+class ModuleState:
+    """Every attribute, list, dictionary and set that is reachable from a module, as it is now.
+
+    Nothing is copied but references. Tensors that are written in place stay as they are.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._restorers = list(_restorers(module))
+
+    def restore(self) -> None:
+        """Give each what it held."""
+        for restore in self._restorers:
+            restore()
+
+
 @contextmanager
 def state_kept(module: nn.Module) -> Iterator[None]:
-    """Afterwards every attribute, list, dictionary and set that is reachable from the module holds what it held before.
-
-    Nothing is copied but references. Tensors that were written in place stay as they are.
-    """
-    restorers = list(_restorers(module))
+    """Afterwards the module's state is what it was before."""
+    state = ModuleState(module)
     try:
         yield
     finally:
-        for restore in restorers:
-            restore()
+        state.restore()
 
 
 def _restorers(root: object) -> Iterator[Callable[[], None]]:

@@ -1,0 +1,156 @@
+"""Both sides of everything that the model's Python decides on sizes and values (docs/verification.md, point 4).
+
+A graph that one way through the code was frozen into is right where that way is taken. Which decisions matter, no rule
+says: artifact and model are run at declared sizes on the other side of each (exporters/decisions.py finds them). What
+values decide cannot be tried so: a trace that kept an answer is doubted.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from app.architectures.sample import concrete_shape
+from app.conversion.exporters.decisions import Decisions, SizeDecision, distinct_sizes
+from app.conversion.exporters.nearest_sizes import smallest_size
+from app.conversion.exporters.place import Place
+from app.conversion.exporters.quiet import first_line
+from app.conversion.verification.probes import DRAWS, draw_probe, latin_sizes
+from app.conversion.verification.reference import ModelFailed
+from app.conversion.verification.runtime import Runner
+from app.conversion.verification.side_by_side import disagreement
+from app.conversion.verification.subject import Subject
+from app.conversion.verification.verdict import failure, inconclusive, note
+from app.domain.architecture import Signature
+from app.domain.report import Decision, Finding, Reason, SideTrial
+
+CHEAP = 3e7
+"""Elements that a forward may always write: some tenths of a second and a few hundred MB in float32."""
+DEAR = 4.0
+"""Times the work of the largest nominal probe that one further size may take."""
+SHARE = 2.0
+"""Times the work of all nominal probes that all further sizes may take together."""
+
+
+def try_sides(subject: Subject, runner: Runner, decisions: Decisions) -> tuple[Decision, ...]:
+    """Every decision with what was seen on its sides, cheapest sizes first."""
+    budget = _Budget(subject.signature, decisions)
+    seen: dict[tuple[tuple[str, int], ...], SideTrial] = {}
+    return tuple(
+        Decision(
+            condition=decision.condition,
+            place=str(decision.place) if decision.place else None,
+            by_model=decision.by_model,
+            trials=tuple(_trials(subject, runner, decision, budget, seen)),
+        )
+        for decision in (*_declared_least(subject.signature), *decisions.sizes)
+    )
+
+
+def _trials(
+    subject: Subject,
+    runner: Runner,
+    decision: SizeDecision,
+    budget: "_Budget",
+    seen: dict[tuple[tuple[str, int], ...], SideTrial],
+) -> Iterator[SideTrial]:
+    for sizes in sorted(decision.sides, key=budget.work):
+        key = tuple(sorted(sizes.items()))
+        if key not in seen:
+            seen[key] = (
+                _trial(subject, runner, sizes) if budget.spend(sizes) else SideTrial(sizes=sizes, seen="not_run")
+            )
+        yield seen[key]
+
+
+def _trial(subject: Subject, runner: Runner, sizes: Mapping[str, int]) -> SideTrial:
+    probe = draw_probe(subject.signature, sizes, subject.seed)
+    try:
+        apart = disagreement(subject, runner, probe)
+    except ModelFailed as failed:
+        return SideTrial(sizes=dict(sizes), seen="model_fails", reason=str(failed))
+    return SideTrial(sizes=dict(sizes), seen="differs" if apart else "agrees", reason=apart)
+
+
+def _declared_least(signature: Signature) -> Iterator[SizeDecision]:
+    """Axes that may be empty: a size that no symbol takes."""
+    start = {axis.name: axis.sample for axis in signature.axes}
+    for axis in signature.axes:
+        if smallest_size(axis) == 0:
+            yield SizeDecision(f"{axis.name} > 0", None, False, ({**start, axis.name: 0},))
+
+
+class _Budget:
+    """What further sizes may cost beside the nominal probes; elements written are the measure of time and memory."""
+
+    def __init__(self, signature: Signature, decisions: Decisions) -> None:
+        self._signature, self._decisions = signature, decisions
+        self._start = distinct_sizes(signature)
+        nominal = [self.work(latin_sizes(signature, index)) for index in range(DRAWS)]
+        self._each = max(CHEAP, DEAR * max(nominal))
+        self._left = max(DEAR * CHEAP, SHARE * sum(nominal))
+
+    def work(self, sizes: Mapping[str, int]) -> float:
+        """Elements written; where the code took a size as a number, in proportion to the inputs."""
+        of_inputs = self._elements(sizes) / max(self._elements(self._start), 1)
+        work = self._decisions.work
+        return max(work.at(sizes), work.at(self._start) * of_inputs, float(self._elements(sizes)))
+
+    def spend(self, sizes: Mapping[str, int]) -> bool:
+        work = self.work(sizes)
+        if work > self._each or work > self._left:
+            return False
+        self._left -= work
+        return True
+
+    def _elements(self, sizes: Mapping[str, int]) -> int:
+        return sum(math.prod(concrete_shape(self._signature, spec, sizes)) for spec in self._signature.inputs)
+
+
+def size_findings(decisions: Sequence[Decision], subject: Subject) -> list[Finding]:
+    """Wrong on another side: inconclusive, or a failure where the client itself asked for the axis.
+
+    A side that was too dear to run is inconclusive where the model's own code asked; torch's layers ask for much that
+    steers no graph.
+    """
+    found = []
+    for decision in decisions:
+        wrong = next((trial for trial in decision.trials if trial.seen == "differs"), None)
+        if wrong is not None:
+            asked = subject.asked_axes & set(re.findall(r"\w+", decision.condition))
+            words = (
+                f"{_words(decision)}, and the artifact is wrong at {_sizes(wrong)}: {first_line(wrong.reason or '')}"
+            )
+            found.append(failure(Reason.dims, words) if asked else inconclusive(Reason.assumed_sizes, words))
+        elif decision.by_model and all(trial.seen == "not_run" for trial in decision.trials):
+            dear = "; ".join(map(_sizes, decision.trials))
+            detail = f"{_words(decision)}; other sizes would have been too dear to run: {dear}"
+            found.append(inconclusive(Reason.assumed_sizes, detail))
+    return found
+
+
+def _words(decision: Decision) -> str:
+    place = f" ({decision.place})" if decision.place else ""
+    return f"the artifact holds for {decision.condition}{place}"
+
+
+def _sizes(trial: SideTrial) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in trial.sizes.items())
+
+
+def value_findings(decisions: Decisions, kept: Sequence[Place]) -> list[Finding]:
+    """``kept``: lines at which a trace kept one answer; none for an artifact that holds the code or was exported.
+
+    Where a line asked for a value, the trace is doubted; where the forward could not be followed, it is noted.
+    """
+    reads = {read.place: read.question for read in decisions.values}
+    if decisions.stopped is not None:
+        reads.setdefault(decisions.stopped, "its inputs")
+    doubted = [place for place in dict.fromkeys(kept) if place in reads]
+    if doubted:
+        lines = ", ".join(map(str, doubted))
+        detail = f"the model's code decides on values of its inputs ({lines}), of which the trace keeps one answer"
+        return [inconclusive(Reason.frozen_values, detail)]
+    if kept and decisions.unfollowed is not None:
+        lines = ", ".join(dict.fromkeys(map(str, kept)))
+        return [note(Reason.trace_warnings, f"the trace keeps what the model's code decided at {lines}")]
+    return []
