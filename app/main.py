@@ -38,8 +38,11 @@ from app.web.problem_page import problem_page
 ROUTERS = (architectures, checkpoints, conversions, events, conversion_files, errors_table, operations)
 
 
-def create_app(settings: Settings, database_url: str) -> FastAPI:
-    """The api on a migrated database. It opens its connections when it starts and closes them when it stops."""
+def create_app(settings: Settings, database_url: str, supervisor: str | None = None) -> FastAPI:
+    """The api on a migrated database. It opens its connections when it starts and closes them when it stops.
+
+    ``supervisor``: the run of `recast serve` that it belongs to.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -47,7 +50,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         store = open_store(settings.objects_location, settings.data_dir / "scratch")
         uploads = UploadSlots(settings.data_dir, settings.max_uploads_per_client, settings.min_free_bytes)
         async with Changes(database) as changes:
-            app.state.service = Service(settings, database, store, changes, CatalogReader(database), uploads)
+            catalog = CatalogReader(database)
+            app.state.service = Service(settings, database, store, changes, catalog, uploads, supervisor)
             yield
         await database.close()
 

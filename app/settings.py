@@ -2,12 +2,18 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 GIB = 1024**3
+
+
+def _directory(path: Path | None) -> Path | None:
+    if path is not None and not path.is_dir():
+        raise ValueError(f"there is no directory {path}")
+    return path
 
 
 class Settings(BaseSettings):
@@ -37,7 +43,7 @@ class Settings(BaseSettings):
     allow_unauthenticated: bool = Field(
         False, description="Permit the api to listen beyond loopback although nobody has to authenticate."
     )
-    plugins_dir: Path | None = Field(
+    plugins_dir: Annotated[Path | None, AfterValidator(_directory)] = Field(
         None, description="Directory of Python modules that register architectures (docs/plugins.md)."
     )
     max_upload_bytes: int = Field(16 * GIB, gt=0, description="Largest accepted checkpoint.")

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
 from app.api.service import ServiceDependency
-from app.domain.architecture import ArchitectureDescription
+from app.domain.architecture import ArchitectureDescription, BrokenPlugin
 from app.domain.conversion import TargetName
 
 router = ReadableRouter(prefix="/v1/architectures", tags=["architectures"], responses=PROBLEM_RESPONSES)
@@ -34,6 +34,8 @@ class ArchitectureList(BaseModel):
     next_cursor: str | None
     total: int
     """Entries that match, on all pages."""
+    broken: tuple[BrokenPlugin, ...]
+    """Plug-ins that could not be loaded, and why."""
 
 
 @router.get("", summary="List architectures")
@@ -56,6 +58,7 @@ async def list_architectures(
         ],
         next_cursor=page[-1].name if len(rest) > limit else None,
         total=len(found),
+        broken=catalog.broken,
     )
 
 

@@ -26,6 +26,7 @@ class CatalogReader:
                     "No worker has described its architectures yet.", hint="Workers do so within seconds of starting."
                 )
             if digest != self._digest:
-                self._catalog = Catalog(await catalogs.entries(session, digest))
+                found = await catalogs.entries(session, digest)
+                self._catalog = Catalog(found, await catalogs.broken(session, digest))
                 self._digest = digest
         return self._catalog

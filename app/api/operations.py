@@ -13,10 +13,10 @@ from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
 from app.api.versions import library_versions, service_version
-from app.database import conversions, workers
+from app.database import catalogs, conversions, workers
 from app.delivery.report_schema import report_schema
 from app.domain.conversion import State
-from app.domain.errors import RecastError
+from app.domain.errors import RecastError, Unavailable
 
 router = ReadableRouter(tags=["operations"], responses=PROBLEM_RESPONSES)
 
@@ -34,6 +34,8 @@ class Readiness(BaseModel):
     checks: dict[str, str]
     workers: int
     """Workers that gave a sign of life lately."""
+    notes: tuple[str, ...] = ()
+    """What hinders nothing and should be known, such as plug-ins that could not be loaded."""
 
 
 class Versions(BaseModel):
@@ -60,7 +62,8 @@ async def readyz(service: ServiceDependency, response: Response) -> Readiness:
     ready = all(answer == "ok" for answer in answers)
     response.status_code = 200 if ready else 503
     living = await _living_workers(service) if checks["database"] == "ok" else 0
-    return Readiness(status="ready" if ready else "not_ready", checks=checks, workers=living)
+    notes = await _broken_plugins(service) if checks["architectures"] == "ok" else ()
+    return Readiness(status="ready" if ready else "not_ready", checks=checks, workers=living, notes=notes)
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
@@ -103,7 +106,17 @@ async def _queue(service: Service) -> None:
 
 
 async def _architectures(service: Service) -> None:
+    """The catalog must be one that a worker of this start has made, so that it knows the plug-ins as they are now."""
     await service.catalog.current()
+    lost_after = service.settings.worker_lost_after
+    async with service.database.transaction() as session:
+        if not await catalogs.is_of_this_start(session, service.supervisor, lost_after):
+            raise Unavailable("The workers are still describing their architectures.")
+
+
+async def _broken_plugins(service: Service) -> tuple[str, ...]:
+    catalog = await service.catalog.current()
+    return tuple(f"plug-in {plugin.name} could not be loaded: {plugin.error[:200]}" for plugin in catalog.broken[:20])
 
 
 def _conversion_gauge(counts: Mapping[State, int]) -> bytes:

@@ -23,6 +23,8 @@ class Service:
     changes: Changes
     catalog: CatalogReader
     uploads: UploadSlots
+    supervisor: str | None = None
+    """The run of `recast serve` that this api belongs to; None: it was started alone."""
 
 
 def service(request: Request) -> Service:

@@ -1,7 +1,6 @@
 """How the author of a plug-in declares an architecture: the ``architecture`` decorator."""
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -11,11 +10,10 @@ from torch import nn
 
 from app.architectures.entry import Options
 from app.domain.architecture import Signature
+from app.domain.catalog import is_plugin_name
 from app.domain.conversion import TargetName
 from app.domain.errors import InvalidOptions
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)+")
-RESERVED = ("torchvision/", "timm/", "transformers/")
 MARK = "recast_architecture"
 
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
@@ -69,7 +67,7 @@ def architecture(
     ``family`` is by default the first part of the name, ``summary`` the first line of the builder's docstring.
     Raises ValueError for a name that is not allowed and TypeError for parameters that cannot be options.
     """
-    if not NAME.fullmatch(name) or name.startswith(RESERVED):
+    if not is_plugin_name(name):
         raise ValueError(f"{name!r} is not a name for a plug-in architecture: write it like 'acme/tagger'.")
 
     def declare(builder: Builder) -> Builder:

@@ -27,6 +27,7 @@ class Entry:
     construct: Callable[[Options], nn.Module]
     targets: tuple[TargetName, ...] = ("onnx", "torchscript")
     source_digest: str | None = None
+    plugin: str | None = None
     convert: Callable[[nn.Module, Options, dict[str, Tensor]], dict[str, Tensor]] | None = None
     """The library's own conversion of files in its published layouts: their state dict to one of the module's."""
 
@@ -42,6 +43,7 @@ class Entry:
             signature=self.signature(options),
             targets=self.targets,
             source_digest=self.source_digest,
+            plugin=self.plugin,
         )
 
 

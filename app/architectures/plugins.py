@@ -12,11 +12,11 @@ It is found through an entry point of the group ``recast.architectures``, or as 
 """
 
 import hashlib
+import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +24,7 @@ from pydantic import Field
 
 from app.architectures.declaration import Declaration, architecture, declarations
 from app.architectures.entry import Entry
+from app.architectures.plugin_files import FoundPlugin, find_plugins
 from app.domain.architecture import (
     Axis,
     BrokenPlugin,
@@ -52,88 +53,73 @@ __all__ = [
     "load_plugins",
 ]
 
-ENTRY_POINTS = "recast.architectures"
 
-
-@dataclass(frozen=True)
 class Plugins:
-    """Architectures by name, and the plug-ins that offer none because they could not be loaded."""
+    """Plug-ins, each imported when one of its architectures is first asked for, or all are listed."""
 
-    entries: dict[str, Entry]
-    broken: tuple[BrokenPlugin, ...] = ()
+    def __init__(self, found: Iterable[FoundPlugin]) -> None:
+        self._waiting = {plugin.name: plugin for plugin in found}
+        self._entries: dict[str, Entry] = {}
+        self._broken: list[BrokenPlugin] = []
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """Architectures by name. Imports every plug-in; what one raises does not hide the others."""
+        for plugin in sorted(self._waiting.values(), key=lambda plugin: plugin.module is None):
+            self._load(plugin)
+        return self._entries
+
+    @property
+    def broken(self) -> tuple[BrokenPlugin, ...]:
+        """Plug-ins that offer none because they could not be loaded, with their errors. Imports every plug-in."""
+        _ = self.entries
+        return tuple(self._broken)
+
+    def find(self, name: str) -> Entry | None:
+        """The architecture of that name. Imports the plug-in of its first part first, and others until it is found."""
+        first = name.partition("/")[0]
+        for plugin in sorted(self._waiting.values(), key=lambda plugin: plugin.name != first):
+            if name in self._entries:
+                break
+            self._load(plugin)
+        return self._entries.get(name)
+
+    def _load(self, plugin: FoundPlugin) -> None:
+        del self._waiting[plugin.name]
+        try:
+            self._entries.update(_entries(plugin, taken=self._entries))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the code of others raises, it is told
+            self._broken.append(BrokenPlugin(name=plugin.name, error=f"{type(error).__name__}: {error}"[:500]))
 
 
-@dataclass(frozen=True)
-class _Plugin:
-    name: str
-    load: Callable[[], ModuleType]
-    library: str
-    version: str | None
-    """None: the digest of the source stands for it."""
-
-
-def load_plugins(plugins_dir: Path | None = None) -> Plugins:
-    """Imports every installed plug-in and every module of ``plugins_dir``; what one raises does not hide the others.
+def load_plugins(plugins_dir: Path | None = None, only: str | None = None) -> Plugins:
+    """The plug-ins that are installed or lie in ``plugins_dir``; ``only`` the one of that name. None is imported yet.
 
     Raises NotADirectoryError when ``plugins_dir`` is given and is no directory.
     """
-    entries: dict[str, Entry] = {}
-    broken: list[BrokenPlugin] = []
-    for plugin in (*_installed(), *_in_directory(plugins_dir)):
-        try:
-            entries.update(_entries(plugin, taken=entries))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the code of others raises, it is told
-            broken.append(BrokenPlugin(name=plugin.name, error=f"{type(error).__name__}: {error}"[:500]))
-    return Plugins(entries, tuple(broken))
+    return Plugins(plugin for plugin in find_plugins(plugins_dir) if only in (None, plugin.name))
 
 
-def _installed() -> Iterator[_Plugin]:
-    for point in sorted(entry_points(group=ENTRY_POINTS)):
-        distribution = point.dist
-        yield _Plugin(
-            name=point.name,
-            load=_loader(point),
-            library=distribution.name if distribution else point.name,
-            version=distribution.version if distribution else None,
-        )
+def _module(plugin: FoundPlugin) -> ModuleType:
+    if plugin.file is None:
+        return importlib.import_module(plugin.module or plugin.name)
+    module_name = f"recast_plugin_{plugin.name}"
+    search = [str(plugin.file.parent)] if plugin.file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(module_name, plugin.file, submodule_search_locations=search)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{plugin.file.name} is not a Python module.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
 
 
-def _loader(point: EntryPoint) -> Callable[[], ModuleType]:
-    return lambda: importlib.import_module(point.module)
-
-
-def _in_directory(directory: Path | None) -> Iterator[_Plugin]:
-    if directory is None:
-        return
-    if not directory.is_dir():
-        raise NotADirectoryError(f"The plug-ins directory {directory} does not exist.")
-    for path in sorted(directory.iterdir()):
-        file = path / "__init__.py" if path.is_dir() else path
-        if file.suffix == ".py" and file.is_file() and not path.name.startswith(("_", ".")):
-            yield _Plugin(name=path.stem, load=_file_loader(path.stem, file), library="plugin", version=None)
-
-
-def _file_loader(name: str, file: Path) -> Callable[[], ModuleType]:
-    def load() -> ModuleType:
-        module_name = f"recast_plugin_{name}"
-        search = [str(file.parent)] if file.name == "__init__.py" else None
-        spec = importlib.util.spec_from_file_location(module_name, file, submodule_search_locations=search)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{file.name} is not a Python module.")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[module_name]
-            raise
-        return module
-
-    return load
-
-
-def _entries(plugin: _Plugin, taken: Iterable[str]) -> dict[str, Entry]:
-    module = plugin.load()
+def _entries(plugin: FoundPlugin, taken: Iterable[str]) -> dict[str, Entry]:
+    module = _module(plugin)
     found = declarations(vars(module))
     if not found:
         raise LookupError("it declares no architecture: mark a builder with @architecture.")
@@ -148,7 +134,7 @@ def _entries(plugin: _Plugin, taken: Iterable[str]) -> dict[str, Entry]:
     return entries
 
 
-def _entry(declared: Declaration, plugin: _Plugin, digest: str) -> Entry:
+def _entry(declared: Declaration, plugin: FoundPlugin, digest: str) -> Entry:
     return Entry(
         name=declared.name,
         family=declared.family,
@@ -160,6 +146,7 @@ def _entry(declared: Declaration, plugin: _Plugin, digest: str) -> Entry:
         construct=declared.construct,
         targets=declared.targets,
         source_digest=digest,
+        plugin=plugin.name,
     )
 
 

@@ -19,12 +19,13 @@ from app.domain.errors import BuildFailed, InvalidOptions, RecastError
 from app.domain.options import check_options, complete_options
 
 
-def load_registry(plugins_dir: Path | None = None) -> "Registry":
+def load_registry(plugins_dir: Path | None = None, plugin: str | None = None) -> "Registry":
     """Every torchvision, timm and transformers architecture, and the plug-ins installed or lying in ``plugins_dir``.
 
-    A library is imported when one of its names is first asked for.
+    ``plugin``: of the plug-ins this one alone. A library or plug-in is imported when one of its names is first asked
+    for. Raises NotADirectoryError when ``plugins_dir`` is given and is no directory.
     """
-    return Registry((TorchvisionModels(), TimmModels(), TransformersModels()), load_plugins(plugins_dir))
+    return Registry((TorchvisionModels(), TimmModels(), TransformersModels()), load_plugins(plugins_dir, plugin))
 
 
 class Registry:
@@ -92,13 +93,24 @@ class Registry:
         """Every architecture with its default options, ready to be stored for a process without torch."""
         return tuple(self.describe(name) for name in self.names())
 
+    def plugin_catalog(self) -> tuple[ArchitectureDescription, ...]:
+        """The same of the plug-ins alone. Raises BuildFailed when one of them cannot be loaded."""
+        if self.broken:
+            raise BuildFailed(self.broken[0].error)
+        return tuple(self.describe(name) for name in self._plugins.entries)
+
+    def library_catalog(self) -> tuple[ArchitectureDescription, ...]:
+        """The same of the libraries alone; imports no plug-in."""
+        return tuple(self.describe(name) for library in self._libraries.values() for name in library.names())
+
     def _entry(self, name: str) -> Entry:
-        if name in self._plugins.entries:
-            return self._plugins.entries[name]
         library = self._libraries.get(name.partition("/")[0] + "/")
-        if library is None or name not in library.names():
+        if library is not None and name in library.names():
+            return library.entry(name)
+        entry = self._plugins.find(name)
+        if entry is None:
             raise unknown_architecture(name, self.names(), self.broken)
-        return library.entry(name)
+        return entry
 
     @staticmethod
     def _complete(entry: Entry, options: Mapping[str, Any]) -> Options:

@@ -11,12 +11,18 @@ from app.cli.convert_remotely import answered
 from app.cli.present import show_architectures
 from app.domain.errors import Unavailable, UnknownArchitecture
 
+Found = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+"""Entries, and plug-ins that could not be loaded."""
+
 
 def list_architectures(
     query: str, family: str | None, server: str | None, plugins_dir: Path | None, as_json: bool
 ) -> None:
     """Print the entries that match, or the whole description when ``query`` is a name."""
-    entries = _from_server(server, query, family) if server is not None else _here(query, family, plugins_dir)
+    found = _from_server(server, query, family) if server is not None else _here(query, family, plugins_dir)
+    entries, broken = found
+    for plugin in broken:
+        typer.secho(f"recast: the plug-in {plugin['name']} could not be loaded: {plugin['error']}", fg="red", err=True)
     exact = [entry for entry in entries if entry["name"] == query]
     if exact or as_json:
         typer.echo(json.dumps(exact[0] if exact else entries, indent=2))
@@ -26,27 +32,34 @@ def list_architectures(
     show_architectures(entries)
 
 
-def _here(query: str, family: str | None, plugins_dir: Path | None) -> list[dict[str, Any]]:
+def _here(query: str, family: str | None, plugins_dir: Path | None) -> Found:
+    from app.architectures.plugin_catalog import assembled
+    from app.architectures.plugin_files import find_plugins
     from app.architectures.registry import load_registry
+    from app.cli.plugin_trial import tried
     from app.domain.catalog import Catalog
 
-    catalog = Catalog(load_registry(plugins_dir).catalog())
-    return [json.loads(entry.model_dump_json()) for entry in catalog.search(query, family)]
+    libraries = load_registry().library_catalog()
+    entries, broken = assembled(libraries, [tried(plugins_dir, plugin) for plugin in find_plugins(plugins_dir)])
+    found = Catalog(entries).search(query, family)
+    return [json.loads(entry.model_dump_json()) for entry in found], [plugin.model_dump() for plugin in broken]
 
 
-def _from_server(server: str, query: str, family: str | None) -> list[dict[str, Any]]:
+def _from_server(server: str, query: str, family: str | None) -> Found:
     wanted = {"query": query, "limit": "1000", **({"family": family} if family else {})}
     entries: list[dict[str, Any]] = []
+    broken: list[dict[str, Any]] = []
     try:
         with httpx.Client(base_url=server, timeout=60) as client:
             while True:
                 page = answered(client.get("/v1/architectures", params=wanted))
                 entries += page["items"]
+                broken = page.get("broken", [])
                 if page["next_cursor"] is None:
                     break
                 wanted["cursor"] = page["next_cursor"]
             if any(entry["name"] == query for entry in entries):
-                return [answered(client.get(f"/v1/architectures/{query}"))]
+                return [answered(client.get(f"/v1/architectures/{query}"))], broken
     except httpx.TransportError as error:
         raise Unavailable(f"{server} does not answer: {error}") from None
-    return entries
+    return entries, broken

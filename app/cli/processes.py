@@ -13,6 +13,8 @@ from app.cli.failure import UsageError
 from app.logs import configure_logging
 from app.settings import Settings
 
+SUPERVISOR = "RECAST_SUPERVISOR"
+"""Set by `recast serve` for its parts: which run of it they belong to."""
 GRACE = 10
 """Seconds that open requests get when the api stops; waiting ones then end with what is known."""
 
@@ -62,7 +64,8 @@ def run_api(settings: Settings, fd: int | None) -> None:
     configure_logging(settings.log_format, settings.log_level)
     listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
     with migrated_database(settings) as url:
-        _Server(server_config(create_app(settings, url), settings, grace=GRACE)).run(sockets=[listener])
+        app = create_app(settings, url, os.environ.get(SUPERVISOR))
+        _Server(server_config(app, settings, grace=GRACE)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

@@ -54,6 +54,8 @@ class ConversionJob:
     architecture_options: dict[str, Any] = field(default_factory=dict)
     checkpoint_filename: str | None = None
     plugins_dir: Path | None = None
+    plugin: str | None = None
+    """The plug-in that offers the architecture, which alone is imported; "": none; None: whichever does."""
     client_probes: Path | None = None
     """An npz file of inputs by name that the client sent."""
     threads: int = 1

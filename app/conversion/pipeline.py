@@ -29,7 +29,7 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
     with clock.stage(Stage.inspect):
         opened = open_checkpoint(job.checkpoint, job.options.checkpoint_key)
     with clock.stage(Stage.build):
-        registry = load_registry(job.plugins_dir)
+        registry = load_registry(job.plugins_dir, job.plugin)
         description = registry.resolve(job.architecture, job.architecture_options)
     with clock.stage(Stage.load):
         loaded = load_module(

@@ -188,6 +188,12 @@ class Catalog(Table):
     digest: Mapped[str] = mapped_column(primary_key=True)
     entries: Mapped[list[Any]]
     """A list of ArchitectureDescription."""
+    plugins: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    """Of each architecture that no library offers, the name of its plug-in."""
+    broken: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    """A list of BrokenPlugin."""
+    supervisor: Mapped[str | None]
+    """The run of `recast serve` whose worker described it last; None: that worker was started alone."""
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -4,7 +4,7 @@ A worker's id is its registration with the queue, so that the entries that it wo
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -64,6 +64,11 @@ async def runs_under(session: AsyncSession, supervisor: str, lost_after: float) 
 async def count_alive(session: AsyncSession, lost_after: float) -> int:
     """How many workers gave a sign of life in the last ``lost_after`` seconds."""
     return await session.scalar(select(func.count(Worker.id)).where(_lives(lost_after))) or 0
+
+
+async def earliest_start(session: AsyncSession, lost_after: float) -> datetime | None:
+    """When the oldest worker began that gave a sign of life in the last ``lost_after`` seconds; None without one."""
+    return await session.scalar(select(func.min(Worker.started_at)).where(_lives(lost_after)))
 
 
 def _lives(lost_after: float) -> ColumnElement[bool]:

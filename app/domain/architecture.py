@@ -109,10 +109,14 @@ class ArchitectureDescription(Value):
     targets: tuple[TargetName, ...] = ("onnx", "torchscript")
     source_digest: str | None = None
     """sha256 of a plug-in's source; None for a library, whose version says as much."""
+    plugin: str | None = None
+    """The plug-in that offers it; None for a library."""
 
 
 class BrokenPlugin(Value):
-    """A plug-in that could not be imported, and the error it raised. It offers no architecture."""
+    """A plug-in that could not be loaded, and why. It offers no architecture."""
 
     name: str
     error: str
+    architectures: tuple[str, ...] = ()
+    """Names that its source seems to declare."""

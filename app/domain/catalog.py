@@ -1,5 +1,6 @@
 """The catalog: what the service knows of its architectures where torch is not imported."""
 
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -8,6 +9,9 @@ from app.domain.architecture import ArchitectureDescription, BrokenPlugin
 from app.domain.errors import UnknownArchitecture
 from app.domain.options import check_options
 
+RESERVED = ("torchvision/", "timm/", "transformers/")
+"""Prefixes of the names that libraries have."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)+")
 NEAREST = 5
 """How many similar names an unknown name is answered with."""
 
@@ -44,11 +48,16 @@ class Catalog:
         check_options(name, self.get(name).options_schema, options)
 
 
+def is_plugin_name(name: str) -> bool:
+    """Whether a plug-in may give its architecture this name: lower-case, with a slash, not one of a library."""
+    return len(name) <= 200 and _NAME.fullmatch(name) is not None and not name.startswith(RESERVED)
+
+
 def unknown_architecture(name: str, known: Iterable[str], broken: Iterable[BrokenPlugin]) -> UnknownArchitecture:
     """The error for a name that is not registered; a plug-in that is broken says why."""
     shown = name if len(name) <= 100 else f"{name[:100]}..."
     for plugin in broken:
-        if name == plugin.name or name.startswith(f"{plugin.name}/"):
+        if name in (plugin.name, *plugin.architectures) or name.startswith(f"{plugin.name}/"):
             return UnknownArchitecture(
                 f"The plug-in {plugin.name!r} could not be loaded: {plugin.error}",
                 hint="Its author or the operator of this server must mend it.",

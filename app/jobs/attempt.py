@@ -10,7 +10,7 @@ import structlog
 from pydantic import BaseModel, TypeAdapter
 
 from app.conversion.job import ConversionJob, ConversionOutcome
-from app.database import conversions, deaths, templates
+from app.database import catalogs, conversions, deaths, templates
 from app.database.conversions import AttemptLost, Ending
 from app.database.tables import Conversion
 from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsuitable
@@ -173,6 +173,7 @@ class Attempt:
         tools, conversion = self._tools, self._conversion
         checkpoint = await self._local(conversion.checkpoint_sha256)
         probes = await self._local(conversion.probes_sha256) if conversion.probes_sha256 else None
+        plugin = await patiently(self._plugin, self._waiting)
         return ConversionJob(
             conversion_id=conversion.id,
             checkpoint=checkpoint,
@@ -183,9 +184,15 @@ class Attempt:
             options=_options.validate_python(conversion.options),
             work_dir=results,
             plugins_dir=tools.plugins_dir,
+            plugin=plugin,
             client_probes=probes,
             threads=tools.threads or max(1, available_cores() // tools.admission.running),
         )
+
+    async def _plugin(self) -> str:
+        """The one plug-in that the conversion imports; "" for an architecture of a library."""
+        async with self._tools.database.transaction() as session:
+            return await catalogs.plugin_of(session, self._conversion.architecture) or ""
 
     async def _local(self, sha256: str) -> Path:
         """A file with an object's bytes, as long as the attempt lasts. Raises MissingObject."""

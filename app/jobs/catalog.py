@@ -1,60 +1,104 @@
-"""Making the catalog of architectures: in a child, because plug-ins and torch are imported for it."""
+"""Making the catalog of architectures: in children, one for the libraries and one for each plug-in.
+
+A plug-in is somebody's code: what it does when it is imported (raise, hang, exit, crash, say what is not so) costs its
+own architectures and nothing else.
+"""
 
 import asyncio
 import hashlib
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
 from pydantic import TypeAdapter
 
+from app.architectures.plugin_catalog import Described, assembled, believed, broken
+from app.architectures.plugin_files import FoundPlugin, find_plugins, state_of
 from app.database import catalogs
 from app.domain.architecture import ArchitectureDescription
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
+from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER = 60.0
 """Seconds after which a failed catalog is tried again; what the api shows meanwhile is the last one."""
+LOOK_AGAIN = 10.0
+"""Seconds after which the plug-ins directory is looked at again for changes."""
+PLUGIN_SECONDS = 60.0
+"""For one plug-in to be imported and described; the service is not ready before all have been tried."""
+AT_ONCE = 2
+"""Plug-ins that are described at the same time."""
 
 _entries = TypeAdapter(tuple[ArchitectureDescription, ...])
 
 
-async def publish_catalog(tools: Tools) -> None:
-    """Make the catalog once and publish it; a failure is logged and tried again."""
+async def publish_catalog(tools: Tools, supervisor: str | None = None) -> None:
+    """Publish the catalog now, and again whenever the plug-ins directory changes; a failure is logged and tried again.
+
+    ``supervisor``: the run of `recast serve` that this worker belongs to.
+    """
+    known = None
     while True:
         try:
-            await _publish(tools)
+            state = await in_thread(partial(state_of, tools.plugins_dir))
+            if state != known:
+                await _publish(tools, supervisor)
+                known = state
         except TaskFailed as error:
             log.error("catalog_failed", **error.problem.model_dump(exclude={"extra"}))
             await asyncio.sleep(RETRY_AFTER)
-        else:
-            return
+        except OSError as error:
+            log.error("catalog_failed", detail=str(error))
+            await asyncio.sleep(RETRY_AFTER)
+        await asyncio.sleep(LOOK_AGAIN)
 
 
-async def _publish(tools: Tools) -> None:
-    with TemporaryDirectory(dir=tools.work_dir, prefix="catalog-") as work:
-        entries = await tools.supervisor.run(
-            tools.tasks.catalog,
-            str(tools.plugins_dir) if tools.plugins_dir else None,
-            limits=tools.inspection_limits,
-            work_dir=Path(work),
-            answer=_no_answer,
-            result=_entries,
-        )
-    content = _entries.dump_python(entries, mode="json")
+async def _publish(tools: Tools, supervisor: str | None) -> None:
+    found = await in_thread(partial(find_plugins, tools.plugins_dir))
+    libraries = await _describe(tools, None)
+    slots = asyncio.Semaphore(AT_ONCE)
+    entries, failed = assembled(libraries, await asyncio.gather(*(_tried(tools, plugin, slots) for plugin in found)))
+    content = [_entries.dump_python(entries, mode="json"), [plugin.model_dump() for plugin in failed]]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     async def store() -> None:
         async with tools.database.transaction() as session:
-            await catalogs.publish(session, digest, entries)
+            await catalogs.publish(session, digest, entries, failed, supervisor)
 
     await patiently(store)
-    log.info("catalog_published", architectures=len(entries), digest=digest)
+    for plugin in failed:
+        log.error("plugin_broken", plugin=plugin.name, error=plugin.error)
+    log.info("catalog_published", architectures=len(entries), plugins=len(found), broken=len(failed), digest=digest)
+
+
+async def _describe(tools: Tools, plugin: str | None) -> tuple[ArchitectureDescription, ...]:
+    """Raises TaskFailed."""
+    limits = tools.inspection_limits
+    with TemporaryDirectory(dir=tools.work_dir, prefix="catalog-", ignore_cleanup_errors=True) as work:
+        return await tools.supervisor.run(
+            tools.tasks.catalog,
+            {"plugins_dir": str(tools.plugins_dir) if tools.plugins_dir else None, "plugin": plugin},
+            limits=replace(limits, timeout=min(limits.timeout, PLUGIN_SECONDS)) if plugin else limits,
+            work_dir=Path(work),
+            answer=_no_answer,
+            result=_entries,
+        )
+
+
+async def _tried(tools: Tools, plugin: FoundPlugin, slots: asyncio.Semaphore) -> Described:
+    async with slots:
+        try:
+            entries = await _describe(tools, plugin.name)
+        except TaskFailed as error:
+            return await in_thread(partial(broken, plugin, error.problem.detail))
+    return await in_thread(partial(believed, plugin, entries))
 
 
 async def _no_answer(_: Progress | TemplateWanted) -> None:

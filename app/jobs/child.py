@@ -114,25 +114,35 @@ def run_inspection(arguments: Any, _: SupervisorLine) -> Any:
 
 
 def run_catalog(arguments: Any, _: SupervisorLine) -> Any:
-    """Task: the descriptions of all architectures, of the plug-ins' directory (or None)."""
+    """Task: the descriptions of the architectures of one plug-in, or of all libraries, and nothing else imported.
+
+    Of {"plugins_dir": directory or None, "plugin": name or None}.
+    """
     from app.architectures.registry import load_registry
 
-    registry = load_registry(Path(arguments) if arguments else None)
-    return [description.model_dump(mode="json") for description in registry.catalog()]
+    if arguments["plugin"] is None:
+        descriptions = load_registry().library_catalog()
+    else:
+        descriptions = load_registry(_directory(arguments), arguments["plugin"]).plugin_catalog()
+    return [description.model_dump(mode="json") for description in descriptions]
+
+
+def _directory(arguments: Any) -> Path | None:
+    return Path(arguments["plugins_dir"]) if arguments["plugins_dir"] else None
 
 
 def run_rehearsal(arguments: Any, _: SupervisorLine) -> Any:
     """Task: a checkpoint of made-up weights, with which a template can be built before anybody sends real ones.
 
-    Of {"architecture", "plugins_dir", "file"} to the template key of each target with its default options.
+    Of {"architecture", "plugins_dir", "plugin", "file"} to the template key of each target with its default options.
     """
     from app.architectures.calibration import save_checkpoint
     from app.architectures.registry import load_registry
     from app.conversion.exporters.request import requested_signature
     from app.conversion.templates.key import template_key
 
-    plugins_dir, name = arguments["plugins_dir"], arguments["architecture"]
-    registry = load_registry(Path(plugins_dir) if plugins_dir else None)
+    name = arguments["architecture"]
+    registry = load_registry(_directory(arguments), arguments["plugin"])
     description = registry.resolve(name, {})
     save_checkpoint(registry, name, {}, Path(arguments["file"]))
     return {

@@ -45,6 +45,7 @@ async def _warm(tools: Tools, name: str) -> None:
             {
                 "architecture": name,
                 "plugins_dir": str(tools.plugins_dir) if tools.plugins_dir else None,
+                "plugin": None,
                 "file": str(checkpoint),
             },
             limits=tools.inspection_limits,

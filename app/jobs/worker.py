@@ -81,7 +81,7 @@ async def _work(
         )
         async with _background(
             _every(CLEAN_UP_INTERVAL, clean),
-            publish_catalog(tools),
+            publish_catalog(tools, supervisor),
             warm_templates(tools, settings.warm_templates),
         ):
             mistaken = None

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from app.architectures.calling import call
+from app.architectures.plugin_files import find_plugins, names_in
 from app.architectures.plugins import InputSpec, Signature, architecture, load_plugins
 from app.architectures.registry import load_registry
 from app.architectures.sample import sample_inputs
@@ -121,6 +122,30 @@ def test_installed_plugins_are_found_by_their_entry_point(tmp_path: Path, monkey
     assert (description.library, description.library_version) == ("installed-models", "2.5")
     assert description.source_digest is not None
     assert load_registry().build("installed/linear", {}).weight.shape == (2, 4)
+
+
+def test_a_plugin_is_imported_for_its_own_architectures_alone(tmp_path: Path) -> None:
+    write(tmp_path / "good.py", HEADER, WORKING.format(name="good/linear"))
+    write(tmp_path / "hangs.py", "raise KeyboardInterrupt  # what no import survives")
+
+    assert load_registry(tmp_path).build("good/linear", {}).weight.is_meta
+    assert load_registry(tmp_path).describe("torchvision/resnet18").plugin is None
+    assert load_registry(tmp_path, "good").describe("good/linear").plugin == "good"
+    assert [entry.name for entry in load_registry(tmp_path, "good").plugin_catalog()] == ["good/linear"]
+    with pytest.raises(UnknownArchitecture):
+        load_registry(tmp_path, "").describe("good/linear")
+
+
+def test_a_plugin_whose_names_are_not_its_own_name_is_found(tmp_path: Path) -> None:
+    write(tmp_path / "models.py", HEADER, WORKING.format(name="acme/linear"))
+    write(tmp_path / "other.py", HEADER, WORKING.format(name="other/linear"))
+    assert load_registry(tmp_path).describe("acme/linear").plugin == "models"
+
+
+def test_what_a_broken_plugin_would_declare_is_read_from_its_source(tmp_path: Path) -> None:
+    write(tmp_path / "models.py", "1 / 0", HEADER, WORKING.format(name="acme/linear"))
+    (plugin,) = find_plugins(tmp_path)
+    assert names_in(plugin) == ("acme/linear",)
 
 
 def test_a_plugins_directory_that_does_not_exist_is_an_error_of_the_operator(tmp_path: Path) -> None:

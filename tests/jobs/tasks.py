@@ -18,10 +18,11 @@ from pydantic import TypeAdapter
 from app.conversion.job import BuiltTemplate, ConversionJob, ConversionOutcome, StoredTemplate
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.conversion import Stage
-from app.domain.errors import CorruptCheckpoint, KeyMismatch, ParityFailed
+from app.domain.errors import BuildFailed, CorruptCheckpoint, KeyMismatch, ParityFailed
 from app.domain.produced_files import artifact_stem
 from app.domain.report import Certificate, ProducedFile, Verdict
 from app.jobs.child import ServiceTemplates, SupervisorLine
+from app.jobs.messages import Done
 from tests.delivery import reports
 from tests.jobs.forging import forged, overstated
 
@@ -194,12 +195,32 @@ def inspect(path: Any, _: SupervisorLine) -> Any:
     return {"format": "safetensors", "bytes": len(content)}
 
 
-def catalog(_: Any, __: SupervisorLine) -> Any:
-    entry = ArchitectureDescription(
-        name="test/net",
+def catalog(arguments: Any, supervisor: SupervisorLine) -> Any:
+    """Of the libraries, or of a plug-in that does what its name says."""
+    plugin = arguments["plugin"]
+    if plugin is None:
+        return [_entry("test/net")]
+    if plugin == "hangs":
+        time.sleep(3600)
+    if plugin == "leaves":
+        os._exit(3)
+    if plugin == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if plugin == "raises":
+        raise BuildFailed("RuntimeError: no licence")
+    if plugin == "forges":
+        supervisor.tell(Done(result="garbage"))
+        time.sleep(3600)
+    claimed = {"claims": "torchvision/resnet18", "takes": "good/net"}
+    return [_entry(claimed.get(plugin, f"{plugin}/net"), plugin="another")]
+
+
+def _entry(name: str, plugin: str | None = None) -> Any:
+    return ArchitectureDescription(
+        name=name,
         family="test",
         library="test",
         library_version="1",
         signature=Signature(inputs=(InputSpec(name="x", shape=("batch", 3)),)),
-    )
-    return [entry.model_dump(mode="json")]
+        plugin=plugin,
+    ).model_dump(mode="json")
