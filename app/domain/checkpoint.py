@@ -4,7 +4,7 @@ from typing import Literal
 
 from app.domain.base import Value
 
-CheckpointFormat = Literal["torch-zip", "torch-legacy", "safetensors"]
+CheckpointFormat = Literal["torch-zip", "torch-legacy", "safetensors", "sharded"]
 
 
 class TensorInfo(Value):

@@ -1,27 +1,25 @@
 """From a file to its state dict and an inspection of it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from app.conversion.checkpoint.extent import Extent
 from app.conversion.checkpoint.safetensors_file import read_safetensors
+from app.conversion.checkpoint.sharded import index_of, read_sharded
 from app.conversion.checkpoint.stored_tensors import Memory
 from app.conversion.checkpoint.torch_files import Contents, read_legacy, read_zip
 from app.conversion.checkpoint.unwrap import unwrap
+from app.conversion.checkpoint.zip_layout import members_of
+from app.conversion.checkpoint.zipped_directory import ZippedDirectory
 from app.domain.checkpoint import CheckpointFormat, CheckpointInspection, TensorInfo
 from app.domain.checkpoint_format import recognise
 from app.domain.errors import PayloadTooLarge
-
-_READERS: dict[CheckpointFormat, Callable[[Extent], Contents]] = {
-    "torch-zip": read_zip,
-    "torch-legacy": read_legacy,
-    "safetensors": read_safetensors,
-}
 
 MAX_TENSORS = 100_000
 """Tensors of a state dict; the largest published models have some thousands."""
@@ -42,8 +40,12 @@ def open_checkpoint(path: Path, checkpoint_key: str = "auto") -> OpenedCheckpoin
     Raises EmptyFile, UnsupportedFormat, CorruptCheckpoint, AlreadyTorchScript, PickledModule, UnsafeCheckpoint,
     PayloadTooLarge (too many tensors), UnsupportedTensor, NoStateDict, AmbiguousCheckpoint.
     """
-    kind = recognise(path)
-    contents = _READERS[kind](Extent.of(path))
+    with TemporaryDirectory(prefix="recast-unpacked-") as scratch:
+        return _opened(path, checkpoint_key, Path(scratch))
+
+
+def _opened(path: Path, checkpoint_key: str, scratch: Path) -> OpenedCheckpoint:
+    kind, contents = _read(Extent.of(path), recognise(path), scratch)
     found, candidates = unwrap(contents.root, checkpoint_key)
     if len(found.tensors) > MAX_TENSORS:
         raise PayloadTooLarge(
@@ -67,6 +69,18 @@ def open_checkpoint(path: Path, checkpoint_key: str = "auto") -> OpenedCheckpoin
         notes=notes,
     )
     return OpenedCheckpoint(inspection, state_dict, found.versions)
+
+
+def _read(file: Extent, kind: CheckpointFormat, scratch: Path) -> tuple[CheckpointFormat, Contents]:
+    if kind == "safetensors":
+        return kind, read_safetensors(file)
+    if kind == "torch-legacy":
+        return kind, read_legacy(file)
+    members = members_of(file)
+    index = index_of([member.filename for member in members])
+    if index is not None:
+        return "sharded", read_sharded(ZippedDirectory(file, members, scratch), index)
+    return kind, read_zip(file)
 
 
 def _describe(tensors: Mapping[str, torch.Tensor]) -> tuple[TensorInfo, ...]:

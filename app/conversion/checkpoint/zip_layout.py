@@ -54,7 +54,18 @@ def members_of(archive: Extent) -> list[zipfile.ZipInfo]:
 def stored(archive: Extent, members: list[zipfile.ZipInfo]) -> dict[str, Extent]:
     """Where each member's bytes lie, all of them stored as they are. Raises CorruptCheckpoint."""
     check_members(members)
-    declared = sum(member.file_size for member in members)
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise CorruptCheckpoint(
+                f"The record {member.filename!r} is compressed; torch.save compresses nothing.",
+                hint="The archive was re-packed. Load it where it came from and save it with torch.save.",
+            )
+    return located(archive, members)
+
+
+def located(archive: Extent, members: list[zipfile.ZipInfo]) -> dict[str, Extent]:
+    """Where each member's bytes lie, compressed or not. Raises CorruptCheckpoint unless they lie apart in the file."""
+    declared = sum(member.compress_size for member in members)
     if declared > archive.size:
         raise CorruptCheckpoint(f"The records declare {declared} bytes in a file of {archive.size}.")
     before = min((member.header_offset for member in members), default=0)
@@ -101,19 +112,14 @@ def _without_pickle(names: list[str]) -> CorruptCheckpoint | UnsupportedFormat:
 
 
 def check_members(members: list[zipfile.ZipInfo]) -> None:
-    """Raises CorruptCheckpoint for members that are not stored plainly, once each, inside of the archive."""
+    """Raises CorruptCheckpoint for members that are not there once each, in the open, inside of the archive."""
     for name, count in Counter(member.filename for member in members).items():
         if count > 1:
             raise CorruptCheckpoint(f"The record {name!r} is in the archive {count} times.")
     for member in members:
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise CorruptCheckpoint(
-                f"The record {member.filename!r} is compressed; torch.save compresses nothing.",
-                hint="The archive was re-packed. Load it where it came from and save it with torch.save.",
-            )
         if member.flag_bits & 0x1:
             raise CorruptCheckpoint(f"The record {member.filename!r} is encrypted.")
-        if member.compress_size != member.file_size:
+        if member.compress_type == zipfile.ZIP_STORED and member.compress_size != member.file_size:
             raise CorruptCheckpoint(f"The record {member.filename!r} declares two different sizes.")
         if member.filename.startswith("/") or ".." in member.filename.split("/"):
             raise CorruptCheckpoint(f"The record name {member.filename!r} leads out of the archive.")
@@ -128,12 +134,12 @@ def _locate(data: mmap, archive: Extent, member: zipfile.ZipInfo) -> Extent:
     signature, _, _, method, _, _, _, _, _, name_length, extra_length = _LOCAL_HEADER.unpack(data[begin:end])
     name = data[end : end + name_length]
     written = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
-    if signature != b"PK\x03\x04" or method != zipfile.ZIP_STORED or name != written:
+    if signature != b"PK\x03\x04" or method != member.compress_type or name != written:
         raise CorruptCheckpoint(f"The directory and the local header of record {member.filename!r} disagree.")
     offset = end + name_length + extra_length - archive.offset
-    if offset + member.file_size > archive.size:
+    if offset + member.compress_size > archive.size:
         raise CorruptCheckpoint(f"The record {member.filename!r} is cut off.")
-    return archive.part(offset, member.file_size)
+    return archive.part(offset, member.compress_size)
 
 
 def _check_overlaps(records: dict[str, Extent]) -> None:

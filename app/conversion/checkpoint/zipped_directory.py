@@ -1,0 +1,64 @@
+"""A directory of files that was sent as one zip: sharded checkpoints."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+from app.conversion.checkpoint.extent import Extent
+from app.conversion.checkpoint.zip_layout import check_members, located
+from app.domain.errors import CorruptCheckpoint, PayloadTooLarge
+
+MOST_INFLATED = 16
+"""Times the size of the zip that its files may have; weights do not shrink to half."""
+FREE_INFLATED = 64 << 20
+"""Bytes that files may have whatever the size of the zip."""
+_BLOCK = 1 << 20
+
+
+class ZippedDirectory:
+    """Files by name: stored ones are read where they lie, deflated ones inflated into ``scratch`` when asked for."""
+
+    def __init__(self, archive: Extent, members: list[zipfile.ZipInfo], scratch: Path) -> None:
+        """Raises CorruptCheckpoint for a tricked container, PayloadTooLarge for a bomb."""
+        check_members(members)
+        inflated = sum(member.file_size for member in members)
+        if inflated > MOST_INFLATED * archive.size + FREE_INFLATED:
+            raise PayloadTooLarge(f"The zip of {archive.size:,} bytes declares files of {inflated:,}.")
+        self._archive, self._scratch = archive, scratch
+        self._members = {member.filename: member for member in members if not member.is_dir()}
+        self._located = located(archive, members)
+        self._inflated: dict[str, Extent] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._members)
+
+    def file(self, name: str) -> Extent:
+        """Raises CorruptCheckpoint when there is no such file, or it is damaged."""
+        member = self._members.get(name)
+        if member is None:
+            raise CorruptCheckpoint(f"The zip lacks the file {name!r}, which its index names.")
+        if member.compress_type == zipfile.ZIP_STORED:
+            return self._located[name]
+        if name not in self._inflated:
+            self._inflated[name] = self._inflate(member)
+        return self._inflated[name]
+
+    def _inflate(self, member: zipfile.ZipInfo) -> Extent:
+        path = self._scratch / f"{len(self._inflated)}"
+        left = member.file_size
+        try:
+            with (
+                self._archive.open() as file,
+                zipfile.ZipFile(file) as archive,
+                archive.open(member) as source,
+                path.open("wb") as target,
+            ):
+                while left and (block := source.read(min(left, _BLOCK))):
+                    left -= len(block)
+                    target.write(block)
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+            raise CorruptCheckpoint(f"The file {member.filename!r} of the zip is damaged: {error}.") from error
+        if left:
+            raise CorruptCheckpoint(f"The file {member.filename!r} of the zip is shorter than declared.")
+        return Extent.of(path)
