@@ -2,7 +2,11 @@
 
 import ctypes
 import os
+import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
@@ -22,6 +26,23 @@ def give_back_memory() -> None:
     """Return what was freed to the kernel: malloc_trim(3), where the C library has it."""
     if hasattr(libc(), "malloc_trim"):
         libc().malloc_trim(0)
+
+
+@contextmanager
+def memory_ceiling(more: int) -> Iterator[None]:
+    """Inside, this process can take ``more`` bytes beyond what it has needed so far; then allocating fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    # proc(5): resident is the second, data and stack the sixth figure, in pages.
+    pages = [int(pages) * resource.getpagesize() for pages in Path("/proc/self/statm").read_text().split()]
+    needed_before = max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - pages[1])
+    wanted = pages[5] + max(more, needed_before)
+    if soft != resource.RLIM_INFINITY:
+        wanted = min(wanted, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def libc() -> ctypes.CDLL:

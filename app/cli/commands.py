@@ -1,13 +1,13 @@
 """The commands and their options."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from app.cli.failure import failing_in_words
+from app.processors import available_cores
 
 app = typer.Typer(
     name="recast",
@@ -89,7 +89,7 @@ def convert(
     probes: Annotated[Path | None, typer.Option(help="npz of inputs by name to verify with as well")] = None,
     server: Server = None,
     plugins_dir: Plugins = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with")] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads to compute with")] = available_cores(),
     unverified: Annotated[bool, typer.Option(help="Write the artifact even when verification failed")] = False,
 ) -> None:
     """Convert one checkpoint, in this process or on a server.

@@ -33,8 +33,11 @@ def show_report(report: ConversionReport, written: Path | None) -> None:
     console = Console(highlight=False)
     console.print(Text(words.VERDICT_WORDS[verification.verdict], style=f"bold {COLOURS[verification.verdict]}"))
     comparisons = sum(len(probe.outputs) for probe in verification.probes)
+    worst = verification.worst_ratio
     console.print(
-        f"  worst error {words.scientific(verification.worst_ratio)} of the gate in {comparisons} comparisons"
+        f"  worst error {words.scientific(worst)} of the gate in {comparisons} comparisons"
+        if worst is not None
+        else "  no output was compared"
     )
     if verification.ledger is not None:
         accounted = "all accounted for" if verification.ledger.passed else "NOT all accounted for"

@@ -1,6 +1,5 @@
 """`recast templates warm`: a conversion of made-up weights for every architecture and target that is named."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 from app.cli.conversion_order import order
 from app.cli.convert_here import convert_here
 from app.cli.convert_remotely import convert_remotely
+from app.processors import available_cores
 
 
 def warm(names: Sequence[str], targets: Sequence[str], server: str | None, plugins_dir: Path | None) -> int:
@@ -39,5 +39,5 @@ def warm(names: Sequence[str], targets: Sequence[str], server: str | None, plugi
                 if server is not None:
                     worst = max(worst, convert_remotely(wanted, server))
                 else:
-                    worst = max(worst, convert_here(wanted, plugins_dir, os.cpu_count() or 1))
+                    worst = max(worst, convert_here(wanted, plugins_dir, available_cores()))
     return worst

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from app.conversion.exporters.decisions import Decisions, find_decisions
 from app.conversion.verification.eager_side import EagerSide, full_eager_side, unhurried
-from app.conversion.verification.oracle import eager_once_more
+from app.conversion.verification.noise import pooled
+from app.conversion.verification.oracle import eager_once_more, oracle
 from app.conversion.verification.subject import Model
 from app.processes import die_with_parent
 
@@ -90,7 +91,11 @@ class Forerun:
             return None
         side, self._decisions, self.memory_bytes = pickle.loads(content)
         again = partial(eager_once_more, self._model.module, self._model.signature)
+        module, signature = self._model.module, self._model.signature
         references = [replace(taken, again=again) for taken in side.references]
+        references = pooled(
+            [t if t.oracle.asked else replace(t, oracle=oracle(module, signature, t)) for t in references]
+        )
         seconds = {**side.seconds, "waiting": time.perf_counter() - began}
         found: EagerSide = replace(side, references=references, seconds=seconds)
         return found
@@ -103,13 +108,15 @@ def _forerun(model: Model, answer: int, hurry: int) -> None:
         _close_all_but(answer, hurry)
         began = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-        def pace() -> None:
-            if select.select([hurry], [], [], 0)[0]:
+        def pace() -> bool:
+            hurried = bool(select.select([hurry], [], [], 0)[0])
+            if hurried:
                 torch.set_num_threads(model.threads)
+            return hurried
 
         decisions = find_decisions(model.module, model.signature)
-        side = full_eager_side(replace(model, threads=1), pace)
-        portable = replace(side, references=[replace(r, again=_elsewhere) for r in side.references])
+        side = full_eager_side(replace(model, threads=1), pace, ahead=True)
+        portable = replace(side, references=[replace(r, again=_elsewhere, peers=()) for r in side.references])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with os.fdopen(answer, "wb") as file:
             pickle.dump((portable, decisions, max(0, peak - began)), file)

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import platform
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -143,8 +143,23 @@ def _problem(verification: VerificationReport) -> Problem | None:
     error = ERROR_OF_REASON.get(failures[0].reason, ParityFailed)
     hint = "Read the report: it names what departs. The file itself can be had with ?unverified=true."
     reasons = [finding.reason.value for finding in failures]
-    detail = " ".join(finding.detail for finding in failures)
+    detail = " ".join(_sentences(verification.findings))
     return error(detail, hint=hint, stage="verify", reasons=reasons).problem()
+
+
+def _sentences(findings: Sequence[Finding]) -> Iterator[str]:
+    """What failed, each reason once and in the order of the findings; first of all the weights that caused it."""
+    failures = [finding for finding in findings if finding.severity == "fail"]
+    if failures[0].reason is Reason.non_finite:
+        yield from (_sentence(finding.detail) for finding in findings if finding.reason is Reason.non_finite_weights)
+    for reason in dict.fromkeys(finding.reason for finding in failures):
+        first, *others = [finding.detail for finding in failures if finding.reason is reason]
+        yield _sentence(f"{first.rstrip('.')} (and {len(others)} more of this kind)" if others else first)
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def _facts_of_the_job(work: Workpiece) -> dict[str, Any]:

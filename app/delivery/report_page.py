@@ -75,6 +75,8 @@ def headline(report: ConversionReport) -> str:
         undecided = [f for f in verification.findings if f.severity == "inconclusive"]
         return undecided[0].detail if undecided else "The checks that ran cannot decide."
     comparisons = sum(len(probe.outputs) for probe in verification.probes)
+    if verification.worst_ratio is None:
+        return "No output was compared."
     sentence = (
         f"{comparisons} output comparisons in {len(verification.probes)} probes against "
         f"{'a double-precision' if verification.oracle == 'fp64' else 'a reordered single-precision'} reference: "

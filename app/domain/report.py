@@ -150,6 +150,9 @@ class OutputParity(Value):
     eager_error: float
     """max|y32 - y64|: the honest rounding of the model itself."""
     passed: bool
+    judged_by: Literal["oracle", "eager"] = "oracle"
+    """eager: so near to it that the gate must hold and the oracle was not asked. Then ``error`` is max|artifact - y32|,
+    ``gate`` the limit up to which that is proved, ``scale`` max|y32|, and ``eager_error`` 0."""
 
 
 class ProbeResult(Value):
@@ -213,6 +216,8 @@ class Sensitivity(Value):
 
     per_output: dict[str, float]
     threshold: float
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    """Those of outputs whose gate is so wide a part of their scale that no move could be ``threshold`` gates."""
 
 
 class LayerDetection(Value):
@@ -334,8 +339,9 @@ class VerificationReport(Value):
     """Parts that were left out or could not be brought to an end, with the reason. None of them decides a verdict."""
 
     @property
-    def worst_ratio(self) -> float:
-        return max((probe.worst_ratio for probe in self.probes), default=0.0)
+    def worst_ratio(self) -> float | None:
+        """error / gate of the output nearest to it or farthest outside; None where nothing was compared."""
+        return max((probe.worst_ratio for probe in self.probes if probe.outputs), default=None)
 
 
 # --- the whole -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ One that would not fit alone is refused at once, because it would end half-way, 
 """
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -40,11 +39,6 @@ def available_memory() -> int:
 def default_budget() -> int:
     """Bytes that all conversions of a worker may use together when no setting says so."""
     return int(SHARE * available_memory())
-
-
-def available_cores() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Admission:

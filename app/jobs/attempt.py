@@ -17,7 +17,6 @@ from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsui
 from app.domain.conversion import Stage, State, TargetOptions
 from app.domain.errors import ChildCrashed, ConversionError, OutOfMemory, Problem, RecastError, TimedOut
 from app.jobs import metrics, queue
-from app.jobs.admission import available_cores
 from app.jobs.consumer import Job
 from app.jobs.disk import Disk
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
@@ -28,6 +27,7 @@ from app.jobs.stage_seconds import StageSeconds
 from app.jobs.supervisor import TaskFailed
 from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
+from app.processors import available_cores
 from app.storage.objects import MissingObject
 
 log = structlog.get_logger(__name__)

@@ -5,7 +5,6 @@ The chain of death: when the worker dies, the kernel kills the forkserver, and w
 
 import asyncio
 import multiprocessing
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +25,7 @@ from app.jobs.child_problem import retold
 from app.jobs.confinement import Limits
 from app.jobs.messages import MOST_MESSAGES, Done, Failed, FromChild, Progress, TemplateWanted, Unconfined, understood
 from app.jobs.process import ChildProcess
+from app.processors import bound_spinning
 from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -66,9 +66,7 @@ class Supervisor:
     """Starts and ends child processes. ``preload`` names the modules that the forkserver imports before any fork."""
 
     def __init__(self, preload: tuple[str, ...]) -> None:
-        # Conversions that share cores lose most of their time when OpenMP's threads spin for each other without end
-        # (measured: 2.7 s instead of 1.0 s for a repeat conversion), a lone one loses as much when they sleep at once.
-        os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+        bound_spinning()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["app.jobs.mortal", *preload, "__main__"])
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")

@@ -186,7 +186,7 @@ def torchscript_constants(loaded: torch.jit.ScriptModule) -> GraphConstants:
         (kind, float(arguments["eps"]))
         for kind in _ONNX_NORMS.values()
         for arguments in constant_arguments(loaded, f"aten::{kind}")
-        if "eps" in arguments
+        if arguments.get("eps") is not None  # None: that of the dtype, as in the model's own call
     ]
     gelus = [arguments.get("approximate") for arguments in constant_arguments(loaded, "aten::gelu")]
     return GraphConstants(

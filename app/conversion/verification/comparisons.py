@@ -3,7 +3,7 @@
 verify.py gives their order, docs/verification.md their reasons.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -12,24 +12,33 @@ from app.conversion.exporters.decisions import find_decisions
 from app.conversion.verification import dims, far_sides
 from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.determinism import artifact_repeats, model_repeats
+from app.conversion.verification.eager_side import skipped_probe, unfit_at_scale
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.export_branch import differing_operators
 from app.conversion.verification.extremes import screen, stress
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import (
+    DRAWS,
     Probe,
     draw_degenerate,
     draw_probe,
     has_float_inputs,
     latin_sizes,
+    sample_sizes,
 )
-from app.conversion.verification.reference import ModelFailed, Reference, cheapest, smallest
+from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference, cheapest, smallest
 from app.conversion.verification.runtime import ArtifactRefused, open_artifact
-from app.conversion.verification.sensitivity import common_part, constants_beside, sensitivity, sensitivity_findings
+from app.conversion.verification.sensitivity import (
+    common_part,
+    constants_beside,
+    sensitivity,
+    sensitivity_findings,
+    still,
+)
 from app.conversion.verification.side_by_side import disagreement
 from app.conversion.verification.verdict import failure, inconclusive, note
-from app.domain.report import Finding, Reason
+from app.domain.report import Finding, ProbeResult, Reason
 
 REDRAWS = 10
 """Draws until one differs from the first probe where both have values: a single token may well be the same again."""
@@ -50,7 +59,7 @@ def load_artifact(evidence: Evidence, *, repack: bool) -> None:
                 subject.artifact,
                 subject.module,
                 subject.signature,
-                threads=subject.threads,
+                threads=evidence.threads,
                 repack=repack,
             )
         except ArtifactRefused as refusal:
@@ -78,20 +87,32 @@ def check_parity(evidence: Evidence) -> None:
     """Point 2: every output of every probe inside its gate."""
     if evidence.runner is None:
         return
-    by_order = evidence.subject.target == "torchscript"
+    subject = evidence.subject
     with evidence.clock.part("parity"):
-        evidence.compared += [compare(evidence.runner, r, by_order=by_order) for r in evidence.references]
+        for taken in list(evidence.references):
+            near = not taken.oracle.asked
+            compared = compare(evidence.runner, taken, by_order=subject.target == "torchscript")
+            near = near and not taken.oracle.asked and compared.failure is None
+            unfit = None if near else unfit_at_scale(subject, taken)
+            if unfit is None:
+                evidence.compared.append(compared)
+            else:
+                evidence.references.remove(taken)
+                evidence.skipped.append(skipped_probe(taken.probe, unfit))
     evidence.findings += _failures(evidence.compared)
 
 
 def _failures(compared: Iterable[Comparison]) -> list[Finding]:
     return [
-        failure(
-            comparison.failure, f"{comparison.result.probe} at {comparison.result.sizes}: {comparison.result.reason}"
-        )
+        failure(comparison.failure, f"{_probe_words(comparison.result)}: {comparison.result.reason}")
         for comparison in compared
         if comparison.failure is not None
     ]
+
+
+def _probe_words(result: ProbeResult) -> str:
+    sizes = ", ".join(f"{axis} {size}" for axis, size in result.sizes.items())
+    return f"{result.probe} at {sizes}" if sizes else result.probe
 
 
 def check_extremes(evidence: Evidence) -> None:
@@ -99,10 +120,11 @@ def check_extremes(evidence: Evidence) -> None:
     subject = evidence.subject
     if evidence.runner is None or not evidence.references or evidence.failed or not has_float_inputs(subject.signature):
         return
-    taken, by_order = cheapest(evidence.references), subject.target == "torchscript"
     with evidence.clock.part("extremes"):
-        screened = screen(subject.module, subject.signature, evidence.runner, taken, subject.seed, by_order=by_order)
-        evidence.findings += _failures(screened)
+        screened = screen(subject, evidence.runner, cheapest(evidence.references))
+    evidence.findings += _failures(screened.comparisons)
+    if screened.left_out is not None:
+        evidence.not_run["extremes"] = screened.left_out
 
 
 def check_export_branch(evidence: Evidence) -> None:
@@ -116,7 +138,7 @@ def check_export_branch(evidence: Evidence) -> None:
             evidence.other_way = differing_operators(subject.module, subject.signature, taken)
         if not evidence.other_way:
             return
-        stressed = stress(subject.module, subject.signature, evidence.runner, taken, subject.seed)
+        stressed = stress(subject, evidence.runner, taken)
         failed = next((comparison.result for comparison in stressed if comparison.failure), None)
     listed = ", ".join(f"{name} × {count}" for name, count in evidence.other_way.most_common(5))
     detail = f"while it is exported to ONNX, the model takes another way (operators that differ: {listed})"
@@ -176,31 +198,46 @@ def check_decisions(evidence: Evidence) -> None:
 
 
 def check_sensitivity(evidence: Evidence) -> None:
-    """Point 7: the probes move the outputs. A single probe is compared with one more run of the artifact."""
+    """Point 7: the probes move the outputs.
+
+    What is judged is the model, so where the probes that were drawn show nothing, others are, and the artifact, which
+    answered the first as the model does, is run on them.
+    """
     with evidence.clock.part("sensitivity"):
         references = list(evidence.references)
-        if len(references) == 1:
-            references += _another(evidence, references[0])
-        if len(references) < 2:
+        measured = sensitivity(references) if len(references) > 1 else None
+        others = _others(evidence) if references else iter(())
+        while measured is None or still(measured):
+            other = next(others, None)
+            if other is None:
+                break
+            references.append(other)
+            measured = sensitivity(references)
+        if measured is None:
             return
-        measured = evidence.sensitivity = sensitivity(references)
-        subject = evidence.subject
+        subject, evidence.sensitivity = evidence.subject, measured
         constant = constants_beside(subject.module, subject.signature, measured, references)
     evidence.findings += sensitivity_findings(measured, constant)
 
 
-def _another(evidence: Evidence, first: Reference) -> list[Reference]:
-    """What the artifact, which answered the first probe as the model does, makes of another; the gate stays."""
-    subject = evidence.subject
+def _others(evidence: Evidence) -> Iterator[Reference]:
+    """What the artifact makes of further draws: at the least sizes, then at those of the first draws and the exported.
+
+    Their gates are the least there are; those of the probes that were judged count.
+    """
+    subject, first = evidence.subject, evidence.references[0]
     least = latin_sizes(subject.signature, 0)
-    sizes = {axis: min(size, first.probe.sizes.get(axis, size)) for axis, size in least.items()}
-    draws = (draw_probe(subject.signature, sizes, subject.seed + step) for step in range(1, REDRAWS))
-    probe = next((probe for probe in draws if _differs(probe, first.probe)), None)
-    if probe is None or evidence.runner is None or evidence.failed:
-        return []
-    try:
-        outputs = dict(zip(first.y32, evidence.runner.run(probe.inputs).values(), strict=True))
-    except (ArtifactRefused, ValueError):
-        return []
-    wide = {name: value.double() if value.is_floating_point() else value for name, value in outputs.items()}
-    return [Reference(probe, outputs, wide, first.kind, first.trace, again=first.again)]
+    smaller = {axis: min(size, first.probe.sizes.get(axis, size)) for axis, size in least.items()}
+    sizes = [smaller, sample_sizes(subject.signature), *(latin_sizes(subject.signature, i) for i in range(DRAWS))]
+    for turn, at in enumerate(sizes):
+        draws = (draw_probe(subject.signature, at, subject.seed + turn * REDRAWS + n) for n in range(1, REDRAWS))
+        probe = next((probe for probe in draws if _differs(probe, first.probe)), None)
+        if probe is None or evidence.runner is None or evidence.failed:
+            continue
+        try:
+            outputs = dict(zip(first.y32, evidence.runner.run(probe.inputs).values(), strict=True))
+        except (ArtifactRefused, ValueError):
+            continue
+        wide = {name: value.double() if value.is_floating_point() else value for name, value in outputs.items()}
+        answer = Exact(wide, "fp64", first.trace)
+        yield Reference(probe, outputs, first.trace, Oracle(None, answer), again=first.again)

@@ -27,7 +27,7 @@ SECOND_LOOKS = 5e9
 
 
 def detection(
-    module: nn.Module, signature: Signature, references: Sequence[Reference], seed: int, pace: Callable[[], None]
+    module: nn.Module, signature: Signature, references: Sequence[Reference], seed: int, pace: Callable[[], object]
 ) -> Detection | None:
     """The negative control on these probes; None for a module without float weights. ``pace``: before each trial."""
     probes = sorted(references, key=lambda reference: reference.trace.operations)
@@ -36,6 +36,8 @@ def detection(
     count = int(min(max(BUDGET / max(prices[0], 1), FEWEST), MOST))
     if sum(prices) > SECOND_LOOKS:
         probes = probes[:1]
+    for probe in probes:
+        probe.oracle.ask()  # while the weights are the right ones
     trials = []
     with state_kept(module):
         for drawn in draw_perturbations(module, count, seed):

@@ -4,11 +4,14 @@ No artifact takes part, so it is the same on every rung of a ladder, and can be 
 """
 
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from app.conversion.verification.budget import LEAST_BYTES, allowed
 from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.detection import detection
 from app.conversion.verification.determinism import model_repeats
@@ -28,14 +31,15 @@ from app.conversion.verification.runtime import first_lines
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Model
 from app.conversion.verification.surroundings import surroundings
-from app.conversion.verification.verdict import failure, inconclusive, note
+from app.conversion.verification.verdict import failure, inconclusive
 from app.domain.errors import memory_ran_out
 from app.domain.report import Detection, Finding, ProbeResult, Reason
+from app.processes import memory_ceiling
 
 log = logging.getLogger(__name__)
 
-Pace = Callable[[], None]
-"""Called before every probe and every perturbation of a weight."""
+Pace = Callable[[], bool]
+"""Called before every probe and every perturbation of a weight; True: somebody waits for the result."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +51,14 @@ class EagerSide:
 
     references: Sequence[Reference]
     skipped: Sequence[ProbeResult] = ()
-    """Probes that say nothing, with the reason: scaled ones on which the model itself overflows."""
+    """Probes that say nothing, with the reason: scaled ones on which the model itself overflows or costs too much."""
     findings: Sequence[Finding] = ()
     repeats: bool | None = None
     other_way: Counter[str] | None = None
     detection: Detection | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    forward_seconds: float = 0.0
+    """Of processor time, of the shortest forward on a probe of the declared distribution."""
     not_run: dict[str, str] = field(default_factory=dict)
     """Parts that could not be brought to an end, with the reason."""
 
@@ -71,11 +77,31 @@ def _client_probes(model: Model) -> list[Probe]:
     return read_client_probes(model.client_probes, model.signature) if model.client_probes is not None else []
 
 
-def full_eager_side(model: Model, pace: Pace) -> EagerSide:
-    """Points 1, 3, 5 and 8 of a full verification, in its surroundings. Raises InvalidOptions for unfit probes."""
+def full_eager_side(model: Model, pace: Pace, *, ahead: bool = False) -> EagerSide:
+    """Points 1, 3, 5 and 8 of a full verification, in its surroundings. Raises InvalidOptions for unfit probes.
+
+    ``ahead``: the oracle is asked for every probe while nobody waits, so that nobody has to later.
+    """
     with surroundings(model.threads):
         side = take_references(model, full_probes(model), pace)
-        return _looked_at_closer(model, side, pace) if side.references else side
+        side = _looked_at_closer(model, side, pace) if side.references else side
+        return _asked_ahead(model, side, pace) if ahead else side
+
+
+def _asked_ahead(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
+    clock, fit, skipped = Stopwatch(), [], list(side.skipped)
+    with clock.part("oracle"):
+        for taken in side.references:
+            if pace():
+                fit.append(taken)
+                continue
+            taken.oracle.ask()
+            unfit = unfit_at_scale(model, taken)
+            if unfit is None:
+                fit.append(taken)
+            else:
+                skipped.append(skipped_probe(taken.probe, unfit))
+    return replace(side, references=fit, skipped=skipped, seconds={**side.seconds, **clock.seconds})
 
 
 def _looked_at_closer(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
@@ -108,34 +134,35 @@ def _logged(part: str, not_run: dict[str, str] | None = None) -> Iterator[None]:
 
 
 def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerSide:
-    """Points 1 and 3: the eager module in its own dtype and in float64 on every probe."""
+    """Points 1 and 3: the eager module in its own dtype on every probe, with an oracle to be asked for each."""
     references: list[Reference] = []
     skipped: list[ProbeResult] = []
     findings: list[Finding] = []
-    clock = Stopwatch()
-    with clock.part("oracle"):
+    clock, nominal, shortest = Stopwatch(), 0.0, math.inf
+    with clock.part("reference"):
         for probe in probes:
             pace()
-            taken = _reference(model, probe, findings)
+            begun = time.process_time()
+            taken = _scaled_reference(model, probe, skipped) if probe.scaled else _reference(model, probe, findings)
+            seconds = time.process_time() - begun
             if taken is None:
                 continue
-            unfit = _unfit_at_scale(model, taken) if probe.scaled else None
-            if unfit is not None:
-                skipped.append(_skipped(probe, unfit))
+            if probe.scaled and seconds > allowed(nominal):
+                skipped.append(skipped_probe(probe, f"a forward takes {seconds:.2g} s, against {nominal:.2g} s"))
             elif taken.finite:
                 references.append(taken)
+                nominal, shortest = max(nominal, seconds), min(shortest, seconds)
+            elif probe.scaled:
+                skipped.append(skipped_probe(probe, "the model's own outputs are not finite at this scale"))
             else:
                 detail = f"the model's own outputs hold NaN or infinity on {probe.name}"
                 findings.append(failure(Reason.non_finite, detail))
-    findings += [note(Reason.oracle_unavailable, "; ".join(t.detours)) for t in references[:1] if t.kind != "fp64"]
-    return EagerSide(pooled(references), skipped, findings, seconds=clock.seconds)
+    return EagerSide(pooled(references), skipped, findings, seconds=clock.seconds, forward_seconds=shortest)
 
 
-def _unfit_at_scale(model: Model, taken: Reference) -> str | None:
-    """Why a probe outside the declared distribution is no evidence, or None."""
-    if not taken.finite:
-        return "the model's own outputs are not finite at this scale"
-    if amplifies_rounding(model.module, model.signature, taken):
+def unfit_at_scale(model: Model, taken: Reference) -> str | None:
+    """Why a probe outside the declared distribution is no evidence, or None. Asks the oracle."""
+    if taken.probe.scaled and amplifies_rounding(model.module, model.signature, taken):
         return "the model itself amplifies rounding at this scale"
     return None
 
@@ -153,9 +180,21 @@ def _reference(model: Model, probe: Probe, findings: list[Finding]) -> Reference
     return _reference(model, draw_probe(model.signature, exported, probe.seed, name=probe.name), findings)
 
 
-def _skipped(probe: Probe, reason: str) -> ProbeResult:
+def _scaled_reference(model: Model, probe: Probe, skipped: list[ProbeResult]) -> Reference | None:
+    """As ``_reference``, for what lies outside the declared distribution: the model may refuse it, or cost too much."""
+    try:
+        with memory_ceiling(LEAST_BYTES):
+            return reference(model.module, model.signature, probe)
+    except ModelFailed as failed:
+        skipped.append(skipped_probe(probe, f"the model itself does not run at this scale: {failed}"))
+        return None
+
+
+def skipped_probe(probe: Probe, reason: str) -> ProbeResult:
+    """What the report says of a probe that was left out."""
     return ProbeResult(probe=probe.name, seed=probe.seed, sizes=probe.sizes, passed=True, reason=f"skipped: {reason}")
 
 
-def unhurried() -> None:
+def unhurried() -> bool:
     """The pace of a process that has nothing else to heed."""
+    return False

@@ -11,7 +11,7 @@ from torch import nn
 from torch.onnx._internal.exporter import _flags
 
 from app.conversion.module_state import state_kept
-from app.conversion.verification.oracle import both_forwards
+from app.conversion.verification.oracle import observed
 from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature
 
@@ -19,18 +19,19 @@ from app.domain.architecture import Signature
 def differing_operators(module: nn.Module, signature: Signature, taken: Reference) -> Counter[str]:
     """Operators and constants that only one of the two ways uses, with how often; none when both are the same.
 
-    The float64 forward of ``taken`` is run again under the exporter's flag and what it reaches is compared.
+    The forward of ``taken`` is run again under the exporter's flag and what it reaches is compared.
     """
     if not taken.trace.operators:
         return Counter()
     try:
         with state_kept(module):
-            exporting = _while_exporting(module, signature, taken.probe)
+            _, theirs = _while_exporting(module, signature, taken.probe.inputs)
     except ModelFailed:
         return Counter()
-    ours, theirs = taken.trace.operators, exporting.trace.operators
-    constants = taken.trace.scalars ^ exporting.trace.scalars
-    return (ours - theirs) + (theirs - ours) + Counter(f"constant {value:g}" for value in constants)
+    ours = taken.trace
+    constants = ours.scalars ^ theirs.scalars
+    differing = (ours.operators - theirs.operators) + (theirs.operators - ours.operators)
+    return differing + Counter(f"constant {value:g}" for value in constants)
 
 
-_while_exporting = _flags.set_onnx_exporting_flag(both_forwards)
+_while_exporting = _flags.set_onnx_exporting_flag(observed)

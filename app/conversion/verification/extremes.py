@@ -4,69 +4,107 @@ An exporter may take another way through the model than eager does: a clamp that
 on values that a trace froze. On ordinary inputs both ways may agree; on inputs of other scales they rarely do.
 """
 
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from app.conversion.verification.budget import LEAST_BYTES, LEAST_SECONDS, Budget, processor_seconds
 from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.gate import farthest
-from app.conversion.verification.oracle import eager, reference
+from app.conversion.verification.oracle import eager_once_more, reference
 from app.conversion.verification.parity import Comparison, compare
-from app.conversion.verification.probes import Probe, draw_probe
+from app.conversion.verification.probes import LARGE, Probe, draw_probe
 from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
 from app.conversion.verification.runtime import ArtifactRefused, Runner
-from app.domain.architecture import Signature
+from app.conversion.verification.subject import Subject
+from app.processes import memory_ceiling
 
 SCREENED = (2.0**6, -(2.0**6), 2.0**12)
 """Scales, with their signs, on which every artifact is run."""
 STRESSED = tuple(sign * scale for scale in (2.0**-7, 1.0, 2.0**4, 2.0**8, 2.0**12) for sign in (1, -1))
 """Scales for an artifact of a model that is known to take another way while it is exported."""
+FORWARDS = 4
+"""About how many forwards a judged draw costs."""
 COARSE = 1e-3
 """Relative distance of eager float32 and artifact that is looked into: only an exporter's other way gives as much."""
 
 
-def screen(
-    module: nn.Module, signature: Signature, runner: Runner, taken: Reference, seed: int, *, by_order: bool
-) -> Iterator[Comparison]:
-    """Comparisons on the draws of SCREENED where artifact and eager float32 differ by more than COARSE.
+@dataclass(frozen=True)
+class Screening:
+    """Comparisons where artifact and eager differ, and why larger scales were left out, or None."""
 
-    One forward of each suffices where they agree; the oracle is asked only where they do not.
+    comparisons: tuple[Comparison, ...]
+    left_out: str | None = None
+
+
+def screen(subject: Subject, runner: Runner, taken: Reference) -> Screening:
+    """The draws of SCREENED where artifact and eager float32 differ by more than COARSE.
+
+    One forward of each suffices where they agree; the oracle is asked only where they do not. Scales at which a forward
+    would cost far more than at the nominal one are left out.
     """
-    for probe in _draws(signature, taken, seed, SCREENED):
-        try:
-            y32 = eager(module, signature, probe.inputs)
+    found: list[Comparison] = []
+    budget = _budget(subject, taken)
+    for probe, scale in _draws(subject, taken, SCREENED):
+        left_out = budget.refuses(abs(scale))
+        if left_out is not None:
+            return Screening(tuple(found), left_out)
+        with memory_ceiling(LEAST_BYTES), suppress(ModelFailed, ArtifactRefused):
+            begun = time.process_time()
+            y32 = eager_once_more(subject.module, subject.signature, probe.inputs)
+            budget.measured(abs(scale), time.process_time() - begun)
             outputs = list(runner.run(probe.inputs).values())
-        except (ModelFailed, ArtifactRefused):
-            continue
-        if not _close(list(y32.values()), outputs):
-            yield from _judged(module, signature, runner, probe, by_order=by_order)
+            if not _close(list(y32.values()), outputs):
+                found += _judged(subject, runner, probe)
+    return Screening(tuple(found))
 
 
-def stress(
-    module: nn.Module, signature: Signature, runner: Runner, taken: Reference, seed: int
-) -> Iterator[Comparison]:
-    """Comparisons on the draws of STRESSED, where the model is sure of its own answer."""
-    for probe in _draws(signature, taken, seed, STRESSED):
-        yield from _judged(module, signature, runner, probe, by_order=False)
+def stress(subject: Subject, runner: Runner, taken: Reference) -> Iterator[Comparison]:
+    """Comparisons on the draws of STRESSED, where the model is sure of its own answer and no forward costs too much."""
+    budget = _budget(subject, taken)
+    for probe, scale in _draws(subject, taken, STRESSED):
+        if budget.refuses(abs(scale)) is None:
+            with memory_ceiling(LEAST_BYTES):
+                begun = time.process_time()
+                yield from _judged(subject, runner, probe)
+                budget.measured(abs(scale), (time.process_time() - begun) / FORWARDS)
 
 
-def _draws(signature: Signature, taken: Reference, seed: int, scales: Sequence[float]) -> Iterator[Probe]:
+def _budget(subject: Subject, taken: Reference) -> Budget:
+    """With what a forward costs at the nominal scale and at the largest of the probes."""
+
+    def seconds(scale: float) -> float:
+        probe = draw_probe(subject.signature, taken.probe.sizes, subject.seed, scale=scale)
+        with memory_ceiling(LEAST_BYTES), suppress(ModelFailed):
+            return processor_seconds(lambda: eager_once_more(subject.module, subject.signature, probe.inputs))
+        return LEAST_SECONDS
+
+    budget = Budget(seconds(1.0))
+    budget.measured(LARGE, seconds(LARGE))
+    return budget
+
+
+def _draws(subject: Subject, taken: Reference, scales: Sequence[float]) -> Iterator[tuple[Probe, float]]:
     for number, scale in enumerate(scales):
-        drawn = draw_probe(signature, taken.probe.sizes, seed + number // 2, scale=abs(scale))
+        drawn = draw_probe(subject.signature, taken.probe.sizes, subject.seed + number // 2, scale=abs(scale))
         turned = {n: -v if scale < 0 and v.is_floating_point() else v for n, v in drawn.inputs.items()}
-        yield Probe(f"scale {scale:g}", drawn.sizes, turned, drawn.seed, scaled=True)
+        yield Probe(f"scale {scale:g}", drawn.sizes, turned, drawn.seed, scaled=True), scale
 
 
-def _judged(
-    module: nn.Module, signature: Signature, runner: Runner, probe: Probe, *, by_order: bool
-) -> Iterator[Comparison]:
+def _judged(subject: Subject, runner: Runner, probe: Probe) -> Iterator[Comparison]:
     try:
-        taken = reference(module, signature, probe)
+        taken = reference(subject.module, subject.signature, probe)
     except ModelFailed:
         return
-    if taken.finite and not amplifies_rounding(module, signature, taken):
-        yield compare(runner, taken, by_order=by_order)
+    if not taken.finite:
+        return
+    compared = compare(runner, taken, by_order=subject.target == "torchscript")
+    if compared.failure is None or not amplifies_rounding(subject.module, subject.signature, taken):
+        yield compared
 
 
 def _close(expected: list[Tensor], outputs: list[Tensor]) -> bool:

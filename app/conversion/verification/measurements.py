@@ -42,7 +42,7 @@ def fill_matrix(evidence: Evidence) -> None:
     """The parity matrix on the first failing probe, or on the cheapest where it was asked for."""
     if not evidence.compared or not (evidence.failed or "matrix" in evidence.subject.measure):
         return
-    pairs = list(zip(evidence.references, evidence.compared, strict=True))
+    pairs = [(c.reference, c) for c in evidence.compared if c.reference is not None]
     failed = [pair for pair in pairs if not pair[1].result.passed]
     taken, delivered = failed[0] if failed else min(pairs, key=lambda pair: pair[0].trace.operations)
     with evidence.clock.part("matrix"):
@@ -66,11 +66,7 @@ def localise(evidence: Evidence) -> None:
     """Point 13: on a failed parity, the first module that departs."""
     if evidence.runner is None:
         return
-    departing = [
-        reference
-        for reference, comparison in zip(evidence.references, evidence.compared, strict=True)
-        if comparison.failure is Reason.parity
-    ]
+    departing = [c.reference for c in evidence.compared if c.failure is Reason.parity and c.reference is not None]
     if departing:
         with evidence.clock.part("localise"):
             evidence.departure = departure(evidence.subject, departing[0], evidence.runner)

@@ -19,14 +19,14 @@ SAMPLES = 8
 """Errors from which the greatest can be told."""
 
 
-def with_noise_of_few(taken: Reference) -> Reference:
-    """The reference with eager's greatest error for outputs of fewer than SAMPLES elements."""
+def noise_of_few(taken: Reference) -> dict[NoiseOf, float]:
+    """Eager's greatest error for outputs of fewer than SAMPLES elements, over inputs moved by their last bit."""
     few = {name: taken.y32[name].numel() for name in taken.float_outputs if 0 < taken.y32[name].numel() < SAMPLES}
     if not few or not taken.finite:
-        return replace(taken, noise=dict.fromkeys(((name, "") for name in few), 0.0))
+        return dict.fromkeys(((name, "") for name in few), 0.0)
     draws = -(-SAMPLES // min(few.values())) - 1
     errors = _greatest_errors(taken, lambda seed: taken.again(nudged(taken.probe.inputs, seed)), draws)
-    return replace(taken, noise={(name, ""): errors.get((name, ""), 0.0) for name in few})
+    return {(name, ""): errors.get((name, ""), 0.0) for name in few}
 
 
 def with_noise(taken: Reference) -> Reference:
@@ -37,7 +37,7 @@ def with_noise(taken: Reference) -> Reference:
             return taken.again(taken.probe.inputs)
 
     errors = _greatest_errors(taken, draw, SAMPLES)
-    return replace(taken, noise={key: max(errors.get(key, 0.0), taken.noise.get(key, 0.0)) for key in errors})
+    return replace(taken, noise={key: max(error, taken.measured_noise(key)) for key, error in errors.items()})
 
 
 def _greatest_errors(taken: Reference, draw: Callable[[int], dict[str, Tensor]], draws: int) -> dict[NoiseOf, float]:
@@ -54,16 +54,9 @@ def pooled(references: Sequence[Reference]) -> list[Reference]:
 
     Scaled probes keep their own: errors need not grow with the scale.
     """
-    relative: dict[NoiseOf, float] = {}
-    for key, gate in ((key, r.gate(key[0])) for r in references if not r.probe.scaled for key in r.noise):
-        if gate.scale > 0:
-            relative[key] = max(relative.get(key, 0.0), gate.eager_error / gate.scale)
-    return [
-        replace(r, noise={key: relative.get(key, 0.0) * r.gate(key[0]).scale for key in r.noise})
-        if not r.probe.scaled
-        else r
-        for r in references
-    ]
+    alone = [replace(taken, peers=()) for taken in references]
+    peers = tuple(taken for taken in alone if not taken.probe.scaled)
+    return [taken if taken.probe.scaled else replace(taken, peers=peers) for taken in alone]
 
 
 def nudged(inputs: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The reference: the eager module with the uploaded weights, in its own dtype and in float64.
+"""The reference: the eager module with the uploaded weights, in its own dtype and, where asked for, in float64.
 
 Three ways to the float64 values, in this order (verification.md, point 1):
 
@@ -10,6 +10,7 @@ Three ways to the float64 values, in this order (verification.md, point 1):
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import psutil
@@ -18,40 +19,60 @@ from torch import Tensor, nn
 
 from app.architectures.calling import call
 from app.conversion.module_state import state_kept
-from app.conversion.verification.noise import with_noise_of_few
+from app.conversion.verification.noise import noise_of_few
 from app.conversion.verification.probes import Probe
-from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
+from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference, is_inexact
 from app.conversion.verification.runtime import first_lines
-from app.conversion.verification.widening import Trace, Widened, unwrap, widening
+from app.conversion.verification.widening import Trace, Widened, observing, unwrap, widening
 from app.domain.architecture import Signature
 
 
 def reference(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
-    """Both forwards on a probe, and what is needed to judge by them. Raises ModelFailed as both_forwards does."""
-    return with_noise_of_few(both_forwards(module, signature, probe))
-
-
-def both_forwards(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
-    """The outputs in both precisions and the trace. Raises ModelFailed when the module cannot run on the probe."""
+    """The outputs in the model's own dtype, and an oracle to be asked. Raises ModelFailed."""
+    y32, trace = observed(module, signature, probe.inputs)
     again = partial(eager_once_more, module, signature)
-    y32 = eager(module, signature, probe.inputs)
-    detours = []
+    taken = Reference(probe, y32, trace, Oracle(None), again=again)
+    return replace(taken, oracle=oracle(module, signature, taken))
+
+
+def oracle(module: nn.Module, signature: Signature, taken: Reference) -> Oracle:
+    """One that answers for this reference."""
+
+    def ask() -> Exact:
+        answer = _exact(module, signature, taken)
+        return replace(answer, noise=noise_of_few(replace(taken, oracle=Oracle(None, answer))))
+
+    return Oracle(ask)
+
+
+def observed(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Trace]:
+    """The module's outputs in its own dtype and what it did, as far as that can be seen. Raises ModelFailed."""
+    trace = Trace()
+    try:
+        with observing(trace):
+            return call(module, signature, inputs), trace
+    except Exception:  # noqa: BLE001 - a forward that fails by itself does so once more
+        return eager(module, signature, inputs), Trace()
+
+
+def _exact(module: nn.Module, signature: Signature, taken: Reference) -> Exact:
+    y32, inputs, detours = taken.y32, taken.probe.inputs, []
     try:
         trace = Trace()
-        y64 = _alike(_widened(module, signature, probe.inputs, trace), y32)
+        y64 = _alike(_widened(module, signature, inputs, trace), y32)
         if all(is_inexact(value) for value in y32.values()):
             trace.choices.clear()  # only integer outputs need them, and scores can be large
-        return Reference(probe, y32, y64, "fp64", trace, again=again)
+        return Exact(y64, "fp64", trace)
     except Exception as detour:  # noqa: BLE001 - whatever a forward raises under the mode; told in the report
         detours.append(f"operator by operator: {first_lines(detour, 200)}")
     if _copy_fits(module):
         try:
-            y64 = _alike(_copied(module, signature, probe.inputs), y32)
-            return Reference(probe, y32, y64, "fp64", Trace(), tuple(detours), again=again)
+            y64 = _alike(_copied(module, signature, inputs), y32)
+            return Exact(y64, "fp64", Trace(), tuple(detours))
         except Exception as detour:  # noqa: BLE001 - as above
             detours.append(f"float64 copy: {first_lines(detour, 200)}")
-    second, y64 = _reordered(module, signature, probe.inputs, y32)
-    return Reference(probe, second, y64, "fp32-reordered", Trace(), tuple(detours), again=again)
+    second, y64 = _reordered(module, signature, inputs, y32)
+    return Exact(y64, "fp32-reordered", Trace(), tuple(detours), eager=second)
 
 
 def _alike(y64: dict[str, Tensor], y32: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """What an artifact is held against on one probe: the model's outputs in its own dtype and in float64, with gates."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,32 +25,85 @@ class ModelFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Reference:
-    """What the model computes on a probe. ``y32`` in the model's own dtype, ``y64`` in float64, by output name."""
+class Exact:
+    """The oracle's answer on a probe: the model's outputs in float64, by output name.
 
-    probe: Probe
-    y32: dict[str, Tensor]
+    ``eager`` is what the gate takes for the model in its own dtype, where that is another evaluation than the first.
+    """
+
     y64: dict[str, Tensor]
     kind: OracleKind
     trace: Trace
+    """What the float64 forward did; empty where it could not be followed."""
     detours: tuple[str, ...] = ()
     """Why an earlier way to the float64 values did not work."""
     noise: Mapping[NoiseOf, float] = field(default_factory=dict)
-    """Errors of eager on inputs moved by their last bit, where they were looked at (noise.py)."""
+    """Errors of eager on inputs moved by their last bit, where one evaluation is too little to tell (noise.py)."""
+    eager: dict[str, Tensor] | None = None
+
+
+class Oracle:
+    """Answers when it is first asked, once: a float64 forward costs more than all else that is done with a probe."""
+
+    def __init__(self, ask: Callable[[], Exact] | None, answer: Exact | None = None) -> None:
+        self._ask, self._answer = ask, answer
+
+    @property
+    def asked(self) -> bool:
+        """Whether the answer is at hand."""
+        return self._answer is not None
+
+    @property
+    def answer(self) -> Exact:
+        return self.ask()
+
+    def ask(self) -> Exact:
+        """The answer, made now if it is not at hand. The module must hold its own weights."""
+        if self._answer is None:
+            assert self._ask is not None
+            self._answer = self._ask()
+        return self._answer
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The answer alone: the model does not travel to another process."""
+        return {"_ask": None, "_answer": self._answer}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the model computes on a probe: ``y32`` in its own dtype, and in float64 when the oracle is asked."""
+
+    probe: Probe
+    y32: dict[str, Tensor]
+    trace: Trace
+    """What the forward in the model's own dtype did; empty where it could not be followed."""
+    oracle: Oracle
+    noise: Mapping[NoiseOf, float] | None = None
+    """Errors of eager that were measured otherwise; None: the oracle's, and those that the peers tell."""
+    peers: tuple["Reference", ...] = ()
+    """References of other draws, from whose errors those of outputs with few elements are told."""
     again: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = field(kw_only=True)
     """The model in its own dtype on other inputs. Raises ModelFailed."""
 
+    @property
+    def y64(self) -> dict[str, Tensor]:
+        return self.oracle.answer.y64
+
+    @property
+    def kind(self) -> OracleKind:
+        return self.oracle.answer.kind
+
     def gate(self, output: str) -> Gate:
         """The gate of a float output on this probe."""
-        return self._gate(output, self.y32[output], self.y64[output], self.noise.get((output, ""), 0.0))
+        return self._gate(output, self._eager(output), self.y64[output], self.measured_noise((output, "")))
 
     def small_parts(self, output: str) -> Iterator[tuple[Part, Gate]]:
         """Parts of a float output that are much smaller than the whole, each with its gate."""
         for part in self._parts(output):
             y64 = part.of(self.y64[output])
             luck = LUCK * C * unit_roundoff(self.y32[output].dtype) * float(y64.abs().max())
-            noise = max(luck, self.noise.get((output, str(part)), 0.0))
-            yield part, self._gate(output, part.of(self.y32[output]), y64, noise)
+            noise = max(luck, self.measured_noise((output, str(part))))
+            yield part, self._gate(output, part.of(self._eager(output)), y64, noise)
 
     def errors(self, outputs: Mapping[str, Tensor]) -> Iterator[tuple[NoiseOf, float]]:
         """How far the model's outputs in another evaluation lie from the oracle, by output and small part."""
@@ -61,6 +114,27 @@ class Reference:
                     gate = self._gate(name, part.of(outputs[name]), part.of(self.y64[name]))
                     yield (name, str(part)), gate.eager_error
 
+    def measured_noise(self, of: NoiseOf) -> float:
+        """An error of eager beside that of its one evaluation; 0 where none was measured."""
+        if self.noise is not None:
+            return self.noise.get(of, 0.0)
+        own = self.oracle.answer.noise
+        if of not in own or not self.peers:
+            return own.get(of, 0.0)
+        scale = self._scale(of[0])
+        return scale * max((peer.relative_noise(of) for peer in self.peers), default=0.0)
+
+    def relative_noise(self, of: NoiseOf) -> float:
+        """The error of eager on this probe alone, by the output's scale; 0 for an output that is 0."""
+        gate = replace(self, peers=()).gate(of[0])
+        return gate.eager_error / gate.scale if gate.scale > 0 else 0.0
+
+    def _scale(self, output: str) -> float:
+        return gate_of(self._eager(output), self.y64[output]).scale
+
+    def _eager(self, output: str) -> Tensor:
+        return (self.oracle.answer.eager or self.y32)[output]
+
     def _parts(self, output: str) -> Iterable[Part]:
         """Outside the declared distribution there are none.
 
@@ -69,8 +143,9 @@ class Reference:
         return small_parts(self.y64[output]) if not self.probe.scaled else ()
 
     def _gate(self, output: str, y32: Tensor, y64: Tensor, noise: float = 0.0) -> Gate:
-        unit = 1.0 if output in self.trace.sigmoids else 0.0
-        return gate_of(y32, y64, noise=noise, unit=unit, jumps=self.trace.steps)
+        trace = self.oracle.answer.trace
+        unit = 1.0 if output in trace.sigmoids else 0.0
+        return gate_of(y32, y64, noise=noise, unit=unit, jumps=trace.steps)
 
     @property
     def float_outputs(self) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ APART = 100.0
 """Times that the whole must be larger than a part which is judged on its own."""
 FEWEST = 64
 """Numbers other than 0 that a part must have, so that eager shows how far it may be off."""
+NEARLY = APART / 1.1
+"""Times beyond which another evaluation may find a part apart: rounding moves no scale by a tenth."""
 DEEPEST = 3
 """Parts of parts of parts."""
 
@@ -46,11 +48,17 @@ def small_parts(y64: Tensor) -> Iterator[Part]:
         yield Part(places)
 
 
-def _by_axis(sizes: Tensor) -> Iterator[tuple[int, Tensor]]:
+def may_have_small_parts(y32: Tensor) -> bool:
+    """Whether the exact values of an output, of which these are near, may have parts to be judged on their own."""
+    sizes = y32.abs()
+    return any(y32.index_select(*place).numel() >= FEWEST for place in _by_axis(sizes, NEARLY))
+
+
+def _by_axis(sizes: Tensor, apart: float = APART) -> Iterator[tuple[int, Tensor]]:
     """For each axis the indices at which all is much smaller than elsewhere."""
     for axis in range(sizes.dim() if sizes.numel() >= FEWEST else 0):
         others = [other for other in range(sizes.dim()) if other != axis]
         largest = sizes.amax(others) if others else sizes
-        small = (largest * APART < largest.max()).nonzero().flatten()
+        small = (largest * apart < largest.max()).nonzero().flatten()
         if small.numel():
             yield axis, small

@@ -14,7 +14,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from app.conversion.verification.gate import farthest
+from app.conversion.verification.gate import C, K, farthest, unit_roundoff
 from app.conversion.verification.ledger.forward import unheard
 from app.conversion.verification.ledger.runs import traced_on
 from app.conversion.verification.reference import Reference
@@ -24,20 +24,36 @@ from app.domain.report import Finding, Reason, Sensitivity
 
 THRESHOLD = 100.0
 """Below this an error of a hundredth of the outputs' whole range would still pass the gate."""
+REACH = 0.25
+"""Share of the greatest move there can be, 2 · scale, that is asked where that is less than THRESHOLD gates.
+
+So it is in half precision: of the gate of a bfloat16 net, which is an eighth of its scale, no output moves by 100.
+"""
+FEWEST = 4.0
+"""Gates that an output must move by in any case: a constant in its place would be outside by a whole gate."""
+CLEAR = 64.0
+"""Times the threshold at which the move is beyond doubt with the least gate there is, so that no oracle is asked."""
 
 
 def sensitivity(references: Sequence[Reference]) -> Sensitivity:
     """The figure for every float output; for the others, 0 each, where there are no float ones and none moves."""
     names = references[0].float_outputs if references else ()
-    spreads = {name: _spread(name, references) for name in names}
-    if references and not names and not any(_moves(name, references) for name in references[0].y64):
-        spreads = dict.fromkeys(references[0].y64, 0.0)
-    return Sensitivity(per_output=spreads, threshold=THRESHOLD)
+    found = {name: _spread(name, references) for name in names}
+    spreads, thresholds = {name: s for name, (s, _) in found.items()}, {name: t for name, (_, t) in found.items()}
+    if references and not names and not any(_moves(name, references) for name in references[0].y32):
+        spreads = dict.fromkeys(references[0].y32, 0.0)
+    lower = {name: threshold for name, threshold in thresholds.items() if threshold < THRESHOLD}
+    return Sensitivity(per_output=spreads, threshold=THRESHOLD, thresholds=lower)
 
 
 def still(measured: Sensitivity) -> list[str]:
     """The outputs that hardly move."""
-    return [name for name, spread in measured.per_output.items() if spread < measured.threshold]
+    return [name for name, spread in measured.per_output.items() if spread < threshold_of(name, measured)]
+
+
+def threshold_of(name: str, measured: Sensitivity) -> float:
+    """Gates by which an output must move."""
+    return measured.thresholds.get(name, measured.threshold)
 
 
 def sensitivity_findings(measured: Sensitivity, constant: Collection[str]) -> list[Finding]:
@@ -47,8 +63,9 @@ def sensitivity_findings(measured: Sensitivity, constant: Collection[str]) -> li
         if name in constant
         else inconclusive(
             Reason.insensitive,
-            f"{name} moves by {measured.per_output[name]:.3g} gates over all probes (at least {measured.threshold:g} "
-            "needed): the outputs hardly depend on the inputs, so agreement proves nothing",
+            f"{name} moves by {measured.per_output[name]:.3g} gates over all probes (at least "
+            f"{threshold_of(name, measured):.3g} needed): the outputs hardly depend on the inputs, so "
+            "agreement proves nothing",
         )
         for name in still(measured)
     ]
@@ -62,7 +79,7 @@ def constants_beside(
     Where the forward cannot be followed, none are known.
     """
     names, inputs = still(measured), references[0].probe.inputs
-    if not names or not any(_moves(name, references) for name in references[0].y64 if name not in names):
+    if not names or not any(_moves(name, references) for name in references[0].y32 if name not in names):
         return set()
     try:
         found = traced_on(module, signature, inputs)(unheard)
@@ -73,21 +90,42 @@ def constants_beside(
     }
 
 
-def _spread(name: str, references: Sequence[Reference]) -> float:
-    widest = 0.0
-    for left, right in combinations(references, 2):
-        a, b = common_part(left.y64[name], right.y64[name])
-        width = max(left.gate(name).width, right.gate(name).width)
-        moved = farthest(a, b)
-        if moved > 0 and width > 0:
-            widest = max(widest, moved / width)
-    return widest
+def _spread(name: str, references: Sequence[Reference]) -> tuple[float, float]:
+    """(greatest move between two probes in gates, gates that are asked for).
+
+    In least gates of what eager computed where that leaves no doubt, else by the oracle.
+    """
+    if any(not taken.oracle.asked for taken in references):
+        pairs = combinations(references, 2)
+        widest = max(_moved(a.y32[name], b.y32[name], _least(name, a), _least(name, b)) for a, b in pairs)
+        if widest >= CLEAR * THRESHOLD:
+            return widest, THRESHOLD
+    gates = [taken.gate(name) for taken in references]
+    widths = [gate.width for gate in gates]
+    widest = max(
+        _moved(references[i].y64[name], references[j].y64[name], widths[i], widths[j])
+        for i, j in combinations(range(len(references)), 2)
+    )
+    reachable = max((2 * gate.scale / gate.width for gate in gates if gate.width > 0), default=0.0)
+    return widest, min(THRESHOLD, max(FEWEST, REACH * reachable))
+
+
+def _least(name: str, taken: Reference) -> float:
+    """The least gate, were the output what a sigmoid gave."""
+    y32 = taken.y32[name]
+    scale = float(y32.abs().max()) if y32.numel() else 0.0
+    return K * unit_roundoff(y32.dtype) * max(C * scale, 1.0)
+
+
+def _moved(left: Tensor, right: Tensor, *widths: float) -> float:
+    moved, width = farthest(*common_part(left, right)), max(widths)
+    return moved / width if moved > 0 and width > 0 else 0.0
 
 
 def _moves(name: str, references: Sequence[Reference]) -> bool:
     """Whether an output that is compared exactly differs between two probes; its shape may only by their sizes."""
     for left, right in combinations(references, 2):
-        a, b = left.y64[name], right.y64[name]
+        a, b = left.y32[name], right.y32[name]
         if left.probe.sizes == right.probe.sizes and a.shape != b.shape:
             return True
         if not torch.equal(*common_part(a, b)):

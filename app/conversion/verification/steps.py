@@ -49,7 +49,7 @@ def _rounded_otherwise(reference: Reference, seed: int) -> dict[str, Tensor]:
 
 def _by_chance(name: str, outside: Tensor, reference: Reference) -> bool:
     count = int(outside.sum())
-    jumps = reference.trace.steps or not is_inexact(reference.y32[name])
+    jumps = reference.oracle.answer.trace.steps or not is_inexact(reference.y32[name])
     return count == 0 or (jumps and count <= max(1.0, FLIPPED * outside.numel()))
 
 

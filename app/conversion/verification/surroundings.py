@@ -1,4 +1,8 @@
-"""The state of torch during a verification: given threads, deterministic operators; put back afterwards."""
+"""The state of torch in a verification: given threads, deterministic operators, plain attention; put back afterwards.
+
+Fused attention in eager gives other values at padding than the plain operators (zeros, pytorch issue 97111), in
+inference only and only for some shapes. No exported graph holds it, so the model is held against in the plain form.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +10,12 @@ from typing import Any
 
 import torch
 
+from app.conversion.exporters.attention import plain_attention
+
 
 @contextmanager
 def surroundings(threads: int) -> Iterator[None]:
-    """Inside, operators with a deterministic form use it (those without one only warn)."""
+    """Inside, operators with a deterministic form use it (those without one only warn), and attention is not fused."""
     flags: Any = torch.utils.deterministic  # a module whose attributes are properties, unknown to its type stubs
     before = (
         torch.get_num_threads(),
@@ -22,7 +28,8 @@ def surroundings(threads: int) -> Iterator[None]:
     # Filling fresh memory with NaN finds reads of it; it costs a write of every activation and finds nothing here.
     flags.fill_uninitialized_memory = False
     try:
-        yield
+        with plain_attention():
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])

@@ -12,6 +12,10 @@ _COMPARED = frozenset({Reason.parity, Reason.dims})
 """Failures that rest on comparing values with a model that must answer the same twice."""
 
 
+_CAUSES = (Reason.non_finite, Reason.non_finite_weights)
+"""What everything else follows from where it is found, so that it is said first."""
+
+
 def note(reason: Reason, detail: str) -> Finding:
     return Finding(reason=reason, severity="note", detail=detail)
 
@@ -25,12 +29,12 @@ def failure(reason: Reason, detail: str) -> Finding:
 
 
 def settle(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings that count, gravest first, each reason's words once."""
+    """The findings that count, gravest first and causes before what follows from them, each reason's words once."""
     distinct = list(dict.fromkeys(findings))
     if any(finding.reason is Reason.nondeterministic for finding in distinct):
         distinct = [finding for finding in distinct if finding.reason not in _COMPARED]
     gravity = {"fail": 0, "inconclusive": 1, "note": 2}
-    return tuple(sorted(distinct, key=lambda finding: gravity[finding.severity]))
+    return tuple(sorted(distinct, key=lambda finding: (gravity[finding.severity], finding.reason not in _CAUSES)))
 
 
 def verdict_of(findings: Iterable[Finding]) -> Verdict:

@@ -19,7 +19,7 @@ from app.conversion.verification.eager_side import (
     take_references,
     unhurried,
 )
-from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.evidence import SMALL_BYTES, Evidence
 from app.conversion.verification.runtime import first_lines
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.surroundings import surroundings
@@ -121,10 +121,16 @@ def examine(
     ``eager`` and ``decisions`` give what a full verification needs of the model alone, where it is made elsewhere.
     """
     evidence = Evidence(subject, eager, decisions)
-    with surroundings(subject.threads):
+    with surroundings(1):
+        evidence.use_threads(1 if _may_be_small(subject) else subject.threads)
         for check in FULL if mode == "full" else CERTIFIED:
             carry_out(check, evidence)
-    return Verification(evidence.report(mode), evidence.golden())
+        return Verification(evidence.report(mode), evidence.golden())
+
+
+def _may_be_small(subject: Subject) -> bool:
+    """Whether the model is run by one thread until it is known what a forward costs (evidence.py)."""
+    return sum(parameter.nbytes for parameter in subject.module.parameters()) <= SMALL_BYTES
 
 
 def carry_out(check: Check, evidence: Evidence) -> None:

@@ -128,7 +128,7 @@ class Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.trace = trace
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        args, kwargs = _with_epsilon(func, args, kwargs or {})
         if _writes_plain_float(func, args):
             return _write_narrow(func, args, kwargs)
         wide_args, wide_kwargs = tree_map(widen, (args, kwargs))
@@ -137,6 +137,40 @@ class Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
         returned = _return(args, result)
         _mark_sigmoid(func, args, returned)
         return returned
+
+
+class Observing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, ``trace`` collects what the forward does, in whatever dtype; scores behind choices are left out."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = trace
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        _observe(self.trace, func, *_with_epsilon(func, args, kwargs), result)
+        return result
+
+
+def _with_epsilon(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+    """The arguments with the epsilon that a normalisation without one takes: that of the dtype it computes in.
+
+    So it is of nn.RMSNorm(n) (torch/nn/modules/normalization.py); in float64 it would be another.
+    """
+    names = [argument.name for argument in func._schema.arguments]
+    if (
+        "norm" not in func._schema.name
+        or "eps" not in names
+        or func._schema.arguments[names.index("eps")].default_value
+    ):
+        return args, kwargs
+    place = names.index("eps")
+    if kwargs.get("eps") is not None or (len(args) > place and args[place] is not None):
+        return args, kwargs
+    computed = torch.float64 if args[0].dtype == torch.float64 else torch.float32  # half precision is computed in that
+    rest = dict(zip(names[place + 1 :], args[place + 1 :], strict=False))
+    return args[:place], {**kwargs, **rest, "eps": torch.finfo(computed).eps}
 
 
 def _return(args: Sequence[Any], result: Any) -> Any:
@@ -181,6 +215,13 @@ def widening(trace: Trace) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def observing(trace: Trace) -> Iterator[None]:
+    """Inside, modules called with ordinary inputs compute as ever, and ``trace`` notes what."""
+    with torch.inference_mode(), Observing(trace):
+        yield
+
+
 # --- what is noted on the way --------------------------------------------------------------------------------------
 
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d"})
@@ -209,7 +250,7 @@ def _observe(trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any
     named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
     _note_constants(trace, func, name, named)
     trace.steps = trace.steps or _steps(name, named, result)
-    if name in _CHOICES:
+    if name in _CHOICES and _is_wide(named.get("self")):
         _note_choice(trace, func, named, result)
     elif isinstance(result, Tensor):
         trace.operations += _cost(name, args, result)
@@ -236,6 +277,10 @@ def _steps(name: str, named: dict[str, Any], result: Any) -> bool:
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         return False
     return name in _ROUNDING or (isinstance(result, Tensor) and not (result.is_floating_point() or result.is_complex()))
+
+
+def _is_wide(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.float64
 
 
 def _is_scalar(value: Any) -> bool:

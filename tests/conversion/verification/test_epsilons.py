@@ -1,5 +1,6 @@
 """Epsilons before a square root: those that are numbers of the code are audited, those that are tensors are not."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from app.conversion.verification.verify import verify
+from app.conversion.verification.widening import Trace, Widened, unwrap, widening
 from app.domain.report import Reason, Verdict
-from tests.conversion.verification.subjects import FEATURES, findings, onnx_subject
+from tests.conversion.verification.subjects import FEATURES, findings, onnx_subject, torchscript_subject
 
 
 class Normalising(nn.Module):
@@ -82,3 +84,57 @@ def test_another_learned_epsilon_fails_the_ledger(tmp_path: Path) -> None:
     module = Normalising(nn.Parameter(torch.tensor([1e-3])))
     report = verify(onnx_subject(module, FEATURES, tmp_path, edit=enlarge))
     assert Reason.ledger in findings(report)
+
+
+class Implied(nn.Module):
+    """Normalises with an epsilon that nobody wrote down: that of the dtype."""
+
+    def __init__(self, norm: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.norm = norm
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x) * 1e-3))
+
+
+def by_finfo(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + torch.finfo(x.dtype).eps)
+
+
+IMPLIED = (nn.RMSNorm(8), nn.RMSNorm(8, elementwise_affine=False), by_finfo)
+
+
+@pytest.mark.parametrize(
+    ("norm", "target"),
+    [*((norm, target) for norm in IMPLIED for target in ("dynamo", "trace")), (by_finfo, "torchscript")],
+)
+def test_an_epsilon_that_follows_from_the_dtype_is_known(
+    norm: Callable[[Tensor], Tensor], target: str, tmp_path: Path
+) -> None:
+    module = Implied(norm)
+    if target == "trace":
+        report = verify(torchscript_subject(module, FEATURES, tmp_path))
+    else:
+        report = verify(onnx_subject(module, FEATURES, tmp_path, exporter=target))
+    assert report.verdict is Verdict.passed, report.findings
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_oracle_takes_the_epsilon_of_the_dtype_that_eager_computes_in(dtype: torch.dtype) -> None:
+    norm = nn.RMSNorm(8, dtype=dtype).eval()
+    x = torch.randn(2, 8, dtype=dtype) * 2e-4
+    wide = x.double()
+    exact = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + torch.finfo(torch.float32).eps)
+    with widening(Trace()):
+        found = unwrap(norm(Widened(wide)))
+    assert (found - exact).abs().max() <= 1e-12 * exact.abs().max()
+    assert (norm(x).double() - exact).abs().max() <= 4 * torch.finfo(dtype).eps * exact.abs().max()
+
+
+def test_a_norm_exported_with_the_epsilon_of_another_dtype_fails(tmp_path: Path) -> None:
+    wrong = Implied(nn.RMSNorm(8, eps=torch.finfo(torch.float16).eps))
+    report = verify(onnx_subject(Implied(nn.RMSNorm(8)), FEATURES, tmp_path, of=wrong))
+    assert report.verdict is Verdict.fail

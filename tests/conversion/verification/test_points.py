@@ -77,7 +77,7 @@ def test_where_rounding_decides_how_many_rows_come_out_the_oracle_stays_with_flo
     taken = reference(Selecting().eval(), FEATURES, draw_probe(FEATURES, {"batch": 40}, 3))
     assert taken.kind == "fp32-reordered"
     assert taken.y64["y"].shape == taken.y32["y"].shape
-    assert "in float64" in taken.detours[0]
+    assert "in float64" in taken.oracle.answer.detours[0]
 
 
 # --- dims ----------------------------------------------------------------------------------------------------------

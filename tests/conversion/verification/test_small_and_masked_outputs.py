@@ -68,8 +68,8 @@ def test_small_scores_of_a_sigmoid_pass(bias: float, mode: Mode, tmp_path: Path)
 
 def test_only_what_a_sigmoid_gave_counts_as_computed_at_size_one() -> None:
     probe = draw_probe(FEATURES, {"batch": 2}, 0)
-    assert reference(Detector(0.0), FEATURES, probe).trace.sigmoids == {"y"}
-    assert reference(Perceptron(), FEATURES, probe).trace.sigmoids == set()
+    assert reference(Detector(0.0), FEATURES, probe).oracle.answer.trace.sigmoids == {"y"}
+    assert reference(Perceptron(), FEATURES, probe).oracle.answer.trace.sigmoids == set()
 
 
 @pytest.mark.parametrize("mode", ["full", "certified"])

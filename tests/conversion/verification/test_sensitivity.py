@@ -1,0 +1,117 @@
+"""Whether outputs move enough is a fact of the model, not of the draw or of the dtype."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.architectures.calling import call
+from app.conversion.verification.comparisons import check_parity, check_sensitivity
+from app.conversion.verification.eager_side import certified_probes, full_probes, take_references, unhurried
+from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.subject import Subject
+from app.domain.architecture import Axis, InputSpec, Integers, Mask, OutputSpec, Signature
+from app.domain.report import ExportReport, Reason
+from tests.conversion.verification.subjects import FEATURES, subject
+
+NEVER_READ = ExportReport(target="torchscript", exporter="trace")
+SENTENCES = Signature(
+    inputs=(
+        InputSpec(name="ids", dtype="int64", shape=("batch", "length"), distribution=Integers(low=0, high=99)),
+        InputSpec(name="mask", dtype="int64", shape=("batch", "length"), distribution=Mask()),
+    ),
+    axes=(Axis(name="batch", sample=2), Axis(name="length", sample=24)),
+    outputs=(OutputSpec(name="embedding"),),
+)
+
+
+class Sentence(nn.Module):
+    """A BERT-like encoder whose first token, always the same but for its position, drowns what a word says alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.words = nn.Embedding(100, 32)
+        self.position = nn.Parameter(torch.randn(64, 32))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, activation="gelu") for _ in range(2)
+        )
+        with torch.no_grad():
+            self.words.weight.mul_(3e-6)
+        self.eval()
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        length = ids.shape[1]
+        seen = torch.arange(length).float() * (ids.float() % 7) * 0.1
+        x = self.words(ids) + self.position[:length] + seen[..., None]
+        for layer in self.layers:
+            x = layer(x)
+        kept = mask[..., None].to(x.dtype)
+        pooled = (x * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
+        return nn.functional.normalize(pooled, dim=-1)
+
+
+class InPlaceOf:
+    """The model in the place of its artifact."""
+
+    def __init__(self, module: nn.Module, signature: Signature) -> None:
+        self.module, self.signature = module, signature
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return call(self.module, self.signature, inputs)
+
+
+def judged(made: Subject, *, full: bool = False) -> Evidence:
+    evidence = Evidence(made)
+    probes = full_probes(made) if full else certified_probes(made)
+    evidence.adopt(take_references(made, probes, unhurried))
+    evidence.runner = InPlaceOf(made.module, made.signature)
+    check_parity(evidence)
+    check_sensitivity(evidence)
+    return evidence
+
+
+def test_repeats_of_a_sentence_encoder_are_never_in_doubt_whatever_is_drawn(tmp_path: Path) -> None:
+    made = subject(Sentence(), SENTENCES, tmp_path / "model.pt", NEVER_READ)
+    doubted, single = [], 0
+    for seed in range(40):
+        evidence = judged(replace(made, seed=seed))
+        single += evidence.references[0].probe.sizes["length"] == 1
+        doubted += [finding for finding in evidence.findings if finding.reason is Reason.insensitive]
+    assert single > 5
+    assert not doubted
+
+
+class Net(nn.Module):
+    def __init__(self, dtype: torch.dtype, weight: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.dtype = dtype
+        self.layers = nn.Sequential(
+            nn.Linear(6, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 4)
+        ).to(dtype)
+        with torch.no_grad():
+            self.layers[-1].weight.mul_(weight)
+            self.layers[-1].bias.add_(1)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.to(self.dtype)).float()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("full", [True, False])
+def test_a_net_in_half_precision_moves_enough_and_one_with_a_dead_head_does_not(
+    dtype: torch.dtype, full: bool, tmp_path: Path
+) -> None:
+    alive = subject(Net(dtype), FEATURES, tmp_path / "model.pt", NEVER_READ)
+    dead = subject(Net(dtype, weight=1e-9), FEATURES, tmp_path / "model.pt", NEVER_READ)
+    for seed in range(6):
+        assert not judged(replace(alive, seed=seed), full=full).findings
+        found = judged(replace(dead, seed=seed), full=full)
+        assert [finding.reason for finding in found.findings] == [Reason.insensitive]
+        assert found.sensitivity is not None
+        assert found.sensitivity.per_output["y"] < 4
