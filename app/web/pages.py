@@ -21,6 +21,7 @@ from app.database.tables import Conversion, ConversionFile
 from app.delivery.report_page import report_values
 from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
 from app.domain.report import ConversionReport
+from app.web import guide
 from app.web.rendering import page
 from app.web.usage import snippets
 
@@ -39,6 +40,7 @@ HIDDEN_OPTIONS = frozenset({"target", "runtime", "simplify", "precision"})
 def install_pages(app: FastAPI) -> None:
     """Add the pages and the files that they use, before the resources whose paths some pages share."""
     app.include_router(router)
+    app.include_router(guide.router)
     app.mount("/static", StaticFiles(directory=str(files("app.web").joinpath("static"))), name="static")
 
 

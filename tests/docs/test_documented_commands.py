@@ -61,9 +61,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Pat
     place = tmp_path_factory.mktemp("documented")
     torch.manual_seed(0)
     (place / "weights.pth").write_bytes(saved(resnet18().state_dict()))
-    for name in (".venv", "scripts", "examples", "app", "requirements.lock", "requirements-dev.lock", "pyproject.toml"):
-        (place / name).symlink_to(ROOT / name)
-    (place / "client").symlink_to(ROOT / "client")
+    for path in ROOT.iterdir():
+        if path.name not in (".git", "quickstart-data", "recast-data"):
+            (place / path.name).symlink_to(path)
     with httpx.Client(base_url=service.url, timeout=300) as client:
         answer = client.post(
             "/v1/conversions",

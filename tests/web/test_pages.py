@@ -141,3 +141,12 @@ def test_the_form_can_be_used_by_keyboard_alone(tab: Page):
         tab.keyboard.press("Tab")
         reached.add(tab.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
     assert {"file", "architecture", "Convert"} <= reached
+
+
+def test_the_guide_is_read_in_the_service(tab: Page):
+    assert tab.goto("/guide").status == 200
+    tab.get_by_role("link", name="HTTP contract").click()
+    expect(tab.locator("h1")).to_be_visible()
+    assert tab.locator("main script").count() == 0
+    for link in tab.locator("article a[href^='/guide/']").all()[:20]:
+        assert tab.request.get(link.get_attribute("href")).status == 200
