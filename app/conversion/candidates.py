@@ -16,7 +16,7 @@ from app.conversion.loading import LoadedModule
 from app.conversion.targets import TARGETS
 from app.conversion.templates.hashed_file import flush_early
 from app.conversion.templates.onnx_write import WrittenFile
-from app.conversion.verification.claims import InitializerClaim
+from app.conversion.verification.claims import Claim
 from app.conversion.verification.subject import Model, Subject
 from app.domain.architecture import ArchitectureDescription
 from app.domain.checkpoint import CheckpointInspection
@@ -34,7 +34,7 @@ class Candidate:
 
     written: WrittenFile
     export: ExportReport
-    claims: Mapping[str, InitializerClaim] | None = None
+    claims: Mapping[str, Claim]
     template: Path | None = None
     against_reuse: str | None = None
     template_seconds: float | None = None
@@ -75,7 +75,7 @@ class Workpiece:
             uploaded=self.loaded.uploaded,
             artifact=candidate.written.path,
             export=candidate.export,
-            origins=candidate.claims,
+            claims=candidate.claims,
             declared=self.description.signature,
             measure=frozenset(self.job.options.measure),
             kept=candidate.kept,

@@ -20,7 +20,7 @@ from app.conversion.templates.claims import claims
 from app.conversion.templates.onnx_template import OnnxTemplate
 from app.conversion.templates.onnx_write import WrittenFile, write_onnx
 from app.conversion.templates.torchscript_template import TorchScriptTemplate, write_torchscript
-from app.conversion.verification.claims import InitializerClaim
+from app.conversion.verification.claims import Claim
 from app.domain.architecture import Signature
 from app.domain.conversion import TargetName
 from app.domain.report import ExportReport
@@ -49,7 +49,7 @@ class Target(Protocol[Captured, Template]):
     ) -> WrittenFile:
         """Write the artifact that carries ``tensors``. Raises TemplateMismatch."""
 
-    def claims(self, template: Template) -> Mapping[str, InitializerClaim] | None:
+    def claims(self, template: Template) -> Mapping[str, Claim]:
         """What the template says of each of the artifact's tensors."""
 
     def is_filled(self, template: Template, written: WrittenFile) -> bool:
@@ -80,8 +80,9 @@ class Onnx:
         assert options.target == "onnx"
         return write_onnx(template, tensors, path, external_data=options.external_data, module=request.module)
 
-    def claims(self, template: OnnxTemplate) -> Mapping[str, InitializerClaim]:
-        return claims(template)
+    def claims(self, template: OnnxTemplate) -> Mapping[str, Claim]:
+        slots = ((slot.name, slot.recipe) for slot in template.slots)
+        return claims(slots, template.kept(), template.constants)
 
     def is_filled(self, template: OnnxTemplate, written: WrittenFile) -> bool:
         return proof.same_graph(template, written.path)
@@ -109,8 +110,8 @@ class TorchScript:
     ) -> WrittenFile:
         return write_torchscript(template, tensors, path, module=request.module)
 
-    def claims(self, template: TorchScriptTemplate) -> None:
-        """The ledger compares parameters and buffers by name and needs no claims."""
+    def claims(self, template: TorchScriptTemplate) -> Mapping[str, Claim]:
+        return claims(template.slots(), template.kept(), {})
 
     def is_filled(self, template: TorchScriptTemplate, written: WrittenFile) -> bool:
         return proof.same_archive(template, written.path)

@@ -1,10 +1,12 @@
 """An ONNX template: the serialised graph without its weights, and the slots that weights fill."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from torch import Tensor
 
@@ -42,6 +44,36 @@ class OnnxTemplate:
     def graph_without_weights(self) -> bytes:
         """A serialised ModelProto that lacks the slots' initializers: names, axes, opset, IR version can be read."""
         return self.model_head + len_field(MODEL_GRAPH, self.graph_head + self.graph_tail) + self.model_tail
+
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """The raw data of the template's own tensors: initializers by name, attributes by node output and attribute."""
+        pending = [onnx.ModelProto.FromString(self.graph_without_weights()).graph]
+        while pending:
+            graph = pending.pop()
+            yield from ((tensor.name, _raw(tensor)) for tensor in graph.initializer)
+            for node in graph.node:
+                for attribute in node.attribute:
+                    yield from _in_attribute(node, attribute)
+                    pending += [*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs]
+
+
+def _in_attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> Iterator[tuple[str, bytes]]:
+    constant = node.op_type == "Constant"
+    value = node.output[0] if node.output else node.name
+    place = value if constant else f"{value}:{attribute.name}"
+    if attribute.HasField("t"):
+        yield place, _raw(attribute.t)
+    yield from ((place, _raw(tensor)) for tensor in attribute.tensors)
+    if attribute.floats:
+        yield place, np.array(attribute.floats, np.float32).tobytes()
+    elif constant and attribute.name == "value_float":
+        yield place, np.float32(attribute.f).tobytes()
+
+
+def _raw(tensor: onnx.TensorProto) -> bytes:
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return b"".join(tensor.string_data)
+    return bytes(onnx.numpy_helper.to_array(tensor).tobytes())
 
 
 def save_onnx_template(template: OnnxTemplate) -> None:

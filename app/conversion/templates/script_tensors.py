@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from app.conversion.templates.slots import TensorForm
 from app.conversion.templates.tensor_bytes import dtype_name, dtype_of
@@ -45,6 +46,13 @@ class ScriptTensor:
                 return False
             expected *= extent
         return self.offset == 0 and expected == self.storage.elements and self.form.dtype == self.storage.dtype
+
+    def in_storage(self, content: bytes) -> Tensor:
+        """The tensor, given its storage's record; a copy."""
+        if not content:
+            return torch.empty(self.form.shape, dtype=dtype_of(self.storage.dtype))
+        storage = torch.frombuffer(bytearray(content), dtype=dtype_of(self.storage.dtype))
+        return storage.as_strided(self.form.shape, self.stride, self.offset)
 
 
 def script_tensors(pickled: bytes) -> list[ScriptTensor]:

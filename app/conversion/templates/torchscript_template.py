@@ -3,7 +3,7 @@
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from app.conversion.templates.archive_layout import Record, lay_out_archive
 from app.conversion.templates.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
 from app.conversion.templates.filling import WrittenFile, write_pieces
 from app.conversion.templates.pieces import Slot, weight_table
-from app.conversion.templates.recipe import Weight
+from app.conversion.templates.recipe import Recipe, Weight
 from app.conversion.templates.reuse import against_reuse, refuse_baked_weight
 from app.conversion.templates.script_tensors import ScriptTensor, script_tensors
 from app.conversion.templates.slots import TensorForm, WeightTable, check_fit, state_forms
 from app.conversion.templates.structure import check_structure, structure_digest
-from app.conversion.templates.tensor_bytes import dtype_of
+from app.conversion.templates.tensor_bytes import dtype_of, tensor_bytes
 from app.domain.conversion import TorchScriptOptions
 from app.domain.errors import ExportFailed
 
@@ -43,6 +43,25 @@ class TorchScriptTemplate:
     records: tuple[Record, ...]
     against_reuse: str | None = None
     """Why other weights may not use it, in words; such a template is not kept, so the file does not say."""
+
+    def slots(self) -> Iterator[tuple[str, Recipe]]:
+        """The recipe of every attribute that weights fill, by its path; a shared tensor under each of its paths."""
+        for place, content, _ in self._tensors():
+            if isinstance(content, Slot):
+                yield place, content.recipe
+
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """The raw data of the template's own tensors: attributes by path, constants of the code as CONSTANTS.cN."""
+        for place, content, tensor in self._tensors():
+            if not isinstance(content, Slot):
+                yield place, bytes(tensor_bytes(tensor.in_storage(content)))
+
+    def _tensors(self) -> Iterator[tuple[str, bytes | Slot, ScriptTensor]]:
+        contents = {record.name: record.content for record in self.records}
+        for folder, prefix in (("data", ""), ("constants", "CONSTANTS.c")):
+            pickled = contents.get(f"{folder}.pkl")
+            for tensor in script_tensors(pickled) if isinstance(pickled, bytes) else ():
+                yield f"{prefix}{tensor.path}", contents[f"{folder}/{tensor.storage.key}"], tensor
 
 
 def build_template(captured: CapturedTorchScript, request: ExportRequest, path: Path) -> TorchScriptTemplate:
@@ -156,14 +175,18 @@ def _archive(module: torch.jit.ScriptModule, beside: Path, *, keep_debug: bool) 
 
 def _slots(pickled: bytes, forms: Mapping[str, TensorForm]) -> dict[str, Slot]:
     """The slot of every record that holds a tensor of the state dict, by record name."""
+    tensors = script_tensors(pickled)
     slots: dict[str, Slot] = {}
-    for tensor in script_tensors(pickled):
-        if tensor.path not in forms:
-            continue
-        if tensor.form != forms[tensor.path] or not tensor.fills_storage:
-            raise ExportFailed(f"{tensor.path} has another form in the archive than in the module", stage="export")
-        name = f"data/{tensor.storage.key}"
-        slots.setdefault(name, Slot(name, tensor.form, Weight(tensor.path)))
+    for tensor in tensors:
+        if tensor.path in forms:
+            if tensor.form != forms[tensor.path] or not tensor.fills_storage:
+                raise ExportFailed(f"{tensor.path} has another form in the archive than in the module", stage="export")
+            name = f"data/{tensor.storage.key}"
+            slots.setdefault(name, Slot(name, tensor.form, Weight(tensor.path)))
+    for tensor in tensors:
+        slot = slots.get(f"data/{tensor.storage.key}")
+        if slot is not None and (tensor.form != slot.form or not tensor.fills_storage):
+            raise ExportFailed(f"{tensor.path} is a part of the memory of a weight", stage="export")
     return slots
 
 

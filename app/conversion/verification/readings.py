@@ -11,7 +11,7 @@ from app.conversion.verification import audit, mode
 from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.artifact.protobuf_wire import MalformedFile
 from app.conversion.verification.evidence import Evidence
-from app.conversion.verification.ledger.ledger import onnx_ledger, torchscript_ledger
+from app.conversion.verification.ledger.ledger import ledger_of
 from app.conversion.verification.runtime import TorchScriptRuntime
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
@@ -109,21 +109,13 @@ def check_ledger(evidence: Evidence, *, certified: bool = False) -> None:
 
 
 def _ledger(subject: Subject, *, certified: bool = False) -> Ledger:
-    if subject.target == "onnx":
-        return onnx_ledger(
-            subject.artifact,
-            subject.uploaded,
-            subject.load,
-            subject.module,
-            subject.origins,
-            signature=subject.signature,
-            certified=certified,
-        )
-    return torchscript_ledger(
+    return ledger_of(
         subject.artifact,
-        subject.uploaded,
-        subject.load,
-        subject.module,
+        subject.target,
+        subject.claims,
+        uploaded=subject.uploaded,
+        load=subject.load,
+        module=subject.module,
         signature=subject.signature,
         certified=certified,
     )

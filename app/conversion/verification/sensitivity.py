@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from app.conversion.verification.gate import C, K, farthest, unit_roundoff
-from app.conversion.verification.ledger.forward import unheard
-from app.conversion.verification.ledger.runs import traced_on
+from app.conversion.verification.input_reach import reached_outputs
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.verdict import inconclusive, note
 from app.domain.architecture import Signature
@@ -82,12 +81,10 @@ def constants_beside(
     if not names or not any(_moves(name, references) for name in references[0].y32 if name not in names):
         return set()
     try:
-        found = traced_on(module, signature, inputs)(unheard)
+        reached = reached_outputs(module, signature, inputs)
     except Exception:  # noqa: BLE001 - a module's forward may raise anything under a dispatch mode
         return set()
-    return {
-        name for name, constant in zip(references[0].y32, found.constant, strict=True) if constant and name in names
-    }
+    return {name for name in names if not reached[name]}
 
 
 def _spread(name: str, references: Sequence[Reference]) -> tuple[float, float]:

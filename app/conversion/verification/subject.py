@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from app.conversion.exporters.place import Place
-from app.conversion.verification.claims import InitializerClaim
+from app.conversion.verification.claims import Claim
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.conversion import Measurement, TargetName
@@ -35,16 +35,17 @@ class Model:
 class Subject(Model):
     """One artifact and everything it must agree with.
 
-    ``declared`` is the architecture's own signature, when the options narrowed it. ``origins`` is what a template
-    claims of each initializer, ``kept`` the lines of the model at which a trace kept one answer.
+    ``declared`` is the architecture's own signature, when the options narrowed it; ``kept`` the lines of the model at
+    which a trace kept one answer.
     """
 
     load: LoadReport
     uploaded: Mapping[str, Tensor]
     artifact: Path
     export: ExportReport
+    claims: Mapping[str, Claim]
+    """What the artifact's template says of each place."""
     measure: frozenset[Measurement] = frozenset()
     """Figures that no verdict rests on and that were asked for."""
-    origins: Mapping[str, InitializerClaim] | None = None
     declared: Signature | None = None
     kept: tuple[Place, ...] = ()

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from fault_table.artifacts import DYNAMO, SCRIPT, TEMPLATE, WAYS, Artifact, Writer, writer
+from fault_table.artifacts import DYNAMO, SCRIPT, WAYS, Artifact, Writer, writer
 from fault_table.faults import graph_faults, weight_faults, with_faults
 from fault_table.nets import NETS, Net, trained
 from fault_table.rules import RULES, accepts
@@ -180,7 +180,7 @@ class _Trial:
                 export=self.artifact.export,
                 seed=self.seed,
                 threads=torch.get_num_threads(),
-                origins=self.artifact.claims,
+                claims=self.artifact.claims,
             )
         )
 
@@ -231,7 +231,7 @@ def _weights(table: Table, net: Net, number: int, faults: int, directory: Path) 
             power.reported.append(report.detection.power)
         if report.verdict not in (Verdict.passed, Verdict.pass_with_notes):
             table.remarks.append(f"FALSE ALARM {net.name}, {way}: {_why(report)}")
-    _observe_power(power, module, net.signature, writers[TEMPLATE], directory / "faulty")
+    _observe_power(power, module, net.signature, writers[DYNAMO], directory / "faulty")
     ways = list(writers)
     for place, fault in enumerate(weight_faults(module, faults, seed=1000 + number)):
         way = ways[place % len(ways)]

@@ -9,21 +9,25 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from app.conversion.templates.claims import claims
+from app.conversion.targets import TARGETS
 from app.conversion.templates.onnx_template import OnnxTemplate
 from app.conversion.templates.onnx_write import write_onnx
-from app.conversion.verification.ledger.ledger import onnx_ledger
+from app.conversion.verification.ledger.ledger import ledger_of
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
 from tests.conversion.templates.capturing import Attention, ConvNet, Recurrent, Tied, request_for, train_a_little
 from tests.conversion.templates.conftest import TemplateOf
 
+claims = TARGETS["onnx"].claims
 KINDS = [ConvNet, Attention, Recurrent, Tied]
 
 
 def judge(template: OnnxTemplate, artifact: Path, uploaded: dict[str, Tensor], module: nn.Module) -> Ledger:
     signature = request_for(module).signature
-    return onnx_ledger(artifact, uploaded, LoadReport(strict=True), module, claims(template), signature=signature)
+    load = LoadReport(strict=True)
+    return ledger_of(
+        artifact, "onnx", claims(template), uploaded=uploaded, load=load, module=module, signature=signature
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,18 +60,18 @@ def test_a_swapped_pair_of_tensors_breaks_the_claims(template_of: TemplateOf, tm
 def test_kinds_say_what_was_done(template_of: TemplateOf) -> None:
     said = claims(template_of(Attention))
     assert said["out.bias"].kind == "identical"
-    assert (said["out.weight_transposed"].kind, said["out.weight_transposed"].perm) == ("transposed", (1, 0))
+    assert said["out.weight_transposed"].kind == "transposed"
     assert said["qkv_transposed"].kind == "arranged"
     assert set(next(claim for name, claim in said.items() if name.startswith("table")).tensors) == {"table", "index"}
     assert said["scale"].kind == "constant"
     assert said["scale"].sha256 == sha256(torch.linspace(0.5, 1.5, 16).numpy().tobytes()).hexdigest()
 
 
-def test_arrangements_give_the_initializers_values(template_of: TemplateOf, tmp_path: Path) -> None:
+def test_claims_give_the_initializers_values(template_of: TemplateOf, tmp_path: Path) -> None:
     state = train_a_little(Attention(), 2).state_dict()
     write_onnx(template_of(Attention), state, tmp_path / "model.onnx")
     stored = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "model.onnx").graph.initializer}
-    arranged = {name: c.arrange for name, c in claims(template_of(Attention)).items() if c.arrange is not None}
-    assert len(arranged) >= 4
-    for name, arrange in arranged.items():
-        assert torch.equal(arrange(state.__getitem__), torch.from_numpy(stored[name].copy()))
+    made = {name: claim.evaluate for name, claim in claims(template_of(Attention)).items() if claim.evaluate}
+    assert len(made) >= 6
+    for name, evaluate in made.items():
+        assert torch.equal(evaluate(state.__getitem__), torch.from_numpy(stored[name].copy()))

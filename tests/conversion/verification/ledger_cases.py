@@ -1,19 +1,21 @@
-"""Small networks that hold every situation a ledger must explain, and their artifacts by every way of exporting."""
+"""Small networks that hold every situation a ledger must explain, and their artifacts by every way of capturing."""
 
-import contextlib
-import io
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-import onnxscript.optimizer
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.architectures.sample import sample_inputs
+from app.conversion.exporters.request import ExportRequest
+from app.conversion.verification.ledger.ledger import ledger_of
 from app.domain.architecture import Axis, InputSpec, Integers, Normal, Signature
+from app.domain.checkpoint import LoadReport
+from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.domain.report import Ledger
+from tests.conversion.verification.subjects import Filled, filled
 
 
 class Convolutions(nn.Module):
@@ -127,8 +129,15 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], InputSpec]] = {
     "standardised": (Standardised, _image()),
 }
 
-ONNX_WAYS = ("dynamo", "dynamo_optimised", "torchscript", "torchscript_folded", "torchscript_optimised")
-TORCHSCRIPT_WAYS = ("trace", "script", "frozen_trace", "frozen_script")
+WAYS: dict[str, tuple[str, OnnxOptions | TorchScriptOptions]] = {
+    "dynamo": ("dynamo", OnnxOptions()),
+    "torchscript": ("torchscript", OnnxOptions()),
+    "trace": ("trace", TorchScriptOptions(check_trace=False)),
+    "script": ("script", TorchScriptOptions()),
+    "frozen_trace": ("trace", TorchScriptOptions(check_trace=False, freeze=True)),
+    "frozen_script": ("script", TorchScriptOptions(freeze=True)),
+}
+"""Exporter and options by name."""
 
 
 def signature_of(network: str) -> Signature:
@@ -155,66 +164,31 @@ def upload(module: nn.Module) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Exports:
-    """The artifacts of one module, by way of export."""
+    """The artifacts of one module, by way of capturing."""
 
     module: nn.Module
-    paths: dict[str, Path]
+    made: dict[str, Filled]
+
+    def ledger(self, way: str, network: str, *, path: Path | None = None, module: nn.Module | None = None) -> Ledger:
+        """The ledger of the artifact, or of another file or against another module in its place."""
+        module = module or self.module
+        return ledger_of(
+            path or self.made[way].path,
+            WAYS[way][1].target,
+            self.made[way].claims,
+            uploaded=upload(module),
+            load=LoadReport(strict=True),
+            module=module,
+            signature=signature_of(network),
+        )
 
 
 def export_all(module: nn.Module, network: str, directory: Path) -> Exports:
-    """Write the module by every way. A way that the exporter refuses is left out (tracing attention, in torch.jit)."""
-    spec = NETWORKS[network][1]
-    sample = (
-        torch.randint(0, 20, (2, 6)) if spec.dtype == "int64" else torch.randn(2, *[int(n) for n in spec.shape[1:]])
-    )
-    paths = {}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
-        paths |= _dynamo(module, sample, spec.name, directory)
-        paths |= _torchscript_exporter(module, sample, spec.name, directory)
-        paths |= _torchscript(module, sample, directory)
-    return Exports(module, paths)
-
-
-def _dynamo(module: nn.Module, sample: Tensor, name: str, directory: Path) -> dict[str, Path]:
-    paths = {way: directory / f"{way}.onnx" for way in ONNX_WAYS[:2]}
-    program = torch.onnx.export(
-        module,
-        (sample,),
-        dynamo=True,
-        optimize=False,
-        verbose=False,
-        dynamic_shapes=({0: "batch"},),
-        input_names=[name],
-    )
-    program.save(str(paths["dynamo"]))
-    program.optimize()
-    program.save(str(paths["dynamo_optimised"]))
-    return paths
-
-
-def _torchscript_exporter(module: nn.Module, sample: Tensor, name: str, directory: Path) -> dict[str, Path]:
-    paths = {way: directory / f"{way}.onnx" for way in ONNX_WAYS[2:]}
-    options = {"input_names": [name], "dynamic_axes": {name: {0: "batch"}}, "dynamo": False, "opset_version": 17}
-    preserve = torch.onnx.TrainingMode.PRESERVE
-    torch.onnx.export(
-        module, (sample,), str(paths["torchscript"]), do_constant_folding=False, training=preserve, **options
-    )
-    torch.onnx.export(module, (sample,), str(paths["torchscript_folded"]), **options)
-    optimised = onnxscript.optimizer.optimize(onnx.load(paths["torchscript_folded"]))
-    onnx.save(optimised, paths["torchscript_optimised"])
-    return paths
-
-
-def _torchscript(module: nn.Module, sample: Tensor, directory: Path) -> dict[str, Path]:
-    captures: dict[str, Callable[[], torch.jit.ScriptModule]] = {
-        "trace": lambda: torch.jit.trace(module, sample, check_trace=False),
-        "script": lambda: torch.jit.script(module),
-        "frozen_trace": lambda: torch.jit.freeze(torch.jit.trace(module, sample, check_trace=False)),
-        "frozen_script": lambda: torch.jit.freeze(torch.jit.script(module)),
-    }
-    paths = {}
-    for way, capture in captures.items():
-        paths[way] = directory / f"{way}.pt"
-        capture().save(str(paths[way]))
-    return paths
+    """Write the module by every way."""
+    signature = signature_of(network)
+    sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
+    made = {}
+    for way, (exporter, options) in WAYS.items():
+        (directory / way).mkdir()
+        made[way] = filled(ExportRequest(module, signature, options, sample), exporter, directory / way)
+    return Exports(module, made)

@@ -1,7 +1,7 @@
 """Subjects for verification made from small modules: real exports, real files."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters import onnx_dynamo, onnx_torchscript, torchscript
 from app.conversion.exporters.request import ExportRequest
+from app.conversion.exporters.place import Place
+from app.conversion.targets import TARGETS
+from app.conversion.verification.claims import Claim
 from app.conversion.verification.subject import Subject
 from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.conversion import OnnxOptions, TorchScriptOptions
 from app.domain.report import ExportReport, Finding, Reason, VerificationReport
-from tests.conversion.verification import plain_onnx
 
 BATCH = Axis(name="batch", sample=2)
 FEATURES = Signature(inputs=(InputSpec(name="x", shape=("batch", 6)),), axes=(BATCH,), outputs=(OutputSpec(name="y"),))
@@ -73,35 +74,49 @@ def onnx_subject(
 ) -> Subject:
     """A subject whose artifact was exported from ``of`` (default: the module itself), then edited."""
     exported = exported_as or signature
-    sample = sample_inputs(exported, {}, torch.Generator().manual_seed(0))
-    capture = onnx_dynamo.capture if exporter == "dynamo" else onnx_torchscript.capture
-    captured = capture(ExportRequest(of or module, exported, options or OnnxOptions(), sample))
-    path = directory / "model.onnx"
-    plain_onnx.write(captured.model, path)
+    request = ExportRequest(of or module, exported, options or OnnxOptions(), _sample(exported))
+    made = filled(request, exporter, directory)
     if edit is not None:
-        model = onnx.load(path)
+        model = onnx.load(made.path)
         edit(model)
-        onnx.save(model, path)
-    written = onnx.load(path)
-    report = ExportReport(
-        target="onnx",
-        exporter=captured.exporter,
-        opset=next(entry.version for entry in written.opset_import if entry.domain == ""),
-        ir_version=written.ir_version,
-    )
-    return subject(module, signature, path, report, **more)
+        onnx.save(model, made.path)
+    written = onnx.load(made.path)
+    opset = next(entry.version for entry in written.opset_import if entry.domain == "")
+    report = made.report.model_copy(update={"opset": opset, "ir_version": written.ir_version})
+    return subject(module, signature, made.path, report, **{"claims": made.claims, **more})
 
 
 def torchscript_subject(
     module: nn.Module, signature: Signature, directory: Path, *, of: nn.Module | None = None, **more: Any
 ) -> Subject:
     """A subject whose artifact was traced from ``of`` (default: the module itself)."""
-    sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
-    captured = torchscript.capture(ExportRequest(of or module, signature, TorchScriptOptions(), sample), "trace")
-    path = directory / "model.pt"
-    torchscript.write(captured, path)
-    report = ExportReport(target="torchscript", exporter="trace", warnings=captured.warnings)
-    return subject(module, signature, path, report, kept=captured.kept, **more)
+    request = ExportRequest(of or module, signature, TorchScriptOptions(), _sample(signature))
+    made = filled(request, "trace", directory)
+    return subject(module, signature, made.path, made.report, **{"claims": made.claims, "kept": made.kept, **more})
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An artifact as the product makes it, and what its template says of it."""
+
+    path: Path
+    report: ExportReport
+    claims: Mapping[str, Claim]
+    kept: tuple[Place, ...]
+
+
+def filled(request: ExportRequest, exporter: str, directory: Path) -> Filled:
+    """The artifact that carries the module's own weights, captured by that exporter."""
+    target: Any = TARGETS[request.options.target]
+    captured = target.capture(request, exporter)
+    template = target.build_template(captured, request, directory / "template")
+    path = directory / f"model{target.suffix}"
+    target.fill(template, request.module.state_dict(), request, path)
+    return Filled(path, target.report(template, request), target.claims(template), captured.kept)
+
+
+def _sample(signature: Signature) -> dict[str, Tensor]:
+    return sample_inputs(signature, {}, torch.Generator().manual_seed(0))
 
 
 def subject(module: nn.Module, signature: Signature, artifact: Path, export: ExportReport, **more: Any) -> Subject:
@@ -111,6 +126,7 @@ def subject(module: nn.Module, signature: Signature, artifact: Path, export: Exp
         signature=signature,
         load=LoadReport(strict=True),
         uploaded=module.state_dict(),
+        claims={},
         target=export.target,
         artifact=artifact,
         export=export,

@@ -26,6 +26,9 @@ def verified(
     captured = chosen.capture(request, exporter)
     template = chosen.build_template(captured, request, directory / "template")
     written = chosen.fill(template, module.state_dict(), request, directory / f"model{chosen.suffix}")
-    export = chosen.report(template, request)
-    origins = chosen.claims(template)
-    return verify(subject(module, signature, written.path, export, origins=origins, kept=captured.kept))
+    claims = chosen.claims(template)
+    return verify(
+        subject(
+            module, signature, written.path, chosen.report(template, request), claims=claims, kept=captured.kept
+        )
+    )

@@ -1,4 +1,4 @@
-"""Faults put into real artifacts of every exporter and fold situation: none may pass, and no faithful artifact fail."""
+"""Faults put into real artifacts of every exporter: none may pass, and no faithful artifact fail."""
 
 import itertools
 import zipfile
@@ -10,33 +10,13 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from torch import nn
 
-from app.conversion.verification.ledger.ledger import onnx_ledger, torchscript_ledger
-from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
-from tests.conversion.verification.ledger_cases import (
-    NETWORKS,
-    ONNX_WAYS,
-    TORCHSCRIPT_WAYS,
-    Exports,
-    build,
-    signature_of,
-    upload,
-)
+from tests.conversion.verification.ledger_cases import NETWORKS, WAYS, Exports, build
 
 Exported = Callable[[str], Exports]
 Edit = tuple[str, dict[str, np.ndarray]]
 """What was done, and new values by stored tensor."""
-
-TRACED_ATTENTION = {("transformer", "trace"), ("transformer", "frozen_trace")}
-
-
-def ledger_of(path: Path, module: nn.Module, network: str) -> Ledger:
-    signature, load = signature_of(network), LoadReport(strict=True)
-    if path.suffix == ".onnx":
-        return onnx_ledger(path, upload(module), load, module, None, signature=signature)
-    return torchscript_ledger(path, upload(module), load, module, signature=signature)
 
 
 def edits(values: dict[str, np.ndarray], rng: np.random.Generator) -> Iterator[Edit]:
@@ -96,27 +76,8 @@ def write_onnx(path: Path, values: dict[str, np.ndarray], target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("way", ONNX_WAYS)
-@pytest.mark.parametrize("network", NETWORKS)
-def test_faithful_onnx_passes_and_every_faulty_one_fails(
-    network: str, way: str, exported: Exported, tmp_path: Path
-) -> None:
-    exports = exported(network)
-    faithful = ledger_of(exports.paths[way], exports.module, network)
-    assert faithful.problems == ()
-    values = onnx_values(exports.paths[way], carrying(faithful))
-    missed, tried = [], 0
-    for fault, changes in edits(values, np.random.default_rng(7)):
-        faulty = write_onnx(exports.paths[way], changes, tmp_path / "faulty.onnx")
-        tried += 1
-        if ledger_of(faulty, exports.module, network).passed:
-            missed.append(fault)
-    assert missed == []
-    assert tried >= 9
-
-
-def torchscript_values(path: Path) -> dict[str, np.ndarray]:
-    """Storages of the archive as float32, by record; records of other types are left out by their size in tests."""
+def record_values(path: Path) -> dict[str, np.ndarray]:
+    """Storages of the archive as float32, by record; records of other types are left out by what they hold."""
     with zipfile.ZipFile(path) as archive:
         records = [name for name in archive.namelist() if name.split("/")[1] in ("data", "constants")]
         return {
@@ -132,43 +93,40 @@ def write_torchscript(path: Path, values: dict[str, np.ndarray], target: Path) -
     return target
 
 
-@pytest.mark.parametrize("way", TORCHSCRIPT_WAYS)
-@pytest.mark.parametrize("network", NETWORKS)
-def test_faithful_torchscript_passes_and_every_faulty_one_fails(
-    network: str, way: str, exported: Exported, tmp_path: Path
-) -> None:
-    exports = exported(network)
-    faithful = ledger_of(exports.paths[way], exports.module, network)
-    assert faithful.problems == ()
-    sizes = {entry.bytes for entry in faithful.initializers if entry.origin in ("tensor", "fold")}
-    values = {
-        name: value
-        for name, value in torchscript_values(exports.paths[way]).items()
-        if value.nbytes in sizes and _is_weight(value)
-    }
-    missed, tried = [], 0
-    for fault, changes in edits(values, np.random.default_rng(7)):
-        faulty = write_torchscript(exports.paths[way], changes, tmp_path / "faulty.pt")
-        tried += 1
-        if ledger_of(faulty, exports.module, network).passed:
-            missed.append(fault)
-    assert missed == []
-    assert tried >= 9
-
-
 def _is_weight(value: np.ndarray) -> bool:
     """Bit patterns of int64 counters and indices read as float32 are zeros and denormals."""
     return value.size > 1 and bool((np.abs(value) > 1e-6).mean() > 0.5) and not np.array_equal(value, value[:1])
 
 
-@pytest.mark.parametrize("way", ["dynamo_optimised", "torchscript_folded", "torchscript_optimised", "frozen_trace"])
-def test_batch_norm_folded_with_its_defaults_fails(way: str, exported: Exported) -> None:
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_faithful_artifact_passes_and_every_faulty_one_fails(
+    network: str, way: str, exported: Exported, tmp_path: Path
+) -> None:
+    exports = exported(network)
+    path = exports.made[way].path
+    faithful = exports.ledger(way, network)
+    assert faithful.problems == ()
+    if path.suffix == ".onnx":
+        write, values = write_onnx, onnx_values(path, carrying(faithful))
+    else:
+        write, values = write_torchscript, {n: value for n, value in record_values(path).items() if _is_weight(value)}
+    missed, tried = [], 0
+    for fault, changes in edits(values, np.random.default_rng(7)):
+        faulty = write(path, changes, tmp_path / f"faulty{path.suffix}")
+        tried += 1
+        if exports.ledger(way, network, path=faulty).passed:
+            missed.append(fault)
+    assert missed == []
+    assert tried >= 9
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_artifact_of_older_statistics_fails(way: str, exported: Exported) -> None:
     exports = exported("convolutions")
     for name in ("stem.1", "depthwise.1", "twin.1", "up.1"):
         module = build("convolutions")
-        norm = module.get_submodule(name)
         with torch.no_grad():
-            norm.running_mean.add_(0.3)  # the artifact was folded with older statistics
-        ledger = ledger_of(exports.paths[way], module, "convolutions")
-        assert not ledger.passed
+            module.get_submodule(name).running_mean.add_(0.3)
+        ledger = exports.ledger(way, "convolutions", module=module)
         assert any(name in problem for problem in ledger.problems)

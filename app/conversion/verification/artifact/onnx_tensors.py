@@ -1,18 +1,18 @@
-"""Every tensor of an ONNX file, as a view on its bytes on disk, and the nodes that use them.
+"""Every tensor of an ONNX file, as a view on its bytes on disk.
 
 The file and its external data are memory-mapped and walked field by field; no weight is copied and neither onnx nor
 the exporter's libraries take part, so that what the ledger compares is what a runtime will read. Field numbers are
 those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from app.conversion.verification.artifact.protobuf_wire import (
@@ -25,7 +25,6 @@ from app.conversion.verification.artifact.protobuf_wire import (
 )
 
 Bytes = NDArray[np.uint8]
-Place = Literal["initializer", "sparse_initializer", "attribute"]
 
 STRING = 8
 FLOAT = 1
@@ -40,88 +39,58 @@ _BITS = {
     **dict.fromkeys((27, 28), 6),
 }
 """Bits per element of each TensorProto.DataType; strings have none."""
+DTYPES: dict[int, torch.dtype] = {
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    4: torch.uint16,
+    5: torch.int16,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float16,
+    11: torch.float64,
+    12: torch.uint32,
+    13: torch.uint64,
+    14: torch.complex64,
+    15: torch.complex128,
+    16: torch.bfloat16,
+    17: torch.float8_e4m3fn,
+    18: torch.float8_e4m3fnuz,
+    19: torch.float8_e5m2,
+    20: torch.float8_e5m2fnuz,
+}
+"""torch's dtype of each TensorProto.DataType that has one."""
 _TYPED_FIELDS = frozenset({4, 5, 6, 7, 10, 11})
 """float_data, int32_data, string_data, int64_data, double_data, uint64_data of TensorProto."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """One tensor of the file. ``data`` are its raw little-endian bytes in row-major order, read-only."""
+    """One tensor of the file. ``data`` are its raw little-endian bytes in row-major order, read-only.
+
+    ``name`` is its place: an initializer's name, a Constant's output, a node's first output with the attribute, or the
+    dotted path of a TorchScript attribute; ``aliases`` are further places of the same memory.
+    """
 
     name: str
     dims: tuple[int, ...]
     data_type: int
     data: Bytes
-    place: Place = "initializer"
-
-    @property
-    def numel(self) -> int:
-        return prod(self.dims)
+    aliases: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
         return int(self.data.size)
 
 
-@dataclass(frozen=True, eq=False)
-class StoredNode:
-    """One node. ``tensors`` are those in its attributes."""
+def read_onnx(path: Path) -> tuple[StoredTensor, ...]:
+    """Every tensor: initializers and attributes of the main graph, of its subgraphs and of local functions.
 
-    op_type: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    tensors: tuple[StoredTensor, ...] = ()
-    subgraphs: tuple["StoredGraph", ...] = ()
-    ints: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Integer attributes by name."""
-
-
-@dataclass(eq=False)
-class StoredGraph:
-    """One graph; ``inputs`` and ``outputs`` are value names."""
-
-    inputs: list[str] = field(default_factory=list)
-    outputs: list[str] = field(default_factory=list)
-    initializers: list[StoredTensor] = field(default_factory=list)
-    nodes: list[StoredNode] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False)
-class OnnxFile:
-    """The main graph and the bodies of the model's local functions."""
-
-    graph: StoredGraph
-    functions: tuple[StoredGraph, ...] = ()
-
-    def graphs(self) -> Iterator[StoredGraph]:
-        """Every graph of the file: the main one, its subgraphs, and function bodies."""
-        pending = [self.graph, *self.functions]
-        while pending:
-            graph = pending.pop(0)
-            yield graph
-            pending.extend(subgraph for node in graph.nodes for subgraph in node.subgraphs)
-
-    def tensors(self) -> Iterator[StoredTensor]:
-        """Every tensor of the file, initializers and attributes alike."""
-        for graph in self.graphs():
-            yield from graph.initializers
-            for node in graph.nodes:
-                yield from node.tensors
-
-
-def read_onnx(path: Path) -> OnnxFile:
-    """Map and walk the file. Raises MalformedFile for broken protobuf, sizes that disagree with dims, external data
-    outside the file's directory, and training graphs."""
-    return _Reader(path).read()
-
-
-@dataclass(eq=False)
-class _Attribute:
-    name: str = ""
-    tensors: list[StoredTensor] = field(default_factory=list)
-    subgraphs: list[StoredGraph] = field(default_factory=list)
-    ints: list[int] = field(default_factory=list)
+    Maps and walks the file. Raises MalformedFile for broken protobuf, sizes that disagree with dims, external data
+    outside the file's directory, and training graphs.
+    """
+    return tuple(_Reader(path).read())
 
 
 class _Reader:
@@ -131,94 +100,71 @@ class _Reader:
         self.whole = np.frombuffer(self.buffer, np.uint8)
         self.external: dict[str, Bytes] = {}
 
-    def read(self) -> OnnxFile:
-        graph, functions = StoredGraph(), []
+    def read(self) -> Iterator[StoredTensor]:
         for number, _, start, end in fields(self.buffer, 0, len(self.buffer)):
             if number == 7:
-                self._graph(start, end, graph)
+                yield from self._graph(start, end)
             elif number == 25:
-                functions.append(self._function(start, end))
+                yield from self._function(start, end)
             elif number == 20:
                 raise MalformedFile("the file holds training information, which may carry weights")
-        return OnnxFile(graph, tuple(functions))
 
-    def _graph(self, start: int, end: int, graph: StoredGraph) -> StoredGraph:
-        for item in fields(self.buffer, start, end):
-            number, _, first, last = item
+    def _graph(self, start: int, end: int) -> Iterator[StoredTensor]:
+        for number, _, first, last in fields(self.buffer, start, end):
             if number == 1:
-                graph.nodes.append(self._node(first, last))
+                yield from self._node(first, last)
             elif number == 5:
-                graph.initializers.append(self._tensor(first, last))
+                yield self._tensor(first, last)
             elif number == 15:
-                graph.initializers.extend(self._sparse(first, last, "sparse_initializer"))
-            elif number in (11, 12):
-                (graph.inputs if number == 11 else graph.outputs).append(self._value_name(first, last))
-        return graph
+                yield from self._sparse(first, last)
 
-    def _function(self, start: int, end: int) -> StoredGraph:
-        graph = StoredGraph()
+    def _function(self, start: int, end: int) -> Iterator[StoredTensor]:
+        for number, _, first, last in fields(self.buffer, start, end):
+            if number == 7:
+                yield from self._node(first, last)
+
+    def _node(self, start: int, end: int) -> Iterator[StoredTensor]:
+        outputs, names, kinds, attributes = [], [""], [""], []
         for item in fields(self.buffer, start, end):
-            if item[0] == 7:
-                graph.nodes.append(self._node(item[2], item[3]))
-        return graph
-
-    def _value_name(self, start: int, end: int) -> str:
-        names = [text(self.buffer, item) for item in fields(self.buffer, start, end) if item[0] == 1]
-        return names[-1] if names else ""
-
-    def _node(self, start: int, end: int) -> StoredNode:
-        words: dict[int, list[str]] = {1: [], 2: [], 3: [], 4: []}
-        attributes = []
-        for item in fields(self.buffer, start, end):
-            if item[0] in words:
-                words[item[0]].append(text(self.buffer, item))
+            if item[0] == 2:
+                outputs.append(text(self.buffer, item))
+            elif item[0] == 3:
+                names.append(text(self.buffer, item))
+            elif item[0] == 4:
+                kinds.append(text(self.buffer, item))
             elif item[0] == 5:
                 attributes.append((item[2], item[3]))
-        op_type = (words[4] or [""])[-1]
-        outputs = tuple(words[2])
-        name = (words[3] or [""])[-1]
-        tensors: list[StoredTensor] = []
-        subgraphs: list[StoredGraph] = []
-        ints: dict[str, tuple[int, ...]] = {}
         for first, last in attributes:
-            attribute = self._attribute(first, last, outputs[0] if outputs else name, op_type == "Constant")
-            tensors += attribute.tensors
-            subgraphs += attribute.subgraphs
-            ints[attribute.name] = tuple(attribute.ints)
-        return StoredNode(op_type, name, tuple(words[1]), outputs, tuple(tensors), tuple(subgraphs), ints)
+            yield from self._attribute(first, last, outputs[0] if outputs else names[-1], kinds[-1] == "Constant")
 
-    def _attribute(self, start: int, end: int, value: str, constant: bool) -> "_Attribute":
+    def _attribute(self, start: int, end: int, value: str, constant: bool) -> Iterator[StoredTensor]:
         """``value`` names the node's first output, after which tensors are called. Lists of floats count as tensors,
         and so do the scalars of Constant nodes."""
-        found = _Attribute()
+        name, scalar = "", False
+        tensors: list[StoredTensor] = []
         floats: list[Bytes] = []
-        scalar = False
         for item in fields(self.buffer, start, end):
             number, wire_type, first, last = item
             if number == 1:
-                found.name = text(self.buffer, item)
+                name = text(self.buffer, item)
             elif number in (5, 10):
-                found.tensors.append(self._tensor(first, last))
+                tensors.append(self._tensor(first, last))
             elif number in (22, 23):
-                found.tensors.extend(self._sparse(first, last, "attribute"))
+                tensors += self._sparse(first, last)
             elif number in (6, 11):
-                found.subgraphs.append(self._graph(first, last, StoredGraph()))
+                yield from self._graph(first, last)
             elif number == 7 or (number == 2 and constant and wire_type == FIXED32):
                 floats.append(self.whole[first:last])
                 scalar = number == 2
-            elif number in (3, 8):
-                found.ints += repeated_ints(self.buffer, item)
-        label = value if constant else f"{value}:{found.name}"
-        found.tensors = [replace(tensor, name=label, place="attribute") for tensor in found.tensors]
+        label = value if constant else f"{value}:{name}"
+        yield from (replace(tensor, name=label) for tensor in tensors)
         if floats:
             data = np.concatenate(floats)
             dims = () if scalar else (data.size // 4,)
-            found.tensors.append(StoredTensor(label, dims, FLOAT, data, "attribute"))
-        return found
+            yield StoredTensor(label, dims, FLOAT, data)
 
-    def _sparse(self, start: int, end: int, place: Place) -> list[StoredTensor]:
-        found = [self._tensor(item[2], item[3]) for item in fields(self.buffer, start, end) if item[0] in (1, 2)]
-        return [replace(tensor, place=place) for tensor in found]
+    def _sparse(self, start: int, end: int) -> list[StoredTensor]:
+        return [self._tensor(item[2], item[3]) for item in fields(self.buffer, start, end) if item[0] in (1, 2)]
 
     def _tensor(self, start: int, end: int) -> StoredTensor:
         dims: list[int] = []

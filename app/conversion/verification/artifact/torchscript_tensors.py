@@ -1,4 +1,4 @@
-"""Every tensor of a TorchScript file, as a view on its bytes on disk, and where its code uses constants.
+"""Every tensor of a TorchScript file, as a view on its bytes on disk.
 
 The archive is a zip with uncompressed records (torch/csrc/jit/serialization): ``data.pkl`` is the object tree of the
 module, ``constants.pkl`` the tuple of tensors that the code calls CONSTANTS.c0, c1, ...; storages lie in ``data/`` and
@@ -11,7 +11,7 @@ import pickle
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,10 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import numpy as np
 import torch
 
-from app.conversion.verification.artifact.onnx_tensors import Bytes, Place, StoredTensor
+from app.conversion.verification.artifact.onnx_tensors import DTYPES, Bytes, StoredTensor
 from app.conversion.verification.artifact.protobuf_wire import MalformedFile
-from app.conversion.verification.artifact.torchscript_code import constant_uses
-from app.conversion.verification.ledger.content import ONNX_DTYPES
-from app.conversion.verification.ledger.graph_uses import GraphUse
 
-_DATA_TYPES = {dtype: code for code, dtype in ONNX_DTYPES.items()}
+_DATA_TYPES = {dtype: code for code, dtype in DTYPES.items()}
 _STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -50,16 +47,11 @@ _SIGNS_OF_DAMAGE = (
 _DEEPEST = 200
 
 
-@dataclass(frozen=True, eq=False)
-class TorchScriptFile:
-    """Tensors of attributes under their dotted paths, of constants as CONSTANTS.cN, and the uses of the latter."""
+def read_torchscript(path: Path) -> tuple[StoredTensor, ...]:
+    """Tensors of attributes under their dotted paths, and of constants as CONSTANTS.cN.
 
-    tensors: tuple[StoredTensor, ...]
-    uses: tuple[GraphUse, ...]
-
-
-def read_torchscript(path: Path) -> TorchScriptFile:
-    """Map and walk the archive. Raises MalformedFile for a broken one, and for tensors that leave their storage."""
+    Maps and walks the archive. Raises MalformedFile for a broken one, and for tensors that leave their storage.
+    """
     try:
         return _Archive(path).read()
     except MalformedFile:
@@ -135,7 +127,7 @@ class _Archive:
     path: Path
     found: dict[tuple[str, int, tuple[int, ...], tuple[int, ...]], StoredTensor] = field(default_factory=dict)
 
-    def read(self) -> TorchScriptFile:
+    def read(self) -> tuple[StoredTensor, ...]:
         with self.path.open("rb") as file, ZipFile(file) as archive:
             self.buffer = mmap(file.fileno(), 0, access=ACCESS_READ)
             records = archive.infolist()
@@ -143,24 +135,26 @@ class _Archive:
             self.records = {record.filename.removeprefix(f"{self.top}/"): record for record in records}
             attributes = self._unpickle(archive, "data")
             constants = self._unpickle(archive, "constants")
-            code = [archive.read(record).decode() for name, record in self.records.items() if name.endswith(".py")]
         for name, view in _tensors(attributes, ""):
-            self._store(name, view, "initializer")
-        named = {f"c{number}": view for number, view in enumerate(_parts(constants))}
-        stored = {key: self._store(f"CONSTANTS.{key}", view, "attribute") for key, view in _views(named)}
+            self._store(name, view)
+        for number, value in enumerate(_parts(constants)):
+            for name, view in _tensors(value, f"CONSTANTS.c{number}"):
+                self._store(name, view)
         loose = [self._loose(name) for name in self.records if self._unread(name)]
-        return TorchScriptFile((*self.found.values(), *loose), tuple(constant_uses(code, stored)))
+        return (*self.found.values(), *loose)
 
     def _unpickle(self, archive: ZipFile, name: str) -> object:
         return _Unpickler(archive.read(self.records[f"{name}.pkl"]), name).load()
 
-    def _store(self, name: str, view: _View, place: Place) -> StoredTensor:
-        """The stored tensor of a view; the first of its names where several attributes are one view."""
+    def _store(self, name: str, view: _View) -> None:
+        """Note the tensor of a view under its name; one that several attributes share is one tensor."""
         key = (view.storage.record, view.offset, view.size, view.stride)
-        if key not in self.found:
+        known = self.found.get(key)
+        if known is None:
             data = self._data(view)
-            self.found[key] = StoredTensor(name, view.size, _DATA_TYPES[view.storage.dtype], data, place)
-        return self.found[key]
+            self.found[key] = StoredTensor(name, view.size, _DATA_TYPES[view.storage.dtype], data)
+        else:
+            self.found[key] = replace(known, aliases=(*known.aliases, name))
 
     def _data(self, view: _View) -> Bytes:
         item = view.storage.dtype.itemsize
@@ -193,7 +187,7 @@ class _Archive:
     def _loose(self, name: str) -> StoredTensor:
         """A storage that no tensor refers to: bytes without a type."""
         data = self._record(self.records[name])
-        return StoredTensor(name, (data.size,), _DATA_TYPES[torch.float8_e5m2], data, "attribute")
+        return StoredTensor(name, (data.size,), _DATA_TYPES[torch.float8_e5m2], data)
 
 
 def _is_contiguous(view: _View) -> bool:
@@ -209,12 +203,6 @@ def _parts(constants: object) -> tuple[object, ...]:
     if isinstance(constants, (tuple, list)):
         return tuple(constants)
     return constants.parts if isinstance(constants, _Opaque) else ()
-
-
-def _views(named: dict[str, object]) -> Iterator[tuple[str, _View]]:
-    for key, value in named.items():
-        for _, view in _tensors(value, key):
-            yield key, view
 
 
 def _tensors(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, _View]]:

@@ -19,9 +19,6 @@ _LISTED = 20
 """Problems named one by one; beyond, only counted."""
 
 
-Axes = tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class Explanation:
     """Where one stored tensor came from. ``sources`` are state-dict keys or buffers."""
@@ -33,12 +30,11 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Carrier:
-    """A stored tensor that carries a source, and how: ``axes`` says which axis of the source each stored axis is."""
+    """A stored tensor that carries a source, and how."""
 
     stored: StoredTensor
     how: LedgerClass
     detail: str | None = None
-    axes: Axes | None = None
 
 
 @dataclass(eq=False)
@@ -50,24 +46,13 @@ class Books:
     explained: dict[StoredTensor, Explanation] = field(default_factory=dict)
     carriers: dict[str, list[Carrier]] = field(default_factory=dict)
     folded: dict[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
-    merged: set[str] = field(default_factory=set)
-    """Sources that one stored tensor holds whole together with others."""
     unused: dict[str, str] = field(default_factory=dict)
     doubts: dict[str, str] = field(default_factory=dict)
     """Why a source is unaccounted, where more is known than that nothing carries it."""
-    differing: set[str] = field(default_factory=set)
-    """Sources that the loaded module does not hold: what the eager forward makes says nothing of them."""
     problems: list[str] = field(default_factory=list)
 
-    def carry(
-        self,
-        stored: StoredTensor,
-        source: Source,
-        how: LedgerClass,
-        detail: str | None = None,
-        axes: Axes | None = None,
-    ) -> None:
-        """Record that the stored tensor holds the whole source, its axes in the order ``axes`` where that is known."""
+    def carry(self, stored: StoredTensor, source: Source, how: LedgerClass, detail: str | None = None) -> None:
+        """Record that the stored tensor holds the whole source."""
         if source.kind == "uploaded":
             if how == "identical" and source.cast:
                 how = "cast"
@@ -77,46 +62,21 @@ class Books:
         else:
             origin = "constant"
             detail = _OWN[source.kind]
-        self.carriers.setdefault(source.name, []).append(Carrier(stored, how, detail, axes))
+        self.carriers.setdefault(source.name, []).append(Carrier(stored, how, detail))
         earlier = self.explained.get(stored)
         names = (*earlier.sources, source.name) if earlier else (source.name,)
         if earlier and earlier.origin == "tensor":
             origin, detail = "tensor", earlier.detail
         self.explained[stored] = Explanation(origin, names, detail)
 
-    def fold(self, names: Iterable[str], stored: StoredTensor, detail: str, *, whole: bool = False) -> None:
-        """Record that the stored tensor holds what an exporter made of these sources; ``whole``: every element."""
-        if whole:
-            self.merged.update(names)
+    def fold(self, names: Iterable[str], stored: StoredTensor, detail: str) -> None:
+        """Record that the stored tensor holds what these sources were arranged to."""
         for name in names:
             carriers, _ = self.folded.get(name, ((), ""))
             self.folded[name] = ((*carriers, stored.name), detail)
 
     def explain(self, stored: StoredTensor, origin: InitializerOrigin, sources: tuple[str, ...], detail: str) -> None:
         self.explained[stored] = Explanation(origin, sources, detail)
-
-    def orders(self) -> list[tuple[tuple[StoredTensor, str], Axes]]:
-        """Which axis of the source each stored axis is, where that is known, by stored tensor and key."""
-        return [
-            ((carrier.stored, name), carrier.axes)
-            for name, carriers in self.carriers.items()
-            for carrier in carriers
-            if carrier.axes is not None
-        ]
-
-    def unexplained(self) -> list[StoredTensor]:
-        return [stored for stored in self.stored if stored not in self.explained]
-
-    def open_buffers(self) -> list[str]:
-        """The architecture's own numbers (non-persistent buffers, initial values) that nothing carries yet."""
-        return [
-            name
-            for name, source in self.sources.by_name.items()
-            if source.kind != "uploaded"
-            and source.tensor.is_floating_point()
-            and source.tensor.numel() > 1
-            and name not in self.carriers
-        ]
 
     def open_sources(self) -> list[str]:
         """Uploaded tensors of the architecture that nothing carries yet."""

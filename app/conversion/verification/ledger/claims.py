@@ -1,92 +1,53 @@
-"""What is said of a stored tensor, by a template's claim or by its own name, recomputed and compared."""
+"""Holding a stored tensor to what the template claims of its place."""
 
 import hashlib
 
-from app.conversion.verification.artifact.onnx_tensors import StoredTensor
-from app.conversion.verification.claims import Arrangement, InitializerClaim
+from app.conversion.verification.artifact.onnx_tensors import DTYPES, StoredTensor
+from app.conversion.verification.claims import Claim
 from app.conversion.verification.ledger.books import Books
-from app.conversion.verification.ledger.content import ONNX_DTYPES, matching_axes
-from app.conversion.verification.ledger.folds import carries, conv_bn
-from app.conversion.verification.ledger.sources import Source, raw_bytes, same_bytes
+from app.conversion.verification.ledger.sources import raw_bytes, same_bytes
+from app.domain.report import LedgerClass
+
+_CLASS: dict[str, tuple[LedgerClass, str | None]] = {
+    "identical": ("identical", None),
+    "cast": ("cast", None),
+    "reshaped": ("identical", "under other dims"),
+    "transposed": ("transposed", None),
+}
+_ARRANGED = "elements placed anew, same bytes"
 
 
-def check_claim(books: Books, stored: StoredTensor, claim: InitializerClaim) -> str | None:
-    """Enter the stored tensor as claimed, or say what of the claim is not so."""
-    if claim.kind == "constant":
-        if claim.sha256 is not None and hashlib.sha256(stored.data.data).hexdigest() != claim.sha256:
-            return "its bytes are not the template's constant"
-        books.explain(stored, "constant", (), "a constant of the template, the same for all weights")
-        return None
+def check_claim(books: Books, stored: StoredTensor, place: str, claim: Claim) -> str | None:
+    """Enter the stored tensor as it is claimed of one of its places, or say what of the claim is not so."""
+    if claim.evaluate is None:
+        return _check_constant(books, stored, place, claim)
     unknown = [name for name in claim.tensors if name not in books.sources.by_name]
     if unknown:
         return f"it is claimed to hold {', '.join(unknown)}, which neither upload nor architecture has"
-    if claim.kind == "folded":
-        return _check_fold(books, stored, claim)
-    if claim.arrange is not None:
-        return _check_arrangement(books, stored, claim, claim.arrange)
-    return _check_content(books, stored, claim, books.sources.by_name[claim.tensors[0]])
-
-
-def _check_content(books: Books, stored: StoredTensor, claim: InitializerClaim, source: Source) -> str | None:
-    dtype = ONNX_DTYPES.get(stored.data_type)
-    if dtype is None or (dtype != source.dtype and claim.kind != "cast"):
-        return f"its element type is not that of {source.name}"
-    value = source.tensor.detach().to(dtype)
-    shape = tuple(value.shape)
-    if claim.perm is not None:
-        if sorted(claim.perm) != list(range(value.ndim)):
-            return f"{claim.perm} is no order of the axes of {source.name}"
-        value = value.permute(claim.perm)
-    if claim.kind in ("identical", "cast") and stored.dims != shape:
-        return f"its dims {stored.dims} are not the shape {shape} of {source.name}"
+    made_of = ", ".join(claim.tensors)
+    value = claim.evaluate(books.sources.value)
+    if DTYPES.get(stored.data_type) != value.dtype or stored.dims != tuple(value.shape):
+        return f"it is not of the shape and element type of {made_of}, {claim.kind}"
     if not same_bytes(raw_bytes(value), stored.data):
-        return f"its bytes are not those of {source.name}{'' if claim.perm is None else ' transposed'}"
-    if claim.kind == "transposed":
-        books.carry(stored, source, "transposed", f"axes {claim.perm}")
-    elif claim.kind == "reshaped":
-        books.carry(stored, source, "identical", f"as {stored.dims}")
+        return f"its bytes are not those of {made_of}, {claim.kind}"
+    if claim.kind == "arranged":
+        books.explain(stored, "fold", claim.tensors, _ARRANGED)
+        books.fold(claim.tensors, stored, _ARRANGED)
     else:
-        books.carry(stored, source, "identical" if dtype == source.dtype else "cast")
+        how, detail = _CLASS[claim.kind]
+        books.carry(stored, books.sources.by_name[claim.tensors[0]], how, detail)
     return None
 
 
-def _check_arrangement(books: Books, stored: StoredTensor, claim: InitializerClaim, arrange: Arrangement) -> str | None:
-    value = arrange(books.sources.value)
-    if ONNX_DTYPES.get(stored.data_type) != value.dtype or stored.dims != tuple(value.shape):
-        return f"it is not of the shape and element type of {', '.join(claim.tensors)} arranged"
-    if not same_bytes(raw_bytes(value), stored.data):
-        return f"its bytes are not those of {', '.join(claim.tensors)} arranged"
-    books.explain(stored, "fold", claim.tensors, "elements placed anew, same bytes")
-    books.fold(claim.tensors, stored, "elements placed anew, same bytes")
+def _check_constant(books: Books, stored: StoredTensor, place: str, claim: Claim) -> str | None:
+    """A constant that lies under the name of a tensor of the architecture must be that tensor as well."""
+    if hashlib.sha256(stored.data.data).hexdigest() != claim.sha256:
+        return "its bytes are not the template's constant"
+    source = books.sources.by_name.get(place)
+    if source is None:
+        books.explain(stored, "constant", (), "a constant of the template, the same for all weights")
+    elif source.kind == "buffer" and same_bytes(raw_bytes(source.value()), stored.data):
+        books.carry(stored, source, "identical")
+    else:
+        return f"a constant has the name of {source.name}, but not its bytes"
     return None
-
-
-def _check_fold(books: Books, stored: StoredTensor, claim: InitializerClaim) -> str | None:
-    fold, dtype = claim.fold, ONNX_DTYPES.get(stored.data_type)
-    if fold is None or dtype is None or not dtype.is_floating_point:
-        return "a fold has a floating-point element type"
-    ratio = carries(stored, conv_bn(fold, books.sources.value, dtype), claim.perm)
-    if ratio is None:
-        return f"it is not the {fold.part} of {fold.weight} with its batch norm"
-    detail = f"{fold.part} of {fold.weight} with its batch norm; largest error {ratio:.2f} of the rounding bound"
-    books.explain(stored, "fold", claim.tensors, detail)
-    books.fold(claim.tensors, stored, "batch norm folded, recomputed in float64")
-    return None
-
-
-def check_name(books: Books, stored: StoredTensor) -> bool:
-    """Enter a stored tensor that has a key's name and that key's bytes, in any order of its axes."""
-    source = books.sources.by_name.get(stored.name)
-    if source is None or ONNX_DTYPES.get(stored.data_type) != source.dtype or source.tensor.numel() != stored.numel:
-        return False
-    value = source.value()
-    if same_bytes(raw_bytes(value), stored.data):
-        moved = stored.dims != tuple(value.shape)
-        detail, axes = (f"as {stored.dims}", None) if moved else (None, tuple(range(value.ndim)))
-        books.carry(stored, source, "identical", detail, axes)
-        return True
-    axes = matching_axes(stored, value) if stored.dims != tuple(value.shape) else None
-    if axes is None:
-        return False
-    books.carry(stored, source, "transposed", f"axes {axes}", axes)
-    return True

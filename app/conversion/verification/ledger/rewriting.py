@@ -4,43 +4,48 @@ The loaded module and the upload share memory, so such a forward changes both: w
 with what the model made of the upload, and the books say identical. A counter that no output depends on is no weight.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 
 from torch import nn
 
+from app.architectures.calling import call
 from app.conversion.exporters.weight_writes import watching
 from app.conversion.verification.ledger.books import Books
-from app.conversion.verification.ledger.forward import EagerTrace
+from app.conversion.verification.ledger.influence import inputs_to_try, without_influence
+from app.domain.architecture import Signature
 
 _COUNTER = "a counter that the forward writes and no output depends on"
 
 
-def judge_writes(books: Books, module: nn.Module, run: Callable[[], EagerTrace]) -> None:
+def judge_writes(books: Books, module: nn.Module, signature: Signature) -> None:
     """Make a problem of every uploaded tensor that one forward writes into and has a use for, and excuse counters.
 
     Where the forward raises, everything that it wrote counts as used.
     """
-    found: EagerTrace | None = None
+    inputs = next(iter(inputs_to_try(signature, certified=True)))
     with watching(module) as written, suppress(Exception):  # a module's forward may raise anything; parity says what
-        found = run()
-    for name in sorted(written):
-        source = books.sources.by_name.get(name)
-        if source is None or source.kind != "uploaded":
-            continue
-        if found is not None and name not in found.reached:
+        call(module, signature, inputs)
+    by_name = books.sources.by_name
+    names = sorted(name for name in written if name in by_name and by_name[name].kind == "uploaded")
+    if not names:
+        return
+    idle: set[str] = set()
+    with suppress(Exception):
+        idle = without_influence(module, signature, names, [inputs])
+    for name in names:
+        if name in idle:
             _excuse(books, name)
-            continue
-        books.problems.append(
-            f"{name}: the model rewrites its weights: its forward writes into this tensor, so that no artifact "
-            "can be held to what was uploaded"
-        )
+        else:
+            books.problems.append(
+                f"{name}: the model rewrites its weights: its forward writes into this tensor, so that no artifact "
+                "can be held to what was uploaded"
+            )
 
 
 def _excuse(books: Books, name: str) -> None:
     """Explain a counter: by the time of this reading it has counted on, here or in the artifact."""
     if name not in books.carriers:
         books.unused[name] = _COUNTER
-        for stored in books.unexplained():
+        for stored in books.stored:
             if stored.name == name:
                 books.explain(stored, "constant", (name,), _COUNTER)

@@ -1,0 +1,148 @@
+"""Which tensors of a module have an influence on its outputs: found by giving them other values.
+
+A forward with infinities, NaN and random numbers in a tensor's place, whose outputs are bit for bit what they were,
+does not depend on that tensor for these inputs. No operator has to be known for it, and no flow of data followed: what
+is cached or branched on, and by which kernel a layer computes, counts as it does when the model runs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from app.architectures.calling import call
+from app.architectures.sample import sample_inputs
+from app.conversion.verification.ledger.sources import raw_bytes, same_bytes
+from app.domain.architecture import Signature
+
+_SEED = 20_240_229
+_SCALES = (1.0, 0.05, 8.0)
+"""Scales of the inputs on which a tensor must go without influence before it counts as unused. A template leaves out
+what its own first, full verification found unused; there one input confirms it."""
+_SMALL = {"batch": 1}
+
+Inputs = Mapping[str, Tensor]
+
+
+def inputs_to_try(signature: Signature, *, certified: bool = False) -> Iterator[Inputs]:
+    """Inputs of the signature: at the sizes that were exported with, then small ones of other scales."""
+    scales = _SCALES[:1] if certified else _SCALES
+    for number, scale in enumerate(scales):
+        admissible = {axis.name for axis in signature.axes if axis.minimum <= 1 and axis.multiple_of == 1}
+        sizes = _SMALL if number or certified else {}
+        chosen = {name: size for name, size in sizes.items() if name in admissible}
+        yield sample_inputs(signature, chosen, torch.Generator().manual_seed(_SEED), scale=scale)
+
+
+def without_influence(
+    module: nn.Module, signature: Signature, names: Iterable[str], inputs: Iterable[Inputs]
+) -> set[str]:
+    """The names of parameters and buffers on which no output depends, on any of the ``inputs``.
+
+    The module is left as it was. A forward that raises with other values depends on them. Raises whatever the forward
+    raises as it is.
+    """
+    aliased, placed = _memory_beside(module), _placed(module)
+    left = [name for name in names if placed[name].untyped_storage().data_ptr() not in aliased]
+    module.eval()  # modules that cache what they made of their weights forget it here
+    for given in inputs:
+        forward = _Forward(module, signature, given)
+        left = forward.unmoving(left, forward())
+    return set(left)
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """One forward of the module, the same whenever it is called."""
+
+    module: nn.Module
+    signature: Signature
+    inputs: Inputs
+
+    def __call__(self) -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            return call(self.module, self.signature, self.inputs)
+
+    def unmoving(self, names: list[str], usual: Mapping[str, Tensor]) -> list[str]:
+        """Those names whose tensors can have any values while the outputs stay ``usual``; tried together, in halves."""
+        if not names or all(self._gives(usual, names, other) for other in _OTHERS):
+            return names
+        if len(names) == 1:
+            return []
+        half = len(names) // 2
+        return self.unmoving(names[:half], usual) + self.unmoving(names[half:], usual)
+
+    def _gives(self, usual: Mapping[str, Tensor], names: list[str], other: Callable[[Tensor], Tensor]) -> bool:
+        try:
+            with _holding(self.module, names, other):
+                outputs = self()
+        except Exception:  # noqa: BLE001 - a module's forward may raise anything on values it does not expect
+            return False
+        return outputs.keys() == usual.keys() and all(_same_bits(outputs[name], usual[name]) for name in usual)
+
+
+@contextmanager
+def _holding(module: nn.Module, names: Iterable[str], other: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Meanwhile, the named tensors hold other values, in memory of their own; afterwards all are what they were."""
+    bound = [(live, dict(live)) for part in module.modules() for live in (part._parameters, part._buffers)]
+    placed = _placed(module)
+    kept = {id(placed[name]): (placed[name], placed[name].data) for name in names}
+    try:
+        for tensor, data in kept.values():
+            tensor.data = other(data)
+        yield
+    finally:
+        for tensor, data in kept.values():
+            tensor.data = data
+        for live, before in bound:
+            live.clear()
+            live.update(before)  # type: ignore[arg-type]
+
+
+def _placed(module: nn.Module) -> dict[str, Tensor]:
+    parameters: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    return parameters | dict(module.named_buffers(remove_duplicate=False))
+
+
+def _inexact(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _random(tensor: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(_SEED)
+    drawn = torch.randn if _inexact(tensor) else partial(torch.randint, 0, 2)
+    return drawn(tensor.shape, generator=generator).to(tensor.dtype)
+
+
+_OTHERS: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda tensor: torch.full_like(tensor, float("nan") if _inexact(tensor) else 0),
+    lambda tensor: torch.full_like(tensor, float("inf") if _inexact(tensor) else 1),
+    lambda tensor: torch.full_like(tensor, float("-inf")) if _inexact(tensor) else tensor.bitwise_not(),
+    _random,
+)
+"""NaN runs through nearly all arithmetic; comparisons drop it, but not infinities of both signs."""
+
+
+def _same_bits(left: Tensor, right: Tensor) -> bool:
+    return left.dtype == right.dtype and left.shape == right.shape and same_bytes(raw_bytes(left), raw_bytes(right))
+
+
+def _memory_beside(module: nn.Module) -> set[int]:
+    """Storages of tensors that modules keep outside of parameters and buffers, where other values would not be seen."""
+    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    kept = _tensors((value for part in module.modules() for value in vars(part).values()), 0)
+    return {tensor.untyped_storage().data_ptr() for tensor in kept if id(tensor) not in own}
+
+
+def _tensors(values: Iterable[object], depth: int) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor) and value.layout is torch.strided:
+            yield value
+        elif isinstance(value, (list, tuple, set)) and depth < 3:
+            yield from _tensors(value, depth + 1)
+        elif isinstance(value, dict) and depth < 3:
+            yield from _tensors(value.values(), depth + 1)
