@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from app.architectures.registry import load_registry
+from app.conversion.captured_values import refuse_values_of_weights
 from app.conversion.exporters.place import Place
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.job import ConversionJob, StoredTemplate
@@ -67,6 +69,11 @@ class Workpiece:
             asked_axes=frozenset(name for axes in asked.values() for name in axes.values()),
         )
 
+    def fresh_module(self) -> nn.Module:
+        """The architecture with its own initial values, which has seen nothing of the upload."""
+        registry = load_registry(self.job.plugins_dir)
+        return registry.build(self.job.architecture, self.job.architecture_options, initialised=True)
+
     def subject(self, candidate: Candidate) -> Subject:
         """What verification is told of an artifact of the model."""
         return Subject(
@@ -97,8 +104,11 @@ def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
     target = TARGETS[work.job.options.target]
     started = time.perf_counter()
     captured = target.capture(work.request, exporter)
+    constants = target.constants(captured, work.loaded.module)
     path = work.job.work_dir / f"template-{exporter}"
     template = target.build_template(captured, work.request, path)
+    if template.against_reuse is not None:
+        refuse_values_of_weights(constants, target, work.request, exporter, work.fresh_module())
     seconds = time.perf_counter() - started
     candidate = _fill(work, template, directory)
     return replace(

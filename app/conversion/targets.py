@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import onnx
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.conversion.exporters import (
     ladder,
@@ -38,6 +38,9 @@ class Target(Protocol[Captured, Template]):
     def capture(self, request: ExportRequest, exporter: str) -> Captured:
         """The graph, unoptimised. Raises ExportFailed and kin."""
 
+    def constants(self, captured: Captured, module: nn.Module) -> Mapping[str, Tensor]:
+        """The float tensors that the capture holds beside the module's state dict, by what they are called in it."""
+
     def build_template(self, captured: Captured, request: ExportRequest, path: Path) -> Template:
         """Make a weight-free template. ``captured`` is consumed. Raises ExportFailed."""
 
@@ -66,6 +69,9 @@ class Onnx:
         exporters = {"dynamo": onnx_dynamo.capture, "torchscript": onnx_torchscript.capture}
         exporters[ladder.SCRIPTED] = onnx_torchscript.capture_scripted
         return exporters[exporter](request)
+
+    def constants(self, captured: CapturedOnnx, module: nn.Module) -> Mapping[str, Tensor]:
+        return onnx_build.constants(captured.model, module.state_dict().keys())
 
     def build_template(self, captured: CapturedOnnx, request: ExportRequest, path: Path) -> OnnxTemplate:
         return onnx_build.build_template(captured, request.module, path, request=request)
@@ -98,6 +104,9 @@ class TorchScript:
 
     def capture(self, request: ExportRequest, exporter: str) -> CapturedTorchScript:
         return torchscript.capture(request, "trace" if exporter == "trace" else "script")
+
+    def constants(self, captured: CapturedTorchScript, module: nn.Module) -> Mapping[str, Tensor]:
+        return torchscript_template.constants(captured.module)
 
     def build_template(self, captured: CapturedTorchScript, request: ExportRequest, path: Path) -> TorchScriptTemplate:
         return torchscript_template.build_template(captured, request, path)

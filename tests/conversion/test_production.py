@@ -25,6 +25,17 @@ _READS = """
 _BAKES = """
         return x @ torch.from_numpy(self.last.weight.detach().numpy()).t()
 """
+_TAKES_NUMBERS = """
+        y = self.last(x)
+        return y * torch.from_numpy(abs(self.last.weight.detach().numpy()).max(axis=1))
+"""
+_READS_INPUTS = """
+        y = self.last(x) * torch.tensor([0.5, 1.5, 2.5, 3.5])
+        return y if float(x.detach().abs().numpy().max()) < 1e6 else y * 2
+"""
+_BAKES_A_FEW = """
+        return self.last(x) + self.last.bias.data
+"""
 OPTIONS = pytest.mark.parametrize("options", [OnnxOptions(), TorchScriptOptions()], ids=["onnx", "torchscript"])
 
 
@@ -44,6 +55,14 @@ def kept(outcome: ConversionOutcome) -> Kept:
 def state(outcome: ConversionOutcome) -> str:
     assert outcome.report.export.template is not None
     return outcome.report.export.template.state
+
+
+def trained() -> nn.Linear:
+    """Other weights than those that the architecture begins with."""
+    weights = nn.Linear(6, 4)
+    with torch.no_grad():
+        weights.weight.mul_(1.5)
+    return weights
 
 
 def poisoned() -> nn.Linear:
@@ -102,6 +121,22 @@ def test_a_weight_that_leaves_torch_is_refused_in_words(
 ) -> None:
     with pytest.raises(ExportFailed, match=r"constant|numpy"):
         converted(_BAKES, options, tmp_path)
+
+
+def test_numbers_made_of_weights_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed, match="numbers that were made of these weights"):
+        converted(_TAKES_NUMBERS, TorchScriptOptions(method="trace"), tmp_path, weights=trained())
+
+
+def test_numbers_of_the_architecture_stay_in_a_graph_that_serves_no_others(tmp_path: Path) -> None:
+    outcome = converted(_READS_INPUTS, TorchScriptOptions(method="trace"), tmp_path)
+    assert outcome.problem is None
+    assert state(outcome) == "not_reusable"
+
+
+def test_a_small_weight_that_was_taken_for_a_constant_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed, match=r"constant of the weight last\.bias"):
+        converted(_BAKES_A_FEW, TorchScriptOptions(method="trace"), tmp_path)
 
 
 def test_an_exporter_that_raises_anything_gives_way_to_the_next(

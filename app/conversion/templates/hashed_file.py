@@ -22,8 +22,9 @@ AHEAD = 8
 def flush_early(path: Path) -> None:
     """Have the kernel write the file to disk while other work goes on, so that publishing need not wait for it."""
 
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # here: by the time the thread runs, the file may have moved
+
     def flush() -> None:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(file)
         finally:

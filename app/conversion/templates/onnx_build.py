@@ -1,7 +1,7 @@
 """Build an ONNX template: optimise the graph with its weights demoted to inputs, then keep everything but them."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -40,7 +40,7 @@ def build_template(
     Raises ExportFailed where the capture holds weights in a form that cannot be filled.
     """
     forms, groups = state_forms(module)
-    refuse_baked_weight(_constants(captured.model, forms), module)
+    refuse_baked_weight(constants(captured.model, forms.keys()), module)
     model, weights = _optimised(captured.model, forms)
     if request is None or not request.options.keep_debug:
         strip_debug(model)
@@ -116,18 +116,21 @@ def _promote(model: ir.Model, demoted: tuple[str, ...]) -> dict[str, ir.Value]:
     return dict(zip(demoted, values, strict=True))
 
 
-def _constants(model: ir.Model, forms: Mapping[str, TensorForm]) -> Iterator[tuple[str, Tensor]]:
-    """The float tensors of a captured graph that are no weights: initializers, and attributes of nodes."""
+def constants(model: ir.Model, keys: Collection[str]) -> dict[str, Tensor]:
+    """The float tensors of a captured graph that are no weights: initializers without a key, attributes of nodes."""
+    found: dict[str, Tensor] = {}
     for graph in model.graphs():
         for name, value in graph.initializers.items():
-            if name not in forms and value.const_value is not None and value.const_value.dtype in FLOATS:
-                yield name, to_torch(value.const_value)
+            if name not in keys and value.const_value is not None and value.const_value.dtype in FLOATS:
+                found[name] = to_torch(value.const_value)
         for node in graph:
             for attribute in node.attributes.values():
+                place = f"{node.outputs[0].name if node.outputs else node.name}:{attribute.name}"
                 if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in FLOATS:
-                    yield f"{node.name or node.op_type}.{attribute.name}", to_torch(attribute.as_tensor())
+                    found[place] = to_torch(attribute.as_tensor())
                 elif attribute.type == ir.AttributeType.FLOATS:
-                    yield f"{node.name or node.op_type}.{attribute.name}", torch.tensor(attribute.as_floats())
+                    found[place] = torch.tensor(attribute.as_floats())
+    return found
 
 
 def _serialise(model: ir.Model) -> tuple[bytes, bytes, bytes, bytes]:

@@ -12,7 +12,7 @@ Ways in which weights could steer a graph or hide in it, and what is done about 
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -110,7 +110,7 @@ def _words(names: set[str]) -> str:
     return f"the forward pass writes into its own tensors: {', '.join(sorted(names)[:5])}"
 
 
-def refuse_baked_weight(constants: Iterable[tuple[str, Tensor]], module: nn.Module) -> None:
+def refuse_baked_weight(constants: Mapping[str, Tensor], module: nn.Module) -> None:
     """Raise ExportFailed if a weight stands among the constants of a graph as it was captured.
 
     The capture's own constants are asked for: they hold a weight whole, whatever the graph does with it afterwards.
@@ -121,12 +121,12 @@ def refuse_baked_weight(constants: Iterable[tuple[str, Tensor]], module: nn.Modu
         raise ExportFailed(baked, stage="export", hint="Use weights in forward as they are, without .data or .numpy().")
 
 
-def baked_weight(constants: Iterable[tuple[str, Tensor]], state: Mapping[str, Tensor]) -> str | None:
+def baked_weight(constants: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
     """A weight that stands among a graph's constants, in any order of its elements, in words; None if there is none."""
     by_size: dict[tuple[torch.dtype, int], list[str]] = {}
     for key, tensor in state.items():
         by_size.setdefault((tensor.dtype, tensor.numel()), []).append(key)
-    for name, constant in constants:
+    for name, constant in constants.items():
         if not constant.is_floating_point() or constant.numel() < SMALLEST_TELLING:
             continue
         sorted_constant = constant.detach().flatten().sort().values

@@ -3,7 +3,7 @@
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from app.conversion.templates.reuse import against_reuse, refuse_baked_weight
 from app.conversion.templates.script_tensors import ScriptTensor, script_tensors
 from app.conversion.templates.slots import TensorForm, WeightTable, check_fit, state_forms
 from app.conversion.templates.structure import check_structure, structure_digest
-from app.conversion.templates.tensor_bytes import dtype_of, tensor_bytes
+from app.conversion.templates.tensor_bytes import tensor_bytes
 from app.domain.conversion import TorchScriptOptions
 from app.domain.errors import ExportFailed
 
@@ -72,13 +72,14 @@ def build_template(captured: CapturedTorchScript, request: ExportRequest, path: 
     """
     assert isinstance(request.options, TorchScriptOptions)
     against = against_reuse(request, captured.module if captured.method == "script" else None)
+    _refuse_memory_of_weights(constants(captured.module), request.module)
     structure = structure_digest(request.module)
     _separate(request.module)
     contents = _archive(captured.module, path, keep_debug=request.options.keep_debug)
     forms, groups = state_forms(request.module)
     slots = _slots(contents["data.pkl"], forms)
     kept = {name: content for name, content in contents.items() if name not in slots}
-    refuse_baked_weight(_constants(kept), request.module)
+    refuse_baked_weight(_floats(kept), request.module)
     template = TorchScriptTemplate(
         path=path,
         method=captured.method,
@@ -190,14 +191,35 @@ def _slots(pickled: bytes, forms: Mapping[str, TensorForm]) -> dict[str, Slot]:
     return slots
 
 
-def _constants(kept: Mapping[str, bytes]) -> list[tuple[str, Tensor]]:
+def _floats(kept: Mapping[str, bytes]) -> dict[str, Tensor]:
     """The float tensors that stay in the template: buffers outside the state dict, and constants of the code."""
-    found: list[tuple[str, Tensor]] = []
-    for pickle_name, folder in (("data.pkl", "data"), ("constants.pkl", "constants")):
-        tensors: Sequence[ScriptTensor] = script_tensors(kept[pickle_name]) if pickle_name in kept else ()
-        for tensor in tensors:
-            content = kept.get(f"{folder}/{tensor.storage.key}")
-            if content and "float" in tensor.storage.dtype:
-                data = torch.frombuffer(bytearray(content), dtype=dtype_of(tensor.storage.dtype))
-                found.append((f"{folder}/{tensor.storage.key}", data))
+    return {
+        f"{folder}/{tensor.path}": tensor.in_storage(kept[f"{folder}/{tensor.storage.key}"])
+        for folder in ("data", "constants")
+        for tensor in script_tensors(kept.get(f"{folder}.pkl", b"N."))
+        if f"{folder}/{tensor.storage.key}" in kept and "float" in tensor.storage.dtype
+    }
+
+
+def constants(module: torch.jit.ScriptModule) -> dict[str, Tensor]:
+    """The float tensors that the code holds, on the memory that they were captured from."""
+    graph: Any = module._c._get_method("forward").inlined_graph  # held here: nodes do not keep their graph alive
+    found: dict[str, Tensor] = {}
+    for number, node in enumerate(graph.findAllNodes("prim::Constant", recurse=True)):
+        if node.hasAttribute("value") and node.kindOf("value") == "t" and node.t("value").is_floating_point():
+            found[f"constant {number}"] = node.t("value")
     return found
+
+
+def _refuse_memory_of_weights(found: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Raise ExportFailed if the code holds a weight's own memory, of whatever size."""
+    state = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor) and value.numel()}
+    owners = {tensor.untyped_storage().data_ptr(): key for key, tensor in state.items()}
+    for tensor in found.values():
+        key = owners.get(tensor.untyped_storage().data_ptr())
+        if key is not None:
+            raise ExportFailed(
+                f"the exporter made a constant of the weight {key}",
+                stage="export",
+                hint="Use weights in forward as they are, without .data or .numpy().",
+            )

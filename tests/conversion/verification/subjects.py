@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters.request import ExportRequest
 from app.conversion.exporters.place import Place
+from app.conversion.exporters.request import ExportRequest
 from app.conversion.targets import TARGETS
 from app.conversion.verification.claims import Claim
 from app.conversion.verification.subject import Subject

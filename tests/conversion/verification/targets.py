@@ -28,7 +28,5 @@ def verified(
     written = chosen.fill(template, module.state_dict(), request, directory / f"model{chosen.suffix}")
     claims = chosen.claims(template)
     return verify(
-        subject(
-            module, signature, written.path, chosen.report(template, request), claims=claims, kept=captured.kept
-        )
+        subject(module, signature, written.path, chosen.report(template, request), claims=claims, kept=captured.kept)
     )
