@@ -115,12 +115,9 @@ def test_a_trace_that_reads_values_is_delivered_and_not_kept(tmp_path: Path) -> 
     assert "needs values" in outcome.template.reason
 
 
-@OPTIONS
-def test_a_weight_that_leaves_torch_is_refused_in_words(
-    options: OnnxOptions | TorchScriptOptions, tmp_path: Path
-) -> None:
+def test_a_weight_that_leaves_torch_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match=r"constant|numpy"):
-        converted(_BAKES, options, tmp_path)
+        converted(_BAKES, TorchScriptOptions(), tmp_path)
 
 
 def test_numbers_made_of_weights_are_refused_in_words(tmp_path: Path) -> None:

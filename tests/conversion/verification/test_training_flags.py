@@ -8,18 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters import torchscript
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.verification.mode import torchscript_training_nodes
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verify import verify
 from app.domain.architecture import Signature
 from app.domain.conversion import TorchScriptOptions
-from app.domain.report import ExportReport, Verdict
+from app.domain.report import Verdict
 from tests.conversion.verification.subjects import (
     FEATURES,
     IMAGES,
     Perceptron,
+    filled,
     subject,
     torchscript_subject,
 )
@@ -69,11 +69,8 @@ class Training(nn.Module):
 
 def frozen_subject(module: nn.Module, directory: Path, exporter: str, options: TorchScriptOptions) -> Subject:
     sample = sample_inputs(FEATURES, {}, torch.Generator().manual_seed(0))
-    captured = torchscript.capture(ExportRequest(module, FEATURES, options, sample), exporter)
-    path = directory / "model.pt"
-    torchscript.write(captured, path)
-    report = ExportReport(target="torchscript", exporter=exporter, warnings=captured.warnings)
-    return subject(module, FEATURES, path, report)
+    made = filled(ExportRequest(module, FEATURES, options, sample), exporter, directory)
+    return subject(module, FEATURES, made.path, made.report, claims=made.claims)
 
 
 @pytest.mark.parametrize("options", FREEZING)
