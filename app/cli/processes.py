@@ -1,22 +1,34 @@
 """The processes of the service, each of which can also run alone: the api and the worker."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import structlog
 import uvicorn
 
 from app.cli.failure import UsageError
 from app.logs import configure_logging
 from app.settings import Settings
 
-SUPERVISOR = "RECAST_SUPERVISOR"
-"""Set by `recast serve` for its parts: which run of it they belong to."""
+DATABASE_DELAY = 1.0
+"""Seconds between tries to reach a database that is away."""
+COMING_BACK = ("starting up", "shutting down", "recovery", "not yet accepting", "terminating", "too many")
+"""How PostgreSQL says that it will take connections soon (postmaster.c, 57P03, 53300)."""
 GRACE = 10
 """Seconds that open requests get when the api stops; waiting ones then end with what is known."""
+MIGRATED = "RECAST_MIGRATED"
+"""The variable in which `recast serve` tells its parts that it has brought the database to the newest schema."""
+SUPERVISOR = "RECAST_SUPERVISOR"
+"""The variable in which `recast serve` tells its parts which run of it they belong to."""
+
+log = structlog.get_logger("recast.processes")
 
 
 @contextmanager
@@ -27,13 +39,58 @@ def migrated_database(settings: Settings) -> Iterator[str]:
 
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
-        migrate(url)
+        if MIGRATED in os.environ:
+            yield url
+            return
+        _once_it_answers(lambda: migrate(url))
         yield url
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with EmbeddedPostgres(settings.data_dir) as server:
-        migrate(server.url)
+    with EmbeddedPostgres(settings.data_dir) as server, server.supervised():
+        _once_it_answers(lambda: migrate(server.url))
         yield server.url
+
+
+def _once_it_answers(migrate: Callable[[], None]) -> None:
+    """Migrate as soon as the database can be reached. One that answers and refuses us raises OperationalError."""
+    from sqlalchemy.exc import OperationalError
+
+    while True:
+        try:
+            migrate()
+        except OperationalError as error:
+            told = str(error.orig).strip()
+            if "FATAL" in told and not any(words in told for words in COMING_BACK):
+                raise
+            log.warning("waiting_for_database", error=told.split("\n", 1)[0])
+            time.sleep(DATABASE_DELAY)
+        else:
+            return
+
+
+@contextmanager
+def only_one(data_dir: Path) -> Iterator[None]:
+    """Hold a data directory for the block. Raises UsageError while another process does."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = os.open(data_dir / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _hold(lock, data_dir)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _hold(lock: int, data_dir: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 32, 0).decode().strip() or "unknown"
+        raise UsageError(
+            f"Another `recast serve` (process {holder}) runs on the data directory {data_dir}.",
+            hint="Stop it first, or give this one a directory of its own: --data-dir (RECAST_DATA_DIR).",
+        ) from None
+    os.truncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
 def refuse_strangers(settings: Settings) -> None:
@@ -92,7 +149,7 @@ def run_worker(settings: Settings) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await work(settings, url, stop)
+        await work(settings, url, stop, supervisor=os.environ.get(SUPERVISOR))
 
     with migrated_database(settings) as url:
         asyncio.run(until_told(url))

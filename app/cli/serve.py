@@ -9,23 +9,23 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import structlog
 import typer
 
-from app.cli.processes import GRACE, listen, migrated_database, refuse_strangers
+from app.cli.processes import GRACE, MIGRATED, SUPERVISOR, listen, migrated_database, only_one, refuse_strangers
 from app.logs import configure_logging
 from app.processes import die_with_parent
 from app.settings import Settings
 
 FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-HEALTHY_AFTER = 60.0
+LONGEST_PAUSE = 10.0
+"""Seconds before a part that ended is started again, doubled from the first each time it ends soon."""
+HEALTHY_AFTER = 10.0
 """Seconds after which a part that ran counts as healthy: its next crash is restarted at once again."""
 POLL = 0.2
-CRASHES_AT_START = 5
-"""Crashes in a row, none of them healthy, after which serving is given up."""
 EXTRA_GRACE = 15.0
 """Seconds beyond the drain time before what does not stop is killed."""
 
@@ -46,7 +46,7 @@ def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; 0 when everything stopped as it should."""
     refuse_strangers(settings)
     configure_logging(settings.log_format, settings.log_level)
-    with listen(settings) as listener, migrated_database(settings) as url:
+    with only_one(settings.data_dir), listen(settings) as listener, migrated_database(settings) as url:
         return asyncio.run(_supervise(settings, url, listener))
 
 
@@ -68,6 +68,8 @@ async def _supervise(settings: Settings, database_url: str, listener: socket.soc
 def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, Part]:
     environment = {
         **os.environ,
+        SUPERVISOR: uuid4().hex,
+        MIGRATED: "1",
         "RECAST_DATABASE_URL": database_url,
         "RECAST_DATA_DIR": str(settings.data_dir.absolute()),
         "RECAST_HOST": settings.host,
@@ -81,8 +83,11 @@ def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, 
 
 
 async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> bool:
-    """Start ``part``, and start it again whenever it ends, until ``stop``; False when it could not be kept running."""
-    crashes = 0
+    """Start ``part``, and start it again whenever it ends, until ``stop``; False when it did not stop as it should.
+
+    However often it ends: the other parts are of use without it, and what ails it (a database that is away, a full
+    disk) may pass.
+    """
     pause = FIRST_PAUSE
     while not stop.is_set():
         started = time.monotonic()
@@ -97,13 +102,8 @@ async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> bool:
         if process.returncode is None:
             return await _stopped(part, process, grace)
         if time.monotonic() - started > HEALTHY_AFTER:
-            crashes, pause = 0, FIRST_PAUSE
-        crashes += 1
+            pause = FIRST_PAUSE
         log.error("part_ended", part=part.name, status=process.returncode, restart_in=pause)
-        if crashes >= CRASHES_AT_START:
-            log.error("part_given_up", part=part.name, crashes=crashes)
-            stop.set()
-            return False
         await _first(asyncio.sleep(pause), stop.wait())
         pause = min(2 * pause, LONGEST_PAUSE)
     return True

@@ -11,8 +11,10 @@ import os
 import pwd
 import subprocess
 import tempfile
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -29,6 +31,8 @@ SYSTEM_USER = "recast-postgres"
 """PostgreSQL refuses to run as root; when Recast does, the server runs as this user of its own."""
 SOCKET_NAME_LIMIT = 107
 """sizeof(sockaddr_un.sun_path) - 1 on Linux (unix(7)); the lowest of the platforms with wheels is macOS with 103."""
+WATCH_INTERVAL = 0.5
+"""Seconds between looks whether the server lives."""
 START_TIMEOUT = 120
 """Seconds for the server to come up: recovery after a crash replays the log first."""
 
@@ -80,6 +84,37 @@ class EmbeddedPostgres:
                 self._run("pg_ctl", "stop", "-D", str(self._pgdata), "-m", "fast", "-w", "-t", "30")
             self._release()
 
+    def ensure_running(self) -> None:
+        """Start the server again if it died meanwhile. Raises Unavailable. Blocks."""
+        if self._postmaster_lives():
+            return
+        with _Exclusively(self._root / "start.lock"):
+            if not self._postmaster_lives():
+                log.error("embedded_postgres_died")
+                self._ensure_initialised()
+                self._ensure_running()
+                log.info("embedded_postgres_restarted")
+
+    @contextmanager
+    def supervised(self) -> Iterator[None]:
+        """Have a thread look after the server for the length of the block."""
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(WATCH_INTERVAL):
+                try:
+                    self.ensure_running()
+                except (Unavailable, OSError, subprocess.SubprocessError) as error:
+                    log.error("embedded_postgres_not_restarted", error=str(error))
+
+        watcher = threading.Thread(target=watch, name="postgres watch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+
     def __enter__(self) -> "EmbeddedPostgres":
         self.start()
         return self
@@ -106,10 +141,10 @@ class EmbeddedPostgres:
 
     def _ensure_initialised(self) -> None:
         """initdb into a directory beside, then rename: a half-made cluster is never taken for a whole one."""
-        if (self._pgdata / "PG_VERSION").exists():
-            return
         self._give_passage(self._root)
         self._give_passage(_programs())
+        if (self._pgdata / "PG_VERSION").exists():
+            return
         with tempfile.TemporaryDirectory(dir=self._root, prefix="initdb-") as scratch:
             self._hand_over(Path(scratch))
             fresh = Path(scratch) / "data"

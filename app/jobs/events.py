@@ -32,11 +32,10 @@ class Changes:
         self._channels = channels
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
-        self._listening = asyncio.Event()
 
     async def __aenter__(self) -> "Changes":
+        """Listen as soon as the database can be reached; everybody is woken then, so that nothing is missed."""
         self._listener = asyncio.create_task(self._listen(), name="listen for changes")
-        await self._listening.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -119,7 +118,6 @@ class Changes:
         async with connection:
             for name in (events.CHANNEL, *self._channels):
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(name)))
-            self._listening.set()
             self._wake_all()
             async for notice in connection.notifies():
                 topic = notice.payload if notice.channel == events.CHANNEL else notice.channel

@@ -71,12 +71,21 @@ class Supervisor:
         self._context.set_forkserver_preload(["app.jobs.mortal", *preload, "__main__"])
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         """The one thread that uses multiprocessing, which is not made for several. The forkserver lives no longer."""
+        self._ending = False
         self.unconfined: frozenset[str] = frozenset()
         """Measures of confinement that this platform refused to a child so far; each is logged once."""
 
     def close(self) -> None:
         """Give up the forkserver. No task may be running."""
         self._starter.shutdown()
+
+    def end_forkserver(self) -> None:
+        """Kill the forkserver, so that nobody waits for the end of its imports; a child whose start waits fails."""
+        self._ending = True
+        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def warm_up(self) -> None:
         """Start the forkserver; it imports in the background, and the first child waits for it."""
@@ -171,6 +180,8 @@ class Supervisor:
         try:
             await process.start()
         except (EOFError, ConnectionError) as error:
+            if self._ending:
+                raise
             log.warning("forkserver_lost", error=repr(error))
             await asyncio.sleep(RESTART_PAUSE)
             return False

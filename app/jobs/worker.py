@@ -87,6 +87,7 @@ async def _work(
             mistaken = None
             while not stop.is_set():
                 mistaken = await _serve_queues(tools, settings, stop, supervisor, mistaken)
+            tools.supervisor.end_forkserver()
         log.info("worker_stopped", worker=tools.name)
 
 

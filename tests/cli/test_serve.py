@@ -35,6 +35,10 @@ def service(tmp_path_factory: pytest.TempPathFactory):
             process.wait(timeout=60)
 
 
+def data_dir_of(process: subprocess.Popen) -> Path:
+    return Path(process.args[process.args.index("--data-dir") + 1])
+
+
 def parts(process: subprocess.Popen) -> dict[str, psutil.Process]:
     """The supervised processes by name."""
     found = {}
@@ -94,6 +98,51 @@ def test_a_part_that_dies_is_started_again(service, part):
         time.sleep(0.1)
     other = "api" if part == "worker" else "worker"
     assert now[other].pid == before[other].pid
+
+
+def postmaster_of(directory: Path) -> psutil.Process:
+    return psutil.Process(int((directory / "postgres" / "data" / "postmaster.pid").read_text().split()[0]))
+
+
+def until_ready(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_database_that_is_killed_is_started_again(service):
+    process, url = service
+    before = parts(process)
+    postmaster = postmaster_of(data_dir_of(process))
+    postmaster.kill()
+    until_ready(url)
+    assert postmaster_of(data_dir_of(process)) != postmaster
+    assert {name: part.pid for name, part in parts(process).items()} == {n: p.pid for n, p in before.items()}
+
+
+def test_a_part_that_dies_again_and_again_ends_nothing_else(service):
+    process, url = service
+    api = parts(process)["api"]
+    for _ in range(6):
+        while (worker := parts(process).get("worker")) is None:
+            time.sleep(0.05)
+        worker.kill()
+        worker.wait(20)
+    assert process.poll() is None
+    assert parts(process)["api"] == api
+    until_ready(url)
+
+
+def test_a_second_one_on_the_same_data_directory_is_refused_in_words(service):
+    process, _ = service
+    second = recast("serve", "--port", "0", "--data-dir", data_dir_of(process))
+    assert second.returncode == 2
+    assert str(process.pid) in second.stderr
+    assert "--data-dir" in second.stderr
 
 
 def test_sigterm_stops_everything_with_status_0(service):
