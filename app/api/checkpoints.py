@@ -17,17 +17,12 @@ from app.api.service import Service, ServiceDependency
 from app.api.uploads import receive_upload
 from app.database import checkpoints as rows
 from app.database.tables import Checkpoint
-from app.domain.checkpoint import CheckpointInspection, ParameterReport, TensorInfo
+from app.domain.checkpoint import READING_CUT_SHORT, CheckpointInspection, ParameterReport, TensorInfo
 from app.domain.errors import (
-    Canceled,
-    ChildCrashed,
     InUse,
     NotReady,
-    OutOfMemory,
     Problem,
-    TimedOut,
     UnknownCheckpoint,
-    WorkerLost,
 )
 from app.jobs import queue
 
@@ -38,7 +33,6 @@ READ_BEFORE_ANSWER = 4 << 20
 READING_PATIENCE = 10
 """Seconds that a request waits for a checkpoint to be read when it does not say how long."""
 LISTED_TENSORS = 1000
-READING_CUT_SHORT = {error.code for error in (TimedOut, WorkerLost, ChildCrashed, OutOfMemory, Canceled)}
 
 Sha256 = Annotated[str, AfterValidator(str.lower), Path(description="sha256 of the file, hexadecimal")]
 

@@ -13,10 +13,11 @@ from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
 from app.api.versions import library_versions, service_version
-from app.database import catalogs, conversions, workers
+from app.database import catalogs, conversions, sums, workers
 from app.delivery.report_schema import report_schema
 from app.domain.conversion import State
 from app.domain.errors import RecastError, Unavailable
+from app.jobs.metrics import exposition
 
 router = ReadableRouter(tags=["operations"], responses=PROBLEM_RESPONSES)
 
@@ -70,7 +71,9 @@ async def readyz(service: ServiceDependency, response: Response) -> Readiness:
 async def metrics(service: ServiceDependency) -> Response:
     async with service.database.transaction() as session:
         counts = await conversions.count_by_state(session)
-    return Response(generate_latest(REGISTRY) + _conversion_gauge(counts), media_type=CONTENT_TYPE_LATEST)
+        counted_by_workers = await sums.all_sums(session)
+    told = generate_latest(REGISTRY) + exposition(counted_by_workers) + _conversion_gauge(counts)
+    return Response(told, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version", summary="Versions of all that shapes an artifact")
@@ -124,4 +127,6 @@ def _conversion_gauge(counts: Mapping[State, int]) -> bytes:
     gauge = Gauge("recast_conversions", "Conversions known, by state", ["state"], registry=registry)
     for state in State:
         gauge.labels(state.value).set(counts.get(state, 0))
+    running = Gauge("recast_children_running", "Conversion processes that run now", registry=registry)
+    running.set(counts.get(State.running, 0))
     return generate_latest(registry)

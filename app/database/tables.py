@@ -7,11 +7,13 @@ and are described in migrations/queue.py only.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, Index, Text, func, text
+from sqlalchemy import BigInteger, Computed, DateTime, Enum, ForeignKey, ForeignKeyConstraint, Index, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.domain.conversion import State
+
+HELD = "case when state in ('queued', 'running') then checkpoint_sha256 end"
 
 
 class Table(DeclarativeBase):
@@ -64,6 +66,8 @@ class Conversion(Table):
         Index("conversions_dedup", "dedup_key", postgresql_where=text("state = 'succeeded'")),
         Index("conversions_checkpoint", "checkpoint_sha256"),
         Index("conversions_finished", "finished_at"),
+        Index("conversions_holding", "held_checkpoint", postgresql_where=text("held_checkpoint is not null")),
+        ForeignKeyConstraint(["held_checkpoint"], ["checkpoints.sha256"], name="conversions_held_checkpoint"),
         Index("conversions_worker", "worker_id", postgresql_where=text("worker_id is not null")),
     )
 
@@ -86,6 +90,8 @@ class Conversion(Table):
     queue_job_id: Mapped[int | None]
 
     checkpoint_sha256: Mapped[str]
+    held_checkpoint: Mapped[str | None] = mapped_column(Computed(HELD, persisted=True))
+    """The checkpoint while the conversion has not finished: it cannot be deleted then. Finished ones outlive theirs."""
     checkpoint_filename: Mapped[str | None]
     architecture: Mapped[str]
     architecture_options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
@@ -231,3 +237,22 @@ class Death(Table):
     """The worker that died; None: it was a process of one."""
     suspects: Mapped[list[Any]]
     """Ids of the conversions, and sha256 of the checkpoints being read."""
+
+
+class Identity(Table):
+    """The one row that names this database; the store that belongs to it knows the name."""
+
+    __tablename__ = "identity"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+
+
+class MetricSum(Table):
+    """What all workers have ever counted of one sample of a metric."""
+
+    __tablename__ = "metric_sums"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    labels: Mapped[str] = mapped_column(primary_key=True)
+    """JSON with sorted keys."""
+    value: Mapped[float]

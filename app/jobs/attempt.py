@@ -127,6 +127,7 @@ class Attempt:
                 return found.condemned
 
         self._ending = True
+        metrics.deaths.labels("child").inc()
         if await patiently(blame):
             await self.fail(error.problem)
         else:

@@ -24,6 +24,14 @@ INSPECTIONS = "inspections"
 CONVERT = "convert"
 INSPECT = "inspect"
 
+NO_LIVE_WORKER = """(
+    not exists (select from workers w where w.id = j.worker_id)
+    and not exists (
+        select from procrastinate_workers w where w.id = j.worker_id and w.last_heartbeat > now() - interval '1 minute'
+    )
+)"""
+"""Of an entry j that is being worked on: nobody does any more. The second half is for workers of earlier versions that
+the queue alone knows."""
 _TAKE = text("select id, args from procrastinate_fetch_job_v2(array[:queue]::varchar[], :worker_id)")
 _PUT_BACK = text("update procrastinate_jobs set status = 'todo', worker_id = null where id = :id and status = 'doing'")
 _PUT_BACK_UNKNOWN = text("""

@@ -22,10 +22,10 @@ from app.jobs.suspicion import suspect
 log = structlog.get_logger(__name__)
 
 _ENTRY = "left join procrastinate_jobs j on j.id = owner.queue_job_id"
-_NO_LIVE_ENTRY = """(
+_NO_LIVE_ENTRY = f"""(
     j.id is null
     or j.status not in ('todo', 'doing')
-    or j.status = 'doing' and not exists (select from workers w where w.id = j.worker_id)
+    or j.status = 'doing' and {queue.NO_LIVE_WORKER}
 )"""
 _ABANDONED_CONVERSIONS = text(
     f"select owner.id from conversions owner {_ENTRY}"
@@ -72,6 +72,7 @@ class Rescuer:
         read = await checkpoints.being_read_in(session, worker.id)
         together = {conversion.id for conversion in ran} | {checkpoint.sha256 for checkpoint in read}
         counts = not await self._excused(session, worker)
+        metrics.deaths.labels("worker").inc()
         log.warning("worker_died", worker=worker.name, running=sorted(together), counts=counts)
         if counts:
             await deaths.record(session, together, worker.id)

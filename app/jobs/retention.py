@@ -7,7 +7,10 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import identity
 from app.database.session import Database
+from app.domain.checkpoint import READING_CUT_SHORT
+from app.jobs.queue import NO_LIVE_WORKER
 from app.storage.objects import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -24,20 +27,26 @@ _EXPIRE_FILES = text("""
     ), gone as (delete from events using expired where events.conversion_id = expired.id)
     delete from conversion_files using expired where conversion_files.conversion_id = expired.id
 """)
+_OLD_CHECKPOINTS = text("""
+    select sha256 from checkpoints c
+    where c.uploaded_at < :before
+       or (c.problem is not null and c.inspected_at < :bad_before and not c.problem ->> 'code' = any(:cut_short))
+    for update skip locked
+""")
 _DROP_CHECKPOINTS = text("""
     delete from checkpoints c
-    where (c.uploaded_at < :before or (c.problem is not null and c.inspected_at < :bad_before))
-      and not exists (
+    where c.sha256 = any(:old) and not exists (
         select from conversions v
         where v.checkpoint_sha256 = c.sha256 and (v.state in ('queued', 'running') or v.created_at >= :before)
-      )
+    )
 """)
 _DROP_KEYS = text("delete from idempotency_keys where created_at < :before")
 _DROP_TEMPLATES = text("delete from templates where used_at < :before and state <> 'building'")
 _DROP_CATALOGS = text("delete from catalogs where seen_at < (select max(seen_at) from catalogs) - interval '7 days'")
-_DROP_ENTRIES = text("""
+_DROP_ENTRIES = text(f"""
     delete from procrastinate_jobs j
-    where j.status not in ('todo', 'doing')
+    where j.status = 'doing' and {NO_LIVE_WORKER}
+       or j.status not in ('todo', 'doing')
       and not exists (select from procrastinate_events e where e.job_id = j.id and e.at > now() - interval '1 day')
 """)
 _REFERRED_TO = text("""
@@ -56,6 +65,10 @@ async def clean_up(
         if not await session.scalar(text("select pg_try_advisory_xact_lock(:key)"), {"key": LOCK}):
             return
         await _drop_rows(session, retention, orphan_grace)
+        own = await identity.of_database(session)
+    if (owner := await store.owner(own)) != own:
+        log.error("store_belongs_to_another_database", owner=owner, database=own)
+        return
     await collect_orphans(database, store, orphan_grace)
 
 
@@ -83,8 +96,16 @@ async def _drop_rows(session: AsyncSession, retention: timedelta | None, orphan_
     bad_before = now - orphan_grace
     before = now - retention if retention else datetime.min.replace(tzinfo=UTC)
     await session.execute(_EXPIRE_FILES, {"before": before})
-    await session.execute(_DROP_CHECKPOINTS, {"before": before, "bad_before": bad_before})
+    await _drop_checkpoints(session, before, bad_before)
     await session.execute(_DROP_TEMPLATES, {"before": before})
     await session.execute(_DROP_KEYS, {"before": now - KEYS_KEPT})
     await session.execute(_DROP_CATALOGS)
     await session.execute(_DROP_ENTRIES)
+
+
+async def _drop_checkpoints(session: AsyncSession, before: datetime, bad_before: datetime) -> None:
+    """Whoever queues a conversion locks its checkpoint. So it is looked for conversions by a statement of its own,
+    which sees all that were queued before the lock was had; none can be queued after."""
+    reading = {"before": before, "bad_before": bad_before, "cut_short": sorted(READING_CUT_SHORT)}
+    old = (await session.scalars(_OLD_CHECKPOINTS, reading)).all()
+    await session.execute(_DROP_CHECKPOINTS, {"old": old, "before": before})

@@ -5,6 +5,7 @@ The chain of death: when the worker dies, the kernel kills the forkserver, and w
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable

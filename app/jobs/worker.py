@@ -18,7 +18,8 @@ from app.jobs.catalog import publish_catalog
 from app.jobs.confinement import Limits
 from app.jobs.consumer import HAND_BACK, Consumer
 from app.jobs.events import Changes
-from app.jobs.patience import away
+from app.jobs.metrics import Publisher
+from app.jobs.patience import DatabaseAway, away
 from app.jobs.queue import CONVERSIONS, INSPECTIONS
 from app.jobs.registration import LEAVING, Forgotten, Registration, registered
 from app.jobs.rescue import Rescuer
@@ -33,10 +34,11 @@ from app.storage.opening import open_store
 log = structlog.get_logger(__name__)
 
 CLEAN_UP_INTERVAL = 600.0
+METRICS_INTERVAL = 5.0
 INSPECTIONS_AT_ONCE = 2
 RESCUES = 3
 """How often in the time after which a silent worker counts as dead others look for such."""
-LAST_WORK = 2 * LEAVING + HAND_BACK
+LAST_WORK = 3 * LEAVING + HAND_BACK
 """Seconds beyond the drain time after which a worker that was told to stop ends, whatever it waits for."""
 
 
@@ -79,15 +81,20 @@ async def _work(
             retention=timedelta(days=settings.retention_days) if settings.retention_days else None,
             orphan_grace=timedelta(seconds=settings.orphan_grace),
         )
+        publisher = Publisher(tools.database)
         async with _background(
             _every(CLEAN_UP_INTERVAL, clean),
             publish_catalog(tools, supervisor),
             warm_templates(tools, settings.warm_templates),
+            _every(METRICS_INTERVAL, publisher.publish),
         ):
             mistaken = None
             while not stop.is_set():
                 mistaken = await _serve_queues(tools, settings, stop, supervisor, mistaken)
             tools.supervisor.end_forkserver()
+            with suppress(*DatabaseAway, TimeoutError):
+                async with asyncio.timeout(LEAVING):
+                    await publisher.publish()
         log.info("worker_stopped", worker=tools.name)
 
 

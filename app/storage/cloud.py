@@ -2,14 +2,14 @@
 object is known only when its last byte is."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import datetime, timedelta
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, S3Store, from_url
 
 from app.domain.errors import Unavailable
@@ -22,6 +22,16 @@ from app.storage.intake import (
 from app.storage.objects import BLOCK, Chunk, MissingObject, StoredObject, object_name, object_sha256
 from app.threads import in_thread
 
+OWNER = "owner"
+"""Names the database that the store belongs to."""
+COLLECTED = "collected"
+"""Prefix of copies of objects that are being removed."""
+RENEWED = "renewed"
+"""Prefix of marks that an object was stored again."""
+MARKS_KEPT = timedelta(days=1)
+"""Far longer than the removal of one object takes."""
+LARGEST_COPY = 5 << 30
+"""Bytes that CopyObject of S3 copies."""
 PART = 16 << 20
 """Bytes of one part of a multipart upload."""
 
@@ -75,18 +85,61 @@ class CloudStore:
             return None
 
     async def collect(self, sha256: str, before: datetime) -> bool:
+        """Not even a client that stores the same bytes again between two of these requests loses them.
+
+        Who stores an object that is there leaves a mark first (``_put``). So a mark that came while the object was
+        being removed says that somebody relies on it, and it is put back from a copy.
+        """
+        name, aside = object_name(sha256), f"{COLLECTED}/{sha256}"
         try:
             with _failures(sha256):
-                found = await obstore.head_async(self._store, object_name(sha256))
-                if found["last_modified"] >= before:
+                marks = await self._marks(sha256)
+                if (await obstore.head_async(self._store, name))["last_modified"] >= before:
                     return False
-                await obstore.delete_async(self._store, object_name(sha256))
+                await self._copy(name, aside)
+                await obstore.delete_async(self._store, name)
+                renewed = await self._marks(sha256) - marks
+                if renewed:
+                    await self._copy(aside, name)
+                await obstore.delete_async(self._store, [aside, *marks])
         except MissingObject:
             return False
-        return True
+        return not renewed
+
+    async def _marks(self, sha256: str) -> set[str]:
+        pages = obstore.list(self._store, prefix=f"{RENEWED}/{sha256}")
+        return {entry["path"] async for page in pages for entry in page}
+
+    async def _copy(self, source: str, target: str) -> None:
+        """Within the store where it can: S3 copies no more than 5 GiB at once."""
+        size = (await obstore.head_async(self._store, source))["size"]
+        if size <= LARGEST_COPY:
+            await obstore.copy_async(self._store, source, target)
+            return
+        found = await obstore.get_async(self._store, source)
+        await obstore.put_async(self._store, target, found.stream(min_chunk_size=PART), chunk_size=PART)
+
+    async def _restore_collected(self) -> None:
+        """Put back what a collection moved aside and died over."""
+        async for page in obstore.list(self._store, prefix=COLLECTED):
+            for entry in page:
+                name = object_name(entry["path"].rpartition("/")[2])
+                try:
+                    await obstore.head_async(self._store, name)
+                except FileNotFoundError:
+                    await self._copy(entry["path"], name)
+                await obstore.delete_async(self._store, entry["path"])
+
+    async def _forget_marks(self, before: datetime) -> None:
+        async for page in obstore.list(self._store, prefix=RENEWED):
+            old = [entry["path"] for entry in page if entry["last_modified"] < before]
+            if old:
+                await obstore.delete_async(self._store, old)
 
     async def older_than(self, moment: datetime) -> AsyncIterator[str]:
         with _failures("sha256/"):
+            await self._restore_collected()
+            await self._forget_marks(datetime.now(UTC) - MARKS_KEPT)
             async for page in obstore.list(self._store, prefix="sha256"):
                 for entry in page:
                     sha256 = object_sha256(entry["path"])
@@ -105,10 +158,21 @@ class CloudStore:
             await obstore.get_async(self._store, name)
             await obstore.delete_async(self._store, name)
 
+    async def owner(self, claimant: str) -> str:
+        with _failures(OWNER):
+            with suppress(AlreadyExistsError):
+                await obstore.put_async(self._store, OWNER, claimant.encode(), mode="create")
+            found = await obstore.get_async(self._store, OWNER)
+            return bytes(await found.bytes_async()).decode()
+
     async def _put(self, path: Path, sha256: str) -> None:
         """Written even when it is there already: that renews its age, and so keeps it from being collected."""
+        name = object_name(sha256)
         with _failures(sha256):
-            await obstore.put_async(self._store, object_name(sha256), path, chunk_size=PART)
+            with suppress(FileNotFoundError):
+                await obstore.head_async(self._store, name)
+                await obstore.put_async(self._store, f"{RENEWED}/{sha256}/{uuid4().hex}", b"renewed")
+            await obstore.put_async(self._store, name, path, chunk_size=PART)
 
 
 @contextmanager

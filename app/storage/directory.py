@@ -1,10 +1,11 @@
 """The object store in a local directory: publishing is a rename, reading needs no copy."""
 
 import errno
+import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -28,17 +29,18 @@ class DirectoryStore:
         self._incoming.mkdir(parents=True, exist_ok=True)
         self._make_shards()
         remove_abandoned(self._incoming)
+        self._restore_collected()
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
     ) -> StoredObject:
-        with full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
+        with self._present(), full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
             stored = await receive_into(file, chunks, limit=limit, expected_sha256=expected_sha256)
             await in_thread(partial(self._publish, file.path, stored.sha256))
             return stored
 
     async def adopt(self, path: Path, sha256: str) -> StoredObject:
-        with full_disk_as_insufficient_storage():
+        with self._present(), full_disk_as_insufficient_storage():
             return await in_thread(partial(self._adopt, path, sha256))
 
     @asynccontextmanager
@@ -82,12 +84,26 @@ class DirectoryStore:
     def url(self, sha256: str, expires_in: timedelta) -> str | None:  # noqa: ARG002
         return None
 
+    async def owner(self, claimant: str) -> str:
+        with self._present(), full_disk_as_insufficient_storage():
+            return await in_thread(partial(self._claim, claimant))
+
     async def check(self) -> None:
-        with full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
+        with self._present(), full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
             os.write(file.fd, b"recast")
 
     def _path(self, sha256: str) -> Path:
         return self._root / object_name(sha256)
+
+    @contextmanager
+    def _present(self) -> Iterator[None]:
+        """Raises Unavailable when the store's directories are gone."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if self._incoming.is_dir():
+                raise
+            raise Unavailable(f"The object store is not there: {self._root}.") from error
 
     def _absent(self, sha256: str) -> MissingObject | Unavailable:
         """What it means that an object is not there: it is missing, or the whole store is (not mounted, say)."""
@@ -96,17 +112,47 @@ class DirectoryStore:
         return Unavailable(f"The object store is not there: {self._root}.")
 
     def _collect(self, sha256: str, before: datetime) -> bool:
-        """The file is moved aside before its age is looked at, so that a fresh one cannot slip in between."""
-        aside = self._incoming / f"collected-{sha256}"
-        try:
-            self._path(sha256).rename(aside)
-        except FileNotFoundError:
-            return False
-        if aside.stat().st_mtime >= before.timestamp():
-            aside.rename(self._path(sha256))
-            return False
-        aside.unlink()
+        """Nobody stores while the file's age is looked at, so that a fresh one cannot slip in between."""
+        with self._storing(fcntl.LOCK_EX):
+            path = self._path(sha256)
+            try:
+                if path.stat().st_mtime >= before.timestamp():
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
         return True
+
+    def _restore_collected(self) -> None:
+        """Put back what earlier versions moved aside to collect it, and died over."""
+        with self._storing(fcntl.LOCK_EX):
+            for aside in self._incoming.glob("collected-*"):
+                target = self._path(aside.name.removeprefix("collected-"))
+                if target.parent.is_dir() and not target.exists():
+                    aside.rename(target)
+                else:
+                    aside.unlink()
+
+    @contextmanager
+    def _storing(self, how: int) -> Iterator[None]:
+        """Hold the lock under which objects come (shared) and go (exclusive) for the block."""
+        lock = os.open(self._incoming, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, how)
+            yield
+        finally:
+            os.close(lock)
+
+    def _claim(self, claimant: str) -> str:
+        owner = self._root / "owner"
+        with self._storing(fcntl.LOCK_EX):
+            if not owner.exists():
+                with temporary_file(self._incoming) as file:
+                    os.write(file.fd, claimant.encode())
+                    os.fsync(file.fd)
+                    file.path.rename(owner)
+                _flush_directory(self._root)
+            return owner.read_text()
 
     def _adopt(self, path: Path, sha256: str) -> StoredObject:
         """An object that is there already is kept, not replaced: its bytes were verified when it came.
@@ -115,8 +161,11 @@ class DirectoryStore:
         """
         size = path.stat().st_size
         target = self._path(sha256)
-        if target.exists() and target.stat().st_size == size:
-            os.utime(target)
+        with self._storing(fcntl.LOCK_SH):
+            known = target.exists() and target.stat().st_size == size
+            if known:
+                os.utime(target)
+        if known:
             path.unlink()
             return StoredObject(sha256, size)
         if path.stat().st_dev == self._root.stat().st_dev:
@@ -137,7 +186,8 @@ class DirectoryStore:
         target = self._path(sha256)
         path.chmod(0o444)
         os.utime(path)
-        path.rename(target)
+        with self._storing(fcntl.LOCK_SH):
+            path.rename(target)
         _flush_directory(target.parent)
 
     def _make_shards(self) -> None:

@@ -67,6 +67,9 @@ class ObjectStore(Protocol):
     def url(self, sha256: str, expires_in: timedelta) -> str | None:
         """A presigned URL to read the object from the store itself; None where the store has no such thing."""
 
+    async def owner(self, claimant: str) -> str:
+        """The name of the database that this store belongs to: the claimant's from now on if it belonged to none."""
+
     async def check(self) -> None:
         """Write, read and remove a small object; raises Unavailable or InsufficientStorage when that fails."""
 

@@ -1,5 +1,6 @@
 """The database is away, or everything is killed at once: nothing that was accepted is lost."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from app.database.embedded import EmbeddedPostgres
 from app.database.migrations import migrate
 from app.domain.conversion import State
-from tests.jobs.service import Client, StartWorker
+from tests.jobs.service import TIMEOUT, Client, StartWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -65,3 +66,34 @@ async def test_what_was_accepted_is_finished_after_a_kill_of_everything(
             assert conversion.state is State.succeeded
             async with client.store.local(conversion.checkpoint_sha256) as path:
                 assert path.read_bytes() == content
+
+
+async def test_what_runs_through_an_outage_is_not_rescued(
+    client: Client, start_worker: StartWorker, postgres_dir: Path
+) -> None:
+    """However much longer the outage is than a worker may be silent."""
+    workers = [start_worker(worker_lost_after=2.5) for _ in range(2)]
+    id = await client.submit("sleep:8")
+    await client.started(id)
+    kill_server(postgres_dir)
+    await asyncio.sleep(4)
+    with EmbeddedPostgres(postgres_dir):
+        conversion = await client.ended(id)
+        assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 1, 0)
+        assert (await client.ended(await client.submit("plain", b"other"))).state is State.succeeded
+        assert [worker.poll() for worker in workers] == [None, None]
+
+
+async def test_a_worker_that_is_told_to_stop_while_the_database_is_away_ends_and_nobody_is_blamed(
+    client: Client, start_worker: StartWorker, postgres_dir: Path
+) -> None:
+    worker = start_worker(drain_timeout=1)
+    id = await client.submit("sleep:3")
+    await client.started(id)
+    kill_server(postgres_dir)
+    worker.terminate()
+    assert worker.wait(TIMEOUT) == 0
+    with EmbeddedPostgres(postgres_dir):
+        start_worker()
+        conversion = await client.ended(id)
+        assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 2, 0)

@@ -1,5 +1,6 @@
 """Retention: what nothing refers to goes, what something refers to stays, and what has just come is left alone."""
 
+import asyncio
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from app.database import checkpoints, conversions
 from app.database.conversions import Ending, NewConversion
@@ -15,7 +17,15 @@ from app.database.session import Database
 from app.database.tables import Conversion
 from app.domain.checkpoint import CheckpointInspection
 from app.domain.conversion import OnnxOptions, State
-from app.domain.errors import CorruptCheckpoint, UnknownCheckpoint
+from app.domain.errors import (
+    ChildCrashed,
+    CorruptCheckpoint,
+    OutOfMemory,
+    RecastError,
+    TimedOut,
+    UnknownCheckpoint,
+    WorkerLost,
+)
 from app.domain.report import ProducedFile, Verdict
 from app.jobs import queue
 from app.jobs.retention import clean_up, collect_orphans
@@ -185,3 +195,70 @@ async def test_an_expired_conversion_that_is_retried_lives_anew(database: Databa
     await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         assert await conversions.files(session, conversion.id) == []
+
+
+async def test_a_checkpoint_that_a_conversion_is_being_queued_for_is_kept(
+    database: Database, store: ObjectStore
+) -> None:
+    """Whichever of the two is first: the request that holds the checkpoint, or the clean-up."""
+    one = await stored(store, b"old")
+    await queue.register_checkpoint(database, one, "w.pth", inspect=False)
+    await age(database, 40, "checkpoints.uploaded_at", "checkpoints.created_at")
+    async with database.transaction() as session:
+        await checkpoints.hold(session, one.sha256)
+        cleaning = asyncio.create_task(clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR))
+        await asyncio.sleep(0.5)
+        conversion = await conversions.insert(session, NewConversion(one.sha256, "test/net", OnnxOptions()))
+        await queue.enqueue_conversion(session, conversion)
+    await cleaning
+    async with database.transaction() as session:
+        await checkpoints.find(session, one.sha256)
+
+
+async def test_no_statement_can_delete_the_checkpoint_of_an_unfinished_conversion(
+    database: Database, store: ObjectStore
+) -> None:
+    conversion = await finished(database, store, b"a")
+    async with database.transaction() as session:
+        await session.execute(text("update conversions set state = 'queued', finished_at = null"))
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as session:
+            await session.execute(text("delete from checkpoints"))
+    async with database.transaction() as session:
+        await session.execute(text("update conversions set state = 'succeeded'"))
+        await session.execute(text("delete from checkpoints"))
+        await conversions.find(session, conversion.id)
+
+
+@pytest.mark.parametrize("error", [TimedOut, WorkerLost, ChildCrashed, OutOfMemory])
+async def test_a_file_whose_reading_was_cut_short_is_kept(
+    database: Database, store: ObjectStore, error: type[RecastError]
+) -> None:
+    good = await stored(store, b"good")
+    await queue.register_checkpoint(database, good, None)
+    async with database.transaction() as session:
+        await checkpoints.record_inspection(session, good.sha256, error("Cut short.").problem())
+    await age(database, 1, "checkpoints.inspected_at")
+    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    async with database.transaction() as session:
+        await checkpoints.find(session, good.sha256)
+
+
+async def test_the_store_of_another_database_is_not_touched(
+    database: Database, store: ObjectStore, tmp_path: Path
+) -> None:
+    orphan = await stored(store, b"theirs")
+    make_old(tmp_path)
+    await store.owner("another database")
+    await clean_up(database, store, retention=None, orphan_grace=HOUR)
+    assert await store.size(orphan.sha256) is not None
+
+
+async def test_entries_that_nobody_works_on_any_more_are_removed(database: Database, store: ObjectStore) -> None:
+    conversion = await finished(database, store, b"a")
+    async with database.transaction() as session:
+        await session.execute(text("update procrastinate_jobs set status = 'doing'"))
+    assert conversion.queue_job_id
+    await clean_up(database, store, retention=None, orphan_grace=HOUR)
+    async with database.transaction() as session:
+        assert await session.scalar(text("select count(*) from procrastinate_jobs")) == 0

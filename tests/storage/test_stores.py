@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import obstore
 import pytest
 
-from app.domain.errors import DigestMismatch, EmptyFile, InsufficientStorage, PayloadTooLarge
+from app.domain.errors import DigestMismatch, EmptyFile, InsufficientStorage, PayloadTooLarge, Unavailable
 from app.storage.cloud import CloudStore
 from app.storage.directory import DirectoryStore
 from app.storage.objects import MissingObject, ObjectStore, object_name, object_sha256
@@ -250,3 +251,77 @@ def test_names_of_objects_can_be_read_back() -> None:
     assert object_sha256(object_name(sha256)) == sha256
     assert object_sha256(f"some/prefix/{object_name(sha256)}") == sha256
     assert object_sha256("sha256/ab/short") is None
+
+
+async def test_what_a_crash_left_half_collected_is_put_back_at_the_next_start(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path)
+    stored = await store.receive(chunks_of(b"abc"), limit=LIMIT)
+    (tmp_path / object_name(stored.sha256)).rename(tmp_path / "incoming" / f"collected-{stored.sha256}")
+    store = DirectoryStore(tmp_path)
+    assert await content_of(store, stored.sha256) == b"abc"
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize("request_before", ["head_async", "copy_async", "delete_async", "list"])
+async def test_bytes_that_are_sent_again_while_they_are_collected_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_before: str
+) -> None:
+    """Whichever request of the collection the upload comes before."""
+    (tmp_path / "bucket").mkdir()
+    store = CloudStore((tmp_path / "bucket").as_uri(), tmp_path / "scratch")
+    stored = await store.receive(chunks_of(b"abc"), limit=LIMIT)
+    original = getattr(obstore, request_before)
+    sent = False
+
+    async def send_again() -> None:
+        nonlocal sent
+        if not sent:
+            sent = True
+            await store.receive(chunks_of(b"abc"), limit=LIMIT)
+
+    async def after_upload(*arguments: object, **options: object) -> object:
+        await send_again()
+        return await original(*arguments, **options)
+
+    async def pages_after_upload(*arguments: object, **options: object) -> AsyncIterator[object]:
+        await send_again()
+        async for page in original(*arguments, **options):
+            yield page
+
+    monkeypatch.setattr(obstore, request_before, pages_after_upload if request_before == "list" else after_upload)
+    before = datetime.now(UTC)
+    await store.collect(stored.sha256, before)
+    monkeypatch.undo()
+    assert sent
+    assert await content_of(store, stored.sha256) == b"abc"
+
+
+async def test_what_a_collection_died_over_is_put_back_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bucket").mkdir()
+    store = CloudStore((tmp_path / "bucket").as_uri(), tmp_path / "scratch")
+    stored = await store.receive(chunks_of(b"abc"), limit=LIMIT)
+    await obstore.copy_async(store._store, object_name(stored.sha256), f"collected/{stored.sha256}")
+    await obstore.delete_async(store._store, object_name(stored.sha256))
+    assert [one async for one in store.older_than(datetime.fromtimestamp(0, UTC))] == []
+    assert await content_of(store, stored.sha256) == b"abc"
+
+
+async def test_a_store_belongs_to_who_claimed_it_first(store: ObjectStore) -> None:
+    assert await store.owner("mine") == "mine"
+    assert await store.owner("theirs") == "mine"
+
+
+async def test_a_directory_that_is_gone_is_a_store_that_is_away(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "objects")
+    stored = await store.receive(chunks_of(b"abc"), limit=LIMIT)
+    (tmp_path / "objects").rename(tmp_path / "away")
+    with pytest.raises(Unavailable):
+        await content_of(store, stored.sha256)
+    with pytest.raises(Unavailable):
+        await store.size(stored.sha256)
+    with pytest.raises(Unavailable):
+        await store.receive(chunks_of(b"abc"), limit=LIMIT)
+    (tmp_path / "away").rename(tmp_path / "objects")
+    assert await content_of(store, stored.sha256) == b"abc"
