@@ -249,10 +249,18 @@ def _history(service: Service, kills: list[tuple[float, str]]) -> tuple[int, lis
         requeued = [at for at, state, _ in own if state == "queued"]
         for began, _ in starts[:-1]:
             again = next((at for at in requeued if at > began), None)
-            killed = [at for at, _ in kills if began <= at <= (again or 0)]
-            if again is not None and killed:
-                waits.append(again - killed[0])
+            if again is not None and (killed := _cause(kills, began, again)) is not None:
+                waits.append(again - killed)
     return doubled, waits
+
+
+def _cause(kills: list[tuple[float, str]], began: float, ended: float) -> float | None:
+    """When what ran from ``began`` and was queued again at ``ended`` was interrupted: by the first kill of its worker,
+    else by the last that can have hit its process."""
+    between = [(at, kind) for at, kind in kills if began <= at <= ended]
+    workers = [at for at, kind in between if kind in ("worker", "serve")]
+    processes = [at for at, kind in between if kind in ("child", "forkserver")]
+    return workers[0] if workers else processes[-1] if processes else None
 
 
 def main() -> int:

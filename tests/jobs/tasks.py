@@ -128,15 +128,8 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
         TALES[behaviour](supervisor)
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if behaviour == "kill_worker":
-        forkserver = Path(f"/proc/{os.getppid()}/stat").read_text()
-        os.kill(int(forkserver.rpartition(")")[2].split()[1]), signal.SIGKILL)
-        time.sleep(1000)
-    if behaviour == "fill_disk_once":
-        filled = job.checkpoint.parents[3] / f"filled-{job.conversion_id}"
-        if not filled.exists():
-            filled.touch()
-            raise OSError(errno.ENOSPC, "No space left on device")
+    if behaviour in MISDEEDS:
+        MISDEEDS[behaviour](job)
     if behaviour == "sleep":
         (job.checkpoint.parents[3] / f"pid-{job.conversion_id}").write_text(str(os.getpid()))
         time.sleep(float(detail))
@@ -157,6 +150,26 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
     if behaviour == "forge":
         return forged(detail, outcome, job, supervisor)
     return TypeAdapter(ConversionOutcome).dump_python(outcome, mode="json")
+
+
+def kill_worker(_: ConversionJob) -> None:
+    forkserver = Path(f"/proc/{os.getppid()}/stat").read_text()
+    os.kill(int(forkserver.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    time.sleep(1000)
+
+
+def find_no_room(_: ConversionJob) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def fill_disk_once(job: ConversionJob) -> None:
+    filled = job.checkpoint.parents[3] / f"filled-{job.conversion_id}"
+    if not filled.exists():
+        filled.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+MISDEEDS = {"kill_worker": kill_worker, "find_no_room": find_no_room, "fill_disk_once": fill_disk_once}
 
 
 def _template(job: ConversionJob, key: str, supervisor: SupervisorLine) -> BuiltTemplate | None:

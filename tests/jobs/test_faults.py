@@ -208,9 +208,20 @@ async def test_a_conversion_that_a_full_disk_ended_is_done_again(client: Client,
     assert kinds == 1
 
 
+async def test_a_conversion_that_finds_no_room_wherever_it_runs_is_not_done_for_ever(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker()
+    conversion = await client.ended(await client.submit("find_no_room"))
+    assert conversion.state is State.failed
+    assert conversion.problem
+    assert conversion.problem["code"] == "insufficient_storage"
+
+
 async def test_a_conversion_whose_checkpoint_is_gone_fails_in_words(client: Client, start_worker: StartWorker) -> None:
     id = await client.submit("plain")
-    await client.execute("alter table conversions drop column if exists held_checkpoint", "delete from checkpoints")
+    statements = ("alter table conversions drop constraint conversions_held_checkpoint", "delete from checkpoints")
+    await client.execute(*statements)
     start_worker()
     conversion = await client.ended(id)
     assert conversion.problem
