@@ -9,14 +9,16 @@ import fcntl
 import hashlib
 import os
 import pwd
+import secrets
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import quote
 
 import psycopg
@@ -26,7 +28,12 @@ from app.domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-USER = "postgres"
+USER = "recast"
+"""The role that the service is: it owns the database, and is no superuser, who could run programs and read files."""
+SUPERUSER = "postgres"
+"""Owns the cluster. Nobody can log in as it: what it has to do is done while the server does not run."""
+AUTHENTICATION = f"local all {USER} scram-sha-256\n"
+"""pg_hba.conf: whoever reaches the socket still has to know the password."""
 SYSTEM_USER = "recast-postgres"
 """PostgreSQL refuses to run as root; when Recast does, the server runs as this user of its own."""
 SOCKET_NAME_LIMIT = 107
@@ -35,6 +42,28 @@ WATCH_INTERVAL = 0.5
 """Seconds between looks whether the server lives."""
 START_TIMEOUT = 120
 """Seconds for the server to come up: recovery after a crash replays the log first."""
+
+TAKE_OVER = """
+DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{user}') THEN CREATE ROLE {user}; END IF; END $$;
+ALTER ROLE {user} LOGIN CREATEDB NOSUPERUSER NOREPLICATION PASSWORD '{password}';
+ALTER DATABASE postgres OWNER TO {user};
+ALTER SCHEMA public OWNER TO {user};
+DO $$ DECLARE it record; BEGIN FOR it IN SELECT relkind, oid::regclass AS name FROM pg_class WHERE \
+relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm') LOOP \
+EXECUTE format('ALTER TABLE %s OWNER TO {user}', it.name); END LOOP; END $$;
+DO $$ DECLARE it record; BEGIN FOR it IN SELECT oid::regclass AS name FROM pg_class c WHERE \
+relnamespace = 'public'::regnamespace AND relkind = 'S' AND NOT EXISTS \
+(SELECT FROM pg_depend WHERE objid = c.oid AND deptype IN ('a', 'i')) LOOP \
+EXECUTE format('ALTER SEQUENCE %s OWNER TO {user}', it.name); END LOOP; END $$;
+DO $$ DECLARE it record; BEGIN FOR it IN SELECT oid::regprocedure AS name FROM pg_proc WHERE \
+pronamespace = 'public'::regnamespace LOOP \
+EXECUTE format('ALTER ROUTINE %s OWNER TO {user}', it.name); END LOOP; END $$;
+DO $$ DECLARE it record; BEGIN FOR it IN SELECT oid::regtype AS name FROM pg_type WHERE \
+typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd') LOOP \
+EXECUTE format('ALTER TYPE %s OWNER TO {user}', it.name); END LOOP; END $$;
+"""
+"""What makes the role, and gives it what an earlier version made as superuser. One statement a line, as a server that
+runs for one user alone reads them."""
 
 SERVER_OPTIONS = {
     "listen_addresses": "",
@@ -49,7 +78,9 @@ SERVER_OPTIONS = {
 class EmbeddedPostgres:
     """One process's hold on the server; ``close`` lets go, and stops the server when nobody else holds on."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, options: Mapping[str, str] = MappingProxyType({})) -> None:
+        """``options``: settings of a new server beside SERVER_OPTIONS."""
+        self._options = SERVER_OPTIONS | dict(options)
         self._root = (data_dir / "postgres").resolve()
         self._pgdata = self._root / "data"
         self._account = _system_account() if os.geteuid() == 0 else None
@@ -58,7 +89,8 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         """libpq URL of the database ``postgres`` over the unix socket."""
-        return f"postgresql://{USER}@/postgres?host={quote(str(self._socket_dir()), safe='')}"
+        password = self._password_file.read_text() if self._password_file.exists() else ""
+        return f"postgresql://{USER}:{password}@/postgres?host={quote(str(self._socket_dir()), safe='')}"
 
     def start(self) -> str:
         """Have the server running, recovered from whatever ended it last time, and give its URL."""
@@ -69,6 +101,7 @@ class EmbeddedPostgres:
             self._hold = hold
             try:
                 self._ensure_initialised()
+                self._ensure_own_role()
                 self._ensure_running()
             except BaseException:
                 self._release()
@@ -148,10 +181,30 @@ class EmbeddedPostgres:
         with tempfile.TemporaryDirectory(dir=self._root, prefix="initdb-") as scratch:
             self._hand_over(Path(scratch))
             fresh = Path(scratch) / "data"
-            self._run("initdb", "-D", str(fresh), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C")
+            self._run("initdb", "-D", str(fresh), "-U", SUPERUSER, "-A", "reject", "-E", "UTF8", "--locale=C")
             with (fresh / "postgresql.conf").open("a") as conf:
-                conf.writelines(f"{name} = '{value}'\n" for name, value in SERVER_OPTIONS.items())
+                conf.writelines(f"{name} = '{value}'\n" for name, value in self._options.items())
             fresh.rename(self._pgdata)
+
+    def _ensure_own_role(self) -> None:
+        """The service's role with a password of its own, in a cluster of an earlier version too."""
+        if self._password_file.exists():
+            return
+        if self._postmaster_lives():  # one that trusts everybody
+            self._run("pg_ctl", "stop", "-D", str(self._pgdata), "-m", "fast", "-w", "-t", "30")
+        (self._pgdata / "postmaster.pid").unlink(missing_ok=True)
+        (self._pgdata / "pg_hba.conf").write_text(AUTHENTICATION)
+        password = secrets.token_urlsafe(32)
+        arguments = ("--single", "-D", str(self._pgdata), "-c", "exit_on_error=on", "postgres")
+        self._run("postgres", *arguments, told=TAKE_OVER.format(user=USER, password=password))
+        written = self._password_file.with_suffix(".new")
+        written.unlink(missing_ok=True)
+        fd = os.open(written, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w") as file:
+            file.write(password)
+            file.flush()
+            os.fsync(fd)
+        written.rename(self._password_file)
 
     def _ensure_running(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
@@ -192,6 +245,10 @@ class EmbeddedPostgres:
         return True
 
     @property
+    def _password_file(self) -> Path:
+        return self._root / "password"
+
+    @property
     def _log_path(self) -> Path:
         return self._pgdata / "postgres.log"
 
@@ -205,13 +262,15 @@ class EmbeddedPostgres:
 
     # --- running as another user ----------------------------------------------------------------------------------
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str, told: str = "") -> None:
         """Run one of PostgreSQL's programs; CalledProcessError, with its words in ``stderr``, when it fails."""
-        with tempfile.TemporaryFile("w+") as said:
+        with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as input:
+            input.write(told)
+            input.seek(0)
             # A file, because a pipe would stay open in the server that pg_ctl leaves behind.
             status = subprocess.run(
                 [str(_programs() / program), *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=input,
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 cwd=self._root,

@@ -175,3 +175,35 @@ def test_starting_says_nothing_of_runtime_directories(data_dir: Path) -> None:
         check=True,
     )
     assert done.stderr == ""
+
+
+def test_the_services_role_can_run_no_program(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as server, psycopg.connect(server.url) as connection:
+        connection.execute("CREATE TEMP TABLE told (line text)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("COPY told FROM PROGRAM 'id'")
+
+
+def test_nobody_enters_without_the_password(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as server:
+        password = server.url.partition("@")[0].rpartition(":")[2]
+        assert len(password) > 40
+        assert (data_dir / "postgres" / "password").stat().st_mode & 0o777 == 0o600
+        for other in (server.url.replace(password, "guessed"), server.url.replace(f"recast:{password}", "postgres")):
+            with pytest.raises(psycopg.OperationalError):
+                psycopg.connect(other)
+
+
+def test_a_cluster_of_an_earlier_version_is_taken_over(data_dir: Path) -> None:
+    """In which the service was superuser, trusted at the socket, and all that it made was the superuser's."""
+    with EmbeddedPostgres(data_dir) as server:
+        insert_one(server.url)
+    earlier = "ALTER TABLE kept OWNER TO postgres;\nALTER DATABASE postgres OWNER TO postgres;\n"
+    server._run("postgres", "--single", "-D", str(data_dir / "postgres" / "data"), "postgres", told=earlier)
+    (data_dir / "postgres" / "data" / "pg_hba.conf").write_text("local all all trust\n")
+    (data_dir / "postgres" / "password").unlink()
+    with EmbeddedPostgres(data_dir) as server:
+        insert_one(server.url)
+        with psycopg.connect(server.url) as connection:
+            assert connection.execute("SELECT count(*) FROM kept").fetchone() == (2,)
+            connection.execute("ALTER TABLE kept ADD COLUMN m int")
