@@ -1,12 +1,15 @@
 # syntax=docker/dockerfile:1
 # One image for api and worker. It is made by the same script as a checkout: scripts/setup --service.
+# It runs as a user of its own, writes to /var/lib/recast and /tmp alone (--read-only --tmpfs /tmp), and needs no
+# capability (--cap-drop ALL --security-opt no-new-privileges): see SECURITY.md.
+# For a build that can be repeated, name the base by its digest: --build-arg PYTHON_IMAGE=python@sha256:...
 #
 # CPU wheels of PyTorch: pass pip's arguments for their index, as PyTorch's install page gives them:
 #   docker build --build-arg PIP_EXTRA_ARGS="--extra-index-url <index of CPU wheels>" -t recast .
 # Without the argument pip takes the default wheels, which also run on a CPU but are several GB larger.
-ARG PYTHON_VERSION=3.11
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
-FROM python:${PYTHON_VERSION}-slim-bookworm AS build
+FROM ${PYTHON_IMAGE} AS build
 ARG PIP_EXTRA_ARGS=""
 WORKDIR /opt/recast
 COPY requirements.lock pyproject.toml README.md LICENSE ./
@@ -15,12 +18,17 @@ COPY app app
 COPY docs docs
 RUN PIP_EXTRA_ARGS="${PIP_EXTRA_ARGS}" PIP_NO_CACHE_DIR=1 scripts/setup --service
 
-FROM python:${PYTHON_VERSION}-slim-bookworm
-RUN useradd --system --create-home --uid 10001 recast \
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="Recast" \
+      org.opencontainers.image.description="Converts PyTorch weights to verified ONNX and TorchScript" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin --uid 10001 recast \
     && install -d -o recast -g recast /var/lib/recast
 COPY --from=build --chown=root:root /opt/recast /opt/recast
 ENV PATH=/opt/recast/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp \
     HF_HUB_OFFLINE=1 \
     RECAST_DATA_DIR=/var/lib/recast \
     RECAST_HOST=0.0.0.0 \

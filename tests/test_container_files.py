@@ -9,7 +9,8 @@ from app.settings import Settings
 
 PROJECT = Path(__file__).parents[1]
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
-COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
+COMPOSE_TEXT = (PROJECT / "docker-compose.yml").read_text()
+COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 
 
 def test_every_copied_file_exists_and_is_not_ignored():
@@ -25,9 +26,42 @@ def test_every_copied_file_exists_and_is_not_ignored():
 def test_every_variable_of_ours_is_a_setting():
     settings = {f"RECAST_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"^\s+(RECAST_\w+)=", DOCKERFILE, re.MULTILINE)) <= settings
-    environment = COMPOSE["services"]["api"]["environment"]
-    assert {name for name in environment if name.startswith("RECAST_")} <= settings
-    assert environment == COMPOSE["services"]["worker"]["environment"]
+    for service in ("api", "worker"):
+        environment = COMPOSE["services"][service]["environment"]
+        assert {name for name in environment if name.startswith("RECAST_")} <= settings
+
+
+def test_a_worker_is_told_nothing_that_only_the_api_needs():
+    api, worker = (COMPOSE["services"][service]["environment"] for service in ("api", "worker"))
+    assert set(worker) <= set(api)
+    assert {name for name, value in worker.items() if "PASSWORD" in value} == {
+        "RECAST_DATABASE_URL",
+        "AWS_SECRET_ACCESS_KEY",
+    }
+
+
+def test_no_password_has_a_default():
+    rests = re.findall(r"\$\{\w*PASSWORD([^}]*)\}", COMPOSE_TEXT)
+    assert len(rests) >= 4
+    assert all(rest.startswith(":?") for rest in rests)
+    assert not re.findall(r"PASSWORD: (?!\$)", COMPOSE_TEXT)
+
+
+def test_api_and_worker_can_change_nothing_of_their_container():
+    for name in ("api", "worker"):
+        service = COMPOSE["services"][name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["pids_limit"]
+        assert service["mem_limit"]
+
+
+def test_only_the_api_is_reached_from_outside():
+    assert COMPOSE["networks"]["inside"]["internal"] is True
+    for name, service in COMPOSE["services"].items():
+        assert ("ports" in service) == (name == "api"), name
+        assert (service["networks"] == ["inside"]) == (name != "api"), name
 
 
 def test_the_image_runs_as_a_user_of_its_own_and_tells_its_health():
