@@ -6,15 +6,21 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 """linux/prctl.h"""
 
 
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when the thread that made it ends. Raises OSError."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def close_to_others() -> None:
+    """Let no process of the same user read this one's memory and environment (ptrace(2), /proc/pid)."""
+    prctl(PR_SET_DUMPABLE, 0)
 
 
 def prctl(option: int, value: int) -> None:
@@ -45,6 +51,7 @@ def memory_ceiling(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+@cache
 def libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

@@ -106,10 +106,20 @@ class Settings(BaseSettings):
     child_memory_limit: int | None = Field(
         None,
         gt=0,
-        description="Memory that one conversion may allocate beyond its checkpoint. Unset: the memory budget.",
+        description=(
+            "Memory that one conversion and all that it starts may have beyond its checkpoint. Unset: what it was "
+            "admitted with: its share of the memory budget or, where that is more, what it is estimated to need."
+        ),
     )
     child_open_files: int = Field(1024, ge=64, description="Files that one conversion may hold open.")
     child_file_bytes: int = Field(64 * GIB, gt=0, description="Largest file that one conversion may write.")
+    require_sandbox: Literal["none", "network", "full"] = Field(
+        "network",
+        description=(
+            "What of the confinement of conversion processes must be in force, or conversions are refused: `network`, "
+            "that none reaches another machine or process; `full`, every layer; `none`. /readyz says what is in force."
+        ),
+    )
     max_attempts: int = Field(
         3, ge=1, description="Deaths of processes or workers that may point at one conversion before it ends `failed`."
     )

@@ -37,6 +37,19 @@ class Readiness(BaseModel):
     """Workers that gave a sign of life lately."""
     notes: tuple[str, ...] = ()
     """What hinders nothing and should be known, such as plug-ins that could not be loaded."""
+    sandbox: "Sandbox | None" = None
+    """How conversion processes are confined; null before a worker has made one."""
+
+
+class Sandbox(BaseModel):
+    """The layers around conversion processes (SECURITY.md), over all workers that gave a sign of life lately."""
+
+    required: Literal["none", "network", "full"]
+    """Without what conversions are refused."""
+    in_force: list[str]
+    """Layers in force at every worker."""
+    missing: dict[str, str]
+    """Layers that the platform of some worker refuses, with its reason."""
 
 
 class Versions(BaseModel):
@@ -62,9 +75,11 @@ async def readyz(service: ServiceDependency, response: Response) -> Readiness:
     checks = dict(zip(parts, answers, strict=True))
     ready = all(answer == "ok" for answer in answers)
     response.status_code = 200 if ready else 503
-    living = await _living_workers(service) if checks["database"] == "ok" else 0
+    living, sandbox = await _living_workers(service) if checks["database"] == "ok" else (0, None)
     notes = await _broken_plugins(service) if checks["architectures"] == "ok" else ()
-    return Readiness(status="ready" if ready else "not_ready", checks=checks, workers=living, notes=notes)
+    return Readiness(
+        status="ready" if ready else "not_ready", checks=checks, workers=living, notes=notes, sandbox=sandbox
+    )
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
@@ -72,8 +87,9 @@ async def metrics(service: ServiceDependency) -> Response:
     async with service.database.transaction() as session:
         counts = await conversions.count_by_state(session)
         counted_by_workers = await sums.all_sums(session)
-    told = generate_latest(REGISTRY) + exposition(counted_by_workers) + _conversion_gauge(counts)
-    return Response(told, media_type=CONTENT_TYPE_LATEST)
+    _, sandbox = await _living_workers(service)
+    gauges = exposition(counted_by_workers) + _conversion_gauge(counts) + _sandbox_gauge(sandbox)
+    return Response(generate_latest(REGISTRY) + gauges, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version", summary="Versions of all that shapes an artifact")
@@ -98,9 +114,16 @@ async def _checked(check: Awaitable[None]) -> str:
     return "ok"
 
 
-async def _living_workers(service: Service) -> int:
+async def _living_workers(service: Service) -> tuple[int, Sandbox | None]:
+    lost_after = service.settings.worker_lost_after
     async with service.database.transaction() as session:
-        return await workers.count_alive(session, service.settings.worker_lost_after)
+        count = await workers.count_alive(session, lost_after)
+        told = await workers.confinements(session, lost_after)
+    if not told:
+        return count, None
+    missing = {layer: reason for one in told for layer, reason in one["missing"].items()}
+    in_force = sorted(set.intersection(*(set(one["in_force"]) for one in told)))
+    return count, Sandbox(required=service.settings.require_sandbox, in_force=in_force, missing=missing)
 
 
 async def _queue(service: Service) -> None:
@@ -129,4 +152,15 @@ def _conversion_gauge(counts: Mapping[State, int]) -> bytes:
         gauge.labels(state.value).set(counts.get(state, 0))
     running = Gauge("recast_children_running", "Conversion processes that run now", registry=registry)
     running.set(counts.get(State.running, 0))
+    return generate_latest(registry)
+
+
+def _sandbox_gauge(sandbox: Sandbox | None) -> bytes:
+    registry = CollectorRegistry()
+    gauge = Gauge(
+        "recast_sandbox_layer", "Whether a layer around conversion processes is in force", ["layer"], registry=registry
+    )
+    if sandbox:
+        for layer in {*sandbox.in_force, *sandbox.missing}:
+            gauge.labels(layer).set(layer not in sandbox.missing)
     return generate_latest(registry)

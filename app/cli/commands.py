@@ -205,6 +205,8 @@ def doctor(data_dir: DataDir = None) -> None:
 
 def _settings(**given: Any) -> Any:
     """The environment's settings, overridden by the options that were given."""
+    from app.cli.secrets import inherited_secrets
     from app.settings import Settings
 
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    wanted: dict[str, Any] = {**inherited_secrets(), **given}
+    return Settings(**{name: value for name, value in wanted.items() if value is not None})

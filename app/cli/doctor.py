@@ -21,7 +21,6 @@ LEAST_FREE = 5 << 30
 """Bytes of free disk below which the doctor warns: a large checkpoint, its artifact and the database's log."""
 MATMUL = "import torch; torch.set_num_threads(1); assert (torch.eye(3) @ torch.ones(3, 1)).sum() == 3"
 RUNTIME = "import onnxruntime; assert 'CPUExecutionProvider' in onnxruntime.get_available_providers()"
-CONFINED = "from app.jobs.confinement import Limits, confine; print('; '.join(confine(Limits(timeout=60))))"
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def examine(settings: Settings) -> int:
         "disk": lambda: _disk(settings.data_dir),
         "database": lambda: _database(settings),
         "store": lambda: _store(settings),
-        "confinement": _confinement,
+        "confinement": lambda: _confinement(settings),
         "address": lambda: _address(settings),
     }
     for name, check in checks.items():
@@ -110,16 +109,20 @@ def _store(settings: Settings) -> Finding:
     return Finding("ok", f"{settings.objects_location} can be written and read")
 
 
-def _confinement() -> Finding:
-    run = subprocess.run(
-        [sys.executable, "-P", "-c", CONFINED], capture_output=True, text=True, check=False, timeout=60
-    )
-    if run.returncode != 0:
-        return Finding("fault", (run.stderr.strip().splitlines() or ["the check failed"])[-1])
-    refused = run.stdout.strip()
-    return (
-        Finding("warning", f"not permitted here: {refused}") if refused else Finding("ok", "every measure is in force")
-    )
+def _confinement(settings: Settings) -> Finding:
+    """Of a conversion process of the kind that a worker makes."""
+    from app.jobs.supervisor import TaskFailed, confinement_here
+
+    try:
+        confined = asyncio.run(confinement_here())
+    except TaskFailed as error:
+        return Finding("fault", error.problem.detail)
+    if not confined.missing:
+        return Finding("ok", "every layer is in force")
+    refused = "; ".join(f"{layer}: {reason}" for layer, reason in confined.missing.items())
+    if confined.suffices(settings.require_sandbox):
+        return Finding("warning", f"not permitted here: {refused}")
+    return Finding("fault", f"RECAST_REQUIRE_SANDBOX={settings.require_sandbox}, and not permitted here: {refused}")
 
 
 def _address(settings: Settings) -> Finding:

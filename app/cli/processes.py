@@ -15,6 +15,7 @@ import uvicorn
 
 from app.cli.failure import UsageError
 from app.logs import configure_logging
+from app.processes import close_to_others
 from app.settings import Settings
 
 DATABASE_DELAY = 1.0
@@ -118,6 +119,7 @@ def run_api(settings: Settings, fd: int | None) -> None:
     from app.main import create_app
 
     refuse_strangers(settings)
+    close_to_others()
     configure_logging(settings.log_format, settings.log_level)
     listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
     with migrated_database(settings) as url:
@@ -140,9 +142,8 @@ def run_worker(settings: Settings) -> None:
     """Take jobs until SIGTERM or SIGINT, then drain."""
     from app.jobs.worker import run_worker as work
 
+    close_to_others()
     configure_logging(settings.log_format, settings.log_level)
-    # multiprocessing starts its forkserver with `python -c`, which would import from the working directory first.
-    os.environ["PYTHONSAFEPATH"] = "1"
 
     async def until_told(url: str) -> None:
         stop = asyncio.Event()

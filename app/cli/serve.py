@@ -16,8 +16,9 @@ import structlog
 import typer
 
 from app.cli.processes import GRACE, MIGRATED, SUPERVISOR, listen, migrated_database, only_one, refuse_strangers
+from app.cli.secrets import told_secrets
 from app.logs import configure_logging
-from app.processes import die_with_parent
+from app.processes import close_to_others, die_with_parent
 from app.settings import Settings
 
 FIRST_PAUSE = 0.5
@@ -39,12 +40,15 @@ class Part:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
+    secrets: Mapping[str, str]
+    """Settings that it is told over a pipe: an environment can be read for as long as its process lives."""
     pass_fds: tuple[int, ...] = ()
 
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; 0 when everything stopped as it should."""
     refuse_strangers(settings)
+    close_to_others()
     configure_logging(settings.log_format, settings.log_level)
     with only_one(settings.data_dir), listen(settings) as listener, migrated_database(settings) as url:
         return asyncio.run(_supervise(settings, url, listener))
@@ -66,19 +70,19 @@ async def _supervise(settings: Settings, database_url: str, listener: socket.soc
 
 
 def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, Part]:
+    secrets = {"database_url": database_url}
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "RECAST_DATABASE_URL"},
         SUPERVISOR: uuid4().hex,
         MIGRATED: "1",
-        "RECAST_DATABASE_URL": database_url,
         "RECAST_DATA_DIR": str(settings.data_dir.absolute()),
         "RECAST_HOST": settings.host,
         "RECAST_ALLOW_UNAUTHENTICATED": str(settings.allow_unauthenticated).lower(),
     }
     recast = (sys.executable, "-P", "-m", "app.cli")  # -P: what lies in the working directory is not ours
     return (
-        Part("api", (*recast, "api", "--fd", str(listener)), environment, (listener,)),
-        Part("worker", (*recast, "worker"), environment),
+        Part("api", (*recast, "api", "--fd", str(listener)), environment, secrets, (listener,)),
+        Part("worker", (*recast, "worker"), environment, secrets),
     )
 
 
@@ -91,13 +95,14 @@ async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> bool:
     pause = FIRST_PAUSE
     while not stop.is_set():
         started = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *part.command,
-            env=part.environment,
-            pass_fds=part.pass_fds,
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then stops the parts in order
-            preexec_fn=die_with_parent,
-        )
+        with told_secrets(part.secrets) as (fd, variables):
+            process = await asyncio.create_subprocess_exec(
+                *part.command,
+                env={**part.environment, **variables},
+                pass_fds=(*part.pass_fds, fd),
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then stops the parts in order
+                preexec_fn=die_with_parent,
+            )
         await _first(process.wait(), stop.wait())
         if process.returncode is None:
             return await _stopped(part, process, grace)

@@ -223,6 +223,9 @@ class Worker(Table):
     """It was told to stop; what is lost with it points at nobody."""
     gone: Mapped[bool] = mapped_column(server_default=text("false"))
     """Another process on its machine saw that it has ended."""
+    confinement: Mapped[dict[str, Any] | None]
+    """How its conversion processes are confined: ``in_force`` and ``missing``, each a word on every layer; None before
+    the first one."""
 
 
 class Death(Table):

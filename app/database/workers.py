@@ -61,6 +61,17 @@ async def runs_under(session: AsyncSession, supervisor: str, lost_after: float) 
     return await session.scalar(query) is not None
 
 
+async def record_confinement(session: AsyncSession, id: int, confinement: dict[str, dict[str, str]]) -> None:
+    """Record which layers around the worker's conversion processes are in force, and which the platform refused."""
+    await session.execute(update(Worker).where(Worker.id == id).values(confinement=confinement))
+
+
+async def confinements(session: AsyncSession, lost_after: float) -> Sequence[dict[str, dict[str, str]]]:
+    """The same of every worker that gave a sign of life in the last ``lost_after`` seconds and has told of it."""
+    query = select(Worker.confinement).where(_lives(lost_after), Worker.confinement.is_not(None))
+    return [found for found in await session.scalars(query) if found]
+
+
 async def count_alive(session: AsyncSession, lost_after: float) -> int:
     """How many workers gave a sign of life in the last ``lost_after`` seconds."""
     return await session.scalar(select(func.count(Worker.id)).where(_lives(lost_after))) or 0

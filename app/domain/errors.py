@@ -319,6 +319,11 @@ class ChildCrashed(ConversionError):
     hint = "Retry once; if it happens again, report it with the conversion's id."
 
 
+class SandboxUnavailable(ConversionError):
+    code, title = "sandbox_unavailable", "The conversion's process could not be confined as this service requires"
+    hint = "Who runs this service finds in /readyz what the platform refuses, and in SECURITY.md how to grant it."
+
+
 class TimedOut(ConversionError):
     code, title = "timed_out", "The conversion took longer than allowed"
     hint = "Retry when the service is less busy; who runs it can raise RECAST_JOB_TIMEOUT."

@@ -18,13 +18,16 @@ BASE = 800 << 20
 processes at once (measured on small nets)."""
 PER_CHECKPOINT_BYTE = 4.0
 """Eager module, artifact, the runtime's own copy, and room for activations and the largest layer in fp64."""
+PER_SAMPLE_ELEMENT = 64
+"""Bytes for each element of an example input that the client asked for: it is made in two precisions, for the export
+and for each of some probes. What a model makes of it nobody knows before it is built: the child's limit bounds that."""
 SHARE = 0.8
 """Of the machine's memory that conversions may use; the rest is for the service, the database and the page cache."""
 
 
-def estimate(checkpoint_bytes: int) -> int:
-    """Bytes of memory that a conversion of a checkpoint of this size may need."""
-    return BASE + int(PER_CHECKPOINT_BYTE * checkpoint_bytes)
+def estimate(checkpoint_bytes: int, sample_elements: int = 0) -> int:
+    """Bytes of memory that a conversion may need: of so many bytes of weights, at an input of so many elements."""
+    return BASE + int(PER_CHECKPOINT_BYTE * checkpoint_bytes) + PER_SAMPLE_ELEMENT * sample_elements
 
 
 def available_memory() -> int:
@@ -42,30 +45,38 @@ def default_budget() -> int:
 
 
 class Admission:
-    """A budget in bytes, given out in the order of asking, so that a large job is not starved by small ones."""
+    """A budget in bytes, given out in the order of asking, so that a large job is not starved by small ones.
 
-    def __init__(self, budget: int) -> None:
+    ``at_once``: jobs that run together. Each may have its share of the budget without asking for it, so that what a
+    job is admitted with can be its limit, and the limits of all together are never more than the budget.
+    """
+
+    def __init__(self, budget: int, at_once: int | None = None) -> None:
         self._budget = budget
+        self.share = budget // at_once if at_once else 0
         self._used = 0
         self.running = 0
         """How many hold a part of the budget."""
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def wanted_for(self, checkpoint_bytes: int) -> int:
-        """Bytes to admit the conversion of a checkpoint of this size with.
+    def wanted_for(self, checkpoint_bytes: int, sample_elements: int = 0) -> int:
+        """Bytes to admit a conversion with: what it is estimated to need, and at least its share.
 
         Raises MemoryEstimateExceeded with the arithmetic when they are more than the whole budget.
         """
-        wanted = estimate(checkpoint_bytes)
+        wanted = estimate(checkpoint_bytes, sample_elements)
         if wanted > self._budget:
+            sample = f" + {PER_SAMPLE_ELEMENT} × {sample_elements:,}" if sample_elements else ""
+            at = f" at an input of {sample_elements:,} elements" if sample_elements else ""
             raise MemoryEstimateExceeded(
-                f"A checkpoint of {checkpoint_bytes:,} bytes is estimated to need {BASE:,} + {PER_CHECKPOINT_BYTE:g} × "
-                f"{checkpoint_bytes:,} = {wanted:,} bytes of memory; conversions may use {self._budget:,} here.",
+                f"A checkpoint of {checkpoint_bytes:,} bytes{at} is estimated to need {BASE:,} + "
+                f"{PER_CHECKPOINT_BYTE:g} × {checkpoint_bytes:,}{sample} = {wanted:,} bytes of memory; conversions may "
+                f"use {self._budget:,} here.",
                 checkpoint_bytes=checkpoint_bytes,
                 estimated_bytes=wanted,
                 budget_bytes=self._budget,
             )
-        return wanted
+        return max(wanted, self.share)
 
     @asynccontextmanager
     async def admit(self, wanted: int) -> AsyncIterator[None]:

@@ -1,7 +1,10 @@
 """One attempt at a conversion: from its start to its final state, or back to the queue."""
 
+import os
+import shutil
 import time
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +20,7 @@ from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsui
 from app.domain.conversion import Stage, State, TargetOptions
 from app.domain.errors import ChildCrashed, ConversionError, OutOfMemory, Problem, RecastError, TimedOut
 from app.jobs import metrics, queue
+from app.jobs.confinement import Limits
 from app.jobs.consumer import Job
 from app.jobs.disk import Disk
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
@@ -29,6 +33,7 @@ from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
 from app.processors import available_cores
 from app.storage.objects import MissingObject
+from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +50,13 @@ WATCH_INTERVAL = 1.0
 FILES_PER_CHECKPOINT = 2
 """Files as large as its checkpoint that a conversion writes: the artifact and the template, or golden data."""
 
+LARGEST_PER_CHECKPOINT = 4
+"""How often the size of the checkpoint the largest file may have: in a format of other precision, or with folds."""
+SMALL_FILES = 2 << 30
+"""Bytes of the largest file beside that: golden data, logs, what a library puts in /tmp."""
+DISK_PER_FILE = 3
+"""How often the largest file all files together may be."""
+
 _options: TypeAdapter[TargetOptions] = TypeAdapter(TargetOptions)
 _outcome = TypeAdapter(ConversionOutcome)
 
@@ -52,11 +64,13 @@ _outcome = TypeAdapter(ConversionOutcome)
 class Attempt:
     """One attempt at a conversion, in a directory of its own that is removed whatever happens."""
 
-    def __init__(self, tools: Tools, conversion: Conversion, job: Job, checkpoint_bytes: int) -> None:
+    def __init__(self, tools: Tools, conversion: Conversion, job: Job, checkpoint_bytes: int, memory: int) -> None:
         self._tools = tools
         self._conversion = conversion
         self._job = job
         self._checkpoint_bytes = checkpoint_bytes
+        self._memory = memory
+        """Bytes that it was admitted with, and its limit where no setting says another."""
         self._holder = Holder(conversion.id, conversion.attempt)
         self._stage: Stage | None = None
         self._seconds = StageSeconds()
@@ -65,6 +79,8 @@ class Attempt:
         self._told_templates: dict[str, str] = {}
         """What the child was told of the templates that it asked for."""
         self._kept = AsyncExitStack()
+        self._inputs = Path()
+        """What its process may read beside its checkpoint: what is put there later is seen there."""
         self._has_result = False
         self._ending = False
         """Its end is being written; whether it is still the current attempt, the writing finds out."""
@@ -145,6 +161,8 @@ class Attempt:
         directory = self._tools.work_dir
         with TemporaryDirectory(dir=directory, prefix="convert-", ignore_cleanup_errors=True) as work:
             async with AsyncExitStack() as self._kept:
+                self._inputs = Path(work) / "inputs"
+                self._inputs.mkdir()
                 with ResultsDirectory(Path(work) / "results") as results:
                     await self._convert(Path(work), results)
 
@@ -155,9 +173,10 @@ class Attempt:
         outcome = await tools.supervisor.run(
             tools.tasks.conversion,
             TypeAdapter(ConversionJob).dump_python(job, mode="json"),
-            limits=tools.limits.with_memory_for(self._checkpoint_bytes),
+            limits=self._limits(),
             work_dir=work,
             answer=self._answer,
+            readable=(self._inputs, *filter(None, (job.checkpoint, job.client_probes))),
             result=_outcome,
         )
         await self._progress(Stage.publish, 0.97)
@@ -169,6 +188,18 @@ class Attempt:
             log.error("child_not_believed", conversion=self._conversion.id, reason=str(error).splitlines()[0])
             raise ChildCrashed("The conversion process told what cannot be stored.") from None
         self._count(ending)
+
+    def _limits(self) -> Limits:
+        """What its process may use. A file of it is no larger than its weights make it, with room for what is small."""
+        limits = self._tools.limits
+        largest = LARGEST_PER_CHECKPOINT * self._checkpoint_bytes + SMALL_FILES
+        file_bytes = min(largest, limits.file_bytes or largest)
+        return replace(
+            limits,
+            memory=(limits.memory or self._memory) + self._checkpoint_bytes,  # which is mapped, copied on write
+            file_bytes=file_bytes,
+            disk_bytes=DISK_PER_FILE * file_bytes,
+        )
 
     async def _described(self, results: Path) -> ConversionJob:
         tools, conversion = self._tools, self._conversion
@@ -234,7 +265,8 @@ class Attempt:
                     except MissingObject:
                         await patiently(partial(self._forget_template, key, object_sha256))
                         continue
-                    return TemplateAnswer(state="stored", path=str(path), certificate=certificate)
+                    shown = await in_thread(partial(_show, path, self._inputs / key))
+                    return TemplateAnswer(state="stored", path=str(shown), certificate=certificate)
                 case Unsuitable(reason):
                     return TemplateAnswer(state="unsuitable", reason=reason)
                 case BuiltElsewhere(builder):
@@ -275,3 +307,13 @@ class Attempt:
             state=ending.state.value,
             code=ending.problem.code if ending.problem else None,
         )
+
+
+def _show(path: Path, place: Path) -> Path:
+    """Let a file be seen at a place too, without a copy where possible. It is read only there."""
+    try:
+        os.link(path, place)
+    except OSError:  # another file system, or a file that is another user's
+        shutil.copyfile(path, place)
+        place.chmod(0o444)
+    return place

@@ -5,7 +5,6 @@ A task is a function ``task(arguments, supervisor) -> result``; arguments and re
 
 import faulthandler
 import importlib
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -34,8 +33,8 @@ from app.domain.errors import (
     memory_ran_out,
 )
 from app.domain.text import storable_json
-from app.jobs.confinement import Limits, confine
-from app.jobs.messages import Done, Failed, Progress, TemplateAnswer, TemplateWanted, Unconfined
+from app.jobs.confinement import Confined, Requirement
+from app.jobs.messages import Confinement, Done, Failed, Order, Progress, TemplateAnswer, TemplateWanted
 
 
 class SupervisorLine:
@@ -51,6 +50,9 @@ class SupervisorLine:
         except PydanticSerializationError:  # a text of the file or of a plug-in that has no UTF-8
             told = type(message).model_validate(storable_json(message.model_dump())).model_dump_json()
         self._line.sendall(told.encode() + b"\n")
+
+    def order(self) -> Order:
+        return Order.model_validate_json(self._answers.readline())
 
     def progress(self, stage: Stage, progress: float) -> None:
         self.tell(Progress(stage=stage, progress=progress))
@@ -80,21 +82,29 @@ class ServiceTemplates(TemplateSource):
         return None
 
 
-def main(task: str, arguments: Any, line: socket.socket, limits: Limits, log: str) -> None:
-    """Run a task, named ``module:function``, and tell the supervisor how it ended. What it prints goes to ``log``."""
-    _print_to(log)
-    _forget_secrets()
-    refused = confine(limits)
+def main(line: socket.socket, confined: Confined, requirement: Requirement) -> int:
+    """Do what the supervisor orders and tell it how that ended; gives the exit status.
+
+    Nothing is done where the confinement does not suffice, which the supervisor is told of in any case.
+    """
+    faulthandler.enable(file=sys.__stderr__ or 2)
     supervisor = SupervisorLine(line)
-    if refused:
-        supervisor.tell(Unconfined(measures=refused))
+    supervisor.tell(Confinement(in_force=confined.in_force, missing=confined.missing))
+    if not confined.suffices(requirement):
+        return 0
+    order = supervisor.order()
     try:
-        result = _find(task)(arguments, supervisor)
+        result = _find(order.task)(order.arguments, supervisor)
     except BaseException as error:
         if isinstance(error, SystemExit | KeyboardInterrupt | Exception):
             supervisor.tell(Failed(problem=problem_of(error)))
         raise
     supervisor.tell(Done(result=result))
+    return 0
+
+
+def run_nothing(_: Any, __: SupervisorLine) -> Any:
+    """Task: none. That there was a process for it is what is asked."""
 
 
 def run_conversion(arguments: Any, supervisor: SupervisorLine) -> Any:
@@ -175,18 +185,3 @@ def _find(task: str) -> Task:
     module, _, function = task.partition(":")
     found: Task = getattr(importlib.import_module(module), function)
     return found
-
-
-def _forget_secrets() -> None:
-    for name in list(os.environ):
-        if name.startswith(("RECAST_", "AWS_", "AZURE_", "GOOGLE_", "PG")):
-            del os.environ[name]
-
-
-def _print_to(path: str) -> None:
-    """Let everything that this process prints, in Python or not, go to a file; and a trace of a fatal signal."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
-    faulthandler.enable(file=sys.__stderr__ or 2)

@@ -33,7 +33,10 @@ RESERVED = frozenset(Problem.model_fields) | {
 """Members that belong to the answer or become a header of it."""
 TOLD_STATUSES = frozenset({*range(400, 500), errors.InsufficientStorage.status})
 STAGES = frozenset(stage.value for stage in Stage)
-MACHINERY = frozenset({errors.Canceled.code, errors.WorkerLost.code, errors.ChildCrashed.code, errors.TimedOut.code})
+MACHINERY = frozenset(
+    kind.code
+    for kind in (errors.Canceled, errors.WorkerLost, errors.ChildCrashed, errors.TimedOut, errors.SandboxUnavailable)
+)
 """What only the service itself can know."""
 
 

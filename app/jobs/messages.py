@@ -31,11 +31,19 @@ class TemplateWanted(Value):
     key: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Unconfined(Value):
-    """Measures of confinement.py that this platform refused, each with its reason."""
+class Confinement(Value):
+    """The child's first message: the layers of confinement.py in force, and those refused, each with a word on it."""
 
-    kind: Literal["unconfined"] = "unconfined"
-    measures: Annotated[tuple[Annotated[str, Field(max_length=500)], ...], Field(max_length=50)]
+    kind: Literal["confinement"] = "confinement"
+    in_force: dict[str, str]
+    missing: dict[str, str]
+
+
+class Order(Value):
+    """What a child is to do, as the supervisor's first line to it: ``module:function``, and its arguments as JSON."""
+
+    task: str
+    arguments: Any
 
 
 class Done(Value):
@@ -61,7 +69,7 @@ class TemplateAnswer(Value):
     reason: str | None = None
 
 
-FromChild = Annotated[Progress | TemplateWanted | Unconfined | Done | Failed, Field(discriminator="kind")]
+FromChild = Annotated[Progress | TemplateWanted | Confinement | Done | Failed, Field(discriminator="kind")]
 
 from_child: TypeAdapter[FromChild] = TypeAdapter(FromChild)
 

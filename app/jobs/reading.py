@@ -80,9 +80,13 @@ class Reading:
                 return await self._tools.supervisor.run(
                     self._tools.tasks.inspection,
                     str(path),
-                    limits=replace(self._tools.inspection_limits, message_bytes=LONGEST_INSPECTION),
+                    limits=replace(
+                        self._tools.inspection_limits.with_memory_for(path.stat().st_size),
+                        message_bytes=LONGEST_INSPECTION,
+                    ),
                     work_dir=Path(work),
                     answer=_no_answer,
+                    readable=(path,),
                     result=_inspection,
                 )
 

@@ -1,6 +1,7 @@
 """Running what a queue entry stands for: a conversion, or the reading of a checkpoint."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ import structlog
 
 from app.database import checkpoints, conversions
 from app.database.conversions import AttemptLost
-from app.database.tables import Conversion
+from app.database.tables import Checkpoint, Conversion
 from app.domain.conversion import State
 from app.domain.errors import MemoryEstimateExceeded, NotFound, UnknownCheckpoint, WorkerLost
 from app.jobs import metrics, queue
@@ -34,22 +35,22 @@ async def run_conversion(tools: Tools, job: Job) -> None:
     """
     conversion_id = job.arguments["conversion_id"]
     try:
-        conversion, checkpoint_bytes = await patiently(partial(_find, tools, conversion_id))
+        conversion, checkpoint = await patiently(partial(_find, tools, conversion_id))
     except NotFound:
         log.info("conversion_deleted", conversion=conversion_id)
         return
-    attempt = partial(_attempt, tools, conversion_id, job, checkpoint_bytes or 0)
-    if checkpoint_bytes is None:
+    attempt = partial(_attempt, tools, job, checkpoint.bytes if checkpoint else 0)
+    if checkpoint is None:
         error = UnknownCheckpoint("The checkpoint of this conversion is no longer there; upload it again.")
-        await attempt(partial(Attempt.fail, problem=error.problem()))
+        await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
     try:
-        wanted = tools.admission.wanted_for(checkpoint_bytes)
+        wanted = tools.admission.wanted_for(_loaded_bytes(checkpoint, conversion), _sample_elements(conversion))
     except MemoryEstimateExceeded as error:
-        await attempt(partial(Attempt.fail, problem=error.problem()))
+        await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
     async with _place(tools, conversion.workers_lost), tools.admission.admit(wanted):
-        await attempt(Attempt.run)
+        await attempt(wanted, Attempt.run)
 
 
 def _place(tools: Tools, losses: int) -> AbstractAsyncContextManager[None]:
@@ -57,19 +58,37 @@ def _place(tools: Tools, losses: int) -> AbstractAsyncContextManager[None]:
     return tools.isolation.alone() if losses else tools.isolation.beside()
 
 
-async def _find(tools: Tools, conversion_id: str) -> tuple[Conversion, int | None]:
-    """A conversion, and the size of its checkpoint in bytes; None when that was deleted. Raises NotFound."""
+def _loaded_bytes(checkpoint: Checkpoint, conversion: Conversion) -> int:
+    """What of the file is loaded: all, where it was not read yet, or where the client chose a part of it.
+
+    A checkpoint of a training run may be optimizer state for the most part.
+    """
+    if checkpoint.inspection is None or conversion.options.get("checkpoint_key"):
+        return checkpoint.bytes
+    return min(checkpoint.bytes, int(checkpoint.inspection.get("tensor_bytes", checkpoint.bytes)))
+
+
+def _sample_elements(conversion: Conversion) -> int:
+    """Elements of the example inputs that the client asked for."""
+    shapes: dict[str, list[int]] = conversion.options.get("example_shapes") or {}
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+async def _find(tools: Tools, conversion_id: str) -> tuple[Conversion, Checkpoint | None]:
+    """A conversion and its checkpoint; None when that was deleted. Raises NotFound."""
     async with tools.database.transaction() as session:
         conversion = await conversions.find(session, conversion_id)
         with suppress(UnknownCheckpoint):
-            return conversion, (await checkpoints.find(session, conversion.checkpoint_sha256)).bytes
+            return conversion, await checkpoints.find(session, conversion.checkpoint_sha256)
         return conversion, None
 
 
 async def _attempt(
-    tools: Tools, conversion_id: str, job: Job, checkpoint_bytes: int, do: Callable[[Attempt], Awaitable[None]]
+    tools: Tools, job: Job, checkpoint_bytes: int, memory: int, do: Callable[[Attempt], Awaitable[None]]
 ) -> None:
-    """Begin an attempt and ``do`` it; nothing when the queue entry is no longer the right one."""
+    """Begin an attempt, with so many bytes of memory, and ``do`` it; nothing when the queue entry is no longer the
+    right one."""
+    conversion_id = job.arguments["conversion_id"]
 
     async def start() -> Conversion | None:
         async with tools.database.transaction() as session:
@@ -81,7 +100,7 @@ async def _attempt(
     if started.attempt == 1:
         metrics.queue_seconds.observe((datetime.now(UTC) - started.created_at).total_seconds())
     tools.running.add(conversion_id)
-    attempt = Attempt(tools, started, job, checkpoint_bytes)
+    attempt = Attempt(tools, started, job, checkpoint_bytes, memory)
     try:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(attempt.watch())

@@ -4,28 +4,34 @@ The chain of death: when the worker dies, the kernel kills the forkserver, and w
 """
 
 import asyncio
-import multiprocessing
-import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
-from multiprocessing import forkserver
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import structlog
 from pydantic import BaseModel, TypeAdapter
 
-from app.domain.errors import ChildCrashed, OutOfMemory, Problem, TimedOut
+from app.domain.errors import ChildCrashed, OutOfMemory, Problem, SandboxUnavailable, TimedOut
 from app.domain.text import storable
-from app.jobs import child
 from app.jobs.child_problem import retold
-from app.jobs.confinement import Limits
-from app.jobs.messages import MOST_MESSAGES, Done, Failed, FromChild, Progress, TemplateWanted, Unconfined, understood
-from app.jobs.process import ChildProcess
+from app.jobs.confinement import Confined, Limits, Requirement
+from app.jobs.messages import (
+    MOST_MESSAGES,
+    Confinement,
+    Done,
+    Failed,
+    FromChild,
+    Order,
+    Progress,
+    TemplateWanted,
+    understood,
+)
+from app.jobs.process import ChildProcess, Ended, Forkserver, Places
 from app.processors import bound_spinning
 from app.threads import in_thread
 
@@ -37,10 +43,11 @@ LOG = "child.log"
 LAST_WORD = 2.0
 """Seconds in which a child must have ended once it has hung up or is no longer understood."""
 
+CHECK_SECONDS = 60.0
 RESTART_PAUSE = 0.1
 """Seconds before a child is started again whose forkserver died."""
 FORKSERVER_GONE = 255
-"""What multiprocessing gives as the status of a child that died with its forkserver."""
+"""Told as the status of a child that died with its forkserver."""
 SILENT = -signal.SIGTERM
 """Given as the status of a child that said nothing more and had to be ended."""
 
@@ -64,33 +71,41 @@ class TaskFailed(Exception):
 
 
 class Supervisor:
-    """Starts and ends child processes. ``preload`` names the modules that the forkserver imports before any fork."""
+    """Starts and ends child processes. ``preload`` names the modules that the forkserver imports before any fork.
 
-    def __init__(self, preload: tuple[str, ...]) -> None:
+    ``readable``: files and directories that every child may read, such as the plug-ins. ``hidden``: directories of
+    which it sees nothing else. ``requirement``: what of its confinement must be in force before a child does anything.
+    """
+
+    def __init__(
+        self,
+        preload: tuple[str, ...],
+        *,
+        readable: tuple[Path, ...] = (),
+        hidden: tuple[Path, ...] = (),
+        requirement: Requirement = "network",
+    ) -> None:
         bound_spinning()
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["app.jobs.mortal", *preload, "__main__"])
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
-        """The one thread that uses multiprocessing, which is not made for several. The forkserver lives no longer."""
+        self._forkserver = Forkserver(preload, hidden, requirement)
         self._ending = False
-        self.unconfined: frozenset[str] = frozenset()
-        """Measures of confinement that this platform refused to a child so far; each is logged once."""
+        self._readable = readable
+        self._requirement = requirement
+        self.confined: Confined | None = None
+        """How the last child was confined; None before the first one."""
+        self.confinement_changed = asyncio.Event()
 
     def close(self) -> None:
         """Give up the forkserver. No task may be running."""
-        self._starter.shutdown()
+        self._forkserver.close()
 
     def end_forkserver(self) -> None:
         """Kill the forkserver, so that nobody waits for the end of its imports; a child whose start waits fails."""
         self._ending = True
-        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._forkserver.kill()
 
     async def warm_up(self) -> None:
         """Start the forkserver; it imports in the background, and the first child waits for it."""
-        await in_thread(forkserver.ensure_running, self._starter)
+        self._forkserver.ensure_running()
 
     async def run(
         self,
@@ -100,9 +115,12 @@ class Supervisor:
         limits: Limits,
         work_dir: Path,
         answer: Answer,
+        readable: tuple[Path, ...] = (),
         result: TypeAdapter[Result] = ANY_JSON,
     ) -> Result:
         """Run a task of child.py and give its result, as the type that it must have; nothing of the child is left then.
+
+        It may read ``readable``, and write in ``work_dir / "results"`` alone, which is made where it does not exist.
 
         The child is not believed: a result of another type, an error that is not its to tell, too many or too long
         messages are a crash.
@@ -111,18 +129,18 @@ class Supervisor:
         Cancelling kills the child at once.
         """
         killed_before = _kernel_kills()
-        async with self._child(task, arguments, limits, work_dir) as (process, reader, writer):
+        async with self._child(Order(task=task, arguments=arguments), limits, work_dir, readable) as (process, told):
             try:
                 async with asyncio.timeout(limits.timeout):
-                    ending = await self._converse(reader, writer, answer)
+                    ending = await self._converse(*told, answer)
             except TimeoutError:
                 error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
                 raise TaskFailed(error.problem()) from None
             if ending is None:
-                status = await _last_status(process)
-                problem = _crash(status, work_dir / LOG, _kernel_kills() > killed_before)
-                raise TaskFailed(problem, killed=status in (-signal.SIGKILL, FORKSERVER_GONE))
-            process.kill()
+                ended = await _last_status(process)
+                problem = _crash(ended, work_dir / LOG, _kernel_kills() > killed_before)
+                killed = ended.status in (-signal.SIGKILL, FORKSERVER_GONE) and ended.excess is None
+                raise TaskFailed(problem, killed=killed)
         return await _believed(ending, result)
 
     async def _converse(
@@ -130,12 +148,14 @@ class Supervisor:
     ) -> Done | Failed | None:
         """Listen to a child until it has said its last word; None when it went without one."""
         with suppress(ConnectionError, ValueError):  # it hung up, or its line was longer than it may be
-            for _ in range(MOST_MESSAGES):
+            for number in range(MOST_MESSAGES):
                 line = await reader.readline()
                 message = await _understood(line) if line else None
                 if message is None or isinstance(message, Done | Failed):
                     return message
-                if isinstance(message, Unconfined):
+                if isinstance(message, Confinement):
+                    if number > 0:
+                        return None
                     self._note(message)
                     continue
                 reply = await answer(message)
@@ -144,59 +164,97 @@ class Supervisor:
                     await writer.drain()
         return None
 
-    def _note(self, message: Unconfined) -> None:
-        for measure in set(message.measures) - self.unconfined:
-            log.warning("child_not_confined", measure=measure)
-        self.unconfined |= set(message.measures)
+    def _note(self, message: Confinement) -> None:
+        """Log how children are confined, once. Raises TaskFailed where it does not suffice."""
+        confined = Confined(message.in_force, message.missing)
+        if self.confined is None or confined.missing != self.confined.missing:
+            tell = log.warning if confined.missing else log.info
+            tell("children_confined", in_force=confined.in_force, missing=confined.missing)
+            self.confined = confined
+            self.confinement_changed.set()
+        if not confined.suffices(self._requirement):
+            refused = "; ".join(f"{layer}: {reason}" for layer, reason in confined.missing.items())
+            error = SandboxUnavailable(
+                f"This service requires {self._requirement} isolation, and the platform refuses it: {refused}."
+            )
+            raise TaskFailed(error.problem())
 
     @asynccontextmanager
     async def _child(
-        self, task: str, arguments: Any, limits: Limits, work_dir: Path
-    ) -> AsyncIterator[tuple[ChildProcess, asyncio.StreamReader, asyncio.StreamWriter]]:
-        ours, theirs = socket.socketpair()
-        log_path = str(work_dir / LOG)
-        process = self._new_process(task, (task, arguments, theirs, limits, log_path))
-        writer = None
+        self, order: Order, limits: Limits, work_dir: Path, readable: tuple[Path, ...]
+    ) -> AsyncIterator[tuple[ChildProcess, tuple[asyncio.StreamReader, asyncio.StreamWriter]]]:
+        """A child that has its order; nothing of it is left after the block."""
+        places = _places(work_dir, (*self._readable, *readable))
+        process = await self._started(limits, work_dir, places)
         try:
+            reader, writer = await asyncio.open_connection(sock=process.line, limit=limits.message_bytes)
             try:
-                while not await self._starts(process):
-                    process = self._new_process(task, (task, arguments, theirs, limits, log_path))
+                writer.write(order.model_dump_json().encode() + b"\n")
+                yield process, (reader, writer)
             finally:
-                theirs.close()
-            reader, writer = await asyncio.open_connection(sock=ours, limit=limits.message_bytes)
-            yield process, reader, writer
+                process.kill()
+                await process.gone()
+                writer.close()
         finally:
             process.kill()
             await process.gone()
-            if writer is None:
-                ours.close()
-            else:
-                writer.close()
+            process.line.close()
 
-    def _new_process(self, name: str, arguments: tuple[Any, ...]) -> ChildProcess:
-        return ChildProcess(self._context, self._starter, child.main, arguments, name=name)
-
-    async def _starts(self, process: ChildProcess) -> bool:
-        """Start a child; False when the forkserver died over it, which the next start replaces."""
-        try:
-            await process.start()
-        except (EOFError, ConnectionError) as error:
-            if self._ending:
+    async def _started(self, limits: Limits, work_dir: Path, places: Places) -> ChildProcess:
+        """A child that runs; another where the forkserver died before it did."""
+        while True:
+            process = self._forkserver.fork(limits, places, work_dir / LOG)
+            try:
+                made = await asyncio.shield(process.started)
+            except asyncio.CancelledError:
+                process.kill()
+                await process.gone()
+                process.line.close()
                 raise
-            log.warning("forkserver_lost", error=repr(error))
+            if made:
+                return process
+            process.line.close()
+            if self._ending:
+                raise EOFError("the forkserver was ended")
+            log.warning("forkserver_lost")
             await asyncio.sleep(RESTART_PAUSE)
-            return False
-        return True
 
 
-async def _last_status(process: ChildProcess) -> int:
-    """The exit status of a child that went silent: of its own accord where it ends soon, else killed."""
+async def confinement_here() -> Confined:
+    """How a child would be confined on this machine, found out by making one. Raises TaskFailed."""
+    supervisor = Supervisor(("app.jobs.child",), requirement="none")
+    try:
+        with TemporaryDirectory(prefix="recast-") as work:
+            limits = Limits(timeout=CHECK_SECONDS)
+            await supervisor.run(
+                "app.jobs.child:run_nothing", None, limits=limits, work_dir=Path(work), answer=_silence
+            )
+    finally:
+        supervisor.close()
+    assert supervisor.confined
+    return supervisor.confined
+
+
+async def _silence(_: Progress | TemplateWanted) -> None:
+    return None
+
+
+def _places(work_dir: Path, readable: tuple[Path, ...]) -> Places:
+    """The directories of one child in its work directory, of which it may write in two."""
+    results, temporary, root = (work_dir / name for name in ("results", "temporary", "root"))
+    for directory in (results, temporary, root):
+        directory.mkdir(exist_ok=True)
+    return Places(readable=readable, writable=(results,), temporary=temporary, root=root)
+
+
+async def _last_status(process: ChildProcess) -> Ended:
+    """How a child ended that went silent: of its own accord where it ends soon, else killed."""
     with suppress(TimeoutError):
         async with asyncio.timeout(LAST_WORD):
-            return await process.status()
+            return await asyncio.shield(process.ended)
     process.kill()
     await process.gone()
-    return SILENT
+    return replace(process.ended.result(), status=SILENT)
 
 
 async def _understood(line: bytes) -> FromChild | None:
@@ -221,9 +279,13 @@ async def _believed(ending: Done | Failed, result: TypeAdapter[Result]) -> Resul
         raise TaskFailed(ChildCrashed("The conversion process told what cannot be its result.").problem()) from None
 
 
-def _crash(status: int, log_path: Path, kernel_killed: bool) -> Problem:
+def _crash(ended: Ended, log_path: Path, kernel_killed: bool) -> Problem:
     """Why a child went without a word. The end of what it printed goes to our log, not to the client."""
-    said = _tail(log_path)
+    said, status = _tail(log_path), ended.status
+    if ended.excess == "memory":
+        return OutOfMemory("The conversion and what it started used more memory than it may.").problem()
+    if ended.excess:
+        return ChildCrashed(f"The conversion used more of this than it may: {ended.excess}.").problem()
     log.error("child_crashed", status=status, said=said)
     name = signal.Signals(-status).name if status < 0 else f"status {status}"
     if "bad_alloc" in said or (status == -signal.SIGKILL and kernel_killed):

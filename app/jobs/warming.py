@@ -1,6 +1,5 @@
 """Building templates before anybody needs them: conversions of made-up weights, for the names in the settings."""
 
-import hashlib
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ from app.domain.errors import RecastError
 from app.jobs import queue
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
+from app.jobs.results import ResultsDirectory
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
 from app.threads import in_thread
@@ -38,15 +38,17 @@ async def warm_templates(tools: Tools, names: tuple[str, ...]) -> None:
 
 
 async def _warm(tools: Tools, name: str) -> None:
-    with TemporaryDirectory(dir=tools.work_dir, prefix="rehearsal-") as work:
-        checkpoint = Path(work) / CHECKPOINT
+    with (
+        TemporaryDirectory(dir=tools.work_dir, prefix="rehearsal-", ignore_cleanup_errors=True) as work,
+        ResultsDirectory(Path(work) / "results") as results,
+    ):
         keys = await tools.supervisor.run(
             tools.tasks.rehearsal,
             {
                 "architecture": name,
                 "plugins_dir": str(tools.plugins_dir) if tools.plugins_dir else None,
                 "plugin": None,
-                "file": str(checkpoint),
+                "file": str(results.path / CHECKPOINT),
             },
             limits=tools.inspection_limits,
             work_dir=Path(work),
@@ -57,8 +59,8 @@ async def _warm(tools: Tools, name: str) -> None:
         wanted = [options for options in targets if not await patiently(partial(_known, tools, keys[options.target]))]
         if not wanted:
             return
-        digest = await in_thread(partial(_sha256, checkpoint))
-        stored = await patiently(partial(tools.store.adopt, checkpoint, digest))
+        checkpoint = await in_thread(partial(results.find, CHECKPOINT))
+        stored = await patiently(partial(tools.store.adopt, checkpoint.path, checkpoint.sha256))
     await patiently(partial(queue.register_checkpoint, tools.database, stored, CHECKPOINT, inspect=False))
     for options in wanted:
         new = NewConversion(
@@ -79,8 +81,3 @@ async def _known(tools: Tools, key: str) -> bool:
 
 async def _no_answer(_: Progress | TemplateWanted) -> None:
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

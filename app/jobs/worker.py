@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 
@@ -15,11 +16,11 @@ from app.database.session import Database
 from app.jobs import queue, running
 from app.jobs.admission import Admission, default_budget
 from app.jobs.catalog import publish_catalog
-from app.jobs.confinement import Limits
+from app.jobs.confinement import Confined, Limits
 from app.jobs.consumer import HAND_BACK, Consumer
 from app.jobs.events import Changes
 from app.jobs.metrics import Publisher
-from app.jobs.patience import DatabaseAway, away
+from app.jobs.patience import DatabaseAway, away, patiently
 from app.jobs.queue import CONVERSIONS, INSPECTIONS
 from app.jobs.registration import LEAVING, Forgotten, Registration, registered
 from app.jobs.rescue import Rescuer
@@ -111,7 +112,8 @@ async def _serve_queues(
         rescue = partial(_rescue, rescuer, registration, tools)
         mistaken = None
         try:
-            async with _background(registration.keep(), _every(lost_after / RESCUES, rescue)):
+            telling = _tell_confinement(tools, registration)
+            async with _background(registration.keep(), _every(lost_after / RESCUES, rescue), telling):
                 await _consume(tools, settings, registration, stop)
         except* Forgotten:
             log.warning("taken_for_dead", worker=tools.name)
@@ -157,19 +159,43 @@ async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools) ->
     await rescuer.rescue(may_judge=registration.may_judge())
 
 
+async def _tell_confinement(tools: Tools, registration: Registration) -> None:
+    """Record how conversion processes are confined, whenever that turns out to be otherwise than was recorded."""
+    told = None
+    while True:
+        if tools.supervisor.confined != told and tools.supervisor.confined is not None:
+            told = tools.supervisor.confined
+            await patiently(partial(_record_confinement, tools, registration, told))
+        await tools.supervisor.confinement_changed.wait()
+        tools.supervisor.confinement_changed.clear()
+
+
+async def _record_confinement(tools: Tools, registration: Registration, confined: Confined) -> None:
+    async with tools.database.transaction() as session:
+        await workers.record_confinement(session, registration.id, asdict(confined))
+
+
 @asynccontextmanager
 async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIterator[Tools]:
     budget = settings.memory_budget or default_budget()
     limits = Limits(
         timeout=settings.job_timeout,
-        memory=settings.child_memory_limit or budget,
+        memory=settings.child_memory_limit,
         file_bytes=settings.child_file_bytes,
         open_files=settings.child_open_files,
+        neighbours=settings.children + INSPECTIONS_AT_ONCE,
     )
+    admission = Admission(budget, settings.children)
     async with AsyncExitStack() as stack:
         database = Database(database_url, settings.database_pool)
         stack.push_async_callback(database.close)
-        supervisor = Supervisor(tasks.preload)
+        plugins_dir = settings.plugins_dir.absolute() if settings.plugins_dir else None
+        supervisor = Supervisor(
+            tasks.preload,
+            readable=(plugins_dir,) if plugins_dir else (),
+            hidden=(settings.data_dir.resolve(),),
+            requirement=settings.require_sandbox,
+        )
         stack.callback(supervisor.close)
         work_dir = stack.enter_context(work_room(settings.work_dir))
         channels = (queue.channel(CONVERSIONS), queue.channel(INSPECTIONS))
@@ -178,14 +204,16 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
             store=open_store(settings.objects_location, work_dir),
             changes=await stack.enter_async_context(Changes(database, channels)),
             supervisor=supervisor,
-            admission=Admission(budget),
+            admission=admission,
             work_dir=work_dir,
             name=f"{socket.gethostname()}:{os.getpid()}",
             limits=limits,
-            inspection_limits=limits.within(settings.inspection_timeout),
+            inspection_limits=replace(
+                limits, memory=limits.memory or admission.share, timeout=settings.inspection_timeout
+            ),
             max_attempts=settings.max_attempts,
             threads=settings.child_threads,
-            plugins_dir=settings.plugins_dir,
+            plugins_dir=plugins_dir,
             tasks=tasks,
         )
 

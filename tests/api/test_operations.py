@@ -38,6 +38,27 @@ def test_readiness_counts_the_workers_that_live(client, backstage):
         assert client.get("/readyz").json()["workers"] == living
 
 
+def test_readiness_says_how_conversions_are_confined_at_every_living_worker(client, backstage):
+    assert client.get("/readyz").json()["sandbox"] is None
+    told = (
+        '{"in_force": {"syscalls": "in force", "network": "in force"}, "missing": {}}',
+        '{"in_force": {"syscalls": "in force"}, "missing": {"network": "[Errno 1] Operation not permitted"}}',
+    )
+    with psycopg.connect(backstage.database_url) as connection:
+        for number, one in enumerate(told):
+            row = (number, one)
+            connection.execute("insert into workers (id, name, room, confinement) values (%s, 'w', 'r', %s)", row)
+        connection.execute("insert into workers (id, name, room) values (7, 'starting', 'r')")
+    sandbox = client.get("/readyz").json()["sandbox"]
+    refused = {"network": "[Errno 1] Operation not permitted"}
+    assert sandbox == {"required": "network", "in_force": ["syscalls"], "missing": refused}
+    text = client.get("/metrics").text
+    assert 'recast_sandbox_layer{layer="syscalls"} 1.0' in text
+    assert 'recast_sandbox_layer{layer="network"} 0.0' in text
+    with psycopg.connect(backstage.database_url) as connection:
+        connection.execute("delete from workers")
+
+
 def test_head_is_answered_wherever_get_is_but_for_streams_of_events(client, backstage):
     conversion = submit(client).json()
     backstage.finish(conversion["id"])

@@ -15,7 +15,7 @@ from tests.jobs.service import Client, StartWorker, worker_processes
 @pytest.fixture(scope="session")
 def supervisor() -> Iterator[Supervisor]:
     """One for all tests of a session: its forkserver starts once, without torch."""
-    supervisor = Supervisor(preload=("app.jobs.child",))
+    supervisor = Supervisor(preload=("tests.jobs.tasks",))
     yield supervisor
     supervisor.close()
 

@@ -4,11 +4,13 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from sqlalchemy import text
 
 from app.database.conversions import NewConversion
@@ -21,6 +23,9 @@ from app.storage.objects import ObjectStore
 from tests.jobs.chunks import chunks_of
 
 TIMEOUT = 60
+TOLD = "told"
+"""Name of the directory by which a test can tell its conversions something while they run."""
+POISON = "poison"
 PROJECT = Path(__file__).parents[2]
 StartWorker = Callable[..., subprocess.Popen[bytes]]
 
@@ -29,9 +34,19 @@ StartWorker = Callable[..., subprocess.Popen[bytes]]
 def worker_processes(database_url: str, tmp_path: Path) -> Iterator[StartWorker]:
     """A function that starts a worker with the given settings; those that still run at the end are killed."""
     workers = []
+    (tmp_path / TOLD).mkdir()
+    stopped = threading.Event()
+    poisoner = threading.Thread(target=_kill_poisoned_workers, args=(tmp_path, stopped))
+    poisoner.start()
 
     def start(**settings: object) -> subprocess.Popen[bytes]:
-        defaults = {"data_dir": tmp_path, "worker_lost_after": 2.5, "drain_timeout": 20, "children": 2}
+        defaults = {
+            "data_dir": tmp_path,
+            "plugins_dir": tmp_path / TOLD,
+            "worker_lost_after": 2.5,
+            "drain_timeout": 20,
+            "children": 2,
+        }
         environment = {f"RECAST_{name.upper()}": str(value) for name, value in (defaults | settings).items()}
         with (tmp_path / "worker.log").open("ab") as log:
             worker = subprocess.Popen(
@@ -45,9 +60,35 @@ def worker_processes(database_url: str, tmp_path: Path) -> Iterator[StartWorker]
         return worker
 
     yield start
+    stopped.set()
+    poisoner.join()
     for worker in workers:
         worker.kill()
         worker.wait()
+
+
+def running(directory: Path, mark: str) -> psutil.Process | None:
+    """The process of the conversion that left a file of that name in its results, while it lives.
+
+    It is known by the log that it prints to: what a process can say of itself is its number in its own namespace.
+    """
+    for path in directory.glob(f"work/worker-*/convert-*/results/{mark}"):
+        log = str(path.parents[1] / "child.log")
+        for process in psutil.process_iter():
+            with suppress(OSError, psutil.Error):
+                if os.readlink(f"/proc/{process.pid}/fd/1") == log:
+                    return process
+    return None
+
+
+def _kill_poisoned_workers(directory: Path, stopped: threading.Event) -> None:
+    """Kill every worker that runs a conversion that wishes its death, since none can bring it about by itself."""
+    while not stopped.wait(0.05):
+        with suppress(psutil.Error):
+            poisonous = running(directory, POISON)
+            ancestors = poisonous.parents() if poisonous else []
+            if len(ancestors) > 2:  # its forkserver, its worker, and us
+                ancestors[1].kill()
 
 
 @dataclass
@@ -58,6 +99,7 @@ class Client:
     store: ObjectStore
     changes: Changes
     directory: Path
+    seen: set[int] = field(default_factory=set)
 
     async def checkpoint(self, content: bytes, *, inspect: bool = False) -> str:
         stored = await self.store.receive(chunks_of(content), limit=1000)
@@ -72,12 +114,12 @@ class Client:
         return await self.changes.wait_for(id, TIMEOUT)
 
     async def started(self, id: str) -> int:
-        """The process that runs a sleeping conversion, once it does."""
-        path = self.directory / f"pid-{id}"
+        """The process that runs a sleeping conversion, once it does: another one each time that this is asked."""
         async with asyncio.timeout(TIMEOUT):
-            while not (path.exists() and path.read_text()):
-                await asyncio.sleep(0.02)
-        return int(path.read_text())
+            while (process := running(self.directory, f"sleeps-{id}")) is None or process.pid in self.seen:
+                await asyncio.sleep(0.05)
+        self.seen.add(process.pid)
+        return process.pid
 
     async def scalar(self, query: str) -> object:
         async with self.database.transaction() as session:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -69,9 +68,9 @@ def leave(_: Any, __: SupervisorLine) -> Any:
 
 
 def sleep(arguments: Any, supervisor: SupervisorLine) -> Any:
-    """Write the pids of this process and of one it started to a file, then sleep for ever."""
-    started = subprocess.Popen(["sleep", "1000"])
-    Path(arguments).write_text(f"{os.getpid()} {started.pid}")
+    """Start another process, and sleep in both for ever."""
+    if os.fork() == 0:
+        time.sleep(1000)
     supervisor.progress(Stage.export, 0.5)
     time.sleep(1000)
 
@@ -96,10 +95,6 @@ def write_large_file(arguments: Any, _: SupervisorLine) -> Any:
 def say_nonsense(_: Any, supervisor: SupervisorLine) -> Any:
     supervisor._line.sendall(b"\x00\xff not json\n")
     time.sleep(1000)
-
-
-def parent(_: Any, __: SupervisorLine) -> Any:
-    return os.getppid()
 
 
 def _overstate(supervisor: SupervisorLine) -> None:
@@ -131,7 +126,7 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
     if behaviour in MISDEEDS:
         MISDEEDS[behaviour](job)
     if behaviour == "sleep":
-        (job.checkpoint.parents[3] / f"pid-{job.conversion_id}").write_text(str(os.getpid()))
+        (job.work_dir / f"sleeps-{job.conversion_id}").touch()
         time.sleep(float(detail))
     template = None
     if behaviour == "template":
@@ -152,9 +147,9 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
     return TypeAdapter(ConversionOutcome).dump_python(outcome, mode="json")
 
 
-def kill_worker(_: ConversionJob) -> None:
-    forkserver = Path(f"/proc/{os.getppid()}/stat").read_text()
-    os.kill(int(forkserver.rpartition(")")[2].split()[1]), signal.SIGKILL)
+def wish_the_worker_dead(job: ConversionJob) -> None:
+    """service.py fulfils it: no process can reach its worker by itself."""
+    (job.work_dir / "poison").touch()
     time.sleep(1000)
 
 
@@ -162,14 +157,16 @@ def find_no_room(_: ConversionJob) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def fill_disk_once(job: ConversionJob) -> None:
-    filled = job.checkpoint.parents[3] / f"filled-{job.conversion_id}"
-    if not filled.exists():
-        filled.touch()
-        raise OSError(errno.ENOSPC, "No space left on device")
+def find_no_room_while_told(job: ConversionJob) -> None:
+    if job.plugins_dir and (job.plugins_dir / "full").exists():
+        find_no_room(job)
 
 
-MISDEEDS = {"kill_worker": kill_worker, "find_no_room": find_no_room, "fill_disk_once": fill_disk_once}
+MISDEEDS = {
+    "kill_worker": wish_the_worker_dead,
+    "find_no_room": find_no_room,
+    "write": find_no_room_while_told,
+}
 
 
 def _template(job: ConversionJob, key: str, supervisor: SupervisorLine) -> BuiltTemplate | None:

@@ -68,6 +68,19 @@ def test_what_could_never_fit_is_refused_with_the_arithmetic() -> None:
         assert f"{number:,}" in refused.value.detail
 
 
+def test_a_small_job_is_admitted_with_its_share() -> None:
+    admission = Admission(10 * estimate(0), at_once=2)
+    assert admission.wanted_for(100) == 5 * estimate(0)
+    assert admission.wanted_for(estimate(0) * 2) > 5 * estimate(0)
+
+
+def test_a_large_example_input_is_refused_with_the_arithmetic() -> None:
+    with pytest.raises(MemoryEstimateExceeded) as refused:
+        Admission(64 << 30).wanted_for(100, 10**12)
+    for number in (10**12, estimate(100, 10**12)):
+        assert f"{number:,}" in refused.value.detail
+
+
 async def test_a_job_that_is_cancelled_in_line_gives_up_its_place() -> None:
     admission = Admission(100)
     first, waiting, last = Job(admission, 100), Job(admission, 100), Job(admission, 100)

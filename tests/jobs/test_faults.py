@@ -55,10 +55,6 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def forget_pid(client: Client, id: str) -> None:
-    (client.directory / f"pid-{id}").unlink()
-
-
 async def test_a_conversion_whose_process_is_killed_from_outside_is_tried_again(
     client: Client, start_worker: StartWorker
 ) -> None:
@@ -107,7 +103,6 @@ async def test_a_suspect_runs_without_neighbours(client: Client, start_worker: S
     start_worker(children=3)
     suspect = await client.submit("sleep:3")
     os.kill(await client.started(suspect), signal.SIGKILL)
-    forget_pid(client, suspect)
     others = [await client.submit("sleep:1", content) for content in (b"one", b"two", b"three")]
     await client.started(suspect)
     assert await client.scalar("select count(*) from conversions where state = 'running'") == 1
@@ -123,7 +118,6 @@ async def test_what_dies_wherever_everything_dies_is_not_condemned_at_once(
     id = await client.submit("sleep:2")
     for _ in range(2):
         os.kill(await client.started(id), signal.SIGKILL)
-        forget_pid(client, id)
     conversion = await client.ended(id)
     assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 3, 2)
 
@@ -155,7 +149,6 @@ async def test_drains_are_never_counted(client: Client, start_worker: StartWorke
     for _ in range(4):
         worker = start_worker(drain_timeout=0)
         await client.started(id)
-        forget_pid(client, id)
         worker.terminate()
         assert worker.wait(TIMEOUT) == 0
     start_worker()
@@ -170,7 +163,6 @@ async def test_restarts_of_everything_under_a_supervisor_are_never_counted(
     for run in range(4):
         worker = start_worker(supervisor=f"run {run}")
         await client.started(id)
-        forget_pid(client, id)
         worker.kill()
         worker.wait()
     start_worker(supervisor="last run")
@@ -201,7 +193,11 @@ async def test_a_store_that_is_away_is_waited_for(client: Client, start_worker: 
 
 async def test_a_conversion_that_a_full_disk_ended_is_done_again(client: Client, start_worker: StartWorker) -> None:
     start_worker()
-    id = await client.submit("fill_disk_once")
+    full = client.directory / "told" / "full"
+    full.touch()
+    id = await client.submit("write")
+    await until(client, "select waiting_for from conversions", "disk_space")
+    full.unlink()
     conversion = await client.ended(id)
     assert (conversion.state, conversion.attempt) == (State.succeeded, 1)
     kinds = await client.scalar("select count(*) from events where data ->> 'waiting_for' = 'disk_space'")

@@ -3,9 +3,9 @@
 import asyncio
 import json
 import os
-import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,26 @@ async def failure_of(running: Any) -> str:
     return failed.value.problem.code
 
 
-async def started_by(run: Callable[..., Any], marker: Path) -> tuple[asyncio.Task[Any], list[int]]:
+async def started_by(run: Callable[..., Any], work_dir: Path) -> tuple[asyncio.Task[Any], list[int]]:
     """A task that sleeps, and the pids of its process and of the process that this one started."""
     told = asyncio.Event()
 
     async def answer(_: Progress | TemplateWanted) -> None:
         told.set()
 
-    running = asyncio.create_task(run("sleep", str(marker), answer=answer))
+    running = asyncio.create_task(run("sleep", answer=answer))
     await told.wait()
-    return running, [int(pid) for pid in marker.read_text().split()]
+    return running, printing_to(work_dir)
+
+
+def printing_to(work_dir: Path) -> list[int]:
+    """The processes that print to the log in that directory."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.readlink(f"/proc/{process.pid}/fd/1") == str(work_dir / "child.log"):
+                found.append(process.pid)
+    return found
 
 
 def alive(pid: int) -> bool:
@@ -62,20 +72,13 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def dead(pids: list[int]) -> None:
-    """The first, which the supervisor waits for, is gone at once; what it started was killed and may be ending."""
-    assert not alive(pids[0])
-    async with asyncio.timeout(10):
-        while any(alive(pid) for pid in pids):
-            await asyncio.sleep(0.01)
-
-
 async def test_a_task_gives_its_result(run: Any) -> None:
     assert await run("echo", {"a": [1, 2.5, None, "ü"]}) == {"a": [1, 2.5, None, "ü"]}
 
 
-async def test_a_process_is_gone_before_its_result_is_used(run: Any) -> None:
-    assert not psutil.pid_exists(await run("linger"))
+async def test_all_processes_are_gone_before_a_result_is_used(run: Any, tmp_path: Path) -> None:
+    await run("linger")
+    assert printing_to(tmp_path) == []
 
 
 async def test_a_result_of_another_type_is_a_crash(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -146,34 +149,28 @@ async def test_what_is_no_message_is_a_crash_and_the_child_is_gone(run: Any) -> 
 
 
 async def test_a_task_that_takes_too_long_is_ended(run: Any, tmp_path: Path) -> None:
-    assert await failure_of(run("sleep", str(tmp_path / "pids"), limits=Limits(timeout=1))) == "timed_out"
-    await dead([int(pid) for pid in (tmp_path / "pids").read_text().split()])
+    assert await failure_of(run("sleep", limits=Limits(timeout=1))) == "timed_out"
+    assert printing_to(tmp_path) == []
 
 
 async def test_cancelling_ends_the_child_and_all_it_started(run: Any, tmp_path: Path) -> None:
-    running, pids = await started_by(run, tmp_path / "pids")
-    assert all(alive(pid) for pid in pids)
+    running, pids = await started_by(run, tmp_path)
+    assert len(pids) == 2
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await dead(pids)
+    assert not any(alive(pid) for pid in pids)
 
 
 async def test_cancelling_at_any_moment_of_the_start_leaves_no_child(run: Any, tmp_path: Path) -> None:
     await run("echo")
-    forkserver = psutil.Process(int(await forkserver_of(run)))
     for delay in (0, 0.001, 0.005, 0.01, 0.02, 0.05):
-        running = asyncio.create_task(run("sleep", str(tmp_path / "pids")))
+        running = asyncio.create_task(run("sleep"))
         await asyncio.sleep(delay)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-    assert [child for child in forkserver.children() if child.status() != psutil.STATUS_ZOMBIE] == []
-
-
-async def forkserver_of(run: Any) -> int:
-    pid: int = await run("parent")
-    return pid
+        assert printing_to(tmp_path) == []
 
 
 async def test_more_memory_than_allowed_is_out_of_memory(run: Any) -> None:
@@ -184,7 +181,8 @@ async def test_more_memory_than_allowed_is_out_of_memory(run: Any) -> None:
 
 async def test_a_larger_file_than_allowed_is_refused(run: Any, tmp_path: Path) -> None:
     limits = Limits(timeout=60, file_bytes=1 << 20)
-    assert await failure_of(run("write_large_file", str(tmp_path / "large"), limits=limits)) == "conversion_failed"
+    large = str(tmp_path / "results" / "large")
+    assert await failure_of(run("write_large_file", large, limits=limits)) == "conversion_failed"
 
 
 async def test_a_child_reaches_no_network(run: Any) -> None:
@@ -199,12 +197,9 @@ async def test_a_child_does_not_see_the_services_settings(run: Any, monkeypatch:
     assert await run("read_environment") == []
 
 
-async def test_a_dead_forkserver_is_replaced(run: Any) -> None:
-    os.kill(await forkserver_of(run), signal.SIGKILL)
-    await asyncio.sleep(0.2)
+async def test_a_dead_forkserver_is_replaced(run: Any, supervisor: Supervisor) -> None:
+    await run("echo")
+    forkserver = supervisor._forkserver._process
+    assert forkserver
+    forkserver.kill()
     assert await run("echo", "again") == "again"
-
-
-async def test_a_measure_that_the_platform_refuses_is_told(run: Any, supervisor: Supervisor) -> None:
-    assert await run("echo", 1, limits=Limits(timeout=60, open_files=-2)) == 1
-    assert any(measure.startswith("limited open files") for measure in supervisor.unconfined)

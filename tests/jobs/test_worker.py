@@ -179,7 +179,6 @@ async def test_a_conversion_that_costs_too_many_workers_fails(client: Client, st
     for _ in range(2):
         worker = start_worker(max_attempts=2)
         pid = await client.started(id)
-        (client.directory / f"pid-{id}").unlink()
         worker.kill()
         assert await soon(gone, pid)
     start_worker(max_attempts=2)

@@ -1,0 +1,149 @@
+"""The system calls that a conversion's process may not make: a seccomp filter, which needs no privilege.
+
+A list of what is refused, not of what is allowed: torch and onnxruntime use what they like of the rest, and so will
+their next versions. What is refused is of three kinds: ways to other processes and machines (sockets, the memory of
+others), ways out of the confinement (namespaces, mounts, a new program, a process group of one's own), and parts of the
+kernel that no conversion needs and that are known for their faults (bpf, io_uring, keyrings, perf).
+"""
+
+import ctypes
+import errno
+import platform
+import socket
+from dataclasses import dataclass
+
+from app.processes import checked, libc
+
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
+"""linux/prctl.h, linux/seccomp.h"""
+RET_KILL_PROCESS, RET_ERRNO, RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+"""linux/seccomp.h"""
+LOAD, JUMP_EQUAL, JUMP_GREATER_EQUAL, JUMP_ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+"""linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, ..JGE.., ..JSET.., BPF_ALU|BPF_AND|BPF_K, BPF_RET"""
+NUMBER, ARCHITECTURE, ARGUMENT = 0, 4, 16
+"""Offsets in struct seccomp_data; each argument has 8 bytes, of which the lower 4 come first."""
+CLONE_NEW = 0x7E020080
+"""linux/sched.h: every CLONE_NEW... flag: mount, cgroup, uts, ipc, user, pid, net and time namespaces."""
+KINDS = 0xF
+"""Of a socket's type, without SOCK_NONBLOCK and SOCK_CLOEXEC."""
+
+Instruction = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor architecture: its name in linux/audit.h and the numbers of its system calls."""
+
+    audit: int
+    numbers: dict[str, int]
+
+
+# arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h
+_COMMON = {
+    "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
+    "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442,
+    "memfd_secret": 447, "process_mrelease": 448,
+}  # fmt: skip
+MACHINES = {
+    "x86_64": Machine(0xC000003E, {
+        **_COMMON,
+        "shmget": 29, "shmat": 30, "shmctl": 31, "socket": 41, "connect": 42, "accept": 43, "bind": 49, "listen": 50,
+        "socketpair": 53, "clone": 56, "execve": 59, "semget": 64, "msgget": 68, "ptrace": 101, "syslog": 103,
+        "setpgid": 109, "setsid": 112, "personality": 135, "pivot_root": 155, "adjtimex": 159, "chroot": 161,
+        "acct": 163, "settimeofday": 164, "mount": 165, "umount2": 166, "swapon": 167, "swapoff": 168, "reboot": 169,
+        "sethostname": 170, "setdomainname": 171, "iopl": 172, "ioperm": 173, "init_module": 175,
+        "delete_module": 176, "quotactl": 179, "lookup_dcookie": 212, "clock_settime": 227, "mq_open": 240,
+        "kexec_load": 246, "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272, "accept4": 288,
+        "perf_event_open": 298, "fanotify_init": 300, "name_to_handle_at": 303, "open_by_handle_at": 304,
+        "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
+        "finit_module": 313, "memfd_create": 319, "kexec_file_load": 320, "bpf": 321, "execveat": 322,
+        "userfaultfd": 323, "ioctl": 16,
+    }),
+    "aarch64": Machine(0xC00000B7, {
+        **_COMMON,
+        "lookup_dcookie": 18, "ioctl": 29, "umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "quotactl": 60,
+        "acct": 89, "personality": 92, "unshare": 97, "kexec_load": 104, "init_module": 105, "delete_module": 106,
+        "clock_settime": 112, "syslog": 116, "ptrace": 117, "reboot": 142, "setpgid": 154, "setsid": 157,
+        "sethostname": 161, "setdomainname": 162, "settimeofday": 170, "adjtimex": 171, "mq_open": 180, "msgget": 186,
+        "semget": 190, "shmget": 194, "shmctl": 195, "shmat": 196, "socket": 198, "socketpair": 199, "bind": 200,
+        "listen": 201, "accept": 202, "connect": 203, "add_key": 217, "request_key": 218, "keyctl": 219, "clone": 220,
+        "execve": 221, "swapon": 224, "swapoff": 225, "perf_event_open": 241, "accept4": 242, "fanotify_init": 262,
+        "name_to_handle_at": 264, "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268,
+        "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "memfd_create": 279,
+        "bpf": 280, "execveat": 281, "userfaultfd": 282, "kexec_file_load": 294,
+    }),
+}  # fmt: skip
+NETWORK = frozenset({"socket", "connect", "bind", "listen", "accept", "accept4"})
+ABSENT = frozenset({"clone3", "memfd_create", "memfd_secret"})
+"""Refused as if the kernel did not know them, because who calls them then takes another way: clone(2), whose flags a
+filter can see, and files, whose memory is counted."""
+CHECKED = frozenset({"clone", "socketpair", "ioctl"})
+"""Allowed with some arguments."""
+TIOCSTI = 0x5412
+"""Types into the terminal of whoever started the service. asm-generic/ioctls.h"""
+
+
+def filter_system_calls(*, network: bool) -> None:
+    """Refuse them to this process, and to all that it starts, for good. Wants PR_SET_NO_NEW_PRIVS. Raises OSError."""
+    machine = MACHINES.get(platform.machine())
+    if machine is None:
+        raise OSError(errno.ENOSYS, f"no filter for {platform.machine()}")
+    instructions = program(machine, network=network)
+    array = (_Filter * len(instructions))(*(_Filter(*instruction) for instruction in instructions))
+    whole = _Program(len(instructions), ctypes.cast(array, ctypes.c_void_p))
+    checked(libc().prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(whole), 0, 0))
+
+
+def program(machine: Machine, *, network: bool) -> list[Instruction]:
+    """The filter as instructions: (code, skip if true, skip if false, operand)."""
+    numbers = machine.numbers
+    steps: list[Instruction] = [
+        (LOAD, 0, 0, ARCHITECTURE),
+        (JUMP_EQUAL, 1, 0, machine.audit),
+        (RETURN, 0, 0, RET_KILL_PROCESS),
+        (LOAD, 0, 0, NUMBER),
+    ]
+    if machine is MACHINES["x86_64"]:
+        steps += [(JUMP_GREATER_EQUAL, 0, 1, 0x40000000), _refuse(errno.ENOSYS)]  # the x32 calls have other numbers
+    for name in sorted(numbers, key=numbers.__getitem__):
+        if name in CHECKED or (network and name in NETWORK):
+            continue
+        steps += [(JUMP_EQUAL, 0, 1, numbers[name]), _refuse(errno.ENOSYS if name in ABSENT else errno.EPERM)]
+    unseen = [(LOAD, 0, 0, ARGUMENT), (JUMP_ANY_BIT, 0, 1, CLONE_NEW), _refuse(errno.EPERM), _allow()]
+    # A connected pair only: a datagram socket could send to any name.
+    pair = [
+        (LOAD, 0, 0, ARGUMENT),
+        (JUMP_EQUAL, 1, 0, socket.AF_UNIX),
+        _refuse(errno.EPERM),
+        (LOAD, 0, 0, ARGUMENT + 8),
+        (AND, 0, 0, KINDS),
+        (JUMP_EQUAL, 1, 0, socket.SOCK_STREAM),
+        _refuse(errno.EPERM),
+        _allow(),
+    ]
+    typing = [(LOAD, 0, 0, ARGUMENT + 8), (JUMP_EQUAL, 0, 1, TIOCSTI), _refuse(errno.EPERM), _allow()]
+    for name, block in (("clone", unseen), ("socketpair", pair), ("ioctl", typing)):
+        steps += [(JUMP_EQUAL, 0, len(block), numbers[name]), *block]
+    return [*steps, _allow()]
+
+
+def _refuse(number: int) -> Instruction:
+    return (RETURN, 0, 0, RET_ERRNO | number)
+
+
+def _allow() -> Instruction:
+    return (RETURN, 0, 0, RET_ALLOW)
+
+
+class _Filter(ctypes.Structure):
+    """struct sock_filter of linux/filter.h."""
+
+    _fields_ = (("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32))
+
+
+class _Program(ctypes.Structure):
+    """struct sock_fprog of linux/filter.h."""
+
+    _fields_ = (("len", ctypes.c_uint16), ("filter", ctypes.c_void_p))

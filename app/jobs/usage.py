@@ -1,0 +1,70 @@
+"""What a tree of processes uses of the machine: its own memory, shared memory included, and its files."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+MOST_FILES = 20_000
+"""Files beyond which a directory counts as full, whatever lies in them."""
+
+
+def memory_of(pids: Sequence[int], inherited: int, limit: int) -> int:
+    """Bytes that these processes hold beside what each shares with the forkserver.
+
+    The sum of what each has is found quickly, but counts what they share among them more than once; only where that is
+    beyond ``limit`` each page is looked at (/proc/pid/smaps_rollup), which takes milliseconds.
+    """
+    quick = sum(max(0, private_memory(pid) - inherited) for pid in pids)
+    if quick <= limit:
+        return quick
+    return max(0, sum(_share(pid) for pid in pids) - inherited)
+
+
+def private_memory(pid: int) -> int:
+    """Bytes of memory of a process that no file backs: its own, copied on write, and shared."""
+    return _sum(Path(f"/proc/{pid}/status"), ("RssAnon:", "RssShmem:"))
+
+
+def _share(pid: int) -> int:
+    """The same with each page divided by how many processes have it."""
+    return _sum(Path(f"/proc/{pid}/smaps_rollup"), ("Pss_Anon:", "Pss_Shmem:"))
+
+
+def _sum(path: Path, names: tuple[str, ...]) -> int:
+    try:
+        lines = path.read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
+
+
+def process_tree(roots: Iterable[int]) -> Iterator[int]:
+    """These processes and all that come from them."""
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        yield pid
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                waiting += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+
+
+def disk_usage(places: Iterable[Path], limit: int) -> int:
+    """Bytes of the files under these directories; beyond ``limit`` where there are too many to count."""
+    total = files = 0
+    waiting = [str(place) for place in places]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except OSError:
+            continue
+        if files > MOST_FILES:
+            return limit + 1
+    return total

@@ -1,0 +1,32 @@
+"""What a part is told over a pipe, it and nobody else learns."""
+
+import os
+import subprocess
+import sys
+
+from app.cli.secrets import VARIABLE, told_secrets
+
+READ = "from app.cli.secrets import inherited_secrets; print(inherited_secrets(), inherited_secrets())"
+SHOW = "from pathlib import Path; print(Path('/proc/self/environ').read_text())"
+
+
+def run(program: str, secrets: dict[str, str]) -> str:
+    with told_secrets(secrets) as (fd, variables):
+        command = [sys.executable, "-c", program]
+        started = subprocess.Popen(command, env={**os.environ, **variables}, pass_fds=(fd,), stdout=subprocess.PIPE)
+    return started.communicate()[0].decode()
+
+
+def test_secrets_are_told_once() -> None:
+    assert run(READ, {"database_url": "postgresql://secret"}) == "{'database_url': 'postgresql://secret'} {}\n"
+
+
+def test_no_environment_holds_them() -> None:
+    shown = run(SHOW, {"database_url": "postgresql://secret"})
+    assert VARIABLE in shown
+    assert "postgresql://secret" not in shown
+
+
+def test_a_process_that_was_told_nothing_knows_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", READ], capture_output=True, check=True, text=True)
+    assert done.stdout == "{} {}\n"

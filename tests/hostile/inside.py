@@ -1,0 +1,150 @@
+"""Runs every attack under a supervisor, as another user or where namespaces are refused, and prints what each reached.
+
+A process of its own, because neither can be taken back: ``python -m tests.hostile.inside USER REFUSED DIRECTORY``.
+"""
+
+import asyncio
+import ctypes
+import errno
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from app.jobs import syscall_filter
+from app.jobs.confinement import PR_SET_NO_NEW_PRIVS, Limits
+from app.jobs.messages import Progress, TemplateWanted
+from app.jobs.namespaces import CLONE_NEWNS, MS_BIND, MS_REC, MS_SLAVE, mount, unshare
+from app.jobs.supervisor import Supervisor, TaskFailed
+from app.jobs.syscall_filter import MACHINES, Instruction
+from app.processes import checked, libc, prctl
+
+SECRET = "a-secret-of-the-service"
+OUTSIDE = ("/tmp", "/var/tmp", "/etc", "/root", "/home", "/dev", "/usr", "/", "/proc/sys/kernel")
+
+
+async def silent(_: Progress | TemplateWanted) -> None:
+    return None
+
+
+def refuse_namespaces() -> None:
+    """As the default profiles of Docker and Kubernetes do: unshare, setns, mounts, and clone with such flags."""
+    machine = MACHINES[os.uname().machine]
+    names = ("unshare", "setns", "mount", "umount2", "pivot_root", "mount_setattr", "open_tree", "move_mount")
+    steps: list[Instruction] = [(syscall_filter.LOAD, 0, 0, syscall_filter.NUMBER)]
+    refuse = (syscall_filter.RETURN, 0, 0, syscall_filter.RET_ERRNO | errno.EPERM)
+    for name in names:
+        steps += [(syscall_filter.JUMP_EQUAL, 0, 1, machine.numbers[name]), refuse]
+    steps.append((syscall_filter.RETURN, 0, 0, syscall_filter.RET_ALLOW))
+    array = (syscall_filter._Filter * len(steps))(*(syscall_filter._Filter(*step) for step in steps))
+    whole = syscall_filter._Program(len(steps), ctypes.cast(array, ctypes.c_void_p))
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    checked(libc().prctl(syscall_filter.PR_SET_SECCOMP, syscall_filter.SECCOMP_MODE_FILTER, ctypes.byref(whole), 0, 0))
+
+
+def make_passage() -> None:
+    """Let another user reach the interpreter, even where it lies in a home directory that is closed to others."""
+    wanted = Path(sys.base_prefix).resolve()
+    closed = [place for place in reversed(wanted.parents) if not place.stat().st_mode & 0o001]
+    if not closed:
+        return
+    unshare(CLONE_NEWNS)
+    mount("none", Path("/"), None, MS_REC | MS_SLAVE)
+    kept = os.open(wanted, os.O_PATH)
+    mount("tmpfs", closed[0], "tmpfs", 0, "mode=755")
+    wanted.mkdir(parents=True)
+    mount(f"/proc/self/fd/{kept}", wanted, None, MS_BIND | MS_REC)
+    os.close(kept)
+
+
+def printing_to(log: Path) -> list[str]:
+    found = []
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit():
+            try:
+                if os.readlink(place / "fd" / "1") == str(log):
+                    found.append(place.name)
+            except OSError:
+                continue
+    return found
+
+
+class Attacks:
+    """One service: a supervisor, its data directory, and a job's directory for each attack."""
+
+    def __init__(self, directory: Path) -> None:
+        self.data = directory / "data"
+        self.data.mkdir()
+        (self.data / "object.bin").write_bytes(b"another tenant's")
+        (self.data / "object.bin").chmod(0o644)
+        self.supervisor = Supervisor(("tests.hostile.attacks",), hidden=(self.data,))
+
+    async def reached(self, name: str, arguments: Any = None, **limits: Any) -> Any:
+        """What an attack reached, or the code of the problem that it ended with; and what it left alive."""
+        work = self.data / f"job-{name}"
+        work.mkdir(exist_ok=True)
+        try:
+            found = await self.supervisor.run(
+                f"tests.hostile.attacks:{name}",
+                str(work / "results") if arguments == "results" else arguments,
+                limits=Limits(timeout=20, **limits),
+                work_dir=work,
+                answer=silent,
+            )
+        except TaskFailed as error:
+            found = error.problem.code
+        left = printing_to(work / "child.log")
+        return {"reached": found, "left": left} if left else found
+
+    async def written(self, directories: list[str]) -> list[str]:
+        """Directories in which a file lies after the attack, as seen from outside: each job has a /tmp of its own."""
+        await self.reached("write_files", directories)
+        return [directory for directory in directories if Path(directory, "written").exists()]
+
+    async def all(self) -> dict[str, Any]:
+        path = str(self.data / "listening")
+        with socket.create_server(path, family=socket.AF_UNIX), socket.create_server(("127.0.0.1", 0)) as server:
+            sockets = await self.reached("open_sockets", [path, server.getsockname()[1]])
+        project = Path(__file__).parents[2]
+        files = [
+            str(self.data),
+            str(self.data / "object.bin"),
+            "/etc/shadow",
+            str(project / "pyproject.toml"),
+        ]
+        found = {
+            "open_sockets": sockets,
+            "read_secrets": await self.reached("read_secrets", SECRET),
+            "read_files": await self.reached("read_files", files),
+            "write_files": await self.written([*OUTSIDE, str(self.data), str(project / "app")]),
+            "own_results": await self.reached("own_results", "results"),
+            "reach_others": await self.reached("reach_others"),
+            "gain_privileges": await self.reached("gain_privileges"),
+            "fork_without_end": await self.reached("fork_without_end"),
+            "outlive": await self.reached("outlive", "results"),
+            "share_memory": await self.reached("share_memory", memory=100 << 20),
+            "spread_memory": await self.reached("spread_memory", memory=100 << 20),
+            "fill_disk": await self.reached("fill_disk", "results", disk_bytes=50 << 20),
+        }
+        assert self.supervisor.confined
+        missing = self.supervisor.confined.missing
+        self.supervisor.close()
+        return {**found, "missing": missing, "in_force": self.supervisor.confined.in_force}
+
+
+def main() -> None:
+    user, refused, directory = int(sys.argv[1]), sys.argv[2] == "refused", Path(sys.argv[3])
+    if user:
+        make_passage()
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+    if refused:
+        refuse_namespaces()
+    sys.stdout.write("\n" + json.dumps(asyncio.run(Attacks(directory).all())))
+
+
+if __name__ == "__main__":
+    main()
