@@ -63,7 +63,7 @@ def _loaded_bytes(checkpoint: Checkpoint, conversion: Conversion) -> int:
 
     A checkpoint of a training run may be optimizer state for the most part.
     """
-    if checkpoint.inspection is None or conversion.options.get("checkpoint_key"):
+    if checkpoint.inspection is None or conversion.options.get("checkpoint_key") not in (None, "auto"):
         return checkpoint.bytes
     return min(checkpoint.bytes, int(checkpoint.inspection.get("tensor_bytes", checkpoint.bytes)))
 
