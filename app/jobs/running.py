@@ -45,7 +45,7 @@ async def run_conversion(tools: Tools, job: Job) -> None:
         await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
     try:
-        wanted = tools.admission.wanted_for(_loaded_bytes(checkpoint, conversion), _sample_elements(conversion))
+        wanted = tools.admission.wanted_for(loaded_bytes(checkpoint, conversion), sample_elements(conversion))
     except MemoryEstimateExceeded as error:
         await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
@@ -58,7 +58,7 @@ def _place(tools: Tools, losses: int) -> AbstractAsyncContextManager[None]:
     return tools.isolation.alone() if losses else tools.isolation.beside()
 
 
-def _loaded_bytes(checkpoint: Checkpoint, conversion: Conversion) -> int:
+def loaded_bytes(checkpoint: Checkpoint, conversion: Conversion) -> int:
     """What of the file is loaded: all, where it was not read yet, or where the client chose a part of it.
 
     A checkpoint of a training run may be optimizer state for the most part.
@@ -68,7 +68,7 @@ def _loaded_bytes(checkpoint: Checkpoint, conversion: Conversion) -> int:
     return min(checkpoint.bytes, int(checkpoint.inspection.get("tensor_bytes", checkpoint.bytes)))
 
 
-def _sample_elements(conversion: Conversion) -> int:
+def sample_elements(conversion: Conversion) -> int:
     """Elements of the example inputs that the client asked for."""
     shapes: dict[str, list[int]] = conversion.options.get("example_shapes") or {}
     return sum(math.prod(shape) for shape in shapes.values())

@@ -5,8 +5,10 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from app.database.tables import Checkpoint, Conversion
 from app.domain.errors import MemoryEstimateExceeded
 from app.jobs.admission import Admission, default_budget, estimate
+from app.jobs.running import loaded_bytes, sample_elements
 
 pytestmark = pytest.mark.anyio
 
@@ -109,3 +111,18 @@ async def test_a_job_that_is_cancelled_as_its_turn_comes_leaves_room() -> None:
 def test_larger_checkpoints_are_thought_to_need_more() -> None:
     assert estimate(0) < estimate(100 << 20) < estimate(1 << 30)
     assert default_budget() > estimate(0)
+
+
+def test_a_checkpoint_is_admitted_by_what_is_loaded_of_it() -> None:
+    """Most of a training run's file may be optimizer state; what part a client chose is not known before it is read."""
+    checkpoint = Checkpoint(sha256="ab" * 32, bytes=3_000, inspection={"tensor_bytes": 1_000})
+    unread = Checkpoint(sha256="ab" * 32, bytes=3_000)
+    assert loaded_bytes(checkpoint, Conversion(options={"checkpoint_key": "auto"})) == 1_000
+    assert loaded_bytes(checkpoint, Conversion(options={"checkpoint_key": "ema"})) == 3_000
+    assert loaded_bytes(unread, Conversion(options={})) == 3_000
+
+
+def test_the_example_inputs_that_were_asked_for_are_counted() -> None:
+    shapes = {"x": [2, 3, 6000, 6000], "mask": [2, 6000]}
+    assert sample_elements(Conversion(options={"example_shapes": shapes})) == 216_000_000 + 12_000
+    assert sample_elements(Conversion(options={"example_shapes": None})) == 0
