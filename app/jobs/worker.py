@@ -72,6 +72,7 @@ async def run_worker(
 async def _work(
     settings: Settings, database_url: str, stop: asyncio.Event, tasks: Tasks, supervisor: str | None
 ) -> None:
+    ended = set(remove_abandoned_rooms(settings.work_dir))
     async with _tools(settings, database_url, tasks) as tools:
         await tools.supervisor.warm_up()
         log.info("worker_started", worker=tools.name, children=settings.children)
@@ -91,7 +92,9 @@ async def _work(
         ):
             mistaken = None
             while not stop.is_set():
-                mistaken = await _serve_queues(tools, settings, stop, supervisor, mistaken)
+                mistaken = await _serve_queues(
+                    tools, settings, stop, supervisor=supervisor, mistaken=mistaken, ended=ended
+                )
             tools.supervisor.end_forkserver()
             with suppress(*DatabaseAway, TimeoutError):
                 async with asyncio.timeout(LEAVING):
@@ -100,7 +103,13 @@ async def _work(
 
 
 async def _serve_queues(
-    tools: Tools, settings: Settings, stop: asyncio.Event, supervisor: str | None, mistaken: int | None
+    tools: Tools,
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    supervisor: str | None,
+    mistaken: int | None,
+    ended: set[str],
 ) -> int | None:
     """Take jobs until ``stop``; or until this worker was taken for dead, and then give the id that it had."""
     room = tools.work_dir.name
@@ -109,7 +118,7 @@ async def _serve_queues(
         tools.database, name=tools.name, room=room, supervisor=supervisor, lost_after=lost_after, mistaken=mistaken
     ) as registration:
         rescuer = Rescuer(tools.database, supervisor, lost_after, settings.max_attempts)
-        rescue = partial(_rescue, rescuer, registration, tools)
+        rescue = partial(_rescue, rescuer, registration, tools, ended)
         mistaken = None
         try:
             telling = _tell_confinement(tools, registration)
@@ -151,11 +160,13 @@ async def _consume(tools: Tools, settings: Settings, registration: Registration,
             await one.abandon()
 
 
-async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools) -> None:
-    gone = remove_abandoned_rooms(tools.work_dir.parent)
-    if gone:
+async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools, ended: set[str]) -> None:
+    """``ended``: rooms of workers that died on this machine, until the database was told."""
+    ended.update(remove_abandoned_rooms(tools.work_dir.parent))
+    if ended:
         async with tools.database.transaction() as session:
-            await workers.mark_gone(session, gone)
+            await workers.mark_gone(session, sorted(ended))
+        ended.clear()
     await rescuer.rescue(may_judge=registration.may_judge())
 
 

@@ -132,6 +132,17 @@ async def test_a_dead_forkserver_ends_neither_worker_nor_conversions(client: Cli
     assert worker.poll() is None
 
 
+async def test_a_worker_that_died_on_this_machine_is_not_waited_for(client: Client, start_worker: StartWorker) -> None:
+    worker = start_worker(worker_lost_after=600)
+    id = await client.submit("sleep:2")
+    await client.started(id)
+    worker.kill()
+    worker.wait()
+    start_worker(worker_lost_after=600)
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt) == (State.succeeded, 2)
+
+
 async def test_a_drained_worker_is_not_taken_for_dead(client: Client, start_worker: StartWorker) -> None:
     worker = start_worker(worker_lost_after=2.5, drain_timeout=30)
     id = await client.submit("sleep:8")
