@@ -63,7 +63,7 @@ class Service:
 
     def part(self, name: str) -> psutil.Process | None:
         """The process of that name that runs now."""
-        with suppress(psutil.Error, FileNotFoundError, ValueError, IndexError):
+        with suppress(psutil.Error, OSError, ValueError, LookupError, StopIteration):
             assert self.process is not None
             if name == "serve":
                 return self.process
@@ -74,7 +74,7 @@ class Service:
             if name in ("api", "worker"):
                 return parts.get(name)
             forkserver = next(p for p in parts["worker"].children() if "forkserver" in " ".join(p.cmdline()))
-            return forkserver if name == "forkserver" else forkserver.children()[0]
+            return forkserver if name == "forkserver" else forkserver.children(recursive=True)[-1]
         return None
 
     def stop(self) -> int:

@@ -6,9 +6,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -20,6 +19,7 @@ from app.cli.secrets import told_secrets
 from app.logs import configure_logging
 from app.processes import close_to_others, die_with_parent
 from app.settings import Settings
+from app.tasks import first
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
@@ -103,13 +103,13 @@ async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> bool:
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then stops the parts in order
                 preexec_fn=die_with_parent,
             )
-        await _first(process.wait(), stop.wait())
+        await first(process.wait(), stop.wait())
         if process.returncode is None:
             return await _stopped(part, process, grace)
         if time.monotonic() - started > HEALTHY_AFTER:
             pause = FIRST_PAUSE
         log.error("part_ended", part=part.name, status=process.returncode, restart_in=pause)
-        await _first(asyncio.sleep(pause), stop.wait())
+        await first(asyncio.sleep(pause), stop.wait())
         pause = min(2 * pause, LONGEST_PAUSE)
     return True
 
@@ -125,16 +125,6 @@ async def _stopped(part: Part, process: asyncio.subprocess.Process, grace: float
         await process.wait()
         return False
     return status in (0, -signal.SIGTERM)  # the latter: it had not yet started to listen to signals
-
-
-async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Until one of them is through; the others are cancelled."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 async def _announce(url: str) -> None:

@@ -5,7 +5,7 @@ sign of life while it drains; so this loop takes its place.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from app.jobs import queue
 from app.jobs.events import Changes
 from app.jobs.patience import DatabaseAway, patiently
 from app.jobs.registration import Forgotten
+from app.tasks import first
 
 log = structlog.get_logger(__name__)
 
@@ -152,13 +153,3 @@ class Consumer:
     async def _finish(self, job: Job) -> None:
         async with self._database.transaction() as session:
             await queue.remove_entry(session, job.entry)
-
-
-async def first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Until one of them is through; the others are cancelled."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
