@@ -90,9 +90,9 @@ def main(line: socket.socket, confined: Confined, requirement: Requirement) -> i
     faulthandler.enable(file=sys.__stderr__ or 2)
     supervisor = SupervisorLine(line)
     supervisor.tell(Confinement(in_force=confined.in_force, missing=confined.missing))
+    order = supervisor.order()  # in any case: who hangs up on what was not read takes back what was said
     if not confined.suffices(requirement):
         return 0
-    order = supervisor.order()
     try:
         result = _find(order.task)(order.arguments, supervisor)
     except BaseException as error:

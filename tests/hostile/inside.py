@@ -129,9 +129,12 @@ class Attacks:
             "fill_disk": await self.reached("fill_disk", "results", disk_bytes=50 << 20),
         }
         assert self.supervisor.confined
-        missing = self.supervisor.confined.missing
+        missing, in_force = self.supervisor.confined.missing, self.supervisor.confined.in_force
         self.supervisor.close()
-        return {**found, "missing": missing, "in_force": self.supervisor.confined.in_force}
+        self.supervisor = Supervisor(("tests.hostile.attacks",), hidden=(self.data,), requirement="full")
+        found["under the requirement full"] = await self.reached("own_results", "results")
+        self.supervisor.close()
+        return {**found, "missing": missing, "in_force": in_force}
 
 
 def main() -> None:

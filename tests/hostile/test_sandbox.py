@@ -73,6 +73,12 @@ def test_files_are_counted(attacked: tuple[bool, dict[str, Any]]) -> None:
     assert attacked[1]["fill_disk"] == "child_crashed"
 
 
+def test_conversions_are_refused_without_what_is_required(attacked: tuple[bool, dict[str, Any]]) -> None:
+    """Network isolation, which is required where nothing else is said, is in force either way."""
+    refused, found = attacked
+    assert found["under the requirement full"] == ("sandbox_unavailable" if refused else "x")
+
+
 def test_what_the_platform_refuses_is_named(attacked: tuple[bool, dict[str, Any]]) -> None:
     refused, found = attacked
     assert {"landlock", "syscalls", "limits"} <= set(found["in_force"])
