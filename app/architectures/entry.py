@@ -55,8 +55,12 @@ class Source(Protocol):
 
     def names(self) -> tuple[str, ...]: ...
 
+    def holds(self, name: str) -> bool:
+        """Whether ``entry`` knows the name: all of ``names()``, and others where a library has several for a model."""
+        ...
+
     def entry(self, name: str) -> Entry:
-        """The entry of one of ``names()``."""
+        """The entry of a name that it holds."""
         ...
 
 

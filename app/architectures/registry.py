@@ -105,7 +105,7 @@ class Registry:
 
     def _entry(self, name: str) -> Entry:
         library = self._libraries.get(name.partition("/")[0] + "/")
-        if library is not None and name in library.names():
+        if library is not None and library.holds(name):
             return library.entry(name)
         entry = self._plugins.find(name)
         if entry is None:

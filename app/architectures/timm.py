@@ -1,9 +1,11 @@
 """timm's models by the names of its ``list_models()``. Signatures come from the models' default configurations."""
 
+import inspect
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from app.architectures.entry import Entry, Options, object_schema
 from app.architectures.images import (
@@ -33,6 +35,15 @@ class TimmModels:
     def names(self) -> tuple[str, ...]:
         return self._names
 
+    def holds(self, name: str) -> bool:
+        """Also "timm/resnet50.a1_in1k": the model with the defaults of those published weights."""
+        if name in self._names:
+            return True
+        import timm
+
+        model, _, tag = name.removeprefix(PREFIX).partition(".")
+        return PREFIX + model in self._names and f"{model}.{tag}" in timm.list_pretrained(model)
+
     def entry(self, name: str) -> Entry:
         import timm
 
@@ -41,14 +52,20 @@ class TimmModels:
         defaults: Any = timm.get_pretrained_cfg(model)
         fixed_size = bool(defaults.fixed_input_size)
 
-        def construct(options: Options) -> nn.Module:
-            arguments: dict[str, Any] = {key: options[key] for key in ("num_classes", "in_chans")}
+        def arguments(options: Options) -> dict[str, Any]:
+            given: dict[str, Any] = {key: options[key] for key in ("num_classes", "in_chans")}
             if fixed_size:
-                arguments["img_size"] = size_pair(options)
+                given["img_size"] = size_pair(options)
             if options["global_pool"] is not None:
-                arguments["global_pool"] = options["global_pool"]
-            module: nn.Module = timm.create_model(model, pretrained=False, **arguments)
+                given["global_pool"] = options["global_pool"]
+            return given
+
+        def construct(options: Options) -> nn.Module:
+            module: nn.Module = timm.create_model(model, pretrained=False, **arguments(options))
             return module
+
+        def convert(module: nn.Module, options: Options, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return _filtered(model, arguments(options), module, tensors)
 
         return Entry(
             name=name,
@@ -59,7 +76,34 @@ class TimmModels:
             options_schema=_options_schema(defaults),
             signature=_signature,
             construct=construct,
+            convert=convert,
         )
+
+
+def _filtered(
+    model: str, arguments: dict[str, Any], module: nn.Module, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """A published state dict after the model's own filter, which renames keys of other projects and of older versions.
+
+    timm hands the filter to the function that loads published weights, so that one is watched while the model is made.
+    """
+    import timm
+    from timm.models import _builder
+
+    filters: list[Any] = []
+    watched = _builder.load_pretrained
+    _builder.load_pretrained = lambda *_, filter_fn=None, **__: filters.append(filter_fn)
+    try:
+        with torch.device("meta"):
+            timm.create_model(model, pretrained=True, pretrained_cfg_overlay={"file": "unread"}, **arguments)
+    finally:
+        _builder.load_pretrained = watched
+    (filter_fn,) = filters or [None]
+    if filter_fn is None:
+        return tensors
+    takes_module = len(inspect.signature(filter_fn).parameters) > 1
+    filtered: dict[str, Tensor] = filter_fn(dict(tensors), module) if takes_module else filter_fn(dict(tensors))
+    return filtered
 
 
 def _options_schema(defaults: Any) -> dict[str, Any]:

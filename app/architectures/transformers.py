@@ -13,10 +13,13 @@ from torch import nn
 from app.architectures.entry import Entry, Options
 from app.architectures.transformers_forward import narrow_forward
 from app.architectures.transformers_inputs import MODALITIES, Modality, signature
+from app.architectures.transformers_layouts import from_saved_layout
 from app.architectures.transformers_options import configuration, options_schema
 
 PREFIX = "transformers/"
 BASE = "base"
+EXPERTS = "batched_mm"
+"""How mixtures of experts compute: the implementation of transformers.integrations.moe in operators that ONNX has."""
 TASKS = {
     BASE: ("AutoModel", "MODEL_MAPPING_NAMES"),
     "causal-lm": ("AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"),
@@ -59,6 +62,9 @@ class TransformersModels:
     def names(self) -> tuple[str, ...]:
         return self._names
 
+    def holds(self, name: str) -> bool:
+        return name in self._names
+
     def entry(self, name: str) -> Entry:
         import transformers
 
@@ -69,7 +75,7 @@ class TransformersModels:
         def construct(options: Options) -> nn.Module:
             config = configuration(model_type, options)
             auto_class = getattr(transformers, TASKS[options["task"]][0])
-            module: nn.Module = auto_class.from_config(config, dtype="float32")
+            module: nn.Module = auto_class.from_config(config, dtype="float32", experts_implementation=EXPERTS)
             declared = signature(modality, config, options)
             inputs, outputs = (tuple(spec.name for spec in specs) for specs in (declared.inputs, declared.outputs))
             return narrow_forward(module, inputs, outputs)
@@ -83,6 +89,7 @@ class TransformersModels:
             options_schema=options_schema(model_type, tasks, modality.options),
             signature=lambda options: signature(modality, configuration(model_type, options), options),
             construct=construct,
+            convert=lambda module, _options, tensors: from_saved_layout(module, tensors),
         )
 
 

@@ -56,6 +56,8 @@ class Attempt:
     """Whether the architecture's library converted the keys."""
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """By the names that the reading gives."""
+    converted: Mapping[str, Tensor] = field(default_factory=dict)
+    """The same after the library's conversion."""
     named: Mapping[str, str] = field(default_factory=dict)
     """Uploaded key to the name that the reading gives, for keys inside of the prefix."""
     accounted: Accounted = field(default_factory=lambda: Accounted({}, (), (), ()))
@@ -141,7 +143,7 @@ def _try(place: Place, opened: OpenedCheckpoint, reading: Reading, *, converts: 
     """Load by this reading. What the module's own hooks or its library raise is the attempt's, never the caller's."""
     named = reading.names(opened.state_dict, place.targets)
     tensors = {name: opened.state_dict[key] for key, name in named.items()}
-    attempt = partial(Attempt, reading, converts, tensors, named)
+    attempt = partial(Attempt, reading, converts, tensors=tensors, named=named)
     origins = Origins(tensors)
     try:
         with origins:
@@ -161,9 +163,10 @@ def _try(place: Place, opened: OpenedCheckpoint, reading: Reading, *, converts: 
     strangers = [key for key in unexpected if key in converted]
     refused = origins.of(converted[key] for key in strangers).union(strangers)
     return attempt(
+        converted=converted,
         accounted=accounted,
         missing=tuple(key for key in missing if key not in mismatched),
-        unexpected=tuple(key for key in accounted.unplaced if key in refused),
+        unexpected=tuple(key for key in accounted.unplaced if key in refused and not key.endswith(COUNTER)),
         mismatched=mismatched,
     )
 

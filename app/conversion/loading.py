@@ -173,7 +173,7 @@ def _refusal(place: Place, attempt: Attempt, opened: OpenedCheckpoint) -> KeyMis
     said = ", ".join(f"{count} {words}" for count, words in counts if count) or "none of them usable"
     if attempt.raised:
         said = f"the architecture's own loading raised {attempt.raised}"
-    shapes = {key: tensor.shape for key, tensor in (attempt.tensors or opened.state_dict).items()}
+    shapes = {key: tensor.shape for key, tensor in (attempt.converted or attempt.tensors or opened.state_dict).items()}
     if attempt.reading.prefix:
         said += f" (read without the prefix {attempt.reading.prefix!r})"
     return KeyMismatch(

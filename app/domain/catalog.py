@@ -28,7 +28,7 @@ class Catalog:
 
     def get(self, name: str) -> ArchitectureDescription:
         """The entry of that name. Raises UnknownArchitecture with the nearest names."""
-        entry = self._entries.get(name)
+        entry = self._entries.get(name) or self._entries.get(_untagged(name))
         if entry is None:
             raise unknown_architecture(name, self._entries, self.broken)
         return entry
@@ -51,6 +51,11 @@ class Catalog:
 def is_plugin_name(name: str) -> bool:
     """Whether a plug-in may give its architecture this name: lower-case, with a slash, not one of a library."""
     return len(name) <= 200 and _NAME.fullmatch(name) is not None and not name.startswith(RESERVED)
+
+
+def _untagged(name: str) -> str:
+    """timm names published weights after the model, "timm/resnet50.a1_in1k"; the options are the model's."""
+    return name.partition(".")[0] if name.startswith("timm/") else name
 
 
 def unknown_architecture(name: str, known: Iterable[str], broken: Iterable[BrokenPlugin]) -> UnknownArchitecture:

@@ -29,6 +29,10 @@ def check_options(name: str, schema: Mapping[str, Any], options: Mapping[str, An
     error = best_match(islice(Draft202012Validator(schema).iter_errors(dict(options)), COMPARED))
     if error is None:
         return
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        admitted = sorted(error.schema.get("properties", {}))
+        unknown = next(str(key) for key in error.instance if key not in admitted)
+        raise unknown_option(".".join([name, *(str(part) for part in error.absolute_path)]), unknown, admitted)
     path = ".".join(str(part) for part in error.absolute_path)
     where = f"option {path!r}" if path else "the options"
     message = error.message if len(error.message) <= SHOWN else f"{error.message[:SHOWN]}..."
