@@ -8,7 +8,7 @@ is kept for the case that no other exporter makes a better one.
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from app.conversion.candidates import Candidate, Workpiece, fill_stored, new_template
+from app.conversion.exporters.opset import NEWER, with_opset
 from app.conversion.exporters.other_sizes import failure_at
 from app.conversion.exporters.quiet import first_lines
 from app.conversion.exporters.request import ExportRequest
@@ -41,6 +42,9 @@ OF_THE_MODEL = frozenset({Reason.non_finite})
 
 OF_THE_CAPTURE = frozenset({Reason.frozen_values, Reason.assumed_sizes})
 """Doubts about how the graph was captured; another exporter may leave none."""
+
+OF_THE_FILE = frozenset({Reason.checker, Reason.runtime})
+"""Failures of a file that cannot be run, as one whose opset lacks an operator."""
 
 STORED = "template (stored)"
 """Name of the rung that fills a stored template, beside those of the exporters."""
@@ -88,7 +92,7 @@ def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Pr
         if not isinstance(known, StoredTemplate):
             forerun.begin()
         torch.set_num_threads(work.job.threads)
-        for attempt in _attempts(work, known):
+        for attempt in _attempts(work, known, climb):
             if climb.try_(attempt):
                 break
     finally:
@@ -96,11 +100,14 @@ def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Pr
     return climb.result()
 
 
-def _attempts(work: Workpiece, known: Known) -> Iterator[Attempt]:
+def _attempts(work: Workpiece, known: Known, climb: "_Climb") -> Iterator[Attempt]:
     if isinstance(known, StoredTemplate):
         yield Attempt(STORED, partial(fill_stored, work, known))
+    newer = with_opset(work.request, NEWER)
     for exporter in rungs(work.job.options):
         yield Attempt(exporter, partial(new_template, work, exporter))
+        if newer is not None and climb.needs_newer_opset:
+            yield Attempt(f"{exporter} (opset {NEWER})", partial(new_template, replace(work, request=newer), exporter))
 
 
 @dataclass(frozen=True)
@@ -125,10 +132,20 @@ class _Climb:
         self._doubted: dict[str, _Made] = {}
         self._refused: list[_Made] = []
         self._state = ModuleState(work.loaded.module)
+        self._never_ran = False
+
+    @property
+    def needs_newer_opset(self) -> bool:
+        """Whether the last rung failed as one whose opset lacks an operator: it made no file, or one that never ran.
+
+        That the opset is too old shows in many ways (an operator, an input's rank, an attribute), so it is tried out.
+        """
+        return self._never_ran
 
     def try_(self, attempt: Attempt) -> bool:
         """Climb one rung. True: no further rung is needed."""
         started = time.perf_counter()
+        self._never_ran = False
         candidate = self._make(attempt, started)
         if candidate is None:
             return False
@@ -139,6 +156,8 @@ class _Climb:
         if report.verdict is not Verdict.fail:
             return self._keep(made, attempt, started)
         self._refused.append(made)
+        refused_file = any(finding.reason in OF_THE_FILE for finding in report.findings)
+        self._never_ran = refused_file and not any(probe.passed and probe.outputs for probe in report.probes)
         self._rungs.append(_rung(attempt, "rejected", started, _first_failure(report)))
         if attempt.exporter == STORED:
             self._misfit = f"its artifact was refused: {_first_failure(report)}"
@@ -176,6 +195,7 @@ class _Climb:
     def _fail(self, attempt: Attempt, error: RecastError, started: float) -> None:
         """Note a rung that made nothing. Raises ModelRefuses where no exporter could, since the model itself fails."""
         self._errors[attempt.exporter] = error
+        self._never_ran = "opset version" in error.detail
         self._rungs.append(_rung(attempt, "failed", started, error.detail))
         self._refuse_unless_it_runs()
 

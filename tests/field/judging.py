@@ -134,7 +134,10 @@ def prepared(case: Case) -> nn.Module:
 def judge(case: Case, module: nn.Module, artifact: Path) -> Judgement:
     """What is wrong with the artifact."""
     wrong = []
-    answer = _onnx(artifact) if artifact.suffix == ".onnx" else _torchscript(artifact)
+    try:
+        answer = _onnx(artifact) if artifact.suffix == ".onnx" else _torchscript(artifact)
+    except Exception as error:  # noqa: BLE001 - of a runtime
+        return [f"does not load: {str(error).splitlines()[0][:200]}"]
     for words, inputs in _trials(case, module):
         fresh = _loaded(case, module)
         try:

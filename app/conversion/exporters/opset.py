@@ -1,6 +1,7 @@
 """Opsets and IR versions: the one asked for is the one in the file, or there is a clear error."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import onnx
 import onnx_ir as ir
@@ -8,6 +9,8 @@ import onnxscript.optimizer
 from onnx import version_converter
 
 from app.conversion.exporters.quiet import first_line
+from app.conversion.exporters.request import ExportRequest
+from app.domain.conversion import OnnxOptions
 from app.domain.errors import InvalidOptions, UnsupportedOpset
 
 EXPORT_MINIMUM = 18
@@ -17,6 +20,10 @@ exporter converts, and on failure silently delivers 18. So Recast exports at 18 
 DEFAULT = 18
 """The opset delivered when none is asked for: what the exporter writes without conversion, and what runtimes since
 2023 read."""
+
+NEWER = 20
+"""The opset tried where none was asked for and DEFAULT lacks an operator (deform_conv2d needs 19, a grid_sample of
+volumes 20): the newest that both exporters write."""
 
 _SMALL = 64
 
@@ -36,6 +43,13 @@ def checked_opset(asked: int | None) -> int:
             highest_opset=NEWEST,
         )
     return opset
+
+
+def with_opset(request: ExportRequest, opset: int) -> ExportRequest | None:
+    """The request for a file of that opset; None where the client chose one, or the target has none."""
+    if not isinstance(request.options, OnnxOptions) or request.options.opset is not None:
+        return None
+    return replace(request, options=request.options.model_copy(update={"opset": opset}))
 
 
 def ir_version(asked: int | None, opset: int) -> int:
