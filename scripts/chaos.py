@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import statistics
@@ -147,17 +148,22 @@ def _working(work: Work) -> Iterator[None]:
         thread.join()
 
 
+def _take_store_away(objects: Path, away: Path) -> None:
+    """Move the store's directory away for a while. A part that starts meanwhile makes a new one; what was stored there
+    is kept."""
+    objects.rename(away)
+    time.sleep(STORE_AWAY)
+    while objects.exists():
+        for stored in objects.glob("sha256/??/*"):
+            stored.rename(away / stored.relative_to(objects))
+        shutil.rmtree(objects, ignore_errors=True)
+    away.rename(objects)
+
+
 def _strike(service: Service, kind: str) -> bool:
     """Kill a part, or take the store away for a while; False when there is no such part now."""
     if kind == "store":
-        objects = service.data_dir / "objects"
-        objects.rename(service.data_dir / "away")
-        time.sleep(STORE_AWAY)
-        with suppress(FileNotFoundError):
-            for left in sorted(objects.rglob("*"), reverse=True):  # a part that started meanwhile made an empty one
-                left.rmdir() if left.is_dir() else left.unlink()
-            objects.rmdir()
-        (service.data_dir / "away").rename(objects)
+        _take_store_away(service.data_dir / "objects", service.data_dir / "away")
         return True
     part = service.part(kind)
     if part is None:
