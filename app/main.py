@@ -9,6 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from app.api import (
+    administration,
     architectures,
     checkpoints,
     conversion_files,
@@ -24,6 +25,7 @@ from app.api.early_answers import EarlyAnswers
 from app.api.observe import Observe
 from app.api.openapi import describe
 from app.api.parameters import refuse_unknown_parameters
+from app.api.principals import Authenticator
 from app.api.problems import install_problem_handlers
 from app.api.service import Service
 from app.api.upload_slots import UploadSlots
@@ -35,7 +37,7 @@ from app.storage.opening import open_store
 from app.web.pages import install_pages
 from app.web.problem_page import problem_page
 
-ROUTERS = (architectures, checkpoints, conversions, events, conversion_files, errors_table, operations)
+ROUTERS = (administration, architectures, checkpoints, conversions, events, conversion_files, errors_table, operations)
 
 
 def create_app(settings: Settings, database_url: str, supervisor: str | None = None) -> FastAPI:
@@ -51,6 +53,7 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
         uploads = UploadSlots(settings.data_dir, settings.max_uploads_per_client, settings.min_free_bytes)
         async with Changes(database) as changes:
             catalog = CatalogReader(database)
+            app.state.authenticator = Authenticator(settings, database)
             app.state.service = Service(settings, database, store, changes, catalog, uploads, supervisor)
             yield
         await database.close()

@@ -1,6 +1,7 @@
 """Every setting of the service, read from the environment (``RECAST_...``) at the top: cli and main."""
 
 import ipaddress
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,7 +42,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the api listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the api listens on; 0 picks a free one.")
     allow_unauthenticated: bool = Field(
-        False, description="Permit the api to listen beyond loopback although nobody has to authenticate."
+        False, description="Let everybody in who can reach the api, beyond loopback too: no key is required."
+    )
+    require_keys: bool = Field(
+        False, description="Demand a key (`recast keys create`) on a loopback address too; beyond it one always is."
     )
     plugins_dir: Annotated[Path | None, AfterValidator(_directory)] = Field(
         None, description="Directory of Python modules that register architectures (docs/plugins.md)."
@@ -147,6 +151,16 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+
+    @property
+    def retention(self) -> timedelta | None:
+        """How long a finished conversion and its files are kept; None: for ever."""
+        return None if self.retention_days is None else timedelta(days=self.retention_days)
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether a request must prove itself with a key."""
+        return self.require_keys or not (self.on_loopback or self.allow_unauthenticated)
 
     @property
     def on_loopback(self) -> bool:

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
+from app.api.parameters import link_next
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
 from app.api.service import ServiceDependency
@@ -40,6 +41,9 @@ class ArchitectureList(BaseModel):
 
 @router.get("", summary="List architectures")
 async def list_architectures(
+    *,
+    request: Request,
+    response: Response,
     service: ServiceDependency,
     query: Annotated[str, Query(max_length=200, description="Words that name, family or summary must hold")] = "",
     family: Annotated[str | None, Query(max_length=200)] = None,
@@ -51,12 +55,14 @@ async def list_architectures(
     found = sorted(catalog.search(query, family), key=lambda entry: entry.name)
     rest = [entry for entry in found if cursor is None or entry.name > cursor]
     page = rest[:limit]
+    next_cursor = page[-1].name if len(rest) > limit else None
+    link_next(request, response, next_cursor)
     return ArchitectureList(
         items=[
             ArchitectureSummary.model_validate(entry.model_dump(include=set(ArchitectureSummary.model_fields)))
             for entry in page
         ],
-        next_cursor=page[-1].name if len(rest) > limit else None,
+        next_cursor=next_cursor,
         total=len(found),
         broken=catalog.broken,
     )

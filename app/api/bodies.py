@@ -3,13 +3,16 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from app.api.problems import RequestTimeout
+from app.api.problems import RequestTimeout, from_validation
 from app.domain.errors import InvalidRequest, PayloadTooLarge
+
+Model = TypeVar("Model", bound=BaseModel)
 
 STALL_SECONDS = 60.0
 """A body of which nothing arrives for this long is given up, so that slow senders cannot hold connections for ever."""
@@ -72,6 +75,21 @@ async def json_object(request: Request) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise InvalidRequest("The JSON body is not UTF-8.") from None
     return parse_object(text, "the body")
+
+
+def json_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    """The OpenAPI description of a body that ``json_model`` reads."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+
+
+async def json_model(request: Request, model: type[Model]) -> Model:
+    """The body as a value of ``model``. Raises InvalidRequest, PayloadTooLarge."""
+    try:
+        return model.model_validate_json(json.dumps(await json_object(request)))
+    except ValidationError as error:
+        raise from_validation(error.errors(include_url=False)[:1]) from None
 
 
 def parse_object(text: str, what: str) -> dict[str, Any]:

@@ -19,14 +19,21 @@ class CatalogReader:
 
     async def current(self) -> Catalog:
         """Raises Unavailable while no worker has ever described its architectures."""
-        async with self._reading, self._database.transaction() as session:
+        async with self._database.transaction() as session:
             digest = await catalogs.current_digest(session)
-            if digest is None:
-                raise Unavailable(
-                    "No worker has described its architectures yet.", hint="Workers do so within seconds of starting."
-                )
-            if digest != self._digest:
-                found = await catalogs.entries(session, digest)
-                self._catalog = Catalog(found, await catalogs.broken(session, digest))
-                self._digest = digest
+        if digest is None:
+            raise Unavailable(
+                "No worker has described its architectures yet.", hint="Workers do so within seconds of starting."
+            )
+        if digest != self._digest:
+            async with self._reading:  # held by who reads another catalog, and awaited by who needs that one
+                await self._read(digest)
         return self._catalog
+
+    async def _read(self, digest: str) -> None:
+        if digest == self._digest:
+            return
+        async with self._database.transaction() as session:
+            found = await catalogs.entries(session, digest)
+            broken = await catalogs.broken(session, digest)
+        self._catalog, self._digest = Catalog(found, broken), digest

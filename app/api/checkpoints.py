@@ -3,20 +3,23 @@
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import Path, Request, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel
 
 from app.api.conversion_resource import shown_problem
+from app.api.labels import MAX_NAME, LabelQuery, checked_name, labels_of
+from app.api.parameters import Time, link_next
 from app.api.preferences import Patience
 from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
 from app.api.uploads import receive_upload
 from app.database import checkpoints as rows
-from app.database.tables import Checkpoint
+from app.database.checkpoints import CheckpointFilter
+from app.database.tables import Checkpoint, CheckpointOwner
 from app.domain.checkpoint import READING_CUT_SHORT, CheckpointInspection, ParameterReport, TensorInfo
 from app.domain.errors import (
     InUse,
@@ -33,6 +36,8 @@ READ_BEFORE_ANSWER = 4 << 20
 READING_PATIENCE = 10
 """Seconds that a request waits for a checkpoint to be read when it does not say how long."""
 LISTED_TENSORS = 1000
+LARGEST_PAGE = 200
+CURSOR = "^[0-9]{1,16}\\.[0-9a-f]{64}$"
 
 Sha256 = Annotated[str, AfterValidator(str.lower), Path(description="sha256 of the file, hexadecimal")]
 
@@ -66,10 +71,35 @@ class InspectedTensor(BaseModel):
     tied_to: str | None
 
 
+class CheckpointSummary(BaseModel):
+    """One line of the list. ``usable``: false when reading found that the file is no checkpoint."""
+
+    id: str
+    sha256: str
+    bytes: int
+    filename: str | None
+    name: str | None
+    labels: dict[str, str]
+    usable: bool
+    created_at: datetime
+    links: dict[str, str]
+
+
+class CheckpointList(BaseModel):
+    """Newest first."""
+
+    items: list[CheckpointSummary]
+    next_cursor: str | None
+    total: int
+    """Checkpoints that match, on all pages."""
+
+
 class CheckpointResource(BaseModel):
     """An uploaded file and what reading it told. The members from ``format`` on are null until it was read."""
 
     id: str
+    name: str | None
+    labels: dict[str, str]
     sha256: str
     bytes: int
     filename: str | None
@@ -121,7 +151,13 @@ class CheckpointParameters(BaseModel):
     operation_id="put_checkpoint",
 )
 async def upload_checkpoint(
-    request: Request, response: Response, service: ServiceDependency, patience: Patience
+    *,
+    request: Request,
+    response: Response,
+    service: ServiceDependency,
+    patience: Patience,
+    name: Annotated[str | None, Query(max_length=MAX_NAME, description="What people shall call it")] = None,
+    label: LabelQuery = None,
 ) -> CheckpointResource:
     """Send the file as a form's `file` or as the raw body (`curl -T`).
 
@@ -129,8 +165,9 @@ async def upload_checkpoint(
     when it is known. Files up to 4 MiB are read before the answer, larger ones with `Prefer: wait=N`; one that is no
     checkpoint is then refused. Without that its `problem` shows in GET.
     """
+    told = checked_name(name), labels_of(label or ()) or None
     stored, filename = await receive_upload(request, service)
-    registered = await queue.register_checkpoint(service.database, stored, filename)
+    registered = await queue.register_checkpoint(service.database, stored, filename, name=told[0], labels=told[1])
     checkpoint = registered.checkpoint
     if patience is None and stored.bytes <= READ_BEFORE_ANSWER:
         patience = READING_PATIENCE
@@ -139,7 +176,36 @@ async def upload_checkpoint(
     await refuse_foreign(service, checkpoint)
     response.status_code = 201 if registered.created else 200
     response.headers["Location"] = f"/v1/checkpoints/{stored.sha256}"
-    return checkpoint_resource(checkpoint)
+    return await _shown(service, checkpoint)
+
+
+@router.get("", summary="List checkpoints")
+async def list_checkpoints(
+    *,
+    request: Request,
+    response: Response,
+    service: ServiceDependency,
+    label: LabelQuery = None,
+    created_after: Annotated[Time | None, Query()] = None,
+    created_before: Annotated[Time | None, Query()] = None,
+    cursor: Annotated[str | None, Query(pattern=CURSOR, description="next_cursor of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 50,
+) -> CheckpointList:
+    """Newest first. A label filter may be given several times; all of them must match."""
+    wanted = CheckpointFilter(
+        labels=labels_of(label or ()),
+        created_after=created_after,
+        created_before=created_before,
+        before=None if cursor is None else _place(cursor),
+    )
+    async with service.database.transaction() as session:
+        found = await rows.newest(session, wanted, limit + 1)
+        total = await rows.count(session, wanted)
+    page = found[:limit]
+    next_cursor = _cursor(page[-1][0]) if len(found) > limit else None
+    link_next(request, response, next_cursor)
+    items = [_summary(owner, size, usable) for owner, size, usable in page]
+    return CheckpointList(items=items, next_cursor=next_cursor, total=total)
 
 
 @router.get("/{sha256}", summary="Inspect a checkpoint")
@@ -150,7 +216,7 @@ async def get_checkpoint(
     checkpoint = await _read(service, sha256, patience)
     if checkpoint.inspection is None and checkpoint.problem is None:
         response.headers["Retry-After"] = "1"
-    return checkpoint_resource(checkpoint)
+    return await _shown(service, checkpoint)
 
 
 @router.get("/{sha256}/parameters", summary="List a checkpoint's tensors")
@@ -180,15 +246,48 @@ async def delete_checkpoint(sha256: Sha256, service: ServiceDependency) -> None:
         await rows.remove(session, sha256)
 
 
-def checkpoint_resource(row: Checkpoint) -> CheckpointResource:
+def _cursor(owner: CheckpointOwner) -> str:
+    return f"{int(owner.created_at.timestamp() * 1_000_000)}.{owner.sha256}"
+
+
+def _place(cursor: str) -> tuple[datetime, str]:
+    microseconds, sha256 = cursor.split(".")
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds)), sha256
+
+
+def _summary(owner: CheckpointOwner, size: int, usable: bool) -> CheckpointSummary:
+    path = f"/v1/checkpoints/{owner.sha256}"
+    return CheckpointSummary(
+        id=owner.sha256,
+        sha256=owner.sha256,
+        bytes=size,
+        filename=owner.filename,
+        name=owner.name,
+        labels=owner.labels,
+        usable=usable,
+        created_at=owner.created_at,
+        links={"self": path, "parameters": f"{path}/parameters"},
+    )
+
+
+async def _shown(service: Service, row: Checkpoint) -> CheckpointResource:
+    async with service.database.transaction() as session:
+        owner = await rows.owner(session, row.sha256)
+    return checkpoint_resource(row, owner)
+
+
+def checkpoint_resource(row: Checkpoint, owner: CheckpointOwner) -> CheckpointResource:
+    """The file as the project sees it that calls it what ``owner`` says."""
     read = None if row.inspection is None else CheckpointInspection.model_validate(row.inspection)
     path = f"/v1/checkpoints/{row.sha256}"
     return CheckpointResource(
         id=row.sha256,
+        name=owner.name,
+        labels=owner.labels,
         sha256=row.sha256,
         bytes=row.bytes,
-        filename=row.filename,
-        created_at=row.created_at,
+        filename=owner.filename,
+        created_at=owner.created_at,
         inspected_at=row.inspected_at,
         problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
         waiting_for=row.waiting_for,

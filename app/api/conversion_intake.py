@@ -82,6 +82,8 @@ async def submit_request(request: Request, service: Service) -> Submitted:
         dedup_key=_dedup_key(asked, digest, catalog),
         probes_sha256=received.probes_sha256,
         accept=asked.accept,
+        name=asked.name,
+        labels=asked.labels,
         queue_limit=service.settings.max_queued,
     )
     idempotency = None if key is None else Idempotency(key, asked.idempotency_digest(digest))

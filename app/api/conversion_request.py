@@ -3,12 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from app.api.bodies import parse_object
+from app.api.labels import checked_labels, checked_name
 from app.api.problems import from_validation
 from app.domain import acceptance
 from app.domain.catalog import Catalog
@@ -18,10 +19,12 @@ from app.domain.options import unknown_option
 from app.domain.report import Verdict
 
 TARGETS = ("onnx", "torchscript")
-TEXT_FIELDS = frozenset({"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept"})
+TEXT_FIELDS = frozenset(
+    {"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept", "name", "labels"}
+)
 """Members of the JSON form, and text fields of the multipart form."""
 FILE_FIELDS = frozenset({"file", "probes"})
-OBJECT_FIELDS = ("options", "architecture_options")
+OBJECT_FIELDS = ("options", "architecture_options", "labels")
 YES = (True, "true", "1")
 NO = (False, "false", "0", "")
 
@@ -38,6 +41,8 @@ class ConversionRequest:
     accept: tuple[Verdict, ...] = acceptance.DEFAULT
     """Verdicts that count as success."""
     force: bool = False
+    name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
 
     def digest(self, checkpoint_sha256: str, probes_sha256: str | None) -> str:
         """sha256 of the result that is asked for."""
@@ -90,7 +95,15 @@ def conversion_request(members: Mapping[str, Any], catalog: Catalog) -> Conversi
     architecture_options = _mapping(members, "architecture_options")
     catalog.validate_options(architecture, architecture_options)
     options = target_options(target, _mapping(members, "options"))
-    return ConversionRequest(architecture, architecture_options, options, _accept(members), _flag(members, "force"))
+    return ConversionRequest(
+        architecture,
+        architecture_options,
+        options,
+        accept=_accept(members),
+        force=_flag(members, "force"),
+        name=checked_name(members.get("name")),
+        labels=checked_labels(_mapping(members, "labels")),
+    )
 
 
 def target_options(target: str, given: Mapping[str, Any]) -> OnnxOptions | TorchScriptOptions:

@@ -1,7 +1,7 @@
 """The conversion as clients see it, made from its rows."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -50,6 +50,8 @@ class ConversionResource(BaseModel):
     """One conversion. Times are RFC 3339 in UTC, durations in seconds, sizes in bytes."""
 
     id: str
+    name: str | None
+    labels: dict[str, str]
     state: State
     stage: str | None
     progress: float
@@ -64,6 +66,8 @@ class ConversionResource(BaseModel):
     accept: list[str]
     """Verdicts that count as success; with another one the conversion has failed."""
     verdict: str | None
+    parity: dict[str, Any] | None
+    """The output that lies nearest to its gate: probe, output, error, gate, ratio (error / gate)."""
     findings: list[dict[str, Any]]
     timings: dict[str, Any]
     peak_memory_bytes: int | None
@@ -75,6 +79,8 @@ class ConversionResource(BaseModel):
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    expires_at: datetime | None
+    """When its files will be given up; null while it has not finished, and where they are kept for ever."""
     expired_at: datetime | None
     links: ConversionLinks
 
@@ -83,11 +89,16 @@ def path_of(conversion_id: str) -> str:
     return f"/v1/conversions/{conversion_id}"
 
 
-def conversion_resource(row: tables.Conversion, files: Sequence[tables.ConversionFile]) -> ConversionResource:
+def conversion_resource(
+    row: tables.Conversion, files: Sequence[tables.ConversionFile], retention: timedelta | None = None
+) -> ConversionResource:
+    """``retention``: how long files are kept after the end."""
     by_role = {file.role: file for file in files}
     verified = row.verdict in ("pass", "pass_with_notes")
     return ConversionResource(
         id=row.id,
+        name=row.name,
+        labels=row.labels,
         state=row.state,
         stage=row.stage,
         progress=row.progress,
@@ -100,6 +111,7 @@ def conversion_resource(row: tables.Conversion, files: Sequence[tables.Conversio
         checkpoint=CheckpointReference(sha256=row.checkpoint_sha256, filename=row.checkpoint_filename),
         accept=row.accept,
         verdict=row.verdict,
+        parity=row.parity,
         findings=row.findings,
         timings=stage_seconds(row.timings),
         peak_memory_bytes=row.peak_memory_bytes,
@@ -111,6 +123,7 @@ def conversion_resource(row: tables.Conversion, files: Sequence[tables.Conversio
         updated_at=row.updated_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        expires_at=row.finished_at + retention if row.finished_at and retention and not row.expired_at else None,
         expired_at=row.expired_at,
         links=_links(row, by_role),
     )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.api.labels import MAX_LABELS, MAX_NAME, MAX_VALUE
 from app.domain.acceptance import BEST_FIRST
 from app.domain.conversion import OnnxOptions, TorchScriptOptions
 
@@ -10,7 +11,14 @@ _VERDICTS = [verdict.value for verdict in BEST_FIRST]
 _NAMED: dict[str, Any] = {
     "architecture": {"type": "string", "description": "Name of a registered architecture"},
     "target": {"type": "string", "enum": ["onnx", "torchscript"]},
+    "name": {"type": "string", "maxLength": MAX_NAME, "description": "What people shall call it"},
     "force": {"type": "boolean", "description": "Convert again although the result is known. Default: false."},
+}
+_LABELS = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+    "maxProperties": MAX_LABELS,
+    "description": "Pairs to find it again by",
 }
 _JSON: dict[str, Any] = {
     "type": "object",
@@ -35,6 +43,7 @@ _JSON: dict[str, Any] = {
             "additionalProperties": True,
             "description": "Options of the architecture, which GET /v1/architectures/{name} describes",
         },
+        "labels": _LABELS,
         "accept": {
             "type": "array",
             "items": {"type": "string", "enum": _VERDICTS},
@@ -60,6 +69,7 @@ _FORM: dict[str, Any] = {
             "enum": ["", *_VERDICTS],
             "description": "The worst verdict that counts as success. Default: pass_with_notes.",
         },
+        "labels": {"type": "string", "description": "Pairs to find it again by, as JSON", "examples": ["{}"]},
         "checkpoint": {"type": "string", "description": f"{_SHA256}, in place of file", "examples": [""]},
         "file": {"type": "string", "format": "binary", "description": "The checkpoint itself"},
         "probes": {
@@ -81,6 +91,8 @@ CONVERSION_BODY: dict[str, Any] = {
                     **_EXAMPLE,
                     "checkpoint": "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
                     "options": {"opset": 18},
+                    "name": "pets, second try",
+                    "labels": {"team": "vision"},
                     "architecture_options": {"num_classes": 37},
                 },
             },

@@ -9,17 +9,20 @@ from pydantic import BaseModel
 from app.api.conversion_intake import submit_request
 from app.api.conversion_resource import ConversionResource, conversion_resource, path_of
 from app.api.conversion_schema import CONVERSION_BODY
-from app.api.parameters import Time
+from app.api.labels import LabelQuery, labels_of
+from app.api.parameters import Time, link_next
 from app.api.preferences import Patience
 from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.ranges import matches
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
+from app.api.versions import service_version
 from app.database import conversions as rows
-from app.database.conversions import Filter
+from app.database.conversions import Filter, Found
 from app.database.tables import Conversion
 from app.domain.conversion import State, TargetName
 from app.domain.errors import InvalidRequest, Problem
+from app.domain.report import Verdict
 from app.jobs import queue
 
 router = ReadableRouter(prefix="/v1/conversions", tags=["conversions"], responses=PROBLEM_RESPONSES)
@@ -37,6 +40,8 @@ class ConversionList(BaseModel):
 
     items: list[ConversionResource]
     next_cursor: str | None
+    total: int | None
+    """Conversions that match, on all pages; null for more than 10,000."""
 
 
 @router.post(
@@ -70,7 +75,7 @@ async def create_conversion(
         conversion = await service.changes.wait_for(conversion.id, patience)
     resource = await _resource(service, conversion)
     path = path_of(conversion.id)
-    headers = {"Location": path}
+    headers = {"Location": path, "ETag": etag_of(conversion)}
     if patience is not None:
         headers["Preference-Applied"] = f"wait={patience}"
     if not conversion.state.final:
@@ -89,12 +94,17 @@ async def create_conversion(
 @router.get("", summary="List conversions")
 async def list_conversions(
     *,
+    request: Request,
+    response: Response,
     service: ServiceDependency,
     state: Annotated[State | None, Query(description="Only those in this state")] = None,
     status: Annotated[State | None, Query(description="The same as state")] = None,
     architecture: Annotated[str | None, Query(max_length=300, pattern=WITHOUT_NUL)] = None,
     target: TargetName | None = None,
     checkpoint: Annotated[str | None, Query(pattern="^[0-9a-fA-F]{64}$")] = None,
+    family: Annotated[str | None, Query(max_length=200, description="Family of architectures")] = None,
+    verdict: Verdict | None = None,
+    label: LabelQuery = None,
     created_after: Annotated[Time | None, Query()] = None,
     created_before: Annotated[Time | None, Query()] = None,
     cursor: Annotated[
@@ -102,23 +112,29 @@ async def list_conversions(
     ] = None,
     limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE)] = 50,
 ) -> ConversionList:
-    """Newest first."""
+    """Newest first. A label filter may be given several times; all of them must match."""
     if state is not None and status is not None and state is not status:
         raise InvalidRequest("state and status name different states.", hint="They are two names of one filter.")
     wanted = Filter(
         state=state or status,
         architecture=architecture,
+        architectures=None if family is None else await _family(service, family),
         target=target,
         checkpoint_sha256=checkpoint and checkpoint.lower(),
+        verdict=verdict and verdict.value,
+        labels=labels_of(label or ()),
         created_after=created_after,
         created_before=created_before,
         before=cursor,
     )
     async with service.database.transaction() as session:
-        found = await rows.newest(session, wanted, limit + 1)
-        page = found[:limit]
-        items = [conversion_resource(row, await rows.files(session, row.id)) for row in page]
-    return ConversionList(items=items, next_cursor=page[-1].id if len(found) > limit else None)
+        found = await rows.newest_with_files(session, wanted, limit + 1)
+        total = await rows.count(session, wanted)
+    page = found[:limit]
+    items = [_shown(service, one) for one in page]
+    next_cursor = page[-1].conversion.id if len(found) > limit else None
+    link_next(request, response, next_cursor)
+    return ConversionList(items=items, next_cursor=next_cursor, total=total)
 
 
 @router.get(
@@ -134,18 +150,18 @@ async def get_conversion(
 
     With `Prefer: wait=N` the answer comes when the conversion has finished, after N seconds at the latest.
     """
-    if patience:
+    found = await _find(service, conversion_id)
+    if patience and not found.conversion.state.final:
         await service.changes.wait_for(conversion_id, patience)
-    async with service.database.transaction() as session:
-        row = await rows.find(session, conversion_id)
-        resource = conversion_resource(row, await rows.files(session, conversion_id))
-    headers = {} if row.state.final else {"Retry-After": POLL_SECONDS}
+        found = await _find(service, conversion_id)
+    headers = {"ETag": etag_of(found.conversion)}
+    if not found.conversion.state.final:
+        headers["Retry-After"] = POLL_SECONDS
     if patience is not None:
         headers["Preference-Applied"] = f"wait={patience}"
-    answer = _answer(resource, 200, headers)
-    if matches(request.headers.get("if-none-match"), answer.headers["etag"]):
-        return Response(status_code=304, headers={"ETag": answer.headers["etag"], **headers})
-    return answer
+    if matches(request.headers.get("if-none-match"), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return _answer(_shown(service, found), 200, headers)
 
 
 @router.post("/{conversion_id}/cancel", status_code=202, summary="Cancel a conversion")
@@ -173,11 +189,29 @@ async def delete_conversion(conversion_id: ConversionId, service: ServiceDepende
 
 
 async def _resource(service: Service, row: Conversion) -> ConversionResource:
+    return _shown(service, await _find(service, row.id))
+
+
+async def _find(service: Service, conversion_id: str) -> Found:
     async with service.database.transaction() as session:
-        return conversion_resource(row, await rows.files(session, row.id))
+        return await rows.find_with_files(session, conversion_id)
+
+
+def _shown(service: Service, found: Found) -> ConversionResource:
+    return conversion_resource(found.conversion, found.files, service.settings.retention)
+
+
+async def _family(service: Service, family: str) -> list[str]:
+    """Names of the architectures of a family."""
+    return [entry.name for entry in (await service.catalog.current()).search("", family)]
+
+
+def etag_of(row: Conversion) -> str:
+    """Changes whenever the resource does: with the row, and with the service that shows it."""
+    version = f"{row.id} {row.updated_at.timestamp()} {row.expired_at} {service_version()}"
+    return f'"{hashlib.sha256(version.encode()).hexdigest()[:32]}"'
 
 
 def _answer(resource: ConversionResource, status: int, headers: dict[str, Any]) -> Response:
     body = resource.model_dump_json().encode()
-    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    return Response(body, status_code=status, media_type="application/json", headers={"ETag": etag, **headers})
+    return Response(body, status_code=status, media_type="application/json", headers=headers)

@@ -18,6 +18,7 @@ TAGS = {
     "checkpoints": "Uploaded weights, addressed by the sha256 of the file, and what is inside them.",
     "conversions": "One conversion of one checkpoint to one target: asked for, followed, ended.",
     "results": "What a conversion produced: artifact, report, bundle.",
+    "administration": "Keys, projects and the audit log.",
     "problems": "Every error code with its cause and its remedy.",
     "operations": "What operators and their machines ask.",
 }

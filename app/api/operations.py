@@ -9,9 +9,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.api.principals import Acting
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
-from app.api.service import Service, ServiceDependency
+from app.api.service import Service, WholeService
 from app.api.versions import library_versions, service_version
 from app.database import catalogs, conversions, sums, workers
 from app.delivery.report_schema import report_schema
@@ -63,7 +64,7 @@ async def healthz() -> Liveness:
 
 
 @router.get("/readyz", summary="Can it serve?", responses={503: {"model": Readiness}})
-async def readyz(service: ServiceDependency, response: Response) -> Readiness:
+async def readyz(service: WholeService, response: Response) -> Readiness:
     """Database, object store, queue and catalog. Jobs are also accepted while no worker lives: `workers` says so."""
     parts = {
         "database": service.database.ping(),
@@ -83,7 +84,9 @@ async def readyz(service: ServiceDependency, response: Response) -> Readiness:
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-async def metrics(service: ServiceDependency) -> Response:
+async def metrics(service: WholeService, acting: Acting) -> Response:
+    """Of all projects; a key that is needed for it is an operator's."""
+    acting.require_operator()
     async with service.database.transaction() as session:
         counts = await conversions.count_by_state(session)
         counted_by_workers = await sums.all_sums(session)

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from pydantic import AwareDatetime, BeforeValidator
 
@@ -36,6 +37,15 @@ def _names(dependant: Dependant) -> Iterator[str]:
     yield from (field.alias for field in dependant.query_params)
     for inner in dependant.dependencies:
         yield from _names(inner)
+
+
+def link_next(request: Request, response: Response, cursor: str | None) -> None:
+    """Tell the path of the next page of a list in a header too (RFC 8288)."""
+    if cursor is not None:
+        query = urlencode(
+            [(k, v) for k, v in request.query_params.multi_items() if k != "cursor"] + [("cursor", cursor)]
+        )
+        response.headers["Link"] = f'<{request.url.path}?{query}>; rel="next"'
 
 
 def _rfc_3339(value: Any) -> Any:

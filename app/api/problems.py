@@ -21,7 +21,12 @@ MEDIA_TYPE = "application/problem+json"
 SHOWN_VALUE = 200
 """Characters of a refused value that a validation error repeats to the client."""
 
-HEADERS_OF_MEMBERS = {"retry_after": "Retry-After", "content_range": "Content-Range", "location": "Location"}
+HEADERS_OF_MEMBERS = {
+    "retry_after": "Retry-After",
+    "content_range": "Content-Range",
+    "location": "Location",
+    "www_authenticate": "WWW-Authenticate",
+}
 """Members of a problem that are also said in a header."""
 
 log = structlog.get_logger("recast.api")

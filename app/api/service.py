@@ -1,11 +1,12 @@
 """What every handler may use: the parts of the running service, found on the application's state."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from app.api.catalog import CatalogReader
+from app.api.principals import Acting
 from app.api.upload_slots import UploadSlots
 from app.database.session import Database
 from app.jobs.events import Changes
@@ -27,10 +28,19 @@ class Service:
     """The run of `recast serve` that this api belongs to; None: it was started alone."""
 
 
-def service(request: Request) -> Service:
+def _whole(request: Request) -> Service:
     found = request.app.state.service
     assert isinstance(found, Service)
     return found
 
 
-ServiceDependency = Annotated[Service, Depends(service)]
+WholeService = Annotated[Service, Depends(_whole)]
+"""The service with everything that it has, of all projects: for what operators' machines ask."""
+
+
+def _of_project(whole: WholeService, acting: Acting) -> Service:
+    return replace(whole, database=whole.database.of(acting.project))
+
+
+ServiceDependency = Annotated[Service, Depends(_of_project)]
+"""The service as the project of the request sees it. Who uses it must have proved who asks."""

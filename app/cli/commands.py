@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.failure import failing_in_words
+from app.cli.failure import UsageError, failing_in_words
 from app.processors import available_cores
 
 app = typer.Typer(
@@ -19,6 +19,10 @@ app = typer.Typer(
 )
 templates_app = typer.Typer(help="Graph templates, the weight-free graphs that make repeated conversions fast.")
 app.add_typer(templates_app, name="templates", no_args_is_help=True)
+keys_app = typer.Typer(help="API keys: what programs and people prove themselves with.")
+app.add_typer(keys_app, name="keys", no_args_is_help=True)
+projects_app = typer.Typer(help="Projects, which own conversions and checkpoints and see nothing of each other.")
+app.add_typer(projects_app, name="projects", no_args_is_help=True)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on (RECAST_HOST).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one (RECAST_PORT).")]
@@ -176,6 +180,73 @@ def warm_templates(
 
     plugins = _settings(plugins_dir=plugins_dir).plugins_dir
     raise typer.Exit(warm(names, target or ["onnx", "torchscript"], server, plugins))
+
+
+@keys_app.command("create")
+@failing_in_words
+def create_key(
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    project: Annotated[str, typer.Option(help="Name or id of its project.")] = "default",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, convert or admin; read and convert unless told.")
+    ] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Days after which it is no longer valid.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print it: it is shown this once, and only its sha256 is kept."""
+    from app.cli.keys import create_key as create
+    from app.database.keys import SCOPES
+
+    scopes = scope or ["read", "convert"]
+    if unknown := set(scopes) - set(SCOPES):
+        raise UsageError(f"Unknown scopes: {', '.join(sorted(unknown))}.", hint=f"Scopes: {', '.join(SCOPES)}.")
+    create(_settings(data_dir=data_dir), name, project, list(dict.fromkeys(scopes)), days)
+
+
+@keys_app.command("list")
+@failing_in_words
+def list_keys(data_dir: DataDir = None) -> None:
+    """List the keys of all projects, without their secrets."""
+    from app.cli.keys import list_keys as show
+
+    show(_settings(data_dir=data_dir))
+
+
+@keys_app.command("revoke")
+@failing_in_words
+def revoke_key(
+    id: Annotated[str, typer.Argument(help="The key's id, such as key_0195...")], data_dir: DataDir = None
+) -> None:
+    """Make a key useless, on running services too."""
+    from app.cli.keys import revoke_key as revoke
+
+    revoke(_settings(data_dir=data_dir), id)
+
+
+@projects_app.command("create")
+@failing_in_words
+def create_project(
+    name: Annotated[str, typer.Argument(help="The project's name.")],
+    *,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Requests a minute of each of its keys.")
+    ] = None,
+    queued: Annotated[int | None, typer.Option(min=0, help="Conversions that may wait.")] = None,
+    conversions_per_day: Annotated[int | None, typer.Option(min=0, help="Conversions a day.")] = None,
+    stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes of checkpoints.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a project and print its id."""
+    from app.cli.keys import create_project as create
+    from app.database.limits import Limits
+
+    limits = Limits(
+        requests_per_minute=requests_per_minute,
+        queued=queued,
+        conversions_per_day=conversions_per_day,
+        stored_bytes=stored_bytes,
+    )
+    create(_settings(data_dir=data_dir), name, limits)
 
 
 @app.command()

@@ -94,13 +94,18 @@ def _hold(lock: int, data_dir: Path) -> None:
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
-def refuse_strangers(settings: Settings) -> None:
-    """Raises UsageError for an address beyond loopback, because nobody has to authenticate."""
-    if settings.allow_unauthenticated or settings.on_loopback:
+def refuse_to_serve_nobody(settings: Settings, url: str) -> None:
+    """Raises UsageError where a key is required and there is none, as on an address beyond loopback."""
+    from app.cli.keys import any_valid_key
+
+    if not settings.keys_required or any_valid_key(url):
         return
     raise UsageError(
-        f"{settings.host} can be reached from other machines, and nobody has to authenticate.",
-        hint="Listen on 127.0.0.1, or say --allow-unauthenticated (RECAST_ALLOW_UNAUTHENTICATED=true).",
+        f"{settings.host} can be reached from other machines, so that a key is required, and there is none.",
+        hint=(
+            "Make one with `recast keys create`, listen on 127.0.0.1, or say --allow-unauthenticated "
+            "(RECAST_ALLOW_UNAUTHENTICATED=true)."
+        ),
     )
 
 
@@ -118,11 +123,11 @@ def run_api(settings: Settings, fd: int | None) -> None:
     from app.api.server import server_config
     from app.main import create_app
 
-    refuse_strangers(settings)
     close_to_others()
     configure_logging(settings.log_format, settings.log_level)
     listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
     with migrated_database(settings) as url:
+        refuse_to_serve_nobody(settings, url)
         app = create_app(settings, url, os.environ.get(SUPERVISOR))
         _Server(server_config(app, settings, grace=GRACE)).run(sockets=[listener])
 

@@ -14,7 +14,15 @@ import httpx
 import structlog
 import typer
 
-from app.cli.processes import GRACE, MIGRATED, SUPERVISOR, listen, migrated_database, only_one, refuse_strangers
+from app.cli.processes import (
+    GRACE,
+    MIGRATED,
+    SUPERVISOR,
+    listen,
+    migrated_database,
+    only_one,
+    refuse_to_serve_nobody,
+)
 from app.cli.secrets import told_secrets
 from app.logs import configure_logging
 from app.processes import close_to_others, die_with_parent
@@ -47,10 +55,10 @@ class Part:
 
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; 0 when everything stopped as it should."""
-    refuse_strangers(settings)
     close_to_others()
     configure_logging(settings.log_format, settings.log_level)
     with only_one(settings.data_dir), listen(settings) as listener, migrated_database(settings) as url:
+        refuse_to_serve_nobody(settings, url)
         return asyncio.run(_supervise(settings, url, listener))
 
 

@@ -1,17 +1,38 @@
 """Reading and writing checkpoints."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import events
+from app.database import events, limits
 from app.database.conversions import SHOWN_ID, UNFINISHED
-from app.database.tables import Checkpoint, Conversion
+from app.database.projects import owner_of_new, project_of
+from app.database.tables import Checkpoint, CheckpointOwner, Conversion
 from app.domain.checkpoint import CheckpointInspection, ParameterReport
 from app.domain.errors import InUse, Problem, UnknownCheckpoint
+
+
+@dataclass(frozen=True)
+class CheckpointFilter:
+    """Which files to list; None: any. ``before``: only those that come after it in the list (the cursor)."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    before: tuple[datetime, str] | None = None
+
+
+_DROP_UNOWNED = text("""
+    delete from checkpoints where sha256 = :sha256
+    and not exists (select from checkpoint_owners where checkpoint_owners.sha256 = checkpoints.sha256)
+""")
+"""As a text, which is not narrowed to what the session's project sees."""
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -39,15 +60,68 @@ async def hold(session: AsyncSession, sha256: str) -> None:
         raise UnknownCheckpoint(f"There is no checkpoint {sha256!r}.")
 
 
-async def add(session: AsyncSession, sha256: str, bytes: int, filename: str | None) -> bool:
-    """Add a checkpoint whose bytes are stored; False when it is known already.
+async def add(
+    session: AsyncSession,
+    sha256: str,
+    bytes: int,
+    filename: str | None,
+    *,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> bool:
+    """Add a checkpoint whose bytes are stored, for the session's project; False when that knows it already.
 
-    Its first name is then kept, and it is kept from now on as long as a new one.
+    Its first file name is then kept, and it is kept from now on as long as a new one. A name or labels replace earlier
+    ones.
     """
+    project = owner_of_new(session)
+    await limits.refuse_more_bytes(session, project, bytes)
     statement = insert(Checkpoint).values(sha256=sha256, bytes=bytes, filename=filename)
     renewed = statement.on_conflict_do_update(index_elements=[Checkpoint.sha256], set_={"uploaded_at": func.now()})
-    is_new = Checkpoint.uploaded_at == Checkpoint.created_at
-    return bool(await session.scalar(renewed.returning(is_new)))
+    await session.execute(renewed)
+    told = {k: v for k, v in (("name", name), ("labels", labels)) if v is not None}
+    owner = insert(CheckpointOwner).values(sha256=sha256, project_id=project, filename=filename, **told)
+    taken = owner.on_conflict_do_update(
+        index_elements=[CheckpointOwner.sha256, CheckpointOwner.project_id], set_={"uploaded_at": func.now(), **told}
+    )
+    is_new = CheckpointOwner.uploaded_at == CheckpointOwner.created_at
+    return bool(await session.scalar(taken.returning(is_new)))
+
+
+async def owner(session: AsyncSession, sha256: str) -> CheckpointOwner:
+    """What the session's project calls the file; UnknownCheckpoint."""
+    found = await session.get(CheckpointOwner, (sha256, owner_of_new(session)))
+    if found is None:
+        raise UnknownCheckpoint(f"There is no checkpoint {sha256[:SHOWN_ID]!r}.")
+    return found
+
+
+async def newest(
+    session: AsyncSession, wanted: CheckpointFilter, limit: int
+) -> Sequence[tuple[CheckpointOwner, int, bool]]:
+    """Up to ``limit`` of the project's files, newest first, each with its bytes and whether it is a checkpoint."""
+    query = _matching(select(CheckpointOwner, Checkpoint.bytes, Checkpoint.problem.is_(None)), session, wanted)
+    if wanted.before is not None:
+        query = query.where(tuple_(CheckpointOwner.created_at, CheckpointOwner.sha256) < wanted.before)
+    query = query.order_by(CheckpointOwner.created_at.desc(), CheckpointOwner.sha256.desc()).limit(limit)
+    return [(found, size, good) for found, size, good in await session.execute(query)]
+
+
+async def count(session: AsyncSession, wanted: CheckpointFilter) -> int:
+    """How many of the project's files match on all pages."""
+    return await session.scalar(_matching(select(func.count(CheckpointOwner.sha256)), session, wanted)) or 0
+
+
+def _matching(query: Any, session: AsyncSession, wanted: CheckpointFilter) -> Any:
+    query = query.join(Checkpoint, Checkpoint.sha256 == CheckpointOwner.sha256)
+    query = query.where(CheckpointOwner.project_id == owner_of_new(session))
+    if wanted.labels:
+        query = query.where(CheckpointOwner.labels.contains(wanted.labels))
+    if wanted.created_after is not None:
+        query = query.where(CheckpointOwner.created_at > wanted.created_after)
+    if wanted.created_before is not None:
+        query = query.where(CheckpointOwner.created_at < wanted.created_before)
+    return query
 
 
 async def record_inspection(session: AsyncSession, sha256: str, found: CheckpointInspection | Problem) -> None:
@@ -106,12 +180,19 @@ async def record_parameters(session: AsyncSession, sha256: str, told: ParameterR
 
 
 async def remove(session: AsyncSession, sha256: str) -> None:
-    """Delete a checkpoint's row; its bytes are collected later. UnknownCheckpoint, InUse."""
+    """Take a checkpoint from the session's project, and delete its row when no other has it; its bytes are collected
+    later. UnknownCheckpoint, InUse.
+    """
     checkpoint = await find_locked(session, sha256)
-    needed = exists().where(Conversion.checkpoint_sha256 == sha256, Conversion.state.in_(UNFINISHED))
-    if await session.scalar(select(needed)):
+    project = project_of(session)
+    needed = select(Conversion.id).where(Conversion.checkpoint_sha256 == sha256, Conversion.state.in_(UNFINISHED))
+    if await session.scalar(needed.limit(1)) is not None:
         raise InUse("A conversion that has not finished needs this checkpoint.")
-    await session.delete(checkpoint)
+    if project is None:
+        await session.delete(checkpoint)
+        return
+    await session.execute(delete(CheckpointOwner).where(CheckpointOwner.sha256 == sha256))
+    await session.execute(_DROP_UNOWNED, {"sha256": sha256})
 
 
 async def _get(session: AsyncSession, sha256: str, *, lock: bool = False) -> Checkpoint:

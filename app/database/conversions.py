@@ -1,25 +1,29 @@
 """Reading and writing conversions. Who runs one writes under its attempt number, which fences earlier runners out."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Row, Select, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import events
+from app.database import events, limits
+from app.database.projects import owner_of_new
 from app.database.tables import Conversion, ConversionFile
 from app.domain import acceptance
 from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
 from app.domain.errors import InUse, NotFound, Problem, QueueFull
 from app.domain.identifiers import conversion_id
-from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict
+from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict, WorstParity
 
 ID = re.compile(r"cnv_[0-9a-f]{32}")
 SHOWN_ID = 100
 """Characters of an id that names nothing which an error repeats."""
+COUNTED = 10_000
+"""Matches up to which a list tells their total."""
 UNFINISHED = (State.queued, State.running)
 
 
@@ -40,6 +44,8 @@ class NewConversion:
     probes_sha256: str | None = None
     accept: tuple[Verdict, ...] = acceptance.DEFAULT
     """Verdicts that count as success."""
+    name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
     queue_limit: int | None = None
     """Only while fewer conversions than this wait; None: in any case."""
 
@@ -51,6 +57,7 @@ class Ending:
     state: State
     problem: Problem | None = None
     verdict: Verdict | None = None
+    parity: WorstParity | None = None
     findings: tuple[Finding, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
@@ -66,6 +73,10 @@ class Filter:
     architecture: str | None = None
     target: str | None = None
     checkpoint_sha256: str | None = None
+    verdict: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    """Pairs that it must have."""
+    architectures: Collection[str] | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     before: str | None = None
@@ -84,14 +95,64 @@ async def find_locked(session: AsyncSession, id: str) -> Conversion:
     return await _get(session, id, lock=True)
 
 
+@dataclass(frozen=True)
+class Found:
+    """A conversion and its files, ordered by role."""
+
+    conversion: Conversion
+    files: Sequence[ConversionFile]
+
+
+async def find_with_files(session: AsyncSession, id: str) -> Found:
+    """The conversion of that id and its files, in one query; NotFound."""
+    query = select(Conversion, _FILES).where(Conversion.id == id)
+    row = (await session.execute(query)).first() if ID.fullmatch(id) else None
+    if row is None:
+        raise NotFound(f"There is no conversion {id[:SHOWN_ID]!r}.")
+    return _found(row)
+
+
+async def newest_with_files(session: AsyncSession, wanted: Filter, limit: int) -> Sequence[Found]:
+    """Up to ``limit`` conversions, newest first, and their files, in one query."""
+    query = _matching(select(Conversion, _FILES), wanted, cursor=True)
+    rows = await session.execute(query.order_by(Conversion.id.desc()).limit(limit))
+    return [_found(row) for row in rows]
+
+
+async def count(session: AsyncSession, wanted: Filter) -> int | None:
+    """How many conversions match on all pages; None where counting them would take long (more than COUNTED)."""
+    matching = _matching(select(Conversion.id), wanted, cursor=False).limit(COUNTED + 1).subquery()
+    found = await session.scalar(select(func.count()).select_from(matching)) or 0
+    return None if found > COUNTED else found
+
+
+_FILES = (
+    select(func.jsonb_agg(func.to_jsonb(text("conversion_files.*"))))
+    .select_from(ConversionFile)
+    .where(ConversionFile.conversion_id == Conversion.id)
+    .correlate(Conversion)
+    .scalar_subquery()
+)
+
+
+def _found(row: Row[Any, Any]) -> Found:
+    conversion, files = row
+    return Found(conversion, sorted((ConversionFile(**file) for file in files or ()), key=lambda file: file.role))
+
+
 async def newest(session: AsyncSession, wanted: Filter, limit: int) -> Sequence[Conversion]:
     """Up to ``limit`` conversions, newest first."""
-    query = select(Conversion).order_by(Conversion.id.desc()).limit(limit)
+    query = _matching(select(Conversion), wanted, cursor=True)
+    return (await session.scalars(query.order_by(Conversion.id.desc()).limit(limit))).all()
+
+
+def _matching(query: Select[Any], wanted: Filter, *, cursor: bool) -> Select[Any]:
     for column, value in (
         (Conversion.state, wanted.state),
         (Conversion.architecture, wanted.architecture),
         (Conversion.target, wanted.target),
         (Conversion.checkpoint_sha256, wanted.checkpoint_sha256),
+        (Conversion.verdict, wanted.verdict),
     ):
         if value is not None:
             query = query.where(column == value)
@@ -99,9 +160,13 @@ async def newest(session: AsyncSession, wanted: Filter, limit: int) -> Sequence[
         query = query.where(Conversion.created_at > wanted.created_after)
     if wanted.created_before is not None:
         query = query.where(Conversion.created_at < wanted.created_before)
-    if wanted.before is not None:
+    if wanted.labels:
+        query = query.where(Conversion.labels.contains(wanted.labels))
+    if wanted.architectures is not None:
+        query = query.where(Conversion.architecture.in_(wanted.architectures))
+    if cursor and wanted.before is not None:
         query = query.where(Conversion.id < wanted.before)
-    return (await session.scalars(query)).all()
+    return query
 
 
 async def running_in(session: AsyncSession, worker_id: int) -> Sequence[Conversion]:
@@ -162,8 +227,13 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
     """Add a queued conversion, with its first event. Raises QueueFull."""
     if new.queue_limit is not None:
         await refuse_full_queue(session, new.queue_limit)
+    project = owner_of_new(session)
+    await limits.refuse_more_conversions(session, project)
     conversion = Conversion(
         id=conversion_id(),
+        project_id=project,
+        name=new.name,
+        labels=new.labels,
         state=State.queued,
         progress=0.0,
         attempt=0,
@@ -253,6 +323,7 @@ async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -
         ending = replace(ending, state=State.failed, problem=refused) if refused else ending
     conversion.verdict = ending.verdict.value if ending.verdict else None
     conversion.findings = [finding.model_dump(mode="json") for finding in ending.findings]
+    conversion.parity = json.loads(ending.parity.model_dump_json()) if ending.parity else None
     conversion.timings = dict(ending.timings)
     conversion.peak_memory_bytes = ending.peak_memory_bytes
     conversion.template = ending.template.model_dump(mode="json") if ending.template else None
@@ -290,6 +361,7 @@ async def reset(session: AsyncSession, conversion: Conversion) -> None:
     """Forget how a locked, finished conversion ended and queue it again."""
     await session.execute(delete(ConversionFile).where(ConversionFile.conversion_id == conversion.id))
     conversion.verdict = None
+    conversion.parity = None
     conversion.findings = []
     conversion.problem = None
     conversion.template = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database.projects import DEFAULT, owner_of_new
 from app.database.tables import Conversion, IdempotencyKey
 from app.domain.errors import IdempotencyConflict
 
@@ -22,8 +23,9 @@ async def earlier(session: AsyncSession, idempotency: Idempotency) -> Conversion
 
     Raises IdempotencyConflict when that was another request.
     """
-    await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(idempotency.key, 0))))
-    known = await session.get(IdempotencyKey, idempotency.key)
+    key = _stored(session, idempotency)
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(key, 0))))
+    known = await session.get(IdempotencyKey, key)
     if known is None:
         return None
     if known.request_digest != idempotency.request_digest:
@@ -34,5 +36,15 @@ async def earlier(session: AsyncSession, idempotency: Idempotency) -> Conversion
 def remember(session: AsyncSession, idempotency: Idempotency, conversion: Conversion) -> None:
     """Bind the key to a conversion, within the transaction that looked for an earlier one."""
     session.add(
-        IdempotencyKey(key=idempotency.key, request_digest=idempotency.request_digest, conversion_id=conversion.id)
+        IdempotencyKey(
+            key=_stored(session, idempotency),
+            request_digest=idempotency.request_digest,
+            conversion_id=conversion.id,
+        )
     )
+
+
+def _stored(session: AsyncSession, idempotency: Idempotency) -> str:
+    """The key within its project; clients' keys hold no line break."""
+    project = owner_of_new(session)
+    return idempotency.key if project == DEFAULT else f"{project}\n{idempotency.key}"

@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
 
 from psycopg import AsyncConnection
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from app.database.projects import session_info
 
 SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=10s"
 """A process that freezes within a transaction must not hold its row locks for ever: the server then ends its session,
@@ -18,6 +21,7 @@ class Database:
 
     def __init__(self, url: str, pool: int = 10) -> None:
         self.url = url
+        self.project: str | None = None
         self._engine = create_async_engine(
             make_url(url).set(drivername="postgresql+psycopg"),
             pool_size=pool,
@@ -27,6 +31,13 @@ class Database:
             connect_args={"connect_timeout": 5, "application_name": "recast", "options": SESSION_OPTIONS},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+
+    def of(self, project: str) -> "Database":
+        """The same database as that project sees it: sessions of what it owns."""
+        seen = copy(self)
+        seen.project = project
+        seen._sessions = async_sessionmaker(self._engine, expire_on_commit=False, info=session_info(project))
+        return seen
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

@@ -57,6 +57,83 @@ class Checkpoint(Table):
     """The part of the service that is away and that its reading waits for: store or disk_space."""
 
 
+class Project(Table):
+    """Who owns conversions and checkpoints; sees nothing of other projects."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    limits: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    """A limits.Limits."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ApiKey(Table):
+    """What a program proves itself with. The key itself is not kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    digest: Mapped[str] = mapped_column(unique=True)
+    """sha256 of the key, hexadecimal."""
+    shown: Mapped[str]
+    """The key's first characters."""
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    """To the minute."""
+
+
+class AuditEntry(Table):
+    """One thing that somebody asked the service to change, and how that ended."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_project", "project_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    project_id: Mapped[str]
+    key_id: Mapped[str | None]
+    """None: nobody had to prove anything."""
+    action: Mapped[str]
+    """The operation's id, such as cancel_conversion."""
+    subject: Mapped[str]
+    """The path."""
+    outcome: Mapped[str]
+    """ok, or the code of the problem."""
+    client: Mapped[str]
+    request_id: Mapped[str]
+
+
+class Rate(Table):
+    """How far ahead of time somebody's requests are."""
+
+    __tablename__ = "rates"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    next_at: Mapped[datetime]
+
+
+class CheckpointOwner(Table):
+    """That a project has uploaded a file, under which name; projects do not learn of each other's."""
+
+    __tablename__ = "checkpoint_owners"
+    __table_args__ = (Index("checkpoint_owners_project", "project_id", "created_at"),)
+
+    sha256: Mapped[str] = mapped_column(ForeignKey("checkpoints.sha256", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    filename: Mapped[str | None]
+    name: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    uploaded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Conversion(Table):
     """One conversion, the resource that clients see."""
 
@@ -68,6 +145,8 @@ class Conversion(Table):
         Index("conversions_finished", "finished_at"),
         Index("conversions_holding", "held_checkpoint", postgresql_where=text("held_checkpoint is not null")),
         ForeignKeyConstraint(["held_checkpoint"], ["checkpoints.sha256"], name="conversions_held_checkpoint"),
+        Index("conversions_project", "project_id", "id"),
+        Index("conversions_labels", "labels", postgresql_using="gin"),
         Index("conversions_worker", "worker_id", postgresql_where=text("worker_id is not null")),
     )
 
@@ -89,6 +168,10 @@ class Conversion(Table):
     """The part of the service that is away and that it waits for: store or disk_space."""
     queue_job_id: Mapped[int | None]
 
+    project_id: Mapped[str] = mapped_column(server_default=text("'default'"))
+    name: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+
     checkpoint_sha256: Mapped[str]
     held_checkpoint: Mapped[str | None] = mapped_column(Computed(HELD, persisted=True))
     """The checkpoint while the conversion has not finished: it cannot be deleted then. Finished ones outlive theirs."""
@@ -105,6 +188,8 @@ class Conversion(Table):
     accept: Mapped[list[Any]] = mapped_column(server_default=text("""'["pass", "pass_with_notes"]'"""))
     """Verdicts that count as success."""
     verdict: Mapped[str | None]
+    parity: Mapped[dict[str, Any] | None]
+    """The output that lies nearest to its gate: probe, output, error, gate, ratio."""
     findings: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     """What the verdict rests on, as a list of Finding."""
     problem: Mapped[dict[str, Any] | None]

@@ -154,6 +154,26 @@ class QueueFull(RecastError):
     hint = "Ask again after Retry-After."
 
 
+class Unauthenticated(RecastError):
+    code, status, title = "unauthenticated", 401, "This service wants to know who asks"
+    hint = "Send Authorization: Bearer rk_...; who runs this service makes keys with `recast keys create`."
+
+
+class ScopeMissing(RecastError):
+    code, status, title = "scope_missing", 403, "The key does not permit that"
+    hint = "Use a key that has the scope which `scope` names."
+
+
+class RateLimited(RecastError):
+    code, status, title = "rate_limited", 429, "Too many requests of this key"
+    hint = "Ask again after Retry-After."
+
+
+class QuotaExceeded(RecastError):
+    code, status, title = "quota_exceeded", 429, "The project may not use more"
+    hint = "Delete what is no longer needed, or ask who runs this service for more."
+
+
 class InsufficientStorage(RecastError):
     code, status, title = "insufficient_storage", 507, "The store is full"
     hint = "Ask again later; who runs this service must make room."

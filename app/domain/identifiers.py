@@ -17,4 +17,9 @@ def uuid7() -> UUID:
 
 def conversion_id() -> str:
     """A new identifier of a conversion, such as ``cnv_0195e0d4b8a27c3f9d1e5a6b7c8d9e0f``."""
-    return f"cnv_{uuid7().hex}"
+    return new_id("cnv")
+
+
+def new_id(prefix: str) -> str:
+    """A new identifier of what the prefix names."""
+    return f"{prefix}_{uuid7().hex}"

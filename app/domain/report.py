@@ -4,6 +4,8 @@ Errors are absolute and in the output's own units; ``ratio`` is error / gate, so
 are in seconds, sizes in bytes.
 """
 
+import math
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -169,6 +171,25 @@ class ProbeResult(Value):
     @property
     def worst_ratio(self) -> float:
         return max((output.ratio for output in self.outputs), default=0.0)
+
+
+class WorstParity(Value):
+    """The output that lies nearest to its gate, of all probes; ``ratio`` is error / gate."""
+
+    probe: str
+    output: str
+    error: float
+    gate: float
+    ratio: float
+
+
+def worst_parity(probes: Iterable[ProbeResult]) -> WorstParity | None:
+    """None where no output was compared."""
+    compared = [(probe.probe, output) for probe in probes for output in probe.outputs]
+    if not compared:
+        return None
+    probe, output = max(compared, key=lambda pair: math.inf if math.isnan(pair[1].ratio) else pair[1].ratio)
+    return WorstParity(probe=probe, output=output.output, error=output.error, gate=output.gate, ratio=output.ratio)
 
 
 class AxisTrial(Value):

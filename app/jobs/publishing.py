@@ -24,7 +24,7 @@ from app.database.templates import Holder
 from app.domain.conversion import Stage, State
 from app.domain.errors import ChildCrashed
 from app.domain.produced_files import MEDIA_TYPES, is_name_of
-from app.domain.report import ProducedFile
+from app.domain.report import ProducedFile, worst_parity
 from app.jobs.child_problem import NotTheChilds, retold
 from app.jobs.patience import Tell, patiently
 from app.jobs.results import FoundFile, ResultsDirectory
@@ -73,6 +73,7 @@ async def publish(
         state=State.failed if outcome.problem else State.succeeded,
         problem=outcome.problem,
         verdict=report.verification.verdict,
+        parity=worst_parity(report.verification.probes),
         findings=report.verification.findings,
         timings={**_stages(report.timings), Stage.publish.value: time.monotonic() - began},
         peak_memory_bytes=report.peak_memory_bytes,

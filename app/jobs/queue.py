@@ -1,6 +1,6 @@
 """The queue. A row and its queue entry commit in one transaction: no one exists without the other."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,11 +113,17 @@ async def retry(database: Database, id: str) -> Conversion:
 
 
 async def register_checkpoint(
-    database: Database, stored: StoredObject, filename: str | None, *, inspect: bool = True
+    database: Database,
+    stored: StoredObject,
+    filename: str | None,
+    *,
+    inspect: bool = True,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Registered:
     """Make a stored file known as a checkpoint; with ``inspect``, queue its reading unless it was read before."""
     async with database.transaction() as session:
-        created = await checkpoints.add(session, stored.sha256, stored.bytes, filename)
+        created = await checkpoints.add(session, stored.sha256, stored.bytes, filename, name=name, labels=labels)
         checkpoint = await checkpoints.find_locked(session, stored.sha256)
         if inspect and checkpoint.inspection is None:
             await _inspect_again(session, checkpoint)

@@ -27,7 +27,7 @@ from app.domain.architecture import ArchitectureDescription, InputSpec, Signatur
 from app.domain.checkpoint import CheckpointInspection, TensorInfo
 from app.domain.conversion import Stage, State
 from app.domain.errors import Problem
-from app.domain.report import ConversionReport, ProducedFile, Verdict
+from app.domain.report import ConversionReport, ProducedFile, Verdict, WorstParity
 from app.jobs.publishing import publish
 from app.main import create_app
 from app.settings import Settings
@@ -129,8 +129,14 @@ class Backstage:
 
         async def end(database: Database, store: ObjectStore) -> None:
             files = () if artifact is None else await _publish_files(store, artifact, finished_report or report())
+            parity = WorstParity(probe="nominal", output="output", error=1e-6, gate=1e-5, ratio=0.1)
             ending = Ending(
-                state, problem=problem, verdict=verdict, timings={"export": 1.5, "verify": 0.5}, files=tuple(files)
+                state,
+                problem=problem,
+                verdict=verdict,
+                parity=parity,
+                timings={"export": 1.5, "verify": 0.5},
+                files=tuple(files),
             )
             async with database.transaction() as session:
                 await conversions.finish(session, conversion_id, attempt, ending)

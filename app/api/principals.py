@@ -1,0 +1,154 @@
+"""Who asks: the key that a request proves itself with, the project that it stands for, and what it may do."""
+
+import base64
+import binascii
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import structlog
+from fastapi import Depends, Request
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.api.browsers import SAFE_METHODS
+from app.api.problems import request_id
+from app.database import audit, keys, limits
+from app.database.keys import SCOPES
+from app.database.projects import DEFAULT
+from app.database.session import Database
+from app.database.tables import AuditEntry
+from app.domain.errors import RecastError, ScopeMissing, Unauthenticated
+from app.settings import Settings
+
+REMEMBERED_SECONDS = 2.0
+"""How long a key that was found valid is taken for valid without asking again; a revoked one works as long."""
+REMEMBERED = 10_000
+CHALLENGE = 'Bearer realm="recast", Basic realm="recast"'
+"""Basic, with any user name and the key as password, is for people with a browser."""
+
+log = structlog.get_logger("recast.api")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """On whose behalf a request acts."""
+
+    project: str
+    scopes: frozenset[str]
+    key_id: str | None = None
+    requests_per_minute: int | None = None
+
+    @property
+    def operator(self) -> bool:
+        """Whether it may act for every project: an admin of the default one."""
+        return "admin" in self.scopes and self.project == DEFAULT
+
+    def require(self, scope: str) -> None:
+        """Raises ScopeMissing."""
+        if scope not in self.scopes:
+            raise ScopeMissing(f"The key has no scope {scope!r}.", scope=scope)
+
+    def require_operator(self) -> None:
+        """Raises ScopeMissing."""
+        self.require("admin")
+        if not self.operator:
+            raise ScopeMissing("That takes an admin of the project default.", scope="admin")
+
+
+ANYBODY = Principal(DEFAULT, frozenset(SCOPES))
+"""Who needs no key."""
+
+
+class Authenticator:
+    """Finds out on whose behalf a request acts."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._keys_required = settings.keys_required
+        self._database = database
+        self._found: dict[str, tuple[float, Principal]] = {}
+
+    async def principal(self, request: Request) -> Principal:
+        """Raises Unauthenticated for a key that is not valid, and for none where one is required."""
+        secret = _told(request.headers.get("authorization"))
+        if secret is None:
+            if self._keys_required:
+                raise Unauthenticated("The request has no key.", www_authenticate=CHALLENGE)
+            return ANYBODY
+        digest = keys.digest(secret)
+        until, principal = self._found.get(digest, (0.0, ANYBODY))
+        if until < time.monotonic():
+            principal = await self._ask(secret)
+            if len(self._found) >= REMEMBERED:
+                self._found.clear()
+            self._found[digest] = (time.monotonic() + REMEMBERED_SECONDS, principal)
+        if principal.requests_per_minute is not None:
+            async with self._database.transaction() as session:
+                await limits.take_request(session, principal.key_id or "", principal.requests_per_minute)
+        return principal
+
+    async def _ask(self, secret: str) -> Principal:
+        async with self._database.transaction() as session:
+            key = await keys.find_valid(session, secret)
+            if key is None:
+                raise Unauthenticated("The key is not valid.", www_authenticate=CHALLENGE)
+            allowed = await limits.of(session, key.project_id)
+        return Principal(key.project_id, frozenset(key.scopes), key.id, allowed.requests_per_minute)
+
+    async def note(self, request: Request, principal: Principal, outcome: str) -> None:
+        """Record what was asked and how it ended in the audit log."""
+        entry = AuditEntry(
+            project_id=principal.project,
+            key_id=principal.key_id,
+            action=getattr(request.scope.get("route"), "name", request.method),
+            subject=request.url.path[:500],
+            outcome=outcome,
+            client=request.client.host if request.client else "unknown",
+            request_id=request_id(request),
+        )
+        try:
+            async with self._database.transaction() as session:
+                audit.record(session, entry)
+        except SQLAlchemyError as error:
+            log.error("audit_not_recorded", action=entry.action, subject=entry.subject, error=str(error)[:200])
+
+
+async def _authenticated(request: Request) -> AsyncIterator[Principal]:
+    """The principal of a request, whose method must be within its scopes; what it changes is noted."""
+    authenticator: Authenticator = request.app.state.authenticator
+    principal = await authenticator.principal(request)
+    if request.method in SAFE_METHODS:
+        principal.require("read")
+        yield principal
+        return
+    outcome = "ok"
+    try:
+        principal.require("convert")
+        yield principal
+    except RecastError as error:
+        outcome = error.problem().code
+        raise
+    except BaseException:
+        outcome = "internal"
+        raise
+    finally:
+        await authenticator.note(request, principal, outcome)
+
+
+def _told(header: str | None) -> str | None:
+    """The key in an Authorization header; None where there is none. Raises Unauthenticated for other schemes."""
+    if header is None:
+        return None
+    scheme, _, rest = header.strip().partition(" ")
+    if scheme.lower() == "bearer" and rest.strip():
+        return rest.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).decode("utf-8").partition(":")[2]
+        except (binascii.Error, ValueError):
+            pass
+    raise Unauthenticated("The Authorization header holds no key.", www_authenticate=CHALLENGE)
+
+
+Acting = Annotated[Principal, Depends(_authenticated)]
+"""On whose behalf the request acts."""

@@ -1,0 +1,75 @@
+"""Projects: who owns a conversion or a checkpoint, and sessions that see what one of them owns.
+
+A session of a project sees nothing else, whatever is asked: the condition is added to every query of those tables, so
+that no query can forget it. Workers, which serve all projects, use sessions of none.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import event, exists, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+
+from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Project
+from app.domain.errors import InvalidRequest, NotFound
+from app.domain.identifiers import new_id
+
+DEFAULT = "default"
+"""The project of who needs no key, and of all that was there before there were projects."""
+_INFO = "project"
+
+
+def session_info(project: str | None) -> dict[str, Any]:
+    """What marks a session as a project's."""
+    return {_INFO: project}
+
+
+def project_of(session: AsyncSession) -> str | None:
+    """Whose session it is; None: it sees everything."""
+    project: str | None = session.info.get(_INFO)
+    return project
+
+
+def owner_of_new(session: AsyncSession) -> str:
+    """The project that owns what this session adds."""
+    return project_of(session) or DEFAULT
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _see_own_only(state: ORMExecuteState) -> None:
+    project = state.session.info.get(_INFO)
+    if project is None:
+        return
+    owners = CheckpointOwner.__table__.alias()
+    owned = exists().where(owners.c.sha256 == Checkpoint.sha256, owners.c.project_id == project)
+    state.statement = state.statement.options(
+        with_loader_criteria(Conversion, Conversion.project_id == project, include_aliases=True),
+        with_loader_criteria(CheckpointOwner, CheckpointOwner.project_id == project, include_aliases=True),
+        with_loader_criteria(Checkpoint, owned, include_aliases=True),
+    )
+
+
+async def create(session: AsyncSession, name: str, limits: dict[str, Any]) -> Project:
+    """Add a project. Raises InvalidRequest when the name is taken."""
+    if await session.scalar(select(Project.id).where(Project.name == name)) is not None:
+        raise InvalidRequest(f"There is a project called {name!r}.")
+    project = Project(id=new_id("prj"), name=name, limits=limits)
+    session.add(project)
+    await session.flush()
+    await session.refresh(project)
+    return project
+
+
+async def listed(session: AsyncSession, project: str | None) -> Sequence[Project]:
+    """The project of that id, or all of them."""
+    query = select(Project).order_by(Project.created_at, Project.id)
+    return (await session.scalars(query if project is None else query.where(Project.id == project))).all()
+
+
+async def named(session: AsyncSession, name_or_id: str) -> Project:
+    """The project of that name or id. Raises NotFound."""
+    found = await session.scalar(select(Project).where((Project.name == name_or_id) | (Project.id == name_or_id)))
+    if found is None:
+        raise NotFound(f"There is no project {name_or_id[:100]!r}.")
+    return found
