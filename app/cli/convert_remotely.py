@@ -1,6 +1,7 @@
 """`recast convert --server`: the same order, carried out by a service over HTTP."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Refused(RecastError):
 def convert_remotely(order: Order, server: str) -> int:
     """Upload, wait, download; gives the exit status. Raises Refused, Unavailable."""
     try:
-        with httpx.Client(base_url=server, timeout=httpx.Timeout(60, read=660)) as client, _bars() as bars:
+        with service_client(server, httpx.Timeout(60, read=660)) as client, _bars() as bars:
             conversion = _finished(client, _submit(client, order, bars))
             delivered = conversion["state"] == "succeeded" or (order.unverified and conversion["artifact"] is not None)
             if delivered:
@@ -55,6 +56,13 @@ def convert_remotely(order: Order, server: str) -> int:
         tell(_problem(conversion["problem"]))
         return 1
     return exit_status(Verdict(conversion["verdict"]))
+
+
+def service_client(server: str, timeout: httpx.Timeout) -> httpx.Client:
+    """A client of the service, with the key of the environment's RECAST_API_KEY where one is set."""
+    key = os.environ.get("RECAST_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(base_url=server, timeout=timeout, headers=headers)
 
 
 def _submit(client: httpx.Client, order: Order, bars: Progress) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import typer
 
-from app.cli.convert_remotely import answered
+from app.cli.convert_remotely import answered, service_client
 from app.cli.present import show_architectures
 from app.domain.errors import Unavailable, UnknownArchitecture
 
@@ -50,7 +50,7 @@ def _from_server(server: str, query: str, family: str | None) -> Found:
     entries: list[dict[str, Any]] = []
     broken: list[dict[str, Any]] = []
     try:
-        with httpx.Client(base_url=server, timeout=60) as client:
+        with service_client(server, httpx.Timeout(60)) as client:
             while True:
                 page = answered(client.get("/v1/architectures", params=wanted))
                 entries += page["items"]

@@ -11,7 +11,7 @@ from sqlalchemy import Row, Select, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import events, limits
-from app.database.projects import owner_of_new
+from app.database.projects import owner_of_new, project_of
 from app.database.tables import Conversion, ConversionFile
 from app.domain import acceptance
 from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
@@ -121,8 +121,11 @@ async def newest_with_files(session: AsyncSession, wanted: Filter, limit: int) -
 
 async def count(session: AsyncSession, wanted: Filter) -> int | None:
     """How many conversions match on all pages; None where counting them would take long (more than COUNTED)."""
-    matching = _matching(select(Conversion.id), wanted, cursor=False).limit(COUNTED + 1).subquery()
-    found = await session.scalar(select(func.count()).select_from(matching)) or 0
+    matching = _matching(select(Conversion.id), wanted, cursor=False)
+    if (project := project_of(session)) is not None:
+        matching = matching.where(Conversion.project_id == project)
+    counted = select(func.count()).select_from(matching.limit(COUNTED + 1).subquery())
+    found = await session.scalar(counted) or 0
     return None if found > COUNTED else found
 
 

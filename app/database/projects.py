@@ -1,7 +1,7 @@
 """Projects: who owns a conversion or a checkpoint, and sessions that see what one of them owns.
 
-A session of a project sees nothing else, whatever is asked: the condition is added to every query of those tables, so
-that no query can forget it. Workers, which serve all projects, use sessions of none.
+A session of a project sees nothing else: the condition is added to every query of those tables' entities, so that none
+can forget it. Statements that are no such query (texts, counts over a subquery) have to say it themselves. Workers, which serve all projects, use sessions of none.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def owner_of_new(session: AsyncSession) -> str:
 @event.listens_for(Session, "do_orm_execute")
 def _see_own_only(state: ORMExecuteState) -> None:
     project = state.session.info.get(_INFO)
-    if project is None:
+    if project is None or not state.is_orm_statement:
         return
     owners = CheckpointOwner.__table__.alias()
     owned = exists().where(owners.c.sha256 == Checkpoint.sha256, owners.c.project_id == project)

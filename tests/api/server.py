@@ -18,17 +18,14 @@ import httpx
 import uvicorn
 
 from app.api.server import server_config
-from app.conversion.job import ConversionOutcome
 from app.database import catalogs, checkpoints, conversions
 from app.database.conversions import Ending
 from app.database.session import Database
-from app.database.templates import Holder
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.checkpoint import CheckpointInspection, TensorInfo
 from app.domain.conversion import Stage, State
 from app.domain.errors import Problem
 from app.domain.report import ConversionReport, ProducedFile, Verdict, WorstParity
-from app.jobs.publishing import publish
 from app.main import create_app
 from app.settings import Settings
 from app.storage.objects import ObjectStore
@@ -144,11 +141,15 @@ class Backstage:
         self._with_database(end)
 
     def publish(self, conversion_id: str, done: ConversionReport) -> None:
-        """End it as a worker does with what its child yielded: a report, and no files."""
-        holder = Holder(conversion_id, self.start(conversion_id))
+        """End it with what a worker's child told of the checkpoint and the module, and no files."""
+        attempt = self.start(conversion_id)
 
-        async def end(database: Database, store: ObjectStore) -> None:
-            await publish(database, store, holder, self.settings.data_dir, ConversionOutcome(done, ()))
+        async def end(database: Database, _: ObjectStore) -> None:
+            async with database.transaction() as session:
+                ending = Ending(State.succeeded, verdict=done.verification.verdict)
+                await conversions.finish(session, conversion_id, attempt, ending)
+                await checkpoints.record_inspection(session, done.checkpoint_sha256, done.checkpoint)
+                await checkpoints.record_parameters(session, done.checkpoint_sha256, done.parameters)
 
         self._with_database(end)
 

@@ -175,6 +175,16 @@ def test_no_route_tells_a_project_of_anothers_things(as_key, backstage, two_proj
     assert owner.get(f"/v1/checkpoints/{theirs['sha256']}").status_code == 200
 
 
+def test_lists_and_totals_count_the_own_things_only(as_key, backstage, client):
+    hermit = as_key(make_project(backstage.database_url, "hermit"))
+    submit(client)
+    for path in ("/v1/conversions", "/v1/checkpoints"):
+        assert (hermit.get(path).json()["items"], hermit.get(path).json()["total"]) == ([], 0)
+    submit(hermit)
+    for path in ("/v1/conversions", "/v1/checkpoints"):
+        assert (len(hermit.get(path).json()["items"]), hermit.get(path).json()["total"]) == (1, 1)
+
+
 def test_the_same_file_is_new_to_each_project_and_deleted_for_each(as_key, two_projects, backstage):
     content = weights(b"both have it")
     first, second = as_key(two_projects[0]), as_key(two_projects[1])
