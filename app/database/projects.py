@@ -1,7 +1,8 @@
 """Projects: who owns a conversion or a checkpoint, and sessions that see what one of them owns.
 
 A session of a project sees nothing else: the condition is added to every query of those tables' entities, so that none
-can forget it. Statements that are no such query (texts, counts over a subquery) have to say it themselves. Workers, which serve all projects, use sessions of none.
+can forget it. Statements that are no such query (texts, counts over a subquery) have to say it themselves. Workers,
+which serve all projects, use sessions of none.
 """
 
 from collections.abc import Sequence
