@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from app.conversion.checkpoint.distributed import metadata_of, read_distributed
 from app.conversion.checkpoint.extent import Extent
 from app.conversion.checkpoint.safetensors_file import read_safetensors
 from app.conversion.checkpoint.sharded import index_of, read_sharded
@@ -77,9 +78,13 @@ def _read(file: Extent, kind: CheckpointFormat, scratch: Path) -> tuple[Checkpoi
     if kind == "torch-legacy":
         return kind, read_legacy(file)
     members = members_of(file)
-    index = index_of([member.filename for member in members])
+    names = [member.filename for member in members]
+    index = index_of(names)
     if index is not None:
         return "sharded", read_sharded(ZippedDirectory(file, members, scratch), index)
+    metadata = metadata_of(names)
+    if metadata is not None:
+        return "distributed", read_distributed(ZippedDirectory(file, members, scratch), metadata)
     return kind, read_zip(file)
 
 

@@ -23,8 +23,9 @@ _READERS = {"torch-zip": read_zip, "torch-legacy": read_legacy, "safetensors": r
 
 
 def index_of(names: list[str]) -> str | None:
-    """The index among the files of a zip; None without one. Raises CorruptCheckpoint for several."""
+    """The index among the files of a zip, rather of safetensors; None without one. Raises CorruptCheckpoint for two."""
     found = [name for name in names if name.endswith(INDEX) and not name.rpartition("/")[2].startswith(".")]
+    found = [name for name in found if name.endswith(f".safetensors{INDEX}")] or found
     if len(found) > 1:
         raise CorruptCheckpoint(f"The zip holds {len(found)} indexes: {', '.join(map(shown, found[:5]))}.")
     return found[0] if found else None

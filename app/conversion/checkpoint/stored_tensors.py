@@ -50,6 +50,14 @@ class TensorView:
 
 
 @dataclass(frozen=True, eq=False)
+class Assembled:
+    """A dense tensor whose parts follow one another along one axis; they are copied together when it is made."""
+
+    parts: tuple[TensorView, ...]
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
 class Unreadable:
     """A tensor that is not a plain dense one: ``what`` it is completes "the tensor ...", ``hint`` says the way out."""
 
@@ -57,7 +65,7 @@ class Unreadable:
     hint: str | None = None
 
 
-Stored = TensorView | Unreadable
+Stored = TensorView | Assembled | Unreadable
 
 DENSE_DTYPES: Mapping[str, torch.dtype] = {
     str(dtype): dtype
@@ -102,6 +110,8 @@ class Memory:
         """
         if isinstance(stored, Unreadable):
             raise UnsupportedTensor(f"{name!r} is {stored.what}.", hint=stored.hint, tensor=name)
+        if isinstance(stored, Assembled):
+            return torch.cat([self.tensor(name, part) for part in stored.parts], stored.axis)
         check(name, stored)
         storage = self._storages.get(stored.storage)
         if storage is None:

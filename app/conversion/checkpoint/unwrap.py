@@ -10,7 +10,7 @@ from typing import Any
 
 from app.conversion.checkpoint.names import MAX_NAME, shown
 from app.conversion.checkpoint.pickle_values import Made, Ordered, OtherKey
-from app.conversion.checkpoint.stored_tensors import Stored, TensorView, Unreadable
+from app.conversion.checkpoint.stored_tensors import Stored, TensorView
 from app.domain.errors import AmbiguousCheckpoint, NoStateDict
 
 MAX_DEPTH = 16
@@ -90,12 +90,17 @@ def _walk(node: object, path: tuple[str, ...], above: set[int]) -> Iterator[Foun
     nested = [
         found
         for key, value in node.items()
-        if isinstance(key, str) and not key.lower().startswith(_NOT_WEIGHTS)
+        if isinstance(key, str) and not is_no_weight(key)
         for found in _walk(value, (*path, key), above)
     ]
     if not nested and path and (mixed := _state_dict(node, path, mixed=True)):
         nested = [mixed]
     yield from nested
+
+
+def is_no_weight(key: str) -> bool:
+    """Whether an entry of a training checkpoint holds tensors of something else than the model, by its name."""
+    return key.lower().startswith(_NOT_WEIGHTS)
 
 
 def _is_optimizer_state(node: Mapping[Any, Any]) -> bool:
@@ -105,11 +110,7 @@ def _is_optimizer_state(node: Mapping[Any, Any]) -> bool:
 
 def _state_dict(node: Mapping[Any, Any], path: tuple[str, ...], *, mixed: bool) -> Found | None:
     """``node`` as a state dict; None if it is none. ``mixed`` allows values that are not tensors beside the tensors."""
-    tensors = {
-        key: value
-        for key, value in node.items()
-        if isinstance(value, (TensorView, Unreadable)) and isinstance(key, str)
-    }
+    tensors = {key: value for key, value in node.items() if isinstance(value, Stored) and isinstance(key, str)}
     skipped = tuple(shown(str(key)) for key in node if key not in tensors)
     if not tensors or (not mixed and any(not name.endswith("_extra_state") for name in skipped)):
         return None
@@ -161,7 +162,7 @@ def _dotted(path: tuple[str, ...]) -> str:
 def _what_instead(loaded: object) -> str:
     if isinstance(loaded, Mapping):
         return _what_dict(loaded)
-    if isinstance(loaded, (TensorView, Unreadable)):
+    if isinstance(loaded, Stored):
         return "The file holds one tensor without a name."
     if isinstance(loaded, (list, tuple)):
         return f"The file holds a {type(loaded).__name__} of {len(loaded)} items; their names are needed."
@@ -171,7 +172,7 @@ def _what_instead(loaded: object) -> str:
 def _what_dict(loaded: Mapping[Any, Any]) -> str:
     if not loaded:
         return "The file holds an empty dict."
-    if any(isinstance(value, (TensorView, Unreadable)) for value in loaded.values()):
+    if any(isinstance(value, Stored) for value in loaded.values()):
         kinds = ", ".join(sorted({_type(key.value if isinstance(key, OtherKey) else key) for key in loaded}))
         return f"The file holds tensors under keys of type {kinds}; parameter names are strings."
     if any(isinstance(value, Made) and value.by.endswith("multiarray._reconstruct") for value in loaded.values()):

@@ -67,6 +67,11 @@ def test_shards_are_read_as_one_state_dict(ending: str, compression: int, folder
     assert any("2 shards" in note for note in opened.inspection.notes)
 
 
+def test_of_two_kinds_the_safetensors_are_read(tmp_path: Path) -> None:
+    both = files("bin") | files("safetensors")
+    assert list(open_checkpoint(zipped(tmp_path / "f", both)).state_dict) == ["0.weight", "0.bias"]
+
+
 def changed(**changes: Any) -> dict[str, bytes]:
     held = files()
     index = json.loads(held["model.safetensors.index.json"])
@@ -92,7 +97,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], type[RecastError]]] = {
     "no JSON": (files() | {"model.safetensors.index.json": b"{"}, CorruptCheckpoint),
     "a list": (files() | {"model.safetensors.index.json": b"[]"}, CorruptCheckpoint),
     "deep JSON": (files() | {"model.safetensors.index.json": b"[" * 100_000}, CorruptCheckpoint),
-    "two indexes": (files() | {"pytorch_model.bin.index.json": b"{}"}, CorruptCheckpoint),
+    "two indexes": (files() | {"other/model.safetensors.index.json": b"{}"}, CorruptCheckpoint),
     "many shards": (changed(weight_map={f"k{i}": f"s{i}" for i in range(1_001)}), PayloadTooLarge),
     "a shard that is damaged": (files() | {f"{FIRST}.safetensors": b"\x08" + bytes(7) + b'{"a":'}, RecastError),
     "a shard that is text": (files() | {f"{FIRST}.safetensors": b"hello"}, RecastError),
