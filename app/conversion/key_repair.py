@@ -5,6 +5,7 @@ file's keys that could be meant; which one is, the loading proves: its keys must
 shape, with those of the architecture. Nothing is guessed.
 """
 
+from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ INNER = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_w
 """Segments that torch's wrappers of a part add: DistributedDataParallel, compile, FSDP, activation checkpointing."""
 MOST_LEADING = 8
 """Wrappers around one model that are looked for."""
+MOST_STACKS = 12
+"""Leading wrapper segments that are tried, the commonest of the file; each try loads the file once."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,9 @@ def fits(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], 
 
 
 def _stacks(keys: Iterable[str]) -> list[str]:
-    """Leading wrapper segments that occur: "module.", "module._orig_mod.", and so on, the shortest first."""
-    return sorted({stack for key in keys for stack in _stacks_of(key)}, key=lambda stack: (stack.count("."), stack))
+    """Leading wrapper segments that most keys have: "module.", "module._orig_mod.", and so on, the shortest first."""
+    counts = Counter(stack for key in keys for stack in _stacks_of(key))
+    return sorted((stack for stack, _ in counts.most_common(MOST_STACKS)), key=lambda stack: (stack.count("."), stack))
 
 
 def _stacks_of(key: str) -> Iterator[str]:

@@ -66,6 +66,7 @@ def load_module(
     lacking = [key for key in (*attempt.missing, *attempt.mismatched) if not allowed(key)]
     repair = attempt.reading.repair(attempt.named)
     left_out = _left_out(attempt, opened.state_dict)
+    unloaded = acting(place.module, signature, lacking) if signature and lacking else tuple(lacking)
     report = LoadReport(
         strict=strict,
         nesting=opened.inspection.nesting,
@@ -75,7 +76,8 @@ def load_module(
         shape_mismatches=tuple(attempt.mismatched.values()),
         ignored_keys=tuple(left_out),
         conversions=attempt.accounted.conversions,
-        unloaded_keys=acting(place.module, signature, lacking) if signature and lacking else tuple(lacking),
+        unloaded_keys=unloaded,
+        hint=_hint(place, attempt, opened) if unloaded else None,
     )
     uploaded = {**attempt.accounted.tensors, **left_out}
     return LoadedModule(place.module, uploaded, report, describe_parameters(place.module))
@@ -173,13 +175,17 @@ def _refusal(place: Place, attempt: Attempt, opened: OpenedCheckpoint) -> KeyMis
     said = ", ".join(f"{count} {words}" for count, words in counts if count) or "none of them usable"
     if attempt.raised:
         said = f"the architecture's own loading raised {attempt.raised}"
-    shapes = {key: tensor.shape for key, tensor in (attempt.converted or attempt.tensors or opened.state_dict).items()}
     if attempt.reading.prefix:
         said += f" (read without the prefix {attempt.reading.prefix!r})"
     return KeyMismatch(
         f"Of the {len(place.targets)} tensors of {place.name} and the {len(opened.state_dict)} uploaded: {said}.",
-        hint=advice(place.registry, place.name, place.options, shapes, place.optional),
+        hint=_hint(place, attempt, opened),
         missing_keys=attempt.missing,
         unexpected_keys=attempt.unexpected,
         shape_mismatches=tuple(attempt.mismatched.values()),
     )
+
+
+def _hint(place: Place, attempt: Attempt, opened: OpenedCheckpoint) -> str:
+    shapes = {key: tensor.shape for key, tensor in (attempt.converted or attempt.tensors or opened.state_dict).items()}
+    return advice(place.registry, place.name, place.options, shapes, place.optional)

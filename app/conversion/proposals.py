@@ -6,7 +6,8 @@ Nothing here reads a value or allocates a weight: modules are built without data
 
 import json
 import re
-from collections.abc import Container, Iterator, Mapping
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,8 @@ MOST_PREFIXES = 20
 """First segments of a file that are tried as a prefix."""
 MOST_BUILDS = 24
 """Times that an architecture is built with other options to find those that fit."""
+MOST_SECONDS = 10.0
+"""After which no further options are tried: a hint is not worth more of a worker's time."""
 _LORA = re.compile(
     r"\.(lora_[ABE]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|hada_w1_a|lora_down|lora_up)\.?"
 )
@@ -77,12 +80,12 @@ def propose_options(registry: Registry, name: str, fit: Fit, tensors: Shapes, op
 
     Options are changed one after the other, each to the value that fits most tensors, until all fit or none helps.
     """
-    best, builds = fit, 0
+    best, builds, until = fit, 0, time.monotonic() + MOST_SECONDS
     while not best.exact:
         step = best
         for options in _changes(registry, name, best, tensors):
-            if builds == MOST_BUILDS:
-                return max(step, best, key=_quality)
+            if builds == MOST_BUILDS or time.monotonic() > until:
+                return step
             builds += 1
             tried = fit_of(registry, name, options, tensors, optional)
             if tried is not None and _quality(tried) > _quality(step):
@@ -93,6 +96,16 @@ def propose_options(registry: Registry, name: str, fit: Fit, tensors: Shapes, op
             return best
         best = step
     return best
+
+
+def rank(registry: Registry, names: Iterable[str], tensors: Shapes, *, most: int = 5) -> list[tuple[str, Fit]]:
+    """The architectures, of those named, whose state dicts with default options a file's tensors fit best.
+
+    Each is built once, without data. An architecture that nothing fits is not listed. Of equals, the one with
+    fewer places comes first.
+    """
+    fits = [(name, fit) for name in names if (fit := fit_of(registry, name, {}, tensors)) and fit.fitting]
+    return sorted(fits, key=lambda found: _quality(found[1]), reverse=True)[:most]
 
 
 def fit_of(

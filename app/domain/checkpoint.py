@@ -80,6 +80,8 @@ class LoadReport(Value):
     conversions: tuple[KeyConversion, ...] = ()
     unloaded_keys: tuple[str, ...] = ()
     """Missing keys that act on the outputs and that no pattern of allow_missing allows."""
+    hint: str | None = None
+    """What to ask for so that more of the checkpoint is loaded, where ``unloaded_keys`` holds any."""
 
 
 class ParameterReport(Value):

@@ -375,7 +375,9 @@ def test_what_was_not_loaded_is_named_where_it_acts_unless_it_is_allowed(
 ) -> None:
     state["head.weight"] = torch.zeros(7, 4)
     del state["conv.bias"]
-    assert load(state, strict=False).report.unloaded_keys == ("conv.bias", "head.weight")
+    report = load(state, strict=False).report
+    assert report.unloaded_keys == ("conv.bias", "head.weight")
+    assert report.hint is not None
     assert load(state, strict=False, allow_missing=("head.*",)).report.unloaded_keys == ("conv.bias",)
     del state["head.weight"]
     loaded = load(state, allow_missing=("head.*", "conv.bia?"))
@@ -560,6 +562,13 @@ def test_the_hint_names_the_options_and_the_prefix_that_fit(
     assert hint in told
     assert "every tensor fits" in told
     assert ("prefix='backbone.'" in told) == (prefix == "backbone.")
+
+
+def test_what_would_have_fitted_is_told_where_a_part_was_left_initial(load: Load, registry: Registry) -> None:
+    state = registry.build("test/net", {"classes": 7}, initialised=True).state_dict()
+    report = load(state, strict=False).report
+    assert report.unloaded_keys == ("head.weight", "head.bias")
+    assert report.hint == 'With architecture_options={"classes":7} every tensor fits.'
 
 
 def test_lora_files_are_named_as_such(load: Load) -> None:

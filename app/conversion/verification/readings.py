@@ -33,7 +33,9 @@ def check_history(evidence: Evidence) -> None:
     if load.unloaded_keys:
         detail = f"{len(load.unloaded_keys)} tensors that act on the outputs have initial values: "
         evidence.findings.append(
-            inconclusive(Reason.unloaded_weights, detail + _listed(load.unloaded_keys) + ". allow_missing admits them.")
+            inconclusive(
+                Reason.unloaded_weights, detail + _listed(load.unloaded_keys) + f". {load.hint or ''}".rstrip()
+            )
         )
     if load.missing_keys or load.ignored_keys:
         missing, left_out = len(load.missing_keys), len(load.ignored_keys)
