@@ -314,7 +314,7 @@ def _certificate(conversion_id: str, report: VerificationReport) -> Certificate:
         certified_at=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=report.verdict,
         probes=len(report.probes),
-        worst_ratio=report.worst_ratio,
+        worst_ratio=report.worst_ratio or 0.0,
         dims=report.dims,
         detection_power=report.detection.power if report.detection else None,
     )

@@ -7,6 +7,7 @@ import faulthandler
 import importlib
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +96,12 @@ def main(line: socket.socket, confined: Confined, requirement: Requirement) -> i
         return 0
     try:
         result = _find(order.task)(order.arguments, supervisor)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever ended the task, this process ends with it
+        if not isinstance(error, RecastError):
+            traceback.print_exc()  # before the last word, after which this process is ended
         if isinstance(error, SystemExit | KeyboardInterrupt | Exception):
             supervisor.tell(Failed(problem=problem_of(error)))
-        raise
+        return 1
     supervisor.tell(Done(result=result))
     return 0
 

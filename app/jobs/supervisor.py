@@ -141,6 +141,7 @@ class Supervisor:
                 problem = _crash(ended, work_dir / LOG, _kernel_kills() > killed_before)
                 killed = ended.status in (-signal.SIGKILL, FORKSERVER_GONE) and ended.excess is None
                 raise TaskFailed(problem, killed=killed)
+            _pass_on_tracebacks(work_dir / LOG)
         return await _believed(ending, result)
 
     async def _converse(
@@ -291,6 +292,13 @@ def _crash(ended: Ended, log_path: Path, kernel_killed: bool) -> Problem:
     if "bad_alloc" in said or (status == -signal.SIGKILL and kernel_killed):
         return OutOfMemory(f"The conversion process was ended for its use of memory ({name}).").problem()
     return ChildCrashed(f"The conversion process ended with {name}.").problem()
+
+
+def _pass_on_tracebacks(log_path: Path) -> None:
+    """What a child logged of errors that it did not foresee, of checks and diagnoses too, into our own log."""
+    said = _tail(log_path)
+    if "Traceback (most recent call last)" in said:
+        log.warning("child_logged_an_error", said=said)
 
 
 def _tail(path: Path, length: int = 4000) -> str:

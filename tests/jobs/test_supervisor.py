@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from pydantic import TypeAdapter
+from structlog.testing import capture_logs
 
 from app.domain.conversion import Stage
 from app.jobs.confinement import Limits
@@ -130,6 +131,15 @@ async def test_an_unforeseen_error_is_named(run: Any) -> None:
         await run("stumble")
     assert failed.value.problem.code == "conversion_failed"
     assert "KeyError" in failed.value.problem.detail
+
+
+async def test_the_traceback_of_an_unforeseen_error_is_in_the_log_and_that_of_a_designed_one_is_not(run: Any) -> None:
+    with capture_logs() as logged, pytest.raises(TaskFailed):
+        await run("stumble")
+    assert any("Traceback" in entry.get("said", "") and "KeyError" in entry["said"] for entry in logged)
+    with capture_logs() as logged, pytest.raises(TaskFailed):
+        await run("refuse")
+    assert not [entry for entry in logged if "said" in entry]
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL", "SIGABRT"])

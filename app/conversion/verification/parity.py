@@ -38,13 +38,19 @@ def compare(runner: Runner, reference: Reference, *, by_order: bool = False) -> 
     ``by_order``: outputs of the artifact have no names of their own (TorchScript) and are matched by position.
     """
     try:
-        outputs = runner.run(reference.probe.inputs)
+        outputs = named_outputs(runner, reference, by_order=by_order)
     except ArtifactRefused as refusal:
         return _refused(reference, Reason.runtime, f"the runtime failed: {refusal}")
-    if by_order and len(outputs) == len(reference.y32):
-        outputs = dict(zip(reference.y32, outputs.values(), strict=True))
     near = None if reference.oracle.asked else compared_with_eager(outputs, reference)
     return near or compared_with_oracle(outputs, reference)
+
+
+def named_outputs(runner: Runner, reference: Reference, *, by_order: bool) -> dict[str, Tensor]:
+    """What the artifact gives on the reference's probe, by the model's names. Raises ArtifactRefused."""
+    outputs = runner.run(reference.probe.inputs)
+    if by_order and len(outputs) == len(reference.y32):
+        outputs = dict(zip(reference.y32, outputs.values(), strict=True))
+    return outputs
 
 
 def compared_with_eager(outputs: dict[str, Tensor], reference: Reference) -> Comparison | None:
