@@ -19,7 +19,7 @@ from app.conversion.verification.oracle import eager_once_more, reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import LARGE, Probe, draw_probe
 from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
-from app.conversion.verification.runtime import ArtifactRefused, Runner
+from app.conversion.verification.runtime import ArtifactRefused, Runner, first_lines
 from app.conversion.verification.subject import Subject
 from app.processes import memory_ceiling
 
@@ -48,19 +48,24 @@ def screen(subject: Subject, runner: Runner, taken: Reference) -> Screening:
     would cost far more than at the nominal one are left out.
     """
     found: list[Comparison] = []
+    left_out: list[str] = []
     budget = _budget(subject, taken)
     for probe, scale in _draws(subject, taken, SCREENED):
-        left_out = budget.refuses(abs(scale))
-        if left_out is not None:
-            return Screening(tuple(found), left_out)
-        with memory_ceiling(LEAST_BYTES), suppress(ModelFailed, ArtifactRefused):
-            begun = time.process_time()
-            y32 = eager_once_more(subject.module, subject.signature, probe.inputs)
-            budget.measured(abs(scale), time.process_time() - begun)
-            outputs = list(runner.run(probe.inputs).values())
-            if not _close(list(y32.values()), outputs):
-                found += _judged(subject, runner, probe)
-    return Screening(tuple(found))
+        dear = budget.refuses(abs(scale))
+        if dear is not None:
+            left_out.append(dear)
+            break
+        try:
+            with memory_ceiling(LEAST_BYTES):
+                begun = time.process_time()
+                y32 = eager_once_more(subject.module, subject.signature, probe.inputs)
+                budget.measured(abs(scale), time.process_time() - begun)
+                outputs = list(runner.run(probe.inputs).values())
+                if not _close(list(y32.values()), outputs):
+                    found += _judged(subject, runner, probe)
+        except (ModelFailed, ArtifactRefused) as failed:
+            left_out.append(f"{probe.name}: {first_lines(failed, 200)}")
+    return Screening(tuple(found), "; ".join(left_out) or None)
 
 
 def stress(subject: Subject, runner: Runner, taken: Reference) -> Iterator[Comparison]:
