@@ -88,7 +88,7 @@ class Onnx:
 
     def claims(self, template: OnnxTemplate) -> Mapping[str, Claim]:
         slots = ((slot.name, slot.recipe) for slot in template.slots)
-        return claims(slots, template.kept(), template.constants)
+        return claims(slots, template.own_tensors(), template.constants)
 
     def is_filled(self, template: OnnxTemplate, written: WrittenFile) -> bool:
         return proof.same_graph(template, written.path)
@@ -120,7 +120,7 @@ class TorchScript:
         return write_torchscript(template, tensors, path, module=request.module)
 
     def claims(self, template: TorchScriptTemplate) -> Mapping[str, Claim]:
-        return claims(template.slots(), template.kept(), {})
+        return claims(template.slots(), template.own_tensors(), {})
 
     def is_filled(self, template: TorchScriptTemplate, written: WrittenFile) -> bool:
         return proof.same_archive(template, written.path)

@@ -11,14 +11,14 @@ from app.conversion.verification.claims import Claim, ClaimKind, ValueOf
 
 
 def claims(
-    slots: Iterable[tuple[str, Recipe]], kept: Iterable[tuple[str, bytes]], operands: Mapping[str, Tensor]
+    slots: Iterable[tuple[str, Recipe]], own: Iterable[tuple[str, bytes]], operands: Mapping[str, Tensor]
 ) -> Mapping[str, Claim]:
     """One claim for every place of an artifact that holds a tensor.
 
-    ``slots`` gives the recipe of each place that weights fill, ``kept`` the raw data at every other, ``operands`` the
-    constants that recipes mention.
+    ``slots`` gives the recipe of each place that weights fill, ``own`` the raw data of the template at every other,
+    ``operands`` the constants that recipes mention.
     """
-    constants = {place: Claim("constant", sha256=sha256(data).hexdigest()) for place, data in kept}
+    constants = {place: Claim("constant", sha256=sha256(data).hexdigest()) for place, data in own}
     return constants | {place: _claim(recipe, operands) for place, recipe in slots}
 
 

@@ -45,7 +45,7 @@ class OnnxTemplate:
         """A serialised ModelProto that lacks the slots' initializers: names, axes, opset, IR version can be read."""
         return self.model_head + len_field(MODEL_GRAPH, self.graph_head + self.graph_tail) + self.model_tail
 
-    def kept(self) -> Iterator[tuple[str, bytes]]:
+    def own_tensors(self) -> Iterator[tuple[str, bytes]]:
         """The raw data of the template's own tensors: initializers by name, attributes by node output and attribute."""
         pending = [onnx.ModelProto.FromString(self.graph_without_weights()).graph]
         while pending:

@@ -50,7 +50,7 @@ class TorchScriptTemplate:
             if isinstance(content, Slot):
                 yield place, content.recipe
 
-    def kept(self) -> Iterator[tuple[str, bytes]]:
+    def own_tensors(self) -> Iterator[tuple[str, bytes]]:
         """The raw data of the template's own tensors: attributes by path, constants of the code as CONSTANTS.cN."""
         for place, content, tensor in self._tensors():
             if not isinstance(content, Slot):

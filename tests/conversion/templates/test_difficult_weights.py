@@ -48,7 +48,7 @@ class Scaled(nn.Module):
 
 class Symmetric(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
-        return weight.triu() + weight.triu(1).mT
+        return weight.triu() + weight.triu(1).t()
 
 
 def transposed_with_norm() -> nn.Module:
@@ -92,10 +92,6 @@ TINY: dict[str, dict[str, Any]] = {
         **{"d_model": 32, "d_kv": 8, "d_ff": 64, "vocab_size": 100},
         **{"num_layers": 2, "num_decoder_layers": 2, "num_heads": 4},
     },
-    "transformers/longt5": {
-        **{"d_model": 32, "d_kv": 8, "d_ff": 64, "vocab_size": 100},
-        **{"num_layers": 2, "num_decoder_layers": 2, "num_heads": 4},
-    },
     "transformers/mpnet": {
         **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
         **{"intermediate_size": 64, "vocab_size": 100},
@@ -133,12 +129,22 @@ def serves_others(first: nn.Module, other: nn.Module, signature: Signature, expo
         assert report.verdict in (Verdict.passed, Verdict.pass_with_notes), report.findings
 
 
-@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
-@pytest.mark.parametrize("name", NETS)
+# The TorchScript-based exporter has no instance norm with a dynamic batch and no dot product of vectors, and its trace
+# leaves the weight that a hook made in the module.
+BY_DYNAMO_ONLY = {"instance_norm", "parametrised", "weight_normed_by_hook"}
+
+
+@pytest.mark.parametrize(
+    ("name", "exporter"),
+    [(name, "dynamo") for name in NETS] + [(name, "torchscript") for name in NETS if name not in BY_DYNAMO_ONLY],
+)
 def test_a_template_of_difficult_weights_serves_others(name: str, exporter: str, tmp_path: Path) -> None:
     build, signature = NETS[name]
-    torch.manual_seed(0)
-    serves_others(build(), train_a_little(build(), 2), signature, exporter, tmp_path)
+    modules = []
+    for seed in (1, 2):
+        torch.manual_seed(0)  # as the registry builds: what is no weight is the same in both
+        modules.append(train_a_little(build(), seed))
+    serves_others(*modules, signature, exporter, tmp_path)
 
 
 @pytest.mark.parametrize("name", TINY)

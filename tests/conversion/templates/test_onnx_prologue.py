@@ -15,7 +15,15 @@ from app.conversion.templates.onnx_write import write_onnx
 from app.conversion.templates.recipe import Weight
 from app.domain.architecture import InputSpec
 from app.domain.errors import TemplateMismatch
-from tests.conversion.templates.capturing import Attention, ConvNet, Recurrent, Tied, capture_onnx, train_a_little
+from tests.conversion.templates.capturing import (
+    SPECS,
+    Attention,
+    ConvNet,
+    Recurrent,
+    Tied,
+    capture_onnx,
+    train_a_little,
+)
 from tests.conversion.templates.conftest import TemplateOf
 
 
@@ -40,6 +48,23 @@ def test_a_tied_weight_that_is_read_in_two_forms_keeps_its_transpose(template_of
     assert nodes_over_weights_alone(template_of(Tied)) == ["Transpose"]
     slots = [slot for slot in template_of(Tied).slots if slot.form.shape in ((2048, 64), (64, 2048))]
     assert [slot.name for slot in slots] in (["embedding.weight"], ["head.weight"])
+
+
+class TiedTwice(nn.Module):
+    """Two embeddings, each of them the head of its own branch as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Tied(), Tied()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x) + self.second(x)
+
+
+def test_each_of_several_doubled_weights_keeps_its_own_nodes(tmp_path: Path) -> None:
+    net = capture_onnx(train_a_little(TiedTwice(), 1), SPECS[Tied])
+    template = build_template(net.captured, net.module, tmp_path / "template")
+    assert nodes_over_weights_alone(template) == ["Transpose", "Transpose"]
 
 
 def test_indices_beyond_a_table_are_a_mismatch(template_of: TemplateOf, tmp_path: Path) -> None:

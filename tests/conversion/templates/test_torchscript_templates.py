@@ -30,14 +30,14 @@ from tests.conversion.templates.capturing import (
 
 @pytest.mark.parametrize("kind", [ConvNet, Attention, Recurrent, Tied])
 @pytest.mark.parametrize("method", ["trace", "script"])
-def test_filling_gives_the_bytes_of_the_direct_path(kind: type[nn.Module], method: str, tmp_path: Path) -> None:
+def test_filling_gives_the_bytes_of_saving_the_module(kind: type[nn.Module], method: str, tmp_path: Path) -> None:
     request, captured = capture_torchscript(train_a_little(kind(), 1), method)
     build_template(captured, request, tmp_path / "template")
     template = load_torchscript_template(tmp_path / "template")
     module = train_a_little(request.module, 2)
-    torchscript.write(captured, tmp_path / "direct.pt")
+    torchscript.write(captured, tmp_path / "saved.pt")
     write_torchscript(template, module.state_dict(), tmp_path / "model.pt", module=module)
-    assert (tmp_path / "model.pt").read_bytes() == (tmp_path / "direct.pt").read_bytes()
+    assert (tmp_path / "model.pt").read_bytes() == (tmp_path / "saved.pt").read_bytes()
 
 
 @pytest.mark.parametrize("kind", [ConvNet, Attention, Recurrent, Tied])
