@@ -8,7 +8,13 @@ from app.domain.conversion import TargetName
 from tests.field.judging import Case, cases_of, run, with_target
 
 HERE = Path(__file__).parent
-CASES = {case.declaration.name: case for name in ("own_cases", "own_values") for case in cases_of(HERE / f"{name}.py")}
+REPORTED = ("c16", "c20", "c24", "c25", "c26", "c28", "c30", "c31", "c60", "c62", "c64", "c72", "c80", "c81", "c85")
+FILES = (
+    HERE / "own_cases.py",
+    HERE / "own_values.py",
+    *(path for name in REPORTED for path in (HERE / "cases").glob(f"{name}_*.py")),
+)
+CASES = {case.declaration.name: case for path in FILES for case in cases_of(path)}
 
 
 @pytest.mark.parametrize("target", ["onnx", "torchscript"])
@@ -16,4 +22,24 @@ CASES = {case.declaration.name: case for name in ("own_cases", "own_values") for
 def test_an_artifact_that_passes_is_right_on_both_sides(case: Case, target: TargetName, tmp_path: Path) -> None:
     result = run(case, with_target(target), tmp_path)
     assert not (result.delivered and result.wrong), result
-    assert result.outcome is not None or result.error is not None
+
+
+@pytest.mark.parametrize("target", ["onnx", "torchscript"])
+def test_a_model_that_refuses_its_declared_inputs_is_told_so_for_every_target(
+    target: TargetName, tmp_path: Path
+) -> None:
+    result = run(CASES["field/bad_size"], with_target(target), tmp_path)
+    assert result.outcome is None
+    assert result.error is not None
+    assert (result.error.code, "Input length 12" in result.error.detail) == ("model_refuses_inputs", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "exporter"),
+    [("field/dcn", "dynamo"), ("field/sdpa_rare", "torchscript"), ("field/anchor_cache", "dynamo")],
+)
+def test_what_one_exporter_can_make_right_is_delivered(name: str, exporter: str, tmp_path: Path) -> None:
+    result = run(CASES[name], with_target("onnx"), tmp_path)
+    assert result.delivered, result
+    assert result.outcome is not None
+    assert result.outcome.report.export.exporter == exporter
