@@ -76,6 +76,8 @@ class Rescuer:
         log.warning("worker_died", worker=worker.name, running=sorted(together), counts=counts)
         if counts:
             await deaths.record(session, together, worker.id)
+        elif not worker.draining:
+            await deaths.record(session, ())  # it points at nobody, and tells that things die here by other hands
         for conversion in ran:
             if counts:
                 await self._blame_conversion(session, conversion, together)
