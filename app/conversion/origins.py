@@ -33,8 +33,12 @@ class Origins(TorchFunctionMode):
         super().__init__()
         self._names: dict[Address, frozenset[str]] = {}
         self._kept: list[Tensor] = []  # an address means something only while its memory is held
+        sharing: dict[Address, list[str]] = {}
         for name, tensor in tensors.items():
-            self._record(tensor, frozenset({name}))
+            if _has_memory(tensor):
+                sharing.setdefault(address(tensor), []).append(name)
+        for names in sharing.values():
+            self._record(tensors[names[0]], frozenset(names))
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -51,7 +55,7 @@ class Origins(TorchFunctionMode):
 
     def of(self, tensors: Iterable[Tensor]) -> frozenset[str]:
         """Names of the uploaded tensors that these hold or were made of."""
-        found = (self._names.get(address(tensor), frozenset()) for tensor in tensors if _has_memory(tensor))
+        found = {self._names.get(address(tensor), frozenset()) for tensor in tensors if _has_memory(tensor)}
         return frozenset().union(*found)
 
     def _record(self, tensor: Tensor, names: frozenset[str]) -> None:
