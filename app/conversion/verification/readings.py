@@ -57,6 +57,8 @@ def _finite(tensor: torch.Tensor) -> bool:
     """One pass over the memory: the sum is finite unless an element is not, or it overflows: a second look tells."""
     if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
         return True
+    if tensor.dtype.itemsize == 1:  # torch has no sum of 8-bit floats
+        tensor = tensor.float()
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
