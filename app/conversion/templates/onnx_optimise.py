@@ -6,6 +6,9 @@ slices. Trying only patterns that end in an operator the graph has takes a quart
 same graph.
 """
 
+from collections.abc import Collection
+from itertools import count
+
 import onnx_ir as ir
 from onnx_ir.passes import Sequential, common
 from onnxscript.optimizer import fold_constants_ir
@@ -84,7 +87,25 @@ def _round(model: ir.Model) -> bool:
     present = {node.op_type for node in model.graph.all_nodes()}
     applicable = [rule for op_type, found in _RULES.items() if op_type in present for rule in found]
     rewritten = RewritePass(applicable)(model).modified if applicable else False
+    _adopt_constants(model)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     common.RemoveUnusedOpsetsPass()(model)
     return bool(folded or rewritten)
+
+
+def _adopt_constants(model: ir.Model) -> None:
+    """Give every constant that a rule made a place in the main graph.
+
+    A rule names its constants after the value that it matched. Where it matched that value twice, the second constant
+    takes the name, and the first is left to its node without a graph that holds it.
+    """
+    for node in model.graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and value.const_value is not None and value.producer() is None and value.graph is None:
+                value.name = _free_name(str(value.name), model.graph.initializers.keys())
+                model.graph.register_initializer(value)
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    return next(free for number in count(1) if (free := f"{name}_{number}") not in taken)

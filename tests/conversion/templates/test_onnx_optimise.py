@@ -1,10 +1,13 @@
-"""Our selection of rewrite rules gives the graph that onnxscript's whole optimiser gives."""
+"""Our selection of rewrite rules gives the graph that onnxscript's whole optimiser gives, but valid."""
 
 from collections import Counter
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxscript.optimizer
 import pytest
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from app.conversion.templates.onnx_optimise import optimise
@@ -33,3 +36,20 @@ def test_the_graph_is_the_same(kind: type[nn.Module]) -> None:
     onnxscript.optimizer.optimize(theirs)
     assert operators(ours) == operators(theirs)
     assert operators(ours).total() < before.total()
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("Flatten <axis = 1>", "Flatten <axis = 2>"), ("Flatten <axis = 1>", "Flatten <axis = 1>")]
+)
+def test_two_rewrites_of_one_value_keep_a_constant_each(first: str, second: str) -> None:
+    text = f"""<ir_version: 9, opset_import: ["" : 18]>
+    twice (float[2, 3, 4] x) => (float[n, m] a, float[k, l] b) {{ a = {first} (x)  b = {second} (x) }}"""
+    plain = onnx.parser.parse_model(text)
+    model = ir.from_proto(plain)
+    optimise(model)
+    optimised = ir.to_proto(model)
+    onnx.checker.check_model(optimised)
+    x = {"x": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}
+    expected, given = ReferenceEvaluator(plain).run(None, x), ReferenceEvaluator(optimised).run(None, x)
+    for one, other in zip(expected, given, strict=True):
+        np.testing.assert_array_equal(other, one)
