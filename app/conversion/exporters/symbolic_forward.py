@@ -117,6 +117,7 @@ def follow(module: nn.Module, signature: Signature, hints: Mapping[str, int], *,
     ):
         environment = _Environment()
         mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+        mode.cache_enabled = False  # with symbolic sizes its keys and checks take more time than the kernels
         fake = _symbolic(mode, signature, inputs)
         environment.name_axes(signature, fake)
         operators = _Operators(environment, fake.values(), with_values=with_values)
