@@ -44,6 +44,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.static_axis: "An axis is fixed",
     Reason.trace_warnings: "The tracer warned",
     Reason.export_branch: "The model's code takes another way while it is exported",
+    Reason.fused_attention: "PyTorch's fused attention gives other values than the plain operators of the file",
     Reason.template_discarded: "A stored graph did not fit and was not used",
     Reason.mismatch_accepted: "A mismatch was accepted because on_mismatch=warn",
 }

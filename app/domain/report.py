@@ -65,6 +65,8 @@ class Reason(StrEnum):
     trace_warnings = "trace_warnings"
     export_branch = "export_branch"
     """The model's code takes another way while it is exported; the two agree as far as was tried."""
+    fused_attention = "fused_attention"
+    """Eager's fused attention gives other values, at padding as a rule; the artifact follows the plain operators."""
     template_discarded = "template_discarded"
     mismatch_accepted = "mismatch_accepted"
 

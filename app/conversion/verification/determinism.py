@@ -22,18 +22,19 @@ def model_repeats(module: nn.Module, signature: Signature, inputs: Mapping[str, 
 
     Deep nets differ by more than rounding of another order between one thread and two (resnet50: 3e-6 of the output).
     """
-    return _agree(eager(module, signature, inputs), eager(module, signature, inputs))
+    return agree(eager(module, signature, inputs), eager(module, signature, inputs))
 
 
 def artifact_repeats(runner: Runner, inputs: Mapping[str, Tensor]) -> bool:
     """Whether the artifact agrees with itself. One that does not run at all counts as such: parity says so."""
     try:
-        return _agree(runner.run(inputs), runner.run(inputs))
+        return agree(runner.run(inputs), runner.run(inputs))
     except ArtifactRefused:
         return True
 
 
-def _agree(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+def agree(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    """Whether two evaluations have the same outputs, up to rounding of another order."""
     return first.keys() == second.keys() and all(_same(value, second[name]) for name, value in first.items())
 
 

@@ -16,6 +16,7 @@ from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.detection import detection
 from app.conversion.verification.determinism import model_repeats
 from app.conversion.verification.export_branch import differing_operators
+from app.conversion.verification.fused_attention import fused_departure
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import (
@@ -31,7 +32,7 @@ from app.conversion.verification.runtime import first_lines
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Model
 from app.conversion.verification.surroundings import surroundings
-from app.conversion.verification.verdict import failure, inconclusive
+from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.errors import memory_ran_out
 from app.domain.report import Detection, Finding, ProbeResult, Reason
 from app.processes import memory_ceiling
@@ -157,7 +158,12 @@ def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerS
             else:
                 detail = f"the model's own outputs hold NaN or infinity on {probe.name}"
                 findings.append(failure(Reason.non_finite, detail))
-    return EagerSide(pooled(references), skipped, findings, seconds=clock.seconds, forward_seconds=shortest)
+    taken_together = pooled(references)
+    with clock.part("fused_attention"), _logged("fused_attention"):
+        departure = fused_departure(model.module, model.signature, taken_together)
+        if departure is not None:
+            findings.append(note(Reason.fused_attention, departure))
+    return EagerSide(taken_together, skipped, findings, seconds=clock.seconds, forward_seconds=shortest)
 
 
 def unfit_at_scale(model: Model, taken: Reference) -> str | None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from app.conversion.verification.verify import verify
-from app.domain.architecture import Signature
+from app.domain.architecture import InputSpec, Mask, Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.report import ExportReport, Reason, Verdict, VerificationReport
 from tests.conversion.verification.subjects import (
@@ -319,6 +319,34 @@ def test_an_export_only_branch_that_makes_no_difference_is_noted(tmp_path: Path)
     report = verify(onnx_subject(Clamped(1e9), FEATURES, tmp_path))
     assert report.verdict is Verdict.pass_with_notes, report.findings
     assert "clamp × 1" in findings(report)[Reason.export_branch].detail
+
+
+class Padded(nn.Module):
+    """The stock encoder with a padding mask; ``first`` gives the first token alone, which is never padding."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder, self.first = nn.TransformerEncoder(layer, 1), first
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        y: Tensor = self.encoder(x, src_key_padding_mask=mask == 0)
+        return y[:, 0] if self.first else y
+
+
+PADDED = Signature(
+    inputs=(
+        InputSpec(name="x", shape=("batch", 6, 16)),
+        InputSpec(name="mask", dtype="int64", shape=("batch", 6), distribution=Mask()),
+    )
+)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_other_values_of_fused_attention_are_noted(first: bool, tmp_path: Path) -> None:
+    report = verify(torchscript_subject(Padded(first=first).eval(), PADDED, tmp_path))
+    assert (Reason.fused_attention in findings(report)) is not first, report.findings
+    assert report.verdict in (Verdict.passed, Verdict.pass_with_notes), report.findings
 
 
 def test_probes_that_see_little_of_the_weights_are_noted(tmp_path: Path) -> None:
