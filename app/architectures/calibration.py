@@ -19,12 +19,18 @@ from app.domain.architecture import Signature
 def calibrated_state_dict(
     registry: Registry, name: str, options: dict[str, Any], seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """A state dict of the architecture with non-degenerate values, reproducible from ``seed``."""
+    """A state dict of the architecture with non-degenerate values, reproducible from ``seed``.
+
+    It has the ``_metadata`` that state_dict() leaves: without module versions, load hooks take the keys for old ones.
+    """
     torch.manual_seed(seed)
     module = registry.build(name, options, initialised=True)
     _spread(module)
     _calibrate(module, registry.resolve(name, options).signature, seed)
-    return {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
+    state = module.state_dict()
+    for key, tensor in state.items():
+        state[key] = tensor.detach().clone()
+    return state
 
 
 def save_checkpoint(registry: Registry, name: str, options: dict[str, Any], path: Path, seed: int = 0) -> Path:

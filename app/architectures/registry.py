@@ -16,7 +16,7 @@ from app.architectures.transformers import TransformersModels
 from app.domain.architecture import ArchitectureDescription, BrokenPlugin
 from app.domain.catalog import unknown_architecture
 from app.domain.errors import BuildFailed, InvalidOptions, RecastError
-from app.domain.options import check_options, complete_options
+from app.domain.options import check_options, complete_options, unknown_options
 
 
 def load_registry(plugins_dir: Path | None = None, plugin: str | None = None) -> "Registry":
@@ -75,6 +75,10 @@ class Registry:
     def options(self, name: str, options: Mapping[str, Any]) -> Options:
         """These options with the defaults of the others. Raises UnknownArchitecture, InvalidOptions."""
         return self._complete(self._entry(name), options)
+
+    def unknown_options(self, name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Members of a config.json among these options that the entry admits and its schema does not name."""
+        return unknown_options(self._entry(name).options_schema, options)
 
     def converts(self, name: str) -> bool:
         """Whether the architecture's library has a conversion of its own for files in published layouts."""

@@ -86,6 +86,10 @@ def convert(
     target: Annotated[str, typer.Option("--target", "-t", help="onnx or torchscript")] = "onnx",
     options: Annotated[str, typer.Option(help="Options of the target as JSON")] = "{}",
     architecture_options: Annotated[str, typer.Option(help="Options of the architecture as JSON")] = "{}",
+    allow_missing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Keys that the checkpoint may lack, such as 'fc.*'; repeatable"),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Where the report goes: .html for the page, anything else for JSON")
     ] = None,
@@ -113,6 +117,7 @@ def convert(
         bundle=bundle,
         probes=probes,
         unverified=unverified,
+        allow_missing=allow_missing or (),
     )
     if server is not None:
         from app.cli.convert_remotely import convert_remotely

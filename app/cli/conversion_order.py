@@ -1,6 +1,7 @@
 """What `recast convert` was asked to do, checked before anything slow is imported or sent."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,9 @@ def order(
     bundle: Path | None,
     probes: Path | None,
     unverified: bool,
+    allow_missing: Sequence[str] = (),
 ) -> Order:
-    """Raises UsageError for what cannot be meant."""
+    """``allow_missing`` is added to that of ``options``. Raises UsageError for what cannot be meant."""
     if target not in TARGETS:
         raise UsageError(f"There is no target {target!r}.", hint=f"Targets: {', '.join(TARGETS)}.")
     for file in (weights, probes):
@@ -54,6 +56,9 @@ def order(
         if place is not None and not place.absolute().parent.is_dir():
             raise UsageError(f"There is no directory {place.absolute().parent}.")
     given = _object(options, "--options")
+    if allow_missing:
+        named = given.get("allow_missing", [])
+        given["allow_missing"] = [*named, *allow_missing] if isinstance(named, list) else named
     try:
         parsed = _options.validate_json(json.dumps({**given, "target": target}), strict=True)
     except ValidationError as error:

@@ -77,6 +77,7 @@ def load_module(
         ignored_keys=tuple(left_out),
         conversions=attempt.accounted.conversions,
         unloaded_keys=unloaded,
+        unknown_options=registry.unknown_options(name, options),
         hint=_hint(place, attempt, opened) if unloaded else None,
     )
     uploaded = {**attempt.accounted.tensors, **left_out}

@@ -80,6 +80,9 @@ class LoadReport(Value):
     conversions: tuple[KeyConversion, ...] = ()
     unloaded_keys: tuple[str, ...] = ()
     """Missing keys that act on the outputs and that no pattern of allow_missing allows."""
+    unknown_options: tuple[str, ...] = ()
+    """Members of a config.json, dotted, that the architecture's options do not name: its library's configuration class
+    got them, and may have read or ignored them."""
     hint: str | None = None
     """What to ask for so that more of the checkpoint is loaded, where ``unloaded_keys`` holds any."""
 

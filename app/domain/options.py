@@ -79,6 +79,18 @@ def complete_options(schema: Mapping[str, Any], options: Mapping[str, Any]) -> d
     return complete
 
 
+def unknown_options(schema: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Dotted names of what the options hold and the schema admits without naming it, in nested objects too."""
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    found: list[str] = []
+    for key, value in options.items():
+        if key not in properties:
+            found.append(key)
+        elif isinstance(value, Mapping) and "properties" in properties[key]:
+            found += [f"{key}.{name}" for name in unknown_options(properties[key], value)]
+    return tuple(found)
+
+
 def _means_integers(schema: Mapping[str, Any]) -> bool:
     types = schema.get("type", ())
     return types == "integer" or ("integer" in types and "number" not in types)

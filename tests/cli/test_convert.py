@@ -95,6 +95,21 @@ def test_weights_that_do_not_fit_are_explained(weights, tmp_path):
     assert not (tmp_path / "out.onnx").exists()
 
 
+def test_keys_that_the_checkpoint_may_lack_are_named_one_by_one(weights, tmp_path):
+    state = torch.load(weights)["model"]
+    lacking = [key for key in state if key.endswith(".bias")]
+    torch.save({key: value for key, value in state.items() if key not in lacking}, tmp_path / "lacking.pth")
+    order = ("convert", tmp_path / "lacking.pth", "-a", ARCHITECTURE, "-t", "torchscript", "-o", tmp_path / "m.pt")
+    assert len(lacking) > 1
+    assert recast(*order, "--allow-missing", lacking[0]).returncode == 1
+    named = (flag for key in lacking for flag in ("--allow-missing", key))
+    told = recast(*order, *named, "--report", tmp_path / "report.json")
+    assert told.returncode in (0, 3), told.stderr
+    report = ConversionReport.model_validate_json((tmp_path / "report.json").read_bytes())
+    assert set(report.load.missing_keys) == set(lacking)
+    assert report.load.unloaded_keys == ()
+
+
 def test_an_architecture_is_described():
     described = json.loads(recast("architectures", ARCHITECTURE).stdout)
     assert described["signature"]["inputs"][0]["name"] == "features"

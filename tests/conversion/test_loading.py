@@ -609,3 +609,12 @@ def test_the_parameter_report_tells_what_parameters_and_named_parameters_tell(
     ]
     assert told["conv.weight"].shape == (4, 3, 3, 3)
     assert told["bn.running_mean"].trainable is False
+
+
+def test_members_of_a_config_that_the_options_do_not_name_are_told(load: Load, registry: Registry) -> None:
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = {"model_type": "bert", "vocab_size": 40, "max_position_embeddings": 32, **small}
+    state = registry.build("transformers/bert", config, initialised=True).state_dict()
+    assert load(state, "transformers/bert", options=config).report.unknown_options == ()
+    told = load(state, "transformers/bert", options={**config, "hiden_dropout": 0.2, "use_cache": False}).report
+    assert told.unknown_options == ("hiden_dropout",)
