@@ -23,7 +23,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from artifact_judge import judge
 from pydantic import TypeAdapter
 from torch import nn
 
@@ -35,6 +34,7 @@ from app.conversion.pipeline import convert
 from app.domain.conversion import Stage, TargetOptions
 from app.domain.errors import RecastError
 from app.domain.identifiers import conversion_id
+from scripts.artifact_judge import judge
 
 ROOT = Path(__file__).parent.parent
 CASES = ROOT / "tests" / "field" / "cases"
@@ -110,6 +110,13 @@ def loaded(file: Path) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def plan_of(case: ModuleType, declaration: Declaration) -> dict[str, list[int]]:
+    """Sizes that a case's file names for judging: of its one architecture, or of each of several by name."""
+    plans: dict[str, Any] = getattr(case, "JUDGE", {})
+    plan: dict[str, list[int]] = plans.get(declaration.name, plans)
+    return plan
 
 
 def save_weights(case: ModuleType, declaration: Declaration, options: dict[str, Any], path: Path) -> None:
@@ -191,7 +198,8 @@ def _converted(
         module.load_state_dict(torch.load(weights, weights_only=True), strict=False)
         return module.eval()
 
-    judged = judge(fresh, declaration.signature(options), job.work_dir / report.artifact.filename, case)
+    artifact = job.work_dir / report.artifact.filename
+    judged = judge(fresh, declaration.signature(options), artifact, plan_of(case, declaration), vars(case).get("extra"))
     trusted = verdict in ("pass", "pass_with_notes")
     outcome_word = "right" if judged.right and trusted else "told" if not trusted else "WRONG"
     told = said or "; ".join(judged.faults[:2])

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.conversion import TargetName
-from tests.field.judging import Case, cases_of, run, with_target
+from app.domain.conversion import OnnxOptions, TargetName, TorchScriptOptions
+from tests.field.conversions import Case, cases_of, run
 
 HERE = Path(__file__).parent
+OPTIONS = {"onnx": OnnxOptions(), "torchscript": TorchScriptOptions()}
 REPORTED = ("c16", "c20", "c24", "c25", "c26", "c28", "c30", "c31", "c60", "c62", "c64", "c72", "c80", "c81", "c85")
 FILES = (
     HERE / "own_cases.py",
@@ -20,7 +21,7 @@ CASES = {case.declaration.name: case for path in FILES for case in cases_of(path
 @pytest.mark.parametrize("target", ["onnx", "torchscript"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_an_artifact_that_passes_is_right_on_both_sides(case: Case, target: TargetName, tmp_path: Path) -> None:
-    result = run(case, with_target(target), tmp_path)
+    result = run(case, OPTIONS[target], tmp_path)
     assert not (result.delivered and result.wrong), result
 
 
@@ -28,7 +29,7 @@ def test_an_artifact_that_passes_is_right_on_both_sides(case: Case, target: Targ
 def test_a_model_that_refuses_its_declared_inputs_is_told_so_for_every_target(
     target: TargetName, tmp_path: Path
 ) -> None:
-    result = run(CASES["field/bad_size"], with_target(target), tmp_path)
+    result = run(CASES["field/bad_size"], OPTIONS[target], tmp_path)
     assert result.outcome is None
     assert result.error is not None
     assert (result.error.code, "Input length 12" in result.error.detail) == ("model_refuses_inputs", True)
@@ -39,7 +40,7 @@ def test_a_model_that_refuses_its_declared_inputs_is_told_so_for_every_target(
     [("field/dcn", "dynamo"), ("field/sdpa_rare", "torchscript"), ("field/anchor_cache", "dynamo")],
 )
 def test_what_one_exporter_can_make_right_is_delivered(name: str, exporter: str, tmp_path: Path) -> None:
-    result = run(CASES[name], with_target("onnx"), tmp_path)
+    result = run(CASES[name], OPTIONS["onnx"], tmp_path)
     assert result.delivered, result
     assert result.outcome is not None
     assert result.outcome.report.export.exporter == exporter
