@@ -99,7 +99,7 @@ def _runner(artifact: Path, module: nn.Module, signature: Signature) -> Run:
     def run_script(values: Inputs) -> list[Tensor]:
         args, kwargs = bind(module, signature, _cloned(values))
         with torch.no_grad():
-            return list(_tensors(script(*args, **kwargs)))
+            return list(tensors_of(script(*args, **kwargs)))
 
     return run_script
 
@@ -169,24 +169,25 @@ def _cloned(inputs: Inputs) -> Inputs:
     return {name: value.clone() for name, value in inputs.items()}
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """Tensors of a result in the order in which torch's pytree and TorchScript flatten it."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from _tensors(part)
+            yield from tensors_of(part)
     elif is_dataclass(value):
         for field in fields(value):
-            yield from _tensors(getattr(value, field.name))
+            yield from tensors_of(getattr(value, field.name))
     elif value is not None:
         for part in value:
-            yield from _tensors(part)
+            yield from tensors_of(part)
 
 
 def _eager(module: nn.Module, signature: Signature, inputs: Inputs) -> list[Tensor]:
     args, kwargs = bind(module, signature, _cloned(inputs))
     with torch.no_grad():
-        return list(_tensors(module(*args, **kwargs)))
+        return list(tensors_of(module(*args, **kwargs)))
 
 
 def _exact(fresh: Callable[[], nn.Module], signature: Signature, inputs: Inputs) -> list[Tensor] | None:

@@ -233,11 +233,11 @@ def table(rows: list[Row]) -> str:
     lines = [HEADING.format(conversions=len(rows), totals=totals)]
     for row in rows:
         cells = (row.case, row.report, row.target, row.outcome, f"`{row.result}`", row.exporter, row.told)
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(cell(cell) for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str, limit: int = 200) -> str:
+def cell(text: str, limit: int = 200) -> str:
     line = " ".join(text.split()).replace("|", "\\|")
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
@@ -255,7 +255,7 @@ def main() -> int:
         row = row_of(subject)
         rows.append(row)
         print(f"{row.outcome:6} {row.case:28} {row.target:11} {row.result:16} {row.exporter:12} {row.seconds:6.1f} s"
-              f"  {_cell(row.told, 300) if row.outcome != 'right' else ''}", flush=True)  # fmt: skip
+              f"  {cell(row.told, 300) if row.outcome != 'right' else ''}", flush=True)  # fmt: skip
     output = arguments.output or (None if arguments.case else ROOT / "docs" / "field-cases.md")
     if output is not None:
         output.write_text(table(rows))

@@ -1,0 +1,346 @@
+"""A draw of the registry's entries, each converted to both targets and judged independently at other sizes.
+
+right: the artifact passed, and the judge agrees. told: there is none to trust, a code says why, and plain torch does no
+better. false refusal: told, but what plain torch exports is right. WRONG: passed, and the judge disagrees. CRASH: ended
+without a designed code, in time or memory too. Entries beyond --largest and those that give no weights are listed and
+counted as well, and others are drawn in their place. Every conversion and export runs in a process of its own. With
+--json a run goes on where the last one ended. The exit status is 1 for WRONG or CRASH.
+"""
+
+import argparse
+import copy
+import itertools
+import json
+import logging
+import multiprocessing
+import random
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from app.architectures.calibration import save_checkpoint
+from app.architectures.calling import bind
+from app.architectures.registry import Registry, load_registry
+from app.architectures.sample import sample_inputs
+from app.conversion.job import ConversionJob
+from app.conversion.pipeline import convert
+from app.domain.architecture import Axis, Signature
+from app.domain.conversion import TargetOptions
+from app.domain.errors import RecastError
+from app.domain.identifiers import conversion_id
+from scripts.artifact_judge import judge, tensors_of
+from scripts.field_cases import TARGETS, UNDESIGNED, NoTemplates, cell, unheard
+
+BOTH = "both"
+LARGE, UNBUILT = "too large", "no weights"
+BY_HAND = {"onnx": ("dynamo=False", "dynamo=True"), "torchscript": ("jit.trace",)}
+"""What plain torch has for each target."""
+
+HEADING = """# Registry sample
+
+{entries} entries of torchvision, timm and transformers, drawn at random (seed {seed}), with default options and
+non-degenerate weights, converted to both targets. Each artifact is judged by `scripts/artifact_judge.py`, which shares
+no code with the verification, at sizes and inputs that Recast did not choose. Made by `scripts/registry-sample`.
+
+{totals}.
+
+**right**: passed, and the judge agrees. **told**: refused or inconclusive, in words, and plain torch
+(`torch.jit.trace`, `torch.onnx.export` with `dynamo=False` and `dynamo=True`) does no better. **false refusal**: told,
+but what plain torch exports is right. **WRONG**: passed, and the judge disagrees. **CRASH**: ended without a designed
+code. **too large**: more than {largest} MB of weights, not tried. **no weights**: cannot be built or run with its
+default options, not tried.
+
+| entry | MB | target | outcome | result | exporter | told | s |
+|---|---|---|---|---|---|---|---|"""
+
+
+@dataclass(frozen=True)
+class Row:
+    entry: str
+    target: str
+    outcome: str
+    megabytes: float = 0.0
+    result: str = ""
+    exporter: str = ""
+    told: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of each process: seconds, and bytes of private memory. ``largest`` is in MB of weights."""
+
+    seconds: float
+    memory: int
+    largest: float
+
+
+def draw(registry: Registry, seed: int) -> Iterator[str]:
+    """Every entry once, in random order, the libraries taking turns."""
+    libraries: dict[str, list[str]] = {}
+    for name in registry.names():
+        libraries.setdefault(name.partition("/")[0], []).append(name)
+    for names in libraries.values():
+        random.Random(seed).shuffle(names)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*(libraries[key] for key in sorted(libraries))))
+    return (name for name in turns if name is not None)
+
+
+def apart(bounds: Bounds, task: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What the task returns in a process of its own; {"died": words} where it came to no return."""
+    with tempfile.TemporaryDirectory(prefix="registry-") as directory:
+        results = Path(directory) / "result.json"
+        process = multiprocessing.get_context("fork").Process(target=_run, args=(bounds, results, task, arguments))
+        process.start()
+        process.join(bounds.seconds)
+        late = process.is_alive()
+        if late:
+            process.kill()
+            process.join()
+        if results.exists():
+            result: dict[str, Any] = json.loads(results.read_text())
+            return result
+    return {"died": f"took more than {bounds.seconds:.0f} s" if late else f"ended with status {process.exitcode}"}
+
+
+def _run(bounds: Bounds, results: Path, task: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> None:
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (bounds.memory, bounds.memory))
+    try:
+        result = task(*arguments)
+    except RecastError as error:
+        result = {"code": error.code, "words": error.detail}
+    except Exception as error:  # noqa: BLE001 - what no one designed is what this script looks for
+        result = {"code": "internal", "words": f"{type(error).__name__}: {error}"}
+    written = results.with_suffix(".part")
+    written.write_text(json.dumps(result))
+    written.rename(results)
+
+
+def save_weights(registry: Registry, name: str, seed: int, largest: float, weights: Path) -> dict[str, Any]:
+    parameters = registry.build(name, {}).state_dict().values()
+    megabytes = sum(tensor.numel() * tensor.element_size() for tensor in parameters) / 1e6
+    if megabytes <= largest:
+        save_checkpoint(registry, name, {}, weights, seed)
+    return {"megabytes": megabytes}
+
+
+def converted(registry: Registry, name: str, target: str, weights: Path) -> dict[str, Any]:
+    """Converts, and judges what was delivered."""
+    with tempfile.TemporaryDirectory(dir=weights.parent) as work:
+        job = ConversionJob(
+            conversion_id=conversion_id(),
+            checkpoint=weights,
+            checkpoint_sha256="0" * 64,
+            architecture=name,
+            options=TypeAdapter(TargetOptions).validate_python({"target": target}),
+            work_dir=Path(work),
+        )
+        outcome = convert(job, unheard, NoTemplates())
+        report = outcome.report
+        verdict = report.verification.verdict.value
+        said = "; ".join(f"{f.reason.value}: {f.detail}" for f in report.verification.findings if f.severity != "note")
+        if outcome.problem is not None:
+            return {"code": outcome.problem.code, "words": said or outcome.problem.detail}
+        if verdict not in ("pass", "pass_with_notes"):
+            return {"code": verdict, "words": said}
+        faults = _judged(registry, name, weights, Path(work) / report.artifact.filename, nn.Module.eval)
+        exporter = report.export.exporter
+        return {"verdict": verdict, "exporter": exporter, "faults": faults}
+
+
+def by_hand(registry: Registry, name: str, way: str, weights: Path) -> dict[str, Any]:
+    """What plain torch makes of the same weights, with the same axes left free, and what the judge has against it."""
+    signature = registry.describe(name).signature
+
+    def positional(module: nn.Module) -> nn.Module:
+        return Positional(module, signature).eval()
+
+    module = positional(_loaded(registry, name, weights))
+    generator = torch.Generator().manual_seed(1)
+    inputs = tuple(sample_inputs(signature, {}, generator).values())
+    axes = [{at: size for at, size in enumerate(s.shape) if isinstance(size, str)} for s in signature.inputs]
+    names = [spec.name for spec in signature.inputs]
+    artifact = weights.parent / ("by-hand.pt" if way == "jit.trace" else "by-hand.onnx")
+    with torch.no_grad():
+        if way == "jit.trace":
+            torch.jit.trace(module, inputs, check_trace=False).save(str(artifact))
+        elif way == "dynamo=False":
+            dynamic = dict(zip(names, axes, strict=True))
+            torch.onnx.export(
+                module, inputs, str(artifact), dynamo=False, input_names=names, dynamic_axes=dynamic, opset_version=17
+            )
+        else:
+            shapes = {"inputs": tuple(axis or None for axis in axes)}
+            torch.onnx.export(
+                module, inputs, str(artifact), dynamo=True, input_names=names, dynamic_shapes=shapes, verbose=False
+            )
+    return {"faults": _judged(registry, name, weights, artifact, positional)}
+
+
+class Positional(nn.Module):
+    """Inputs by position in, a tuple of tensors out: what one writes by hand around a model that takes keywords."""
+
+    def __init__(self, module: nn.Module, signature: Signature) -> None:
+        super().__init__()
+        self.module = module
+        self._signature = signature
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip((spec.name for spec in self._signature.inputs), inputs, strict=True))
+        args, kwargs = bind(self.module, self._signature, named)
+        return tuple(tensors_of(self.module(*args, **kwargs)))
+
+
+def _judged(
+    registry: Registry, name: str, weights: Path, artifact: Path, form: Callable[[nn.Module], nn.Module]
+) -> list[str]:
+    pristine = _loaded(registry, name, weights)
+    signature = registry.describe(name).signature
+    plan = {axis.name: _sizes(axis) for axis in signature.axes}
+    judged = judge(lambda: form(copy.deepcopy(pristine)), signature, artifact, plan)
+    return list(judged.faults) if judged.trials else ["eager refuses every trial"]
+
+
+def _loaded(registry: Registry, name: str, weights: Path) -> nn.Module:
+    module = registry.build(name, {}, initialised=True)
+    module.load_state_dict(torch.load(weights, weights_only=True))
+    return module.eval()
+
+
+def _sizes(axis: Axis) -> list[int]:
+    """Admissible sizes: small batches; of another axis the least, the exported, the next, and half as much again."""
+    step = axis.multiple_of
+    if axis.name == "batch":
+        wanted = [1, 2, 3, 5]
+    else:
+        wanted = [axis.minimum, axis.sample, axis.sample + step, axis.sample * 3 // 2 // step * step]
+    most = axis.maximum or max(wanted)
+    return sorted({size for size in wanted if max(axis.minimum, 1) <= size <= most and size % step == 0})
+
+
+def rows_of(registry: Registry, name: str, seed: int, bounds: Bounds, known: dict[str, Row]) -> Iterator[Row]:
+    """The rows of one entry that are not known yet."""
+    with tempfile.TemporaryDirectory(prefix="registry-") as directory:
+        weights = Path(directory) / "weights.pth"
+        made = apart(bounds, save_weights, registry, name, seed, bounds.largest, weights)
+        megabytes = made.get("megabytes", 0.0)
+        if megabytes > bounds.largest:
+            yield Row(name, BOTH, LARGE, megabytes)
+            return
+        if not weights.exists():
+            words = made.get("words") or made.get("died", "")
+            yield Row(name, BOTH, UNBUILT, megabytes, made.get("code", ""), told=words)
+            return
+        for target in TARGETS:
+            if target not in known:
+                started = time.perf_counter()
+                row = _row(registry, name, target, weights, bounds)
+                yield replace(row, megabytes=megabytes, seconds=time.perf_counter() - started)
+
+
+def _row(registry: Registry, name: str, target: str, weights: Path, bounds: Bounds) -> Row:
+    result = apart(bounds, converted, registry, name, target, weights)
+    if "died" in result:
+        return Row(name, target, "CRASH", told=result["died"])
+    if "verdict" in result:
+        told = "; ".join(result["faults"][:2])
+        outcome = "WRONG" if result["faults"] else "right"
+        return Row(name, target, outcome, result=result["verdict"], exporter=result["exporter"], told=told)
+    if result["code"] in UNDESIGNED:
+        return Row(name, target, "CRASH", result=result["code"], told=result["words"])
+    tried = {way: apart(bounds, by_hand, registry, name, way, weights) for way in BY_HAND[target]}
+    right = [way for way, hand in tried.items() if hand.get("faults") == []]
+    plain = "; ".join(f"{way}: {_said(hand)}" for way, hand in tried.items())
+    outcome = "false refusal" if right else "told"
+    return Row(name, target, outcome, result=result["code"], told=f"[{plain}] {result['words']}")
+
+
+def _said(hand: dict[str, Any]) -> str:
+    if hand.get("faults") == []:
+        return "right"
+    return cell("wrong, " + hand["faults"][0] if "faults" in hand else hand.get("words") or hand["died"], 120)
+
+
+def totals(rows: list[Row]) -> str:
+    counts = Counter(row.outcome for row in rows)
+    words = ("right", "told", "WRONG", "CRASH", "false refusal", LARGE, UNBUILT)
+    return ", ".join(f"{counts[word]} {word}" for word in words)
+
+
+def table(rows: list[Row], seed: int, largest: float) -> str:
+    entries = len({row.entry for row in rows if row.target != BOTH})
+    lines = [HEADING.format(entries=entries, seed=seed, totals=totals(rows), largest=f"{largest:g}")]
+    for row in rows:
+        cells = (row.entry, f"{row.megabytes:.1f}", row.target, row.outcome, f"`{row.result}`" if row.result else "")
+        rest = (row.exporter, row.told, f"{row.seconds:.0f}")
+        lines.append("| " + " | ".join(cell(text) for text in (*cells, *rest)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("entry", nargs="*", help="entries to take instead of a draw")
+    parser.add_argument("--count", type=int, default=30, help="entries to convert")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw and of the weights")
+    parser.add_argument("--largest", type=float, default=500, metavar="MB", help="weights of an entry")
+    parser.add_argument("--seconds", type=float, default=900, help="of each process")
+    parser.add_argument("--memory", type=float, default=8, metavar="GB", help="of each process")
+    parser.add_argument("--output", type=Path, help="where the table goes, such as docs/registry-sample.md")
+    parser.add_argument("--json", type=Path, help="the rows as JSON; those of an earlier run are not made again")
+    return parser.parse_args()
+
+
+def _earlier(file: Path | None, seed: int, largest: float) -> list[Row]:
+    """Rows of an earlier run of the same seed, without entries that were too large for it alone."""
+    if file is None or not file.exists():
+        return []
+    kept = json.loads(file.read_text())
+    if kept["seed"] != seed:
+        raise SystemExit(f"{file} is of seed {kept['seed']}.")
+    rows = [Row(**row) for row in kept["rows"]]
+    return [row for row in rows if row.outcome != LARGE or row.megabytes > largest]
+
+
+def main() -> int:
+    arguments = _parsed()
+    bounds = Bounds(arguments.seconds, int(arguments.memory * 1e9), arguments.largest)
+    registry = load_registry()
+    registry.names()
+    rows = _earlier(arguments.json, arguments.seed, arguments.largest)
+    tried = 0
+    for name in arguments.entry or draw(registry, arguments.seed):
+        if tried >= arguments.count and not arguments.entry:
+            break
+        known = {row.target: row for row in rows if row.entry == name}
+        if not (BOTH in known or known.keys() >= set(TARGETS)):
+            for row in rows_of(registry, name, arguments.seed, bounds, known):
+                rows.append(row)
+                known[row.target] = row
+                print(f"{row.outcome:13} {row.entry:50} {row.megabytes:6.1f} MB {row.target:11} {row.result:16} "
+                      f"{row.exporter:12} {row.seconds:6.1f} s  {cell(row.told, 400)}", flush=True)  # fmt: skip
+                if arguments.json is not None:
+                    kept = {"seed": arguments.seed, "rows": [asdict(row) for row in rows]}
+                    arguments.json.write_text(json.dumps(kept, indent=1))
+        tried += BOTH not in known
+    print(totals(rows))
+    if arguments.output is not None:
+        arguments.output.write_text(table(rows, arguments.seed, arguments.largest))
+    return int(any(row.outcome in ("WRONG", "CRASH") for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
