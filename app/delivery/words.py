@@ -43,6 +43,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.non_finite_weights: "Some uploaded weights are NaN or infinite",
     Reason.static_axis: "An axis is fixed",
     Reason.trace_warnings: "The tracer warned",
+    Reason.unfollowed_code: "The model's code was not followed to its end",
     Reason.export_branch: "The model's code takes another way while it is exported",
     Reason.fused_attention: "PyTorch's fused attention gives other values than the plain operators of the file",
     Reason.template_discarded: "A stored graph did not fit and was not used",

@@ -63,6 +63,8 @@ class Reason(StrEnum):
     non_finite_weights = "non_finite_weights"
     static_axis = "static_axis"
     trace_warnings = "trace_warnings"
+    unfollowed_code = "unfollowed_code"
+    """The model's code took too long to follow, so not all that it decides on sizes and values is known."""
     export_branch = "export_branch"
     """The model's code takes another way while it is exported; the two agree as far as was tried."""
     fused_attention = "fused_attention"

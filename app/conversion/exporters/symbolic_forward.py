@@ -6,6 +6,7 @@ question about a size becomes a guard of the ShapeEnv, and one about a value can
 """
 
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,13 +99,27 @@ class Followed:
     stopped: Place | None = None
     data_dependent: bool = False
     """It stopped because a value was asked for."""
+    too_dear: bool = False
+    """It stopped because its processor time was spent."""
 
 
-def follow(module: nn.Module, signature: Signature, hints: Mapping[str, int], *, with_values: bool = False) -> Followed:
+class TooDear(Exception):
+    """A forward took more processor time than it was given."""
+
+
+def follow(
+    module: nn.Module,
+    signature: Signature,
+    hints: Mapping[str, int],
+    *,
+    with_values: bool = False,
+    seconds: float = math.inf,
+) -> Followed:
     """Run the forward on tensors with a symbol for each axis of ``hints``, whose value is at least 2 and its own.
 
     ``with_values``: the tensors have data too, as much as the hints say, so that questions about values are answered
-    and the forward goes on. What the module's attributes held is put back.
+    and the forward goes on. ``seconds``: processor time that it may take. What the module's attributes held is put
+    back.
     """
     generator = torch.Generator().manual_seed(_SEED)
     inputs = sample_inputs(signature, hints, generator)
@@ -121,16 +136,15 @@ def follow(module: nn.Module, signature: Signature, hints: Mapping[str, int], *,
         fake = _symbolic(mode, signature, inputs)
         environment.name_axes(signature, fake)
         operators = _Operators(environment, fake.values(), with_values=with_values)
-        error, stopped, asked = None, None, False
+        failure: Exception | None = None
         try:
             args, kwargs = bind(module, signature, fake)
+            environment.until = time.process_time() + seconds
             with mode, torch.no_grad(), operators:
                 module(*args, **kwargs)
-        except Exception as failure:  # noqa: BLE001 - whatever the model's code raises without data
-            error = f"{type(failure).__name__}: {first_line(str(failure))}"
-            stopped = place_of(failure)
-            asked = isinstance(failure, GuardOnDataDependentSymNode)
-        return environment.followed(operators, error, stopped, data_dependent=asked)
+        except Exception as raised:  # noqa: BLE001 - whatever the model's code raises without data
+            failure = raised
+        return environment.followed(operators, failure)
 
 
 def _symbolic(mode: FakeTensorMode, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,11 +163,20 @@ class _Environment(ShapeEnv):
 
     def __init__(self) -> None:
         super().__init__()
+        self.until = math.inf
+        """Processor time of this process at which the forward is ended."""
+        self._too_dear = False
         self.asked: list[tuple[sympy.Basic, Place, bool]] = []
         self.reads: list[ValueRead] = []
         self.of_inputs: set[sympy.Symbol] = set()
         """Symbols of values and sizes that the inputs' values decide."""
         self._axes: dict[sympy.Symbol, sympy.Symbol] = {}
+
+    def spend(self) -> None:
+        """Raise TooDear once the forward's processor time is spent."""
+        if time.process_time() > self.until:
+            self._too_dear = True
+            raise TooDear("the processor time for following the model's code is spent")
 
     def name_axes(self, signature: Signature, fake: Mapping[str, Tensor]) -> None:
         for spec in signature.inputs:
@@ -162,6 +185,7 @@ class _Environment(ShapeEnv):
                     self._axes[size.node.expr] = sympy.Symbol(declared, integer=True)
 
     def evaluate_expr(self, orig_expr: sympy.Basic, *args: Any, **kwargs: Any) -> sympy.Basic:
+        self.spend()
         known = len(self.guards)
         try:
             result = super().evaluate_expr(orig_expr, *args, **kwargs)
@@ -183,9 +207,7 @@ class _Environment(ShapeEnv):
             if not asker.startswith(TORCH):
                 self.reads.append(ValueRead(str(question), place))
 
-    def followed(
-        self, operators: "_Operators", error: str | None, stopped: Place | None, *, data_dependent: bool
-    ) -> Followed:
+    def followed(self, operators: "_Operators", failure: Exception | None) -> Followed:
         guards = {
             (expr, place): SizeGuard(expr, place, by_model)
             for condition, place, by_model in self.asked
@@ -203,9 +225,10 @@ class _Environment(ShapeEnv):
             tuple(operators.seen),
             Work(shapes),
             frozenset(fixed),
-            error,
-            stopped,
-            data_dependent,
+            error=None if failure is None else f"{type(failure).__name__}: {first_line(str(failure))}",
+            stopped=None if failure is None or self._too_dear else place_of(failure),
+            data_dependent=isinstance(failure, GuardOnDataDependentSymNode),
+            too_dear=self._too_dear,
         )
 
 
@@ -226,6 +249,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        self._environment.spend()
         self.seen.append((str(func), str(tree_map(self._told, (args, kwargs)))))
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         dependent = any(tensor in self._dependent for tensor in given)

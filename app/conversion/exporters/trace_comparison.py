@@ -18,7 +18,6 @@ from app.conversion.module_state import state_kept
 from app.domain.architecture import Signature
 
 _SEED = 1
-_COMMENT = re.compile(r" *#.*")
 _TYPE = re.compile(r" : [^=\n]*(?= =)| : [^,)\n]*(?=[,)])")
 _NAME = re.compile(r"%[\w.]+")
 
@@ -45,13 +44,14 @@ def _graph(module: nn.Module, signature: Signature, sizes: Mapping[str, int]) ->
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 flat, tuple(inputs[spec.name] for spec in signature.inputs), check_trace=False, strict=False
             )
-            return _comparable(str(traced.inlined_graph))
+            return _comparable(traced.inlined_graph)
     except Exception:  # noqa: BLE001 - whatever the model raises at sizes that it does not take
         return None
 
 
-def _comparable(graph: str) -> str:
+def _comparable(graph: torch.Graph) -> str:
     """The graph without shapes, sources, and names that count what was traced before."""
+    torch._C._jit_pass_erase_shape_information(graph)
     numbers: dict[str, str] = {}
-    bare = _TYPE.sub("", _COMMENT.sub("", graph))
+    bare = _TYPE.sub("", graph.str(False))  # type: ignore[attr-defined]
     return _NAME.sub(lambda name: numbers.setdefault(name.group(), f"%{len(numbers)}"), bare)

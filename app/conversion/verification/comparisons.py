@@ -193,6 +193,9 @@ def check_decisions(evidence: Evidence) -> None:
         find = evidence.find_decisions or partial(find_decisions, subject.module, subject.signature)
         decisions = find()
         evidence.decisions = far_sides.try_sides(subject, evidence.runner, decisions)
+    if (left_out := far_sides.left_out(decisions)) is not None:
+        evidence.not_run["decisions"] = left_out
+    evidence.findings += far_sides.search_findings(decisions)
     evidence.findings += far_sides.size_findings(evidence.decisions, subject)
     evidence.findings += far_sides.value_findings(decisions, subject.kept)
 

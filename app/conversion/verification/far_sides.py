@@ -32,34 +32,37 @@ SHARE = 2.0
 
 
 def try_sides(subject: Subject, runner: Runner, decisions: Decisions) -> tuple[Decision, ...]:
-    """Every decision with what was seen on its sides, cheapest sizes first."""
+    """Every decision with what was seen on its sides; run in the order of what they tell.
+
+    The cheapest side of each decision comes first, those of the model's own code before those of torch's layers.
+    """
     budget = _Budget(subject.signature, decisions)
+    known = (*_declared_least(subject.signature), *decisions.sizes)
+    sides = [sorted(decision.sides, key=budget.work) for decision in known]
+    turns = sorted(
+        (place, not decision.by_model, budget.work(sizes), number)
+        for number, decision in enumerate(known)
+        for place, sizes in enumerate(sides[number])
+    )
     seen: dict[tuple[tuple[str, int], ...], SideTrial] = {}
+    for place, _, _, number in turns:
+        sizes = sides[number][place]
+        if _key(sizes) not in seen:
+            run = budget.spend(sizes)
+            seen[_key(sizes)] = _trial(subject, runner, sizes) if run else SideTrial(sizes=sizes, seen="not_run")
     return tuple(
         Decision(
             condition=decision.condition,
             place=str(decision.place) if decision.place else None,
             by_model=decision.by_model,
-            trials=tuple(_trials(subject, runner, decision, budget, seen)),
+            trials=tuple(seen[_key(sizes)] for sizes in sides[number]),
         )
-        for decision in (*_declared_least(subject.signature), *decisions.sizes)
+        for number, decision in enumerate(known)
     )
 
 
-def _trials(
-    subject: Subject,
-    runner: Runner,
-    decision: SizeDecision,
-    budget: "_Budget",
-    seen: dict[tuple[tuple[str, int], ...], SideTrial],
-) -> Iterator[SideTrial]:
-    for sizes in sorted(decision.sides, key=budget.work):
-        key = tuple(sorted(sizes.items()))
-        if key not in seen:
-            seen[key] = (
-                _trial(subject, runner, sizes) if budget.spend(sizes) else SideTrial(sizes=sizes, seen="not_run")
-            )
-        yield seen[key]
+def _key(sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(sizes.items()))
 
 
 def _trial(subject: Subject, runner: Runner, sizes: Mapping[str, int]) -> SideTrial:
@@ -85,15 +88,20 @@ class _Budget:
     def __init__(self, signature: Signature, decisions: Decisions) -> None:
         self._signature, self._decisions = signature, decisions
         self._start = distinct_sizes(signature)
+        self._works: dict[tuple[tuple[str, int], ...], float] = {}
         nominal = [self.work(latin_sizes(signature, index)) for index in range(DRAWS)]
-        self._each = max(CHEAP, DEAR * max(nominal))
-        self._left = max(DEAR * CHEAP, SHARE * sum(nominal))
+        cheap = 0.0 if decisions.too_dear else CHEAP  # of such a model a part is counted only
+        self._each = max(cheap, DEAR * max(nominal))
+        self._left = max(DEAR * cheap, SHARE * sum(nominal))
 
     def work(self, sizes: Mapping[str, int]) -> float:
         """Elements written; where the code took a size as a number, in proportion to the inputs."""
-        of_inputs = self._elements(sizes) / max(self._elements(self._start), 1)
-        work = self._decisions.work
-        return max(work.at(sizes), work.at(self._start) * of_inputs, float(self._elements(sizes)))
+        key = _key(sizes)
+        if key not in self._works:
+            of_inputs = self._elements(sizes) / max(self._elements(self._start), 1)
+            at = self._decisions.work.at
+            self._works[key] = max(at(sizes), at(self._start) * of_inputs, float(self._elements(sizes)))
+        return self._works[key]
 
     def spend(self, sizes: Mapping[str, int]) -> bool:
         work = self.work(sizes)
@@ -135,6 +143,23 @@ def _words(decision: Decision) -> str:
 
 def _sizes(trial: SideTrial) -> str:
     return ", ".join(f"{axis} {size}" for axis, size in trial.sizes.items())
+
+
+def search_findings(decisions: Decisions) -> list[Finding]:
+    """A note where the search was ended before the model's code was followed to its end."""
+    if not decisions.too_dear:
+        return []
+    detail = (
+        "following the model's code to its end would have taken too long, so not all of what it decides on sizes and "
+        "values of its inputs is known; what is known was tried"
+    )
+    return [note(Reason.unfollowed_code, detail)]
+
+
+def left_out(decisions: Decisions) -> str | None:
+    """The sizes at which the model's code was not looked at, in words."""
+    words = dict.fromkeys(", ".join(f"{axis} {size}" for axis, size in sizes.items()) for sizes in decisions.left_out)
+    return f"too dear to follow the model's code at {'; '.join(words)}" if words else None
 
 
 def value_findings(decisions: Decisions, kept: Sequence[Place]) -> list[Finding]:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from app.conversion.exporters import decisions as search
 from app.conversion.exporters.decisions import find_decisions
 from app.domain.architecture import Axis, InputSpec, Signature
 
@@ -95,3 +96,49 @@ def test_the_module_is_left_as_it_was() -> None:
     module = Keeping()
     find_decisions(module, SEQUENCES)
     assert module.table is None
+
+
+def test_other_sides_that_were_not_followed_are_named_and_still_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "OPERATORS", 0)
+    found = find_decisions(Nested(), SEQUENCES)
+    assert [(decision.condition, decision.sides[0]["n"]) for decision in found.sizes] == [("n <= 64", 65)]
+    assert [sizes["n"] for sizes in found.left_out] == [65]
+    assert not found.too_dear
+
+
+def test_sizes_at_which_operators_were_not_compared_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "OPERATORS", 0)
+    assert {17, 500} < {sizes["n"] for sizes in find_decisions(ByLength(), SEQUENCES).left_out}
+
+
+def test_a_first_forward_that_is_ended_early_gives_way_to_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
+    found = find_decisions(Long(), SEQUENCES)
+    assert found.too_dear
+    assert found.stopped is None
+    (decision,) = found.sizes
+    assert decision.condition == "n = 16"
+    assert min(sizes["n"] for sizes in decision.sides) > 64
+
+
+def test_what_a_forward_asked_before_it_was_ended_early_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.relu() if x.shape[1] > 64 else x
+            monkeypatch.setattr("time.process_time", lambda: 1e9)
+            return self.last(x)
+
+    found = find_decisions(Clock(), SEQUENCES)
+    assert found.too_dear
+    assert "n <= 64" in [decision.condition for decision in found.sizes]
+
+
+def test_the_other_sides_of_a_models_own_questions_are_followed_nearest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Twice(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.tanh() if x.shape[1] > 200 else x
+            return self.last(x.relu() if x.shape[1] > 20 else x)
+
+    monkeypatch.setattr(search, "OPERATORS", 1)
+    found = find_decisions(Twice(), SEQUENCES)
+    assert [sizes["n"] for sizes in found.left_out] == [201]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from app.conversion.exporters import decisions as search
 from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
 from app.domain.conversion import OnnxOptions
 from app.domain.report import Reason, Verdict
@@ -160,3 +161,19 @@ def test_auto_goes_on_to_an_exporter_that_keeps_the_branch(tmp_path: Path) -> No
     assert outcome.report.export.exporter == "torchscript-scripted"
     assert Reason.assumed_sizes not in findings(outcome.report.verification)
     assert any("assumed_sizes" in str(rung.reason) for rung in outcome.report.export.rungs)
+
+
+def test_a_search_that_was_ended_early_is_a_note_and_names_what_it_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
+    report = verified(Limited(), sequences(maximum=32), tmp_path, "onnx", "dynamo")
+    assert report.verdict is Verdict.pass_with_notes, report.findings
+    assert "too long" in findings(report)[Reason.unfollowed_code].detail
+
+
+def test_sizes_at_which_the_code_was_not_followed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "OPERATORS", 0)
+    report = verified(Long(), sequences(maximum=512), tmp_path, "onnx", "torchscript")
+    assert "seq 65" in report.not_run["decisions"]
+    assert "seq <= 64" in findings(report)[Reason.assumed_sizes].detail
