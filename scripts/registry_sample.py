@@ -8,6 +8,7 @@ counted as well, and others are drawn in their place. Every conversion and expor
 """
 
 import argparse
+import contextlib
 import copy
 import itertools
 import json
@@ -43,6 +44,14 @@ from scripts.artifact_judge import judge, tensors_of
 from scripts.field_cases import TARGETS, UNDESIGNED, NoTemplates, cell, unheard
 
 BOTH = "both"
+FEWER = dict.fromkeys(("num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers"), 2)
+NARROWER = {
+    **{"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16},
+    "vocab_size": 1000,
+}
+SMALLER = ({**FEWER, **NARROWER}, {**FEWER, "vocab_size": 1000}, FEWER)
+"""What --shrink asks of transformers' entries that have such options: their defaults are models of many gigabytes. The
+first that builds is taken."""
 LARGE, UNBUILT = "too large", "no weights"
 BY_HAND = {"onnx": ("dynamo=False", "dynamo=True"), "torchscript": ("jit.trace",)}
 """What plain torch has for each target."""
@@ -52,6 +61,7 @@ HEADING = """# Registry sample
 {entries} entries of torchvision, timm and transformers, drawn at random (seed {seed}), with default options and
 non-degenerate weights, converted to both targets. Each artifact is judged by `scripts/artifact_judge.py`, which shares
 no code with the verification, at sizes and inputs that Recast did not choose. Made by `scripts/registry-sample`.
+Shrunk entries have as many of these as they know and can be built with: {smaller}.
 
 {totals}.
 
@@ -74,7 +84,25 @@ class Row:
     result: str = ""
     exporter: str = ""
     told: str = ""
+    shrunk: bool = False
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An entry with its options; its checkpoint is to lie at ``weights``."""
+
+    entry: str
+    options: dict[str, Any]
+    weights: Path
+
+    def signature(self, registry: Registry) -> Signature:
+        return registry.resolve(self.entry, self.options).signature
+
+    def loaded(self, registry: Registry) -> nn.Module:
+        module = registry.build(self.entry, self.options, initialised=True)
+        module.load_state_dict(torch.load(self.weights, weights_only=True))
+        return module.eval()
 
 
 @dataclass(frozen=True)
@@ -130,22 +158,36 @@ def _run(bounds: Bounds, results: Path, task: Callable[..., dict[str, Any]], arg
     written.rename(results)
 
 
-def save_weights(registry: Registry, name: str, seed: int, largest: float, weights: Path) -> dict[str, Any]:
-    parameters = registry.build(name, {}).state_dict().values()
+def save_weights(registry: Registry, subject: Subject, seed: int, largest: float) -> dict[str, Any]:
+    parameters = registry.build(subject.entry, subject.options).state_dict().values()
     megabytes = sum(tensor.numel() * tensor.element_size() for tensor in parameters) / 1e6
     if megabytes <= largest:
-        save_checkpoint(registry, name, {}, weights, seed)
+        save_checkpoint(registry, subject.entry, subject.options, subject.weights, seed)
     return {"megabytes": megabytes}
 
 
-def converted(registry: Registry, name: str, target: str, weights: Path) -> dict[str, Any]:
+def shrunk(registry: Registry, entry: str) -> dict[str, Any]:
+    """The options of SMALLER with which the entry can be built; none for other libraries."""
+    if not entry.startswith("transformers/"):
+        return {}
+    properties = registry.describe(entry).options_schema["properties"]
+    for smaller in SMALLER:
+        options = {name: value for name, value in smaller.items() if name in properties}
+        with contextlib.suppress(RecastError):
+            registry.build(entry, options)
+            return options
+    return {}
+
+
+def converted(registry: Registry, subject: Subject, target: str) -> dict[str, Any]:
     """Converts, and judges what was delivered."""
-    with tempfile.TemporaryDirectory(dir=weights.parent) as work:
+    with tempfile.TemporaryDirectory(dir=subject.weights.parent) as work:
         job = ConversionJob(
             conversion_id=conversion_id(),
-            checkpoint=weights,
+            checkpoint=subject.weights,
             checkpoint_sha256="0" * 64,
-            architecture=name,
+            architecture=subject.entry,
+            architecture_options=subject.options,
             options=TypeAdapter(TargetOptions).validate_python({"target": target}),
             work_dir=Path(work),
         )
@@ -157,24 +199,24 @@ def converted(registry: Registry, name: str, target: str, weights: Path) -> dict
             return {"code": outcome.problem.code, "words": said or outcome.problem.detail}
         if verdict not in ("pass", "pass_with_notes"):
             return {"code": verdict, "words": said}
-        faults = _judged(registry, name, weights, Path(work) / report.artifact.filename, nn.Module.eval)
+        faults = _judged(registry, subject, Path(work) / report.artifact.filename, nn.Module.eval)
         exporter = report.export.exporter
         return {"verdict": verdict, "exporter": exporter, "faults": faults}
 
 
-def by_hand(registry: Registry, name: str, way: str, weights: Path) -> dict[str, Any]:
+def by_hand(registry: Registry, subject: Subject, way: str) -> dict[str, Any]:
     """What plain torch makes of the same weights, with the same axes left free, and what the judge has against it."""
-    signature = registry.describe(name).signature
+    signature = subject.signature(registry)
 
     def positional(module: nn.Module) -> nn.Module:
         return Positional(module, signature).eval()
 
-    module = positional(_loaded(registry, name, weights))
+    module = positional(subject.loaded(registry))
     generator = torch.Generator().manual_seed(1)
     inputs = tuple(sample_inputs(signature, {}, generator).values())
     axes = [{at: size for at, size in enumerate(s.shape) if isinstance(size, str)} for s in signature.inputs]
     names = [spec.name for spec in signature.inputs]
-    artifact = weights.parent / ("by-hand.pt" if way == "jit.trace" else "by-hand.onnx")
+    artifact = subject.weights.parent / ("by-hand.pt" if way == "jit.trace" else "by-hand.onnx")
     with torch.no_grad():
         if way == "jit.trace":
             torch.jit.trace(module, inputs, check_trace=False).save(str(artifact))
@@ -188,7 +230,7 @@ def by_hand(registry: Registry, name: str, way: str, weights: Path) -> dict[str,
             torch.onnx.export(
                 module, inputs, str(artifact), dynamo=True, input_names=names, dynamic_shapes=shapes, verbose=False
             )
-    return {"faults": _judged(registry, name, weights, artifact, positional)}
+    return {"faults": _judged(registry, subject, artifact, positional)}
 
 
 class Positional(nn.Module):
@@ -205,20 +247,11 @@ class Positional(nn.Module):
         return tuple(tensors_of(self.module(*args, **kwargs)))
 
 
-def _judged(
-    registry: Registry, name: str, weights: Path, artifact: Path, form: Callable[[nn.Module], nn.Module]
-) -> list[str]:
-    pristine = _loaded(registry, name, weights)
-    signature = registry.describe(name).signature
+def _judged(registry: Registry, subject: Subject, artifact: Path, form: Callable[[nn.Module], nn.Module]) -> list[str]:
+    pristine, signature = subject.loaded(registry), subject.signature(registry)
     plan = {axis.name: _sizes(axis) for axis in signature.axes}
     judged = judge(lambda: form(copy.deepcopy(pristine)), signature, artifact, plan)
     return list(judged.faults) if judged.trials else ["eager refuses every trial"]
-
-
-def _loaded(registry: Registry, name: str, weights: Path) -> nn.Module:
-    module = registry.build(name, {}, initialised=True)
-    module.load_state_dict(torch.load(weights, weights_only=True))
-    return module.eval()
 
 
 def _sizes(axis: Axis) -> list[int]:
@@ -232,41 +265,42 @@ def _sizes(axis: Axis) -> list[int]:
     return sorted({size for size in wanted if max(axis.minimum, 1) <= size <= most and size % step == 0})
 
 
-def rows_of(registry: Registry, name: str, seed: int, bounds: Bounds, known: dict[str, Row]) -> Iterator[Row]:
+def rows_of(
+    registry: Registry, entry: str, options: dict[str, Any], *, seed: int, bounds: Bounds, known: dict[str, Row]
+) -> Iterator[Row]:
     """The rows of one entry that are not known yet."""
     with tempfile.TemporaryDirectory(prefix="registry-") as directory:
-        weights = Path(directory) / "weights.pth"
-        made = apart(bounds, save_weights, registry, name, seed, bounds.largest, weights)
-        megabytes = made.get("megabytes", 0.0)
-        if megabytes > bounds.largest:
-            yield Row(name, BOTH, LARGE, megabytes)
-            return
-        if not weights.exists():
-            words = made.get("words") or made.get("died", "")
-            yield Row(name, BOTH, UNBUILT, megabytes, made.get("code", ""), told=words)
-            return
-        for target in TARGETS:
-            if target not in known:
-                started = time.perf_counter()
-                row = _row(registry, name, target, weights, bounds)
-                yield replace(row, megabytes=megabytes, seconds=time.perf_counter() - started)
+        subject = Subject(entry, options, Path(directory) / "weights.pth")
+        made = apart(bounds, save_weights, registry, subject, seed, bounds.largest)
+        size = {"megabytes": made.get("megabytes", 0.0), "shrunk": bool(options)}
+        if made.get("megabytes", 0.0) > bounds.largest:
+            yield Row(entry, BOTH, LARGE, **size)
+        elif "megabytes" not in made:
+            words = made.get("words") or made["died"]
+            yield Row(entry, BOTH, UNBUILT, result=made.get("code", ""), told=words, **size)
+        else:
+            for target in TARGETS:
+                if target not in known:
+                    started = time.perf_counter()
+                    row = _row(registry, subject, target, bounds)
+                    yield replace(row, **size, seconds=time.perf_counter() - started)
 
 
-def _row(registry: Registry, name: str, target: str, weights: Path, bounds: Bounds) -> Row:
-    result = apart(bounds, converted, registry, name, target, weights)
+def _row(registry: Registry, subject: Subject, target: str, bounds: Bounds) -> Row:
+    result = apart(bounds, converted, registry, subject, target)
     if "died" in result:
-        return Row(name, target, "CRASH", told=result["died"])
+        return Row(subject.entry, target, "CRASH", told=result["died"])
     if "verdict" in result:
         told = "; ".join(result["faults"][:2])
         outcome = "WRONG" if result["faults"] else "right"
-        return Row(name, target, outcome, result=result["verdict"], exporter=result["exporter"], told=told)
+        return Row(subject.entry, target, outcome, result=result["verdict"], exporter=result["exporter"], told=told)
     if result["code"] in UNDESIGNED:
-        return Row(name, target, "CRASH", result=result["code"], told=result["words"])
-    tried = {way: apart(bounds, by_hand, registry, name, way, weights) for way in BY_HAND[target]}
+        return Row(subject.entry, target, "CRASH", result=result["code"], told=result["words"])
+    tried = {way: apart(bounds, by_hand, registry, subject, way) for way in BY_HAND[target]}
     right = [way for way, hand in tried.items() if hand.get("faults") == []]
     plain = "; ".join(f"{way}: {_said(hand)}" for way, hand in tried.items())
     outcome = "false refusal" if right else "told"
-    return Row(name, target, outcome, result=result["code"], told=f"[{plain}] {result['words']}")
+    return Row(subject.entry, target, outcome, result=result["code"], told=f"[{plain}] {result['words']}")
 
 
 def _said(hand: dict[str, Any]) -> str:
@@ -283,9 +317,12 @@ def totals(rows: list[Row]) -> str:
 
 def table(rows: list[Row], seed: int, largest: float) -> str:
     entries = len({row.entry for row in rows if row.target != BOTH})
-    lines = [HEADING.format(entries=entries, seed=seed, totals=totals(rows), largest=f"{largest:g}")]
+    smaller = ", ".join(f"`{name}={value}`" for name, value in SMALLER[0].items())
+    heading = {"entries": entries, "seed": seed, "totals": totals(rows), "largest": f"{largest:g}", "smaller": smaller}
+    lines = [HEADING.format(**heading)]
     for row in rows:
-        cells = (row.entry, f"{row.megabytes:.1f}", row.target, row.outcome, f"`{row.result}`" if row.result else "")
+        entry, result = row.entry + (" (shrunk)" if row.shrunk else ""), f"`{row.result}`" if row.result else ""
+        cells = (entry, f"{row.megabytes:.1f}", row.target, row.outcome, result)
         rest = (row.exporter, row.told, f"{row.seconds:.0f}")
         lines.append("| " + " | ".join(cell(text) for text in (*cells, *rest)) + " |")
     return "\n".join(lines) + "\n"
@@ -297,6 +334,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=30, help="entries to convert")
     parser.add_argument("--seed", type=int, default=0, help="of the draw and of the weights")
     parser.add_argument("--largest", type=float, default=500, metavar="MB", help="weights of an entry")
+    parser.add_argument("--shrink", action="store_true", help="few and narrow layers for transformers' entries")
     parser.add_argument("--seconds", type=float, default=900, help="of each process")
     parser.add_argument("--memory", type=float, default=8, metavar="GB", help="of each process")
     parser.add_argument("--output", type=Path, help="where the table goes, such as docs/registry-sample.md")
@@ -327,7 +365,9 @@ def main() -> int:
             break
         known = {row.target: row for row in rows if row.entry == name}
         if not (BOTH in known or known.keys() >= set(TARGETS)):
-            for row in rows_of(registry, name, arguments.seed, bounds, known):
+            options = apart(bounds, shrunk, registry, name) if arguments.shrink else {}
+            options = {} if options.keys() & {"died", "code"} else options
+            for row in rows_of(registry, name, options, seed=arguments.seed, bounds=bounds, known=known):
                 rows.append(row)
                 known[row.target] = row
                 print(f"{row.outcome:13} {row.entry:50} {row.megabytes:6.1f} MB {row.target:11} {row.result:16} "
