@@ -32,25 +32,32 @@ class NeedsValues(Exception):
     """The module computes something from its parameters while it is built, so they must have values by then."""
 
 
-def skeleton(construct: Callable[[], nn.Module]) -> nn.Module:
+def skeleton(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn.Module:
     """A module in eval mode whose parameters and persistent buffers are on meta; every other tensor is real.
 
-    Falls back to a seeded real construction for a module that needs its parameters' values while it is built.
+    Falls back to a real construction for a module that needs its parameters' values while it is built. What the
+    constructor draws at random follows from ``seed``; global RNG state is kept.
     """
     try:
-        with _parameters_on_meta(), _WithoutValues(), torch.no_grad():
+        with _seeded(seed), _parameters_on_meta(), _WithoutValues():
             module = construct()
         _require_real_constants(module)
     except Exception:  # noqa: BLE001 - a constructor that misses values may raise anything; a real fault comes again
-        module = initialised(construct)
+        module = initialised(construct, seed)
     return _state_to_meta(module.eval())
 
 
-def initialised(construct: Callable[[], nn.Module]) -> nn.Module:
-    """A module in eval mode with its own random initialisation, seeded with INITIAL_SEED; global RNG state is kept."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():  # without a graph, which would hold the parameters
-        torch.manual_seed(INITIAL_SEED)
+def initialised(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn.Module:
+    """A module in eval mode with its own random initialisation, that of ``seed``; global RNG state is kept."""
+    with _seeded(seed):
         return construct().eval()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # without a graph, which would hold the parameters
+        torch.manual_seed(seed)
+        yield
 
 
 def replace_tensors(module: nn.Module, others: Mapping[int, Tensor]) -> None:

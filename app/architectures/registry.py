@@ -60,17 +60,25 @@ class Registry:
         entry = self._entry(name)
         return self._described(entry, self._complete(entry, options))
 
-    def build(self, name: str, options: Mapping[str, Any], *, initialised: bool = False) -> nn.Module:
+    def build(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        *,
+        initialised: bool = False,
+        seed: int = construction.INITIAL_SEED,
+    ) -> nn.Module:
         """The module, in eval mode.
 
         Parameters and persistent buffers are on meta unless ``initialised``, which gives the architecture's own random
-        initialisation with a fixed seed. All other tensors are real. Raises UnknownArchitecture, InvalidOptions,
-        BuildFailed.
+        initialisation. All other tensors are real. What is drawn at random follows from ``seed``.
+
+        Raises UnknownArchitecture, InvalidOptions, BuildFailed.
         """
         entry = self._entry(name)
         complete = self._complete(entry, options)
         construct = construction.initialised if initialised else construction.skeleton
-        return _guarded(entry, lambda: construct(lambda: entry.construct(complete)))
+        return _guarded(entry, lambda: construct(lambda: entry.construct(complete), seed))
 
     def options(self, name: str, options: Mapping[str, Any]) -> Options:
         """These options with the defaults of the others. Raises UnknownArchitecture, InvalidOptions."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from app.architectures.construction import replace_tensors
 from app.architectures.registry import Registry
 from app.conversion.checkpoint import OpenedCheckpoint
+from app.conversion.drawn import beside_state, drawn
 from app.conversion.load_attempts import Attempt, Place, place_of, read_into
 from app.conversion.proposals import advice
 from app.conversion.unloaded import acting
@@ -21,6 +22,10 @@ from app.domain.errors import KeyMismatch
 
 LEFT_OUT = " (left out)"
 """Ends the name of an uploaded tensor that was left out, where the module has another tensor of its name."""
+
+_REGISTER = (
+    "The architecture draws them at random when it is built: register them as buffers, and save them with the weights."
+)
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,13 @@ def load_module(
     of them; whatever moved, ``uploaded`` has it under the module's names. Tensors of another float width are cast to
     the architecture's dtype. With ``strict`` off, and for keys that ``allow_missing`` (glob patterns) admits, what the
     checkpoint lacks keeps a seeded initial value, and every such key is listed in the report; ``unloaded_keys`` are
-    those that act on the outputs of the ``signature`` (all, where none is given) and that ``allow_missing`` lacks.
+    those that act on the outputs of the ``signature`` (all, where none is given) and that ``allow_missing`` lacks,
+    among them the tensors that the architecture draws at random and keeps outside of its state dict.
 
     Raises KeyMismatch (with ``missing_keys``, ``unexpected_keys``, ``shape_mismatches``) and what Registry.build does.
     """
     place = place_of(registry, name, options)
+    random = drawn(place.module, lambda seed: registry.build(name, options, seed=seed))
     allowed = partial(_matches, patterns=tuple(allow_missing))
     attempt = read_into(place, opened, prefix, allowed)
     refused = attempt.accounted.changed or attempt.raised or (strict and not attempt.complete(allowed))
@@ -63,7 +70,9 @@ def load_module(
     if attempt.missing or attempt.mismatched:
         _initialise(place.module, registry.build(name, options, initialised=True))
     _finish(place)
-    lacking = [key for key in (*attempt.missing, *attempt.mismatched) if not allowed(key)]
+    held = {**place.module.state_dict(keep_vars=True), **beside_state(place.module)}
+    wanted = (key for key in (*attempt.missing, *attempt.mismatched, *random) if not allowed(key))
+    lacking = {key: held[key] for key in wanted if key in held}
     repair = attempt.reading.repair(attempt.named)
     left_out = _left_out(attempt, opened.state_dict)
     unloaded = acting(place.module, signature, lacking) if signature and lacking else tuple(lacking)
@@ -78,7 +87,7 @@ def load_module(
         conversions=attempt.accounted.conversions,
         unloaded_keys=unloaded,
         unknown_options=registry.unknown_options(name, options),
-        hint=_hint(place, attempt, opened) if unloaded else None,
+        hint=_hint(place, attempt, opened) if set(unloaded) - set(random) else _REGISTER if unloaded else None,
     )
     uploaded = {**attempt.accounted.tensors, **left_out}
     return LoadedModule(place.module, uploaded, report, describe_parameters(place.module))

@@ -1,7 +1,7 @@
 """Which parts of a model that no checkpoint brought act on its outputs."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,16 +15,15 @@ MOST_NAMED = 20
 """Acting tensors that are told apart from the others by runs of their own; beyond, what is left counts as acting."""
 
 
-def acting(module: nn.Module, signature: Signature, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of the module's tensors ``names`` whose values reach an output on a sample input.
+def acting(module: nn.Module, signature: Signature, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The names of those of the module's ``tensors`` whose values reach an output on a sample input.
 
     They are given other values, all at once and then in halves, and the outputs are compared bit for bit. Whatever
     cannot be told, because the forward raises or is not reproducible, counts as acting.
     """
-    tensors = dict(module.state_dict(keep_vars=True))
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers(), *tensors.values())}
     trial = copy.deepcopy(module, shared)  # what a forward leaves in the module stays out of it
-    wanted = [name for name in names if isinstance(tensors.get(name), Tensor) and tensors[name].numel()]
+    wanted = [name for name, tensor in tensors.items() if isinstance(tensor, Tensor) and tensor.numel()]
     inputs = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
 
     def outputs() -> list[Tensor] | None:

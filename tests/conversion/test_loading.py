@@ -67,6 +67,23 @@ class Idle(nn.Module):
     def forward(self, x):
         return self.used(x) + self.part.bias
 
+class Drawn(nn.Module):
+    """Numbers of its own beside the state dict: tables, and such that are drawn at random or copies of such."""
+    def __init__(self):
+        super().__init__()
+        torch = __import__("torch")
+        self.layer = nn.Linear(3, 4)
+        self.table, self.tables = torch.arange(4.0), {"sin": torch.arange(4.0).sin()}
+        self.seeded = torch.randn(4, generator=torch.Generator().manual_seed(3))
+        self.attribute, self.listed, self.idle = torch.randn(4), [torch.rand(4)], torch.randn(4)
+        self.register_buffer("buffer", torch.randn(4), persistent=False)
+        self.initial = self.layer.bias.detach() * 2
+        self.own = [self.layer.weight]
+
+    def forward(self, x):
+        y = self.layer(x) + self.table + self.tables["sin"] + self.seeded + self.own[0].sum()
+        return y * self.attribute * self.listed[0] + self.buffer + self.initial
+
 class Normed(nn.Module):
     """Layers under a weight norm whose keys were weight_g and weight_v once."""
     def __init__(self):
@@ -151,6 +168,11 @@ def vocoder() -> nn.Module:
 @architecture("test/idle", signature=ROWS)
 def idle() -> nn.Module:
     return Idle()
+
+@architecture("test/drawn", signature=ROWS)
+def drawn() -> nn.Module:
+    """Drawn."""
+    return Drawn()
 
 @architecture("test/normed", signature=ROWS)
 def normed() -> nn.Module:
@@ -395,6 +417,16 @@ def test_what_was_not_loaded_and_does_not_act_is_only_listed(load: Load) -> None
     report = load({"used.weight": torch.ones(2, 3), "used.bias": torch.ones(2)}, "test/idle", strict=False).report
     assert report.missing_keys == ("idle.weight", "idle.bias", "part.weight", "part.bias")
     assert report.unloaded_keys == ("part.bias",)
+
+
+def test_numbers_that_the_architecture_draws_at_random_and_keeps_from_checkpoints_are_named_where_they_act(
+    load: Load,
+) -> None:
+    state = {"layer.weight": torch.ones(4, 3), "layer.bias": torch.ones(4)}
+    report = load(state, "test/drawn").report
+    assert sorted(report.unloaded_keys) == ["attribute", "buffer", "initial", "listed.0"]
+    assert "register them as buffers" in (report.hint or "")
+    assert load(state, "test/drawn", allow_missing=("[abil]*",)).report.unloaded_keys == ()
 
 
 def test_a_missing_batch_counter_is_harmless(load: Load, state: dict[str, torch.Tensor]) -> None:
