@@ -30,6 +30,7 @@ from app.api.problems import install_problem_handlers
 from app.api.service import Service
 from app.api.upload_slots import UploadSlots
 from app.api.versions import service_version
+from app.database.owned_store import OwnedStore
 from app.database.session import Database
 from app.jobs.events import Changes
 from app.settings import Settings
@@ -49,7 +50,7 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(database_url, settings.database_pool)
-        store = open_store(settings.objects_location, settings.data_dir / "scratch")
+        store = OwnedStore(open_store(settings.objects_location, settings.data_dir / "scratch"), database)
         uploads = UploadSlots(settings.data_dir, settings.max_uploads_per_client, settings.min_free_bytes)
         async with Changes(database) as changes:
             catalog = CatalogReader(database)

@@ -49,7 +49,9 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
     """An empty object store in a directory of the test's own."""
-    return DirectoryStore(tmp_path / "objects")
+    store = DirectoryStore(tmp_path / "objects")
+    store.make()
+    return store
 
 
 @pytest.fixture

@@ -82,9 +82,9 @@ async def get_artifact(
     conversion, files = await _results(service, conversion_id)
     file = _file(conversion, files, "artifact" if part == "model" else "artifact_data")
     _refuse_unverified(conversion, unverified)
+    await _refuse_lost(service, file)
     if redirect and (url := service.store.url(file.sha256, PRESIGNED_FOR)) is not None:
         return RedirectResponse(url, status_code=307)
-    await _refuse_lost(service, file)
     return respond(request, _stored(service, file), _verdict_headers(conversion))
 
 

@@ -270,6 +270,20 @@ def config(
         show_settings(settings)
 
 
+@app.command("claim-store")
+@failing_in_words
+def claim_store(
+    data_dir: DataDir = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="From another database too, whose files in it are deleted in time.")
+    ] = False,
+) -> None:
+    """Make the store that the settings name this database's own: after it moved, or was emptied for good."""
+    from app.cli.store import claim_store as claim
+
+    claim(_settings(data_dir=data_dir), take_over)
+
+
 @app.command()
 @failing_in_words
 def doctor(data_dir: DataDir = None) -> None:

@@ -100,10 +100,10 @@ def _database(settings: Settings) -> Finding:
 
 
 def _store(settings: Settings) -> Finding:
-    from app.storage.opening import open_store
+    from app.cli.store import check_store
 
     try:
-        asyncio.run(open_store(settings.objects_location, settings.data_dir / "scratch").check())
+        check_store(settings)
     except Exception as error:  # noqa: BLE001 - as above
         return Finding("fault", f"{settings.objects_location}: {str(error).splitlines()[0]}")
     return Finding("ok", f"{settings.objects_location} can be written and read")

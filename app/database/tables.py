@@ -333,6 +333,8 @@ class Identity(Table):
     __tablename__ = "identity"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    store_claimed_at: Mapped[datetime | None]
+    """Since when a store carries the name: from then on none without it is used, let alone made."""
 
 
 class MetricSum(Table):

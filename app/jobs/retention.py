@@ -7,7 +7,6 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import identity
 from app.database.session import Database
 from app.domain.checkpoint import READING_CUT_SHORT
 from app.jobs.queue import NO_LIVE_WORKER
@@ -65,10 +64,6 @@ async def clean_up(
         if not await session.scalar(text("select pg_try_advisory_xact_lock(:key)"), {"key": LOCK}):
             return
         await _drop_rows(session, retention, orphan_grace)
-        own = await identity.of_database(session)
-    if (owner := await store.owner(own)) != own:
-        log.error("store_belongs_to_another_database", owner=owner, database=own)
-        return
     await collect_orphans(database, store, orphan_grace)
 
 

@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 
 from app.database import workers
+from app.database.owned_store import OwnedStore
 from app.database.session import Database
 from app.jobs import queue, running
 from app.jobs.admission import Admission, default_budget
@@ -212,7 +213,7 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
         channels = (queue.channel(CONVERSIONS), queue.channel(INSPECTIONS))
         yield Tools(
             database=database,
-            store=open_store(settings.objects_location, work_dir),
+            store=OwnedStore(open_store(settings.objects_location, work_dir), database),
             changes=await stack.enter_async_context(Changes(database, channels)),
             supervisor=supervisor,
             admission=admission,

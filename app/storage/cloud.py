@@ -1,7 +1,7 @@
 """The object store of a cloud (S3, GCS, Azure) through obstore. Bytes pass through a local file, because the name of an
 object is known only when its last byte is."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,6 +24,8 @@ from app.threads import in_thread
 
 OWNER = "owner"
 """Names the database that the store belongs to."""
+OWNER_LASTS = 30.0
+"""Seconds between requests for it, so that not every use of the store costs one more."""
 COLLECTED = "collected"
 """Prefix of copies of objects that are being removed."""
 RENEWED = "renewed"
@@ -38,6 +40,8 @@ PART = 16 << 20
 
 class CloudStore:
     """Objects under ``sha256/ab/cdef...`` of an obstore URL. Credentials come from each cloud's usual variables."""
+
+    owner_lasts = OWNER_LASTS
 
     def __init__(self, url: str, scratch: Path) -> None:
         self._store = from_url(url)
@@ -67,7 +71,7 @@ class CloudStore:
                     await in_thread(partial(out.write, block))
             yield file.path
 
-    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[Chunk]:
+    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[Chunk]:
         with _failures(sha256):
             size = (await obstore.head_async(self._store, object_name(sha256)))["size"]
             stop = size if end is None else min(end, size)
@@ -136,7 +140,7 @@ class CloudStore:
             if old:
                 await obstore.delete_async(self._store, old)
 
-    async def older_than(self, moment: datetime) -> AsyncIterator[str]:
+    async def older_than(self, moment: datetime) -> AsyncGenerator[str]:
         with _failures("sha256/"):
             await self._restore_collected()
             await self._forget_marks(datetime.now(UTC) - MARKS_KEPT)
@@ -158,12 +162,26 @@ class CloudStore:
             await obstore.get_async(self._store, name)
             await obstore.delete_async(self._store, name)
 
-    async def owner(self, claimant: str) -> str:
-        with _failures(OWNER):
-            with suppress(AlreadyExistsError):
-                await obstore.put_async(self._store, OWNER, claimant.encode(), mode="create")
-            found = await obstore.get_async(self._store, OWNER)
-            return bytes(await found.bytes_async()).decode()
+    async def owner(self) -> str | None:
+        try:
+            with _failures(OWNER):
+                found = await obstore.get_async(self._store, OWNER)
+                return bytes(await found.bytes_async()).decode(errors="replace")
+        except MissingObject:
+            return None
+
+    async def claim(self, claimant: str, *, take_over: bool = False) -> str:
+        try:
+            with _failures(OWNER), suppress(AlreadyExistsError):
+                await obstore.put_async(
+                    self._store, OWNER, claimant.encode(), mode="overwrite" if take_over else "create"
+                )
+        except MissingObject:
+            raise Unavailable("The object store is not there: no such bucket or container.") from None
+        return await self.owner() or claimant
+
+    async def tidy(self) -> None:
+        """Nothing of its own: each collection puts back what the one before it died over."""
 
     async def _put(self, path: Path, sha256: str) -> None:
         """Written even when it is there already: that renews its age, and so keeps it from being collected."""

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,15 +21,15 @@ SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
 class DirectoryStore:
-    """Objects as files ``sha256/ab/cdef...`` under ``root``; what is being written lies in ``root/incoming``."""
+    """Objects as files ``sha256/ab/cdef...`` under ``root``; what is being written lies in ``root/incoming``, and
+    ``root/owner`` names the database that all of it belongs to."""
+
+    owner_lasts = 0.0
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self._incoming = self._root / "incoming"
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        self._make_shards()
-        remove_abandoned(self._incoming)
-        self._restore_collected()
+        self._owner = self._root / "owner"
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
@@ -50,7 +50,7 @@ class DirectoryStore:
             raise self._absent(sha256)
         yield path
 
-    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[Chunk]:
+    async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[Chunk]:
         try:
             file = self._path(sha256).open("rb", buffering=0)
         except FileNotFoundError:
@@ -74,7 +74,7 @@ class DirectoryStore:
     async def collect(self, sha256: str, before: datetime) -> bool:
         return await in_thread(partial(self._collect, sha256, before))
 
-    async def older_than(self, moment: datetime) -> AsyncIterator[str]:
+    async def older_than(self, moment: datetime) -> AsyncGenerator[str]:
         for path in await in_thread(lambda: list(self._root.glob("sha256/??/*"))):
             sha256 = object_sha256(path.as_posix())
             with suppress(FileNotFoundError):
@@ -84,9 +84,24 @@ class DirectoryStore:
     def url(self, sha256: str, expires_in: timedelta) -> str | None:  # noqa: ARG002
         return None
 
-    async def owner(self, claimant: str) -> str:
-        with self._present(), full_disk_as_insufficient_storage():
-            return await in_thread(partial(self._claim, claimant))
+    async def owner(self) -> str | None:
+        try:
+            return self._owner.read_text()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unavailable(f"It cannot be read whose the object store is: {error}.") from error
+
+    async def claim(self, claimant: str, *, take_over: bool = False) -> str:
+        try:
+            with full_disk_as_insufficient_storage():
+                return await in_thread(partial(self._claim, claimant, take_over))
+        except OSError as error:
+            raise Unavailable(f"The object store cannot be made: {error}.") from error
+
+    async def tidy(self) -> None:
+        with self._present():
+            await in_thread(self._tidy)
 
     async def check(self) -> None:
         with self._present(), full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
@@ -143,16 +158,21 @@ class DirectoryStore:
         finally:
             os.close(lock)
 
-    def _claim(self, claimant: str) -> str:
-        owner = self._root / "owner"
+    def _claim(self, claimant: str, take_over: bool) -> str:
+        self.make()
         with self._storing(fcntl.LOCK_EX):
-            if not owner.exists():
+            if take_over or not self._owner.exists():
                 with temporary_file(self._incoming) as file:
                     os.write(file.fd, claimant.encode())
+                    os.fchmod(file.fd, 0o444)
                     os.fsync(file.fd)
-                    file.path.rename(owner)
+                    file.path.rename(self._owner)
                 _flush_directory(self._root)
-            return owner.read_text()
+            return self._owner.read_text()
+
+    def _tidy(self) -> None:
+        remove_abandoned(self._incoming)
+        self._restore_collected()
 
     def _adopt(self, path: Path, sha256: str) -> StoredObject:
         """An object that is there already is kept, not replaced: its bytes were verified when it came.
@@ -190,8 +210,9 @@ class DirectoryStore:
             path.rename(target)
         _flush_directory(target.parent)
 
-    def _make_shards(self) -> None:
+    def make(self) -> None:
         """All directories that objects can lie in, durable, so that no upload has to make and flush its own."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
         if all((self._root / "sha256" / shard).is_dir() for shard in SHARDS):
             return
         for shard in SHARDS:

@@ -4,7 +4,7 @@ Two implementations of one interface: a directory (directory.py) and the object 
 """
 
 import re
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -51,7 +51,7 @@ class ObjectStore(Protocol):
     def local(self, sha256: str) -> AbstractAsyncContextManager[Path]:
         """A local file with the object's bytes, to be read only, valid within the block. Raises MissingObject."""
 
-    def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[Chunk]:
+    def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[Chunk]:
         """Bytes ``start`` up to ``end`` (excluded; None: to the end) in pieces of about BLOCK. Raises MissingObject."""
 
     async def size(self, sha256: str) -> int | None:
@@ -61,17 +61,31 @@ class ObjectStore(Protocol):
         """Remove the object unless it was written at or after ``before``, which would mean that somebody has just
         stored the same bytes again; gives whether it was removed."""
 
-    def older_than(self, moment: datetime) -> AsyncIterator[str]:
+    def older_than(self, moment: datetime) -> AsyncGenerator[str]:
         """The sha256 of every object that was last written before ``moment``; for collecting what nobody refers to."""
 
     def url(self, sha256: str, expires_in: timedelta) -> str | None:
         """A presigned URL to read the object from the store itself; None where the store has no such thing."""
 
-    async def owner(self, claimant: str) -> str:
-        """The name of the database that this store belongs to: the claimant's from now on if it belonged to none."""
-
     async def check(self) -> None:
         """Write, read and remove a small object; raises Unavailable or InsufficientStorage when that fails."""
+
+
+class OwnableStore(ObjectStore, Protocol):
+    """A store that knows whose it is. An instance makes nothing in the store, which may be away: ``claim`` does."""
+
+    owner_lasts: float
+    """Seconds for which an owner that was read may be relied on."""
+
+    async def owner(self) -> str | None:
+        """The name of the database that this store belongs to; None when it bears none, or is not there."""
+
+    async def claim(self, claimant: str, *, take_over: bool = False) -> str:
+        """Make what is missing of the store; gives the name of its owner, which is the claimant from now on if it had
+        none, or with ``take_over``."""
+
+    async def tidy(self) -> None:
+        """Put right what processes that died left in the store."""
 
 
 def object_name(sha256: str) -> str:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from app.storage.objects import ObjectStore
+from app.storage.objects import OwnableStore
 
 
-def open_store(location: str, scratch: Path) -> ObjectStore:
+def open_store(location: str, scratch: Path) -> OwnableStore:
     """The store at a URL or a directory. ``scratch``: a local directory for what passes through."""
     scheme, separator, rest = location.partition("://")
     if separator and scheme != "file":

@@ -20,6 +20,7 @@ import uvicorn
 from app.api.server import server_config
 from app.database import catalogs, checkpoints, conversions
 from app.database.conversions import Ending
+from app.database.owned_store import OwnedStore
 from app.database.session import Database
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.checkpoint import CheckpointInspection, TensorInfo
@@ -164,7 +165,8 @@ class Backstage:
         async def run() -> Any:
             database = Database(self.database_url)
             try:
-                return await work(database, open_store(self.settings.objects_location, self.settings.data_dir))
+                store = open_store(self.settings.objects_location, self.settings.data_dir)
+                return await work(database, OwnedStore(store, database))
             finally:
                 await database.close()
 

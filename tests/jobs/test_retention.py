@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from app.database import checkpoints, conversions
 from app.database.conversions import Ending, NewConversion
 from app.database.idempotency import Idempotency
+from app.database.owned_store import OwnedStore
 from app.database.session import Database
 from app.database.tables import Conversion
 from app.domain.checkpoint import CheckpointInspection
@@ -23,12 +24,14 @@ from app.domain.errors import (
     OutOfMemory,
     RecastError,
     TimedOut,
+    Unavailable,
     UnknownCheckpoint,
     WorkerLost,
 )
 from app.domain.report import ProducedFile, Verdict
 from app.jobs import queue
 from app.jobs.retention import clean_up, collect_orphans
+from app.storage.directory import DirectoryStore
 from app.storage.objects import ObjectStore, StoredObject
 from tests.jobs.chunks import chunks_of
 
@@ -249,8 +252,10 @@ async def test_the_store_of_another_database_is_not_touched(
 ) -> None:
     orphan = await stored(store, b"theirs")
     make_old(tmp_path)
-    await store.owner("another database")
-    await clean_up(database, store, retention=None, orphan_grace=HOUR)
+    bare = DirectoryStore(tmp_path / "objects")
+    await bare.claim("another database")
+    with pytest.raises(Unavailable, match="another database"):
+        await clean_up(database, OwnedStore(bare, database), retention=None, orphan_grace=HOUR)
     assert await store.size(orphan.sha256) is not None
 
 

@@ -24,11 +24,17 @@ pytestmark = pytest.mark.anyio
 LIMIT = 1 << 30
 
 
+def made(root: Path) -> DirectoryStore:
+    store = DirectoryStore(root)
+    store.make()
+    return store
+
+
 @pytest.fixture(params=["directory", "cloud"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """A directory; and obstore, on a directory too, for there is no cloud here."""
     if request.param == "directory":
-        return DirectoryStore(tmp_path / "objects")
+        return made(tmp_path / "objects")
     (tmp_path / "bucket").mkdir()
     return CloudStore((tmp_path / "bucket").as_uri(), tmp_path / "scratch")
 
@@ -59,7 +65,7 @@ async def test_what_is_received_can_be_read_back_in_every_way(store: ObjectStore
 
 
 async def test_a_file_that_is_not_in_memory_is_read_from_the_disk(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path / "objects")
+    store = made(tmp_path / "objects")
     content = os.urandom(3 << 20)
     stored = await store.receive(chunks_of(content), limit=LIMIT)
     async with store.local(stored.sha256) as path:
@@ -71,7 +77,7 @@ async def test_a_file_that_is_not_in_memory_is_read_from_the_disk(tmp_path: Path
 
 async def test_a_file_system_that_cannot_tell_what_is_in_memory_is_read_all_the_same() -> None:
     with TemporaryDirectory(dir="/dev/shm") as directory:
-        store = DirectoryStore(Path(directory))
+        store = made(Path(directory))
         content = os.urandom(3 << 20)
         stored = await store.receive(chunks_of(content), limit=LIMIT)
         assert await content_of(store, stored.sha256, 7) == content[7:]
@@ -209,7 +215,7 @@ async def test_directories_give_no_urls(store: ObjectStore) -> None:
 
 
 async def test_files_of_killed_writers_are_removed_at_the_next_start_and_live_ones_kept(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path)
+    store = made(tmp_path)
     abandoned = tmp_path / "incoming" / "incoming-abandoned"
     abandoned.write_bytes(b"half")
     others: list[Path] = []
@@ -217,7 +223,7 @@ async def test_files_of_killed_writers_are_removed_at_the_next_start_and_live_on
     async def watched() -> AsyncIterator[bytes]:
         yield b"half"
         others.extend(files_under(tmp_path))
-        DirectoryStore(tmp_path)
+        await made(tmp_path).tidy()
         others.extend(files_under(tmp_path))
         yield b"whole"
 
@@ -228,7 +234,7 @@ async def test_files_of_killed_writers_are_removed_at_the_next_start_and_live_on
 
 
 async def test_an_adopted_file_cannot_replace_an_object(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path / "objects")
+    store = made(tmp_path / "objects")
     stored = await store.receive(chunks_of(b"true"), limit=LIMIT)
     (tmp_path / "forged").write_bytes(b"lies")
     await store.adopt(tmp_path / "forged", stored.sha256)
@@ -254,10 +260,10 @@ def test_names_of_objects_can_be_read_back() -> None:
 
 
 async def test_what_a_crash_left_half_collected_is_put_back_at_the_next_start(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path)
+    store = made(tmp_path)
     stored = await store.receive(chunks_of(b"abc"), limit=LIMIT)
     (tmp_path / object_name(stored.sha256)).rename(tmp_path / "incoming" / f"collected-{stored.sha256}")
-    store = DirectoryStore(tmp_path)
+    await store.tidy()
     assert await content_of(store, stored.sha256) == b"abc"
     assert list((tmp_path / "incoming").iterdir()) == []
 
@@ -309,12 +315,16 @@ async def test_what_a_collection_died_over_is_put_back_by_the_next(
 
 
 async def test_a_store_belongs_to_who_claimed_it_first(store: ObjectStore) -> None:
-    assert await store.owner("mine") == "mine"
-    assert await store.owner("theirs") == "mine"
+    assert await store.owner() is None
+    assert await store.claim("mine") == "mine"
+    assert await store.claim("theirs") == "mine"
+    assert await store.owner() == "mine"
+    assert await store.claim("theirs", take_over=True) == "theirs"
+    assert await store.owner() == "theirs"
 
 
 async def test_a_directory_that_is_gone_is_a_store_that_is_away(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path / "objects")
+    store = made(tmp_path / "objects")
     stored = await store.receive(chunks_of(b"abc"), limit=LIMIT)
     (tmp_path / "objects").rename(tmp_path / "away")
     with pytest.raises(Unavailable):
