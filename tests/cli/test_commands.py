@@ -12,7 +12,18 @@ from tests.cli.running import recast
 def test_help_names_every_command():
     told = recast("--help")
     assert told.returncode == 0
-    for command in ("serve", "api", "worker", "convert", "verify", "architectures", "templates", "config", "doctor", "claim-store"):
+    for command in (
+        "serve",
+        "api",
+        "worker",
+        "convert",
+        "verify",
+        "architectures",
+        "templates",
+        "config",
+        "doctor",
+        "claim-store",
+    ):
         assert command in told.stdout
 
 
