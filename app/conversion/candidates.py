@@ -15,6 +15,7 @@ from app.conversion.exporters.place import Place
 from app.conversion.exporters.request import ExportRequest
 from app.conversion.job import ConversionJob, StoredTemplate
 from app.conversion.loading import LoadedModule
+from app.conversion.module_state import state_kept
 from app.conversion.targets import TARGETS
 from app.conversion.templates.hashed_file import flush_early
 from app.conversion.templates.onnx_write import WrittenFile
@@ -103,7 +104,8 @@ def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
     """Capture the graph, make a template of it, and fill it. Raises ExportFailed and kin, LedgerFailed."""
     target = TARGETS[work.job.options.target]
     started = time.perf_counter()
-    captured = target.capture(work.request, exporter)
+    with state_kept(work.loaded.module):  # what a run leaves there is of these weights and no part of the template
+        captured = target.capture(work.request, exporter)
     constants = target.constants(captured, work.loaded.module)
     path = work.job.work_dir / f"template-{exporter}"
     template = target.build_template(captured, work.request, path)

@@ -162,3 +162,29 @@ def test_an_optimiser_that_raises_leaves_the_graph_as_it_was_captured(
     outcome = converted(_PLAIN, OnnxOptions(), tmp_path)
     assert outcome.report.verification.verdict is Verdict.passed
     assert state(outcome) == "built"
+
+
+_KEEPS = """
+        self.doubled = self.last.weight * 2
+        return torch.nn.functional.linear(x, self.doubled, self.last.bias)
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        OnnxOptions(),
+        OnnxOptions(exporter="torchscript"),
+        TorchScriptOptions(method="trace"),
+        TorchScriptOptions(method="trace", freeze=True),
+    ],
+    ids=["dynamo", "torchscript exporter", "trace", "frozen trace"],
+)
+def test_what_a_capture_leaves_in_the_module_is_no_part_of_the_template(
+    options: OnnxOptions | TorchScriptOptions, tmp_path: Path
+) -> None:
+    first = converted(_KEEPS, options, tmp_path / "first", weights=trained())
+    assert state(first) == "built"
+    second = converted(_KEEPS, options, tmp_path / "second", templates=kept(first))
+    assert state(second) == "reused", second.report.export.template
+    assert second.report.verification.verdict in (Verdict.passed, Verdict.pass_with_notes)
