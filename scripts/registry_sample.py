@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import multiprocessing
+import os
 import random
 import resource
 import sys
@@ -146,6 +147,9 @@ def _run(bounds: Bounds, results: Path, task: Callable[..., dict[str, Any]], arg
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # exporters print whole graphs
+        os.dup2(nothing, stream)
     resource.setrlimit(resource.RLIMIT_DATA, (bounds.memory, bounds.memory))
     try:
         result = task(*arguments)

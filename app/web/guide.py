@@ -29,6 +29,7 @@ CHAPTERS = {
     "architecture": "How it is built",
     "conversion-matrix": "Conversion matrix",
     "field-cases": "Field cases",
+    "registry-sample": "Registry sample",
 }
 """Page name to title, in the order of reading. A page whose file is not there is left out."""
 LINK = re.compile(r"(?:\.\./)?(?:docs/)?([\w-]+)\.md(#.*)?")
