@@ -16,6 +16,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import resource
 import sys
 import tempfile
@@ -53,6 +54,7 @@ NARROWER = {
 SMALLER = ({**FEWER, **NARROWER}, {**FEWER, "vocab_size": 1000}, FEWER)
 """What --shrink asks of transformers' entries that have such options: their defaults are models of many gigabytes. The
 first that builds is taken."""
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 LARGE, UNBUILT = "too large", "no weights"
 BY_HAND = {"onnx": ("dynamo=False", "dynamo=True"), "torchscript": ("jit.trace",)}
 """What plain torch has for each target."""
@@ -310,7 +312,8 @@ def _row(registry: Registry, subject: Subject, target: str, bounds: Bounds) -> R
 def _said(hand: dict[str, Any]) -> str:
     if hand.get("faults") == []:
         return "right"
-    return cell("wrong, " + hand["faults"][0] if "faults" in hand else hand.get("words") or hand["died"], 120)
+    words = "wrong, " + hand["faults"][0] if "faults" in hand else hand.get("words") or hand["died"]
+    return cell(COLOURS.sub("", words), 120)
 
 
 def totals(rows: list[Row]) -> str:
