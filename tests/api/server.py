@@ -159,7 +159,7 @@ class Backstage:
         return {path.parent.name + path.name for path in root.glob("sha256/??/*")}
 
     def unfinished_uploads(self) -> list[str]:
-        return [path.name for path in (self.settings.data_dir / "objects" / "incoming").iterdir()]
+        return [path.name for path in (self.settings.data_dir / "objects").glob("incoming/*")]
 
     def _with_database(self, work: Any) -> Any:
         async def run() -> Any:
