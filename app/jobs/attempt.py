@@ -17,6 +17,7 @@ from app.database import catalogs, conversions, deaths, templates
 from app.database.conversions import AttemptLost, Ending
 from app.database.tables import Conversion
 from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsuitable
+from app.domain.catalog import RESERVED
 from app.domain.conversion import Stage, State, TargetOptions
 from app.domain.errors import ChildCrashed, ConversionError, OutOfMemory, Problem, RecastError, TimedOut
 from app.jobs import metrics, queue
@@ -221,10 +222,16 @@ class Attempt:
             threads=tools.threads or max(1, available_cores() // tools.admission.running),
         )
 
-    async def _plugin(self) -> str:
-        """The one plug-in that the conversion imports; "" for an architecture of a library."""
+    async def _plugin(self) -> str | None:
+        """The one plug-in that the conversion imports; "" for an architecture of a library.
+
+        None, whichever offers it, while the catalog does not know the name: a queued conversion may start before the
+        worker has described its architectures.
+        """
+        if self._conversion.architecture.startswith(RESERVED):
+            return ""
         async with self._tools.database.transaction() as session:
-            return await catalogs.plugin_of(session, self._conversion.architecture) or ""
+            return await catalogs.plugin_of(session, self._conversion.architecture)
 
     async def _local(self, sha256: str) -> Path:
         """A file with an object's bytes, as long as the attempt lasts. Raises MissingObject."""
