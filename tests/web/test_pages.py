@@ -107,6 +107,9 @@ def test_a_browser_gets_pages_for_errors_and_a_script_gets_json(client: httpx.Cl
         assert page.headers["content-type"].startswith("text/html")
         assert "Back to the start" in page.text
         assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert page.headers["cache-control"] == "no-store"
+        assert page.headers["referrer-policy"] == "no-referrer"
         assert client.get(path).headers["content-type"] == "application/problem+json"
     assert "text/html" in client.get("/v1/problems/key_mismatch", headers=html).headers["content-type"]
     assert client.get("/v1/problems/key_mismatch").json()["code"] == "key_mismatch"
