@@ -15,6 +15,7 @@ WORKDIR /opt/recast
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY scripts/setup scripts/setup
 COPY app app
+COPY plugin-api plugin-api
 COPY docs docs
 RUN PIP_EXTRA_ARGS="${PIP_EXTRA_ARGS}" PIP_NO_CACHE_DIR=1 scripts/setup --service
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
+from recast_plugins import Declaration, declarations
 from torch import nn
 
 from app.architectures.calling import bind
-from app.architectures.declaration import Declaration, declarations
 from app.architectures.sample import sample_inputs
 from app.conversion.job import ConversionJob
 from app.conversion.pipeline import convert

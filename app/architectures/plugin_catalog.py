@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from pydantic import TypeAdapter
+from recast_plugins.declaration import is_plugin_name
 
 from app.architectures.plugin_files import FoundPlugin, names_in
 from app.domain.architecture import ArchitectureDescription, BrokenPlugin
-from app.domain.catalog import is_plugin_name
 from app.domain.text import storable
 
 MOST_BYTES = 4 << 20

@@ -1,57 +1,41 @@
-"""Plug-ins: architectures that are not part of a library. See docs/plugins.md.
+"""Plug-ins: architectures that are not part of a library, declared with ``recast_plugins``. See docs/plugins.md.
 
-A plug-in is a Python module that marks builders with ``@architecture``::
-
-    from app.architectures.plugins import InputSpec, Signature, architecture
-
-    @architecture("acme/scorer", signature=Signature(inputs=(InputSpec(name="x", shape=("batch", 16)),)))
-    def scorer(hidden: Annotated[int, Field(ge=1, le=4096)] = 64) -> nn.Module:
-        return nn.Sequential(nn.Linear(16, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-
-It is found through an entry point of the group ``recast.architectures``, or as a module in the plug-ins directory.
+One is found through an entry point of the group ``recast.architectures``, or as a module in the plug-ins directory.
 """
 
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeVar, get_args
 
-from pydantic import Field
+import recast_plugins
+from pydantic import TypeAdapter, ValidationError
+from recast_plugins.declaration import Declaration, declarations
 
-from app.architectures.declaration import Declaration, architecture, declarations
-from app.architectures.entry import Entry
+from app.architectures.entry import Entry, Options
 from app.architectures.plugin_files import FoundPlugin, find_plugins
-from app.domain.architecture import (
-    Axis,
-    BrokenPlugin,
-    InputSpec,
-    Integers,
-    Mask,
-    Normal,
-    OutputSpec,
-    Signature,
-    Uniform,
-)
+from app.domain.architecture import BrokenPlugin
+from app.domain.conversion import TargetName
+from app.domain.errors import InvalidOptions
 from app.domain.options import complete_options
 
-__all__ = [
-    "Axis",
-    "Field",
-    "InputSpec",
-    "Integers",
-    "Mask",
-    "Normal",
-    "OutputSpec",
-    "Plugins",
-    "Signature",
-    "Uniform",
-    "architecture",
-    "load_plugins",
-]
+Made = TypeVar("Made")
+
+_targets = TypeAdapter(tuple[TargetName, ...])
+
+
+def __getattr__(name: str) -> Any:
+    """What authors imported from here before there was ``recast_plugins``: an alias for one release."""
+    if name not in recast_plugins.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"Import {name} from recast_plugins.", DeprecationWarning, stacklevel=2)
+    return getattr(recast_plugins, name)
 
 
 class Plugins:
@@ -142,12 +126,26 @@ def _entry(declared: Declaration, plugin: FoundPlugin, digest: str) -> Entry:
         library_version=plugin.version or digest[:12],
         summary=declared.summary,
         options_schema=declared.options.model_json_schema(),
-        signature=declared.signature,
-        construct=declared.construct,
-        targets=declared.targets,
+        signature=_checked(declared, declared.signature),
+        construct=_checked(declared, declared.construct),
+        targets=_targets.validate_python(declared.targets or get_args(TargetName)),
         source_digest=digest,
         plugin=plugin.name,
     )
+
+
+def _checked(declared: Declaration, make: Callable[[Options], Made]) -> Callable[[Options], Made]:
+    """``make``, raising InvalidOptions for options that the builder's annotations do not admit."""
+
+    def made(options: Options) -> Made:
+        try:
+            declared.values(options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidOptions(f"{declared.name}: {first['loc']}: {first['msg']}") from error
+        return make(options)
+
+    return made
 
 
 def _source_digest(module: ModuleType) -> str:

@@ -1,6 +1,5 @@
 """The catalog: what the service knows of its architectures where torch is not imported."""
 
-import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -9,9 +8,6 @@ from app.domain.architecture import ArchitectureDescription, BrokenPlugin
 from app.domain.errors import UnknownArchitecture
 from app.domain.options import check_options
 
-RESERVED = ("torchvision/", "timm/", "transformers/")
-"""Prefixes of the names that libraries have."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)+")
 NEAREST = 5
 """How many similar names an unknown name is answered with."""
 
@@ -46,11 +42,6 @@ class Catalog:
     def validate_options(self, name: str, options: Mapping[str, Any]) -> None:
         """Raises UnknownArchitecture, or InvalidOptions naming what the schema does not admit."""
         check_options(name, self.get(name).options_schema, options)
-
-
-def is_plugin_name(name: str) -> bool:
-    """Whether a plug-in may give its architecture this name: lower-case, with a slash, not one of a library."""
-    return len(name) <= 200 and _NAME.fullmatch(name) is not None and not name.startswith(RESERVED)
 
 
 def _untagged(name: str) -> str:

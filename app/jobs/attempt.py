@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 import structlog
 from pydantic import BaseModel, TypeAdapter
+from recast_plugins.declaration import RESERVED
 
 from app.conversion.job import ConversionJob, ConversionOutcome
 from app.database import catalogs, conversions, deaths, templates
 from app.database.conversions import AttemptLost, Ending
 from app.database.tables import Conversion
 from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsuitable
-from app.domain.catalog import RESERVED
 from app.domain.conversion import Stage, State, TargetOptions
 from app.domain.errors import ChildCrashed, ConversionError, OutOfMemory, Problem, RecastError, TimedOut
 from app.jobs import metrics, queue

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from recast_plugins import InputSpec, OutputSpec, Signature
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from app.architectures.calling import bind, call, flatten
-from app.architectures.plugins import InputSpec, OutputSpec, Signature
 from app.architectures.registry import Registry
 from app.architectures.sample import sample_inputs
 from app.domain.errors import ExportFailed, InvalidRequest

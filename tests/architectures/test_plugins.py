@@ -6,10 +6,11 @@ from textwrap import dedent
 
 import pytest
 import torch
+from recast_plugins import InputSpec, Signature, architecture
 
 from app.architectures.calling import call
 from app.architectures.plugin_files import find_plugins, names_in
-from app.architectures.plugins import InputSpec, Signature, architecture, load_plugins
+from app.architectures.plugins import load_plugins
 from app.architectures.registry import load_registry
 from app.architectures.sample import sample_inputs
 from app.domain.errors import BuildFailed, InvalidOptions, UnknownArchitecture
@@ -17,7 +18,7 @@ from app.domain.errors import BuildFailed, InvalidOptions, UnknownArchitecture
 DOCUMENT = Path(__file__).parents[2] / "docs" / "plugins.md"
 HEADER = """
     from torch import nn
-    from app.architectures.plugins import InputSpec, Signature, architecture
+    from recast_plugins import InputSpec, Signature, architecture
     SIGNATURE = Signature(inputs=(InputSpec(name="input", shape=("batch", 4)),))
 """
 WORKING = """

@@ -7,7 +7,7 @@ from tests.cli.running import recast
 
 GOOD = """
 from torch import nn
-from app.architectures.plugins import InputSpec, Signature, architecture
+from recast_plugins import InputSpec, Signature, architecture
 
 print("a plug-in that prints")
 

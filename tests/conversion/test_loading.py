@@ -17,7 +17,7 @@ from tests.conversion.corpus import saved
 
 PLUGIN = '''
 from torch import nn
-from app.architectures.plugins import InputSpec, Signature, architecture
+from recast_plugins import InputSpec, Signature, architecture
 
 ROWS = Signature(inputs=(InputSpec(name="x", shape=("batch", 3)),))
 INPUT = Signature(inputs=(InputSpec(name="x", shape=("batch", 3, 8, 8)),))

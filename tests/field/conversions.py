@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from recast_plugins import Declaration, declarations
 from torch import nn
 
-from app.architectures.declaration import Declaration, declarations
 from app.conversion.job import ConversionJob, ConversionOutcome
 from app.conversion.pipeline import convert
 from app.domain.conversion import OnnxOptions, TorchScriptOptions

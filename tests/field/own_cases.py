@@ -7,9 +7,8 @@ import math
 
 import torch
 import torch.nn.functional as F
+from recast_plugins import Axis, InputSpec, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import Axis, InputSpec, Signature, architecture
 
 BATCH = Axis(name="batch")
 ROWS = Signature(

@@ -1,9 +1,8 @@
 """Small architectures whose Python decides on values of the inputs, or on sizes that values decide."""
 
 import torch
+from recast_plugins import Axis, InputSpec, Integers, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import Axis, InputSpec, Integers, Signature, architecture
 
 ROWS = Signature(inputs=(InputSpec(name="x", shape=("n", 6)),), axes=(Axis(name="n", sample=12, minimum=4),))
 TOKENS = Signature(

@@ -1,9 +1,8 @@
 """A module whose control flow depends on the values of its input."""
 
 import torch
+from recast_plugins import Axis, InputSpec, OutputSpec, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import Axis, InputSpec, OutputSpec, Signature, architecture
 
 
 class Branching(nn.Module):

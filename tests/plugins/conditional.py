@@ -1,9 +1,8 @@
 """A branch on data that exporters can keep: both sides are in the graph."""
 
 import torch
+from recast_plugins import InputSpec, OutputSpec, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import InputSpec, OutputSpec, Signature, architecture
 
 
 class Conditional(nn.Module):

@@ -1,9 +1,8 @@
 """A net whose output does not depend on its input, as a zero-initialised head gives."""
 
 import torch
+from recast_plugins import InputSpec, OutputSpec, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import InputSpec, OutputSpec, Signature, architecture
 
 
 class Constant(nn.Module):

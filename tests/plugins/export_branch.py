@@ -1,9 +1,8 @@
 """A module that computes something else while it is exported: its artifact must never pass."""
 
 import torch
+from recast_plugins import InputSpec, OutputSpec, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import InputSpec, OutputSpec, Signature, architecture
 
 
 class ExportBranch(nn.Module):

@@ -3,9 +3,8 @@
 from typing import Annotated
 
 import torch
+from recast_plugins import Axis, Field, InputSpec, Integers, Mask, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import Axis, Field, InputSpec, Integers, Mask, Signature, architecture
 
 
 class Matching(nn.Module):

@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from recast_plugins import InputSpec, OutputSpec, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import InputSpec, OutputSpec, Signature, architecture
 
 
 class Steered(nn.Module):

@@ -1,9 +1,8 @@
 """A module that draws random numbers in eval mode."""
 
 import torch
+from recast_plugins import InputSpec, OutputSpec, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import InputSpec, OutputSpec, Signature, architecture
 
 
 class Stochastic(nn.Module):

@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
+from recast_plugins import Axis, Field, InputSpec, Integers, OutputSpec, Signature, architecture
 from torch import Tensor, nn
-
-from app.architectures.plugins import Axis, Field, InputSpec, Integers, OutputSpec, Signature, architecture
 
 
 class Tagger(nn.Module):

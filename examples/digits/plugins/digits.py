@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
+from recast_plugins import Field, InputSpec, OutputSpec, Signature, Uniform, architecture
 from torch import nn
-
-from app.architectures.plugins import Field, InputSpec, OutputSpec, Signature, Uniform, architecture
 
 SIGNATURE = Signature(
     inputs=(InputSpec(name="image", shape=("batch", 1, 8, 8), distribution=Uniform(low=0.0, high=1.0)),),

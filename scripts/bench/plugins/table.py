@@ -2,9 +2,8 @@
 
 from typing import Annotated
 
+from recast_plugins import Field, InputSpec, Integers, Signature, architecture
 from torch import nn
-
-from app.architectures.plugins import Field, InputSpec, Integers, Signature, architecture
 
 WIDTH = 250
 

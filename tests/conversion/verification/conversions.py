@@ -13,7 +13,7 @@ _PLUGIN = """
 import torch
 from torch import nn
 from torch.nn import functional as F
-from app.architectures.plugins import Axis, InputSpec, OutputSpec, Signature, architecture
+from recast_plugins import Axis, InputSpec, OutputSpec, Signature, architecture
 
 
 class Net(nn.Module):

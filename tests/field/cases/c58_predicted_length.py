@@ -2,7 +2,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from app.architectures.plugins import (
+from recast_plugins import (
     Axis,
     Field,
     InputSpec,

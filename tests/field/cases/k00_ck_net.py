@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from app.architectures.plugins import Axis, InputSpec, Integers, Mask, Signature, architecture
+from recast_plugins import Axis, InputSpec, Integers, Mask, Signature, architecture
 
 CASE = dict(report="checkpoint cases", symptom="see ckpts.py")
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from app.architectures.plugins import Axis, InputSpec, Integers, Mask, Signature, architecture
+from recast_plugins import Axis, InputSpec, Integers, Mask, Signature, architecture
 
 CASE = {"report": "our own", "symptom": "x[mask] has as many rows as the data decides"}
 

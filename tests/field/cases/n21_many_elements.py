@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from app.architectures.plugins import Axis, InputSpec, Integers, Mask, Signature, architecture
+from recast_plugins import Axis, InputSpec, Integers, Mask, Signature, architecture
 
 CASE = {"report": "our own", "symptom": "numel above 5000 takes the way for large images"}
 

@@ -1,22 +1,24 @@
 """How the author of a plug-in declares an architecture: the ``architecture`` decorator."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from torch import nn
+from pydantic import BaseModel, ConfigDict, create_model
 
-from app.architectures.entry import Options
-from app.domain.architecture import Signature
-from app.domain.catalog import is_plugin_name
-from app.domain.conversion import TargetName
-from app.domain.errors import InvalidOptions
+from recast_plugins.signature import Signature
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MARK = "recast_architecture"
+RESERVED = ("torchvision/", "timm/", "transformers/")
+"""Prefixes of the names that libraries have."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)+")
 
-Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+Builder = TypeVar("Builder", bound="Callable[..., nn.Module]")
 
 
 @dataclass(frozen=True)
@@ -27,28 +29,27 @@ class Declaration:
     family: str
     summary: str
     options: type[BaseModel]
-    builder: Callable[..., nn.Module]
+    builder: "Callable[..., nn.Module]"
     declared_signature: Signature | Callable[..., Signature]
-    targets: tuple[TargetName, ...]
+    targets: tuple[str, ...] | None
+    """None: every target."""
 
-    def signature(self, options: Options) -> Signature:
-        """The signature for these options; raises InvalidOptions."""
+    def values(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The builder's arguments, defaults filled in; raises pydantic's ValidationError."""
+        values = self.options.model_validate(dict(options))
+        return {name: getattr(values, name) for name in self.options.model_fields}
+
+    def signature(self, options: Mapping[str, Any]) -> Signature:
+        """The signature for these options."""
         if isinstance(self.declared_signature, Signature):
             return self.declared_signature
         wanted = inspect.signature(self.declared_signature).parameters
-        arguments = self._arguments(options)
-        return self.declared_signature(**{name: arguments[name] for name in wanted})
+        values = self.values(options)
+        return self.declared_signature(**{name: values[name] for name in wanted})
 
-    def construct(self, options: Options) -> nn.Module:
-        """Calls the builder with these options; raises InvalidOptions."""
-        return self.builder(**self._arguments(options))
-
-    def _arguments(self, options: Options) -> dict[str, Any]:
-        try:
-            values = self.options.model_validate(dict(options))
-        except ValidationError as error:
-            raise InvalidOptions(f"{self.name}: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}") from error
-        return {name: getattr(values, name) for name in self.options.model_fields}
+    def construct(self, options: Mapping[str, Any]) -> "nn.Module":
+        """Calls the builder with these options."""
+        return self.builder(**self.values(options))
 
 
 def architecture(
@@ -57,14 +58,15 @@ def architecture(
     signature: Signature | Callable[..., Signature],
     family: str | None = None,
     summary: str | None = None,
-    targets: tuple[TargetName, ...] = ("onnx", "torchscript"),
+    targets: tuple[str, ...] | None = None,
 ) -> Callable[[Builder], Builder]:
     """Declares the decorated function as the builder of the architecture ``name``, such as "acme/tagger".
 
     The builder returns a ``torch.nn.Module``. Its parameters are the architecture's options: each has an annotation
     that pydantic understands (give numbers their bounds: ``Annotated[int, Field(ge=1, le=4096)]``) and a default.
     ``signature`` is a Signature, or a function that returns one and whose parameters are some of the builder's.
-    ``family`` is by default the first part of the name, ``summary`` the first line of the builder's docstring.
+    ``family`` is by default the first part of the name, ``summary`` the first line of the builder's docstring, and
+    ``targets`` every target that the service has.
     Raises ValueError for a name that is not allowed and TypeError for parameters that cannot be options.
     """
     if not is_plugin_name(name):
@@ -89,7 +91,12 @@ def architecture(
     return declare
 
 
-def _options_model(name: str, builder: Callable[..., nn.Module]) -> type[BaseModel]:
+def is_plugin_name(name: str) -> bool:
+    """Whether a plug-in may give its architecture this name: lower-case, with a slash, not one of a library."""
+    return len(name) <= 200 and _NAME.fullmatch(name) is not None and not name.startswith(RESERVED)
+
+
+def _options_model(name: str, builder: "Callable[..., nn.Module]") -> type[BaseModel]:
     hints = get_type_hints(builder, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(builder).parameters.values():
