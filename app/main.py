@@ -29,9 +29,9 @@ from app.api.principals import Authenticator
 from app.api.problems import install_problem_handlers
 from app.api.service import Service
 from app.api.upload_slots import UploadSlots
-from app.api.versions import service_version
 from app.database.owned_store import OwnedStore
 from app.database.session import Database
+from app.domain.versions import service_version
 from app.jobs.events import Changes
 from app.settings import Settings
 from app.storage.opening import open_store

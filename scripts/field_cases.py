@@ -23,7 +23,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from recast_plugins import Declaration, declarations
 from torch import nn
 
@@ -31,9 +30,10 @@ from app.architectures.calling import bind
 from app.architectures.sample import sample_inputs
 from app.conversion.job import ConversionJob
 from app.conversion.pipeline import convert
-from app.domain.conversion import Stage, TargetOptions
+from app.domain.conversion import Stage
 from app.domain.errors import RecastError
 from app.domain.identifiers import conversion_id
+from app.targets.specs import OPTIONS
 from scripts.artifact_judge import judge
 
 ROOT = Path(__file__).parent.parent
@@ -177,7 +177,7 @@ def _converted(
         checkpoint=weights,
         checkpoint_sha256="0" * 64,
         architecture=declaration.name,
-        options=TypeAdapter(TargetOptions).validate_python(target_options),
+        options=OPTIONS.validate_python(target_options),
         work_dir=work / "job",
         architecture_options=options,
         plugins_dir=subject.file.parent,

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from app.architectures.calibration import save_checkpoint
@@ -39,9 +38,9 @@ from app.architectures.sample import sample_inputs
 from app.conversion.job import ConversionJob
 from app.conversion.pipeline import convert
 from app.domain.architecture import Axis, Signature
-from app.domain.conversion import TargetOptions
 from app.domain.errors import RecastError
 from app.domain.identifiers import conversion_id
+from app.targets.specs import OPTIONS
 from scripts.artifact_judge import judge, tensors_of
 from scripts.field_cases import TARGETS, UNDESIGNED, NoTemplates, cell, unheard
 
@@ -194,7 +193,7 @@ def converted(registry: Registry, subject: Subject, target: str) -> dict[str, An
             checkpoint_sha256="0" * 64,
             architecture=subject.entry,
             architecture_options=subject.options,
-            options=TypeAdapter(TargetOptions).validate_python({"target": target}),
+            options=OPTIONS.validate_python({"target": target}),
             work_dir=Path(work),
         )
         outcome = convert(job, unheard, NoTemplates())

@@ -23,12 +23,12 @@ from app.api.digests import SHA256_HEX, told_sha256
 from app.api.multipart import Part
 from app.api.service import Service
 from app.api.uploads import FORM_OVERHEAD, chosen, form_reader, is_form, recognised
-from app.api.versions import library_versions, service_version
 from app.database import conversions
 from app.database.conversions import NewConversion
 from app.database.idempotency import Idempotency
 from app.domain.catalog import Catalog
 from app.domain.errors import InvalidRequest, RecastError
+from app.domain.versions import library_versions, service_version
 from app.jobs import queue
 from app.jobs.queue import Submitted
 from app.storage.objects import StoredObject

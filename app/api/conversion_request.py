@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from app.api.bodies import parse_object
 from app.api.labels import checked_labels, checked_name
 from app.api.problems import from_validation
 from app.domain import acceptance
 from app.domain.catalog import Catalog
-from app.domain.conversion import MAX_NAMES, OnnxOptions, TargetOptions, TorchScriptOptions
+from app.domain.conversion import MAX_NAMES, CommonOptions
 from app.domain.errors import InvalidOptions, InvalidRequest
 from app.domain.options import unknown_option
 from app.domain.report import Verdict
+from app.targets.spec import TargetSpec
+from app.targets.specs import OPTIONS, SPECS, known_target
 
-TARGETS = ("onnx", "torchscript")
 TEXT_FIELDS = frozenset(
     {"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept", "name", "labels"}
 )
@@ -28,8 +29,6 @@ OBJECT_FIELDS = ("options", "architecture_options", "labels")
 YES = (True, "true", "1")
 NO = (False, "false", "0", "")
 
-_options: TypeAdapter[OnnxOptions | TorchScriptOptions] = TypeAdapter(TargetOptions)
-
 
 @dataclass(frozen=True)
 class ConversionRequest:
@@ -37,7 +36,7 @@ class ConversionRequest:
 
     architecture: str
     architecture_options: dict[str, Any]
-    options: OnnxOptions | TorchScriptOptions
+    options: CommonOptions
     accept: tuple[Verdict, ...] = acceptance.DEFAULT
     """Verdicts that count as success."""
     force: bool = False
@@ -85,16 +84,17 @@ def conversion_request(members: Mapping[str, Any], catalog: Catalog) -> Conversi
     """Check what was asked for. Raises InvalidRequest, UnknownArchitecture, InvalidOptions."""
     architecture = _text(members, "architecture")
     target = _text(members, "target")
-    if target not in TARGETS:
-        raise InvalidRequest(f"Unknown target {target[:100]!r}.", hint=f"Targets: {', '.join(TARGETS)}.")
+    spec = known_target(target)
+    if spec is None:
+        raise InvalidRequest(f"Unknown target {target[:100]!r}.", hint=f"Targets: {', '.join(SPECS)}.")
     description = catalog.get(architecture)
-    if target not in description.targets:
+    if spec.name not in description.targets:
         raise InvalidRequest(
             f"{architecture} cannot become {target}.", hint=f"Its targets: {', '.join(description.targets)}."
         )
     architecture_options = _mapping(members, "architecture_options")
     catalog.validate_options(architecture, architecture_options)
-    options = target_options(target, _mapping(members, "options"))
+    options = target_options(spec, _mapping(members, "options"))
     return ConversionRequest(
         architecture,
         architecture_options,
@@ -106,11 +106,11 @@ def conversion_request(members: Mapping[str, Any], catalog: Catalog) -> Conversi
     )
 
 
-def target_options(target: str, given: Mapping[str, Any]) -> OnnxOptions | TorchScriptOptions:
+def target_options(spec: TargetSpec, given: Mapping[str, Any]) -> CommonOptions:
     """The target's options with defaults filled in. Raises InvalidOptions that names the option at fault."""
+    target, model = spec.name, spec.options
     if given.get("target", target) != target:
         raise InvalidOptions(f"options.target says {str(given['target'])[:100]!r}, the request says {target!r}.")
-    model = OnnxOptions if target == "onnx" else TorchScriptOptions
     known = [name for name in model.model_fields if name != "target"]
     for name in given.keys() - model.model_fields.keys():
         raise unknown_option(target, name, known)
@@ -118,7 +118,7 @@ def target_options(target: str, given: Mapping[str, Any]) -> OnnxOptions | Torch
         if isinstance(value, list | dict) and len(value) > MAX_NAMES:
             raise InvalidOptions(f"{name} holds {len(value)} values; at most {MAX_NAMES} are admitted.")
     try:
-        return _options.validate_json(json.dumps({**given, "target": target}), strict=True)
+        return OPTIONS.validate_json(json.dumps({**given, "target": target}), strict=True)
     except ValidationError as error:
         told = from_validation(error.errors(include_url=False)[:1])
         raise InvalidOptions(

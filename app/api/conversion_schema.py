@@ -4,13 +4,13 @@ from typing import Any
 
 from app.api.labels import MAX_LABELS, MAX_NAME, MAX_VALUE
 from app.domain.acceptance import BEST_FIRST
-from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.targets.specs import SPECS
 
 _SHA256 = "sha256 of an uploaded checkpoint"
 _VERDICTS = [verdict.value for verdict in BEST_FIRST]
 _NAMED: dict[str, Any] = {
     "architecture": {"type": "string", "description": "Name of a registered architecture"},
-    "target": {"type": "string", "enum": ["onnx", "torchscript"]},
+    "target": {"type": "string", "enum": list(SPECS)},
     "name": {"type": "string", "maxLength": MAX_NAME, "description": "What people shall call it"},
     "force": {"type": "boolean", "description": "Convert again although the result is known. Default: false."},
 }
@@ -33,10 +33,7 @@ _JSON: dict[str, Any] = {
         },
         "options": {
             "description": "Options of the target",
-            "anyOf": [
-                {"$ref": "#/components/schemas/OnnxOptions"},
-                {"$ref": "#/components/schemas/TorchScriptOptions"},
-            ],
+            "anyOf": [{"$ref": f"#/components/schemas/{spec.options.__name__}"} for spec in SPECS.values()],
         },
         "architecture_options": {
             "type": "object",
@@ -105,7 +102,7 @@ CONVERSION_BODY: dict[str, Any] = {
 def option_schemas() -> dict[str, Any]:
     """The components that the body refers to."""
     schemas = {}
-    for model in (OnnxOptions, TorchScriptOptions):
+    for model in (spec.options for spec in SPECS.values()):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         del schema["properties"]["target"]  # the request says it
         schemas[model.__name__] = schema

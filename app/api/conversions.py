@@ -16,13 +16,13 @@ from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.ranges import matches
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
-from app.api.versions import service_version
 from app.database import conversions as rows
 from app.database.conversions import Filter, Found
 from app.database.tables import Conversion
 from app.domain.conversion import State, TargetName
 from app.domain.errors import InvalidRequest, Problem
 from app.domain.report import Verdict
+from app.domain.versions import service_version
 from app.jobs import queue
 
 router = ReadableRouter(prefix="/v1/conversions", tags=["conversions"], responses=PROBLEM_RESPONSES)

@@ -10,8 +10,9 @@ from fastapi.openapi.utils import get_openapi
 from app.api.conversion_schema import option_schemas
 from app.api.errors_table import problem_kinds
 from app.api.problems import ProblemDocument
+from app.targets.specs import titles
 
-DESCRIPTION = """Converts PyTorch weights of registered architectures to ONNX and TorchScript, proves the result against
+DESCRIPTION = f"""Converts PyTorch weights of registered architectures to {titles()}, proves the result against
 the model, and serves artifact, report and bundle. Errors are problem documents (RFC 9457); see /v1/problems."""
 TAGS = {
     "architectures": "What a conversion may name: registered builders of modules, with their options and signatures.",
@@ -40,7 +41,7 @@ def _document(app: FastAPI) -> Schema:
     document = get_openapi(
         title=app.title,
         version=app.version,
-        summary="Verified ONNX and TorchScript files from PyTorch weights",
+        summary=f"Verified {titles()} files from PyTorch weights",
         description=DESCRIPTION,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         servers=[{"url": "/", "description": "The service that this document comes from"}],

@@ -13,11 +13,11 @@ from app.api.principals import Acting
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
 from app.api.service import Service, WholeService
-from app.api.versions import library_versions, service_version
 from app.database import catalogs, conversions, sums, workers
 from app.delivery.report_schema import report_schema
 from app.domain.conversion import State
 from app.domain.errors import RecastError, Unavailable
+from app.domain.versions import library_versions, service_version
 from app.jobs.metrics import exposition
 
 router = ReadableRouter(tags=["operations"], responses=PROBLEM_RESPONSES)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from app.domain.architecture import ArchitectureDescription, Signature
-from app.domain.conversion import TargetName
+from app.domain.conversion import TARGET_NAMES, TargetName
 
 Options = Mapping[str, Any]
 """Options of an architecture, checked against its schema and with defaults filled in."""
@@ -25,7 +25,7 @@ class Entry:
     options_schema: dict[str, Any]
     signature: Callable[[Options], Signature]
     construct: Callable[[Options], nn.Module]
-    targets: tuple[TargetName, ...] = ("onnx", "torchscript")
+    targets: tuple[TargetName, ...] = TARGET_NAMES
     source_digest: str | None = None
     plugin: str | None = None
     convert: Callable[[nn.Module, Options, dict[str, Tensor]], dict[str, Tensor]] | None = None

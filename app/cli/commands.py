@@ -8,6 +8,7 @@ import typer
 
 from app.cli.failure import UsageError, failing_in_words
 from app.processors import available_cores
+from app.targets.specs import SPECS
 
 app = typer.Typer(
     name="recast",
@@ -83,7 +84,7 @@ def convert(
     weights: Annotated[Path, typer.Argument(help="Checkpoint: .pt, .pth or .safetensors")],
     architecture: Annotated[str, typer.Option("--architecture", "-a", help="Such as torchvision/resnet18")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the artifact goes")],
-    target: Annotated[str, typer.Option("--target", "-t", help="onnx or torchscript")] = "onnx",
+    target: Annotated[str, typer.Option("--target", "-t", help=" or ".join(SPECS))] = "onnx",
     options: Annotated[str, typer.Option(help="Options of the target as JSON")] = "{}",
     architecture_options: Annotated[str, typer.Option(help="Options of the architecture as JSON")] = "{}",
     allow_missing: Annotated[
@@ -184,7 +185,7 @@ def warm_templates(
     from app.cli.warm import warm
 
     plugins = _settings(plugins_dir=plugins_dir).plugins_dir
-    raise typer.Exit(warm(names, target or ["onnx", "torchscript"], server, plugins))
+    raise typer.Exit(warm(names, target or list(SPECS), server, plugins))
 
 
 @keys_app.command("create")

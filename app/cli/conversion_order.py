@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from app.cli.failure import UsageError
-from app.domain.conversion import OnnxOptions, TargetOptions, TorchScriptOptions
-
-TARGETS = ("onnx", "torchscript")
-_options: TypeAdapter[OnnxOptions | TorchScriptOptions] = TypeAdapter(TargetOptions)
+from app.domain.conversion import CommonOptions
+from app.targets.specs import OPTIONS, SPECS
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Order:
     weights: Path
     architecture: str
     architecture_options: dict[str, Any]
-    options: OnnxOptions | TorchScriptOptions
+    options: CommonOptions
     given_options: dict[str, Any]
     """As given, without defaults: what a server is sent."""
     output: Path
@@ -47,8 +45,8 @@ def order(
     allow_missing: Sequence[str] = (),
 ) -> Order:
     """``allow_missing`` is added to that of ``options``. Raises UsageError for what cannot be meant."""
-    if target not in TARGETS:
-        raise UsageError(f"There is no target {target!r}.", hint=f"Targets: {', '.join(TARGETS)}.")
+    if target not in SPECS:
+        raise UsageError(f"There is no target {target!r}.", hint=f"Targets: {', '.join(SPECS)}.")
     for file in (weights, probes):
         if file is not None and not file.is_file():
             raise UsageError(f"There is no file {file}.")
@@ -60,7 +58,7 @@ def order(
         named = given.get("allow_missing", [])
         given["allow_missing"] = [*named, *allow_missing] if isinstance(named, list) else named
     try:
-        parsed = _options.validate_json(json.dumps({**given, "target": target}), strict=True)
+        parsed = OPTIONS.validate_json(json.dumps({**given, "target": target}), strict=True)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"][1:])

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import typer
 from app.cli.failure import UsageError
 from app.delivery.bundle import MANIFEST, is_plain_name
 from app.domain.errors import DigestMismatch
+from app.targets import selfcheck
 
 BLOCK = 1 << 20
 LARGEST_MANIFEST = 1 << 20
@@ -69,6 +69,8 @@ def _extract(archive: zipfile.ZipFile, member: dict[str, Any], directory: Path) 
 
 def _run_check(directory: Path) -> int:
     """The check is Recast's own file, not the bundle's: a bundle from anywhere is data, its script is not run."""
-    with as_file(files("app.conversion").joinpath("selfcheck.py")) as script:
+    with tempfile.TemporaryDirectory(prefix="recast-") as apart:
+        script = Path(apart) / "check.py"
+        script.write_bytes(selfcheck.script())
         command = [sys.executable, "-I", str(script), str(directory)]
         return subprocess.run(command, cwd=directory, check=False, timeout=LIMIT).returncode

@@ -1,10 +1,10 @@
 """Axes that the client asked to vary and the architecture does not declare: can the model itself vary them?"""
 
-from app.conversion.exporters.other_sizes import failure_at
-from app.conversion.exporters.request import ExportRequest
+from app.conversion.decisions.other_sizes import failure_at
 from app.domain.architecture import Signature
 from app.domain.conversion import Stage
 from app.domain.errors import StaticAxis
+from app.targets.request import ExportRequest
 
 
 def refuse_fixed_axes(request: ExportRequest, declared: Signature) -> None:

@@ -9,22 +9,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from app.architectures.module_state import state_kept
 from app.architectures.registry import load_registry
 from app.conversion.captured_values import refuse_values_of_weights
-from app.conversion.exporters.place import Place
-from app.conversion.exporters.request import ExportRequest
 from app.conversion.job import ConversionJob, StoredTemplate
 from app.conversion.loading import LoadedModule
-from app.conversion.module_state import state_kept
-from app.conversion.targets import TARGETS
-from app.conversion.templates.hashed_file import flush_early
-from app.conversion.templates.onnx_write import WrittenFile
-from app.conversion.verification.claims import Claim
 from app.conversion.verification.subject import Model, Subject
 from app.domain.architecture import ArchitectureDescription
 from app.domain.checkpoint import CheckpointInspection
 from app.domain.errors import LedgerFailed
 from app.domain.report import Certificate, ExportReport
+from app.targets.capturing.place import Place
+from app.targets.claims import Claim
+from app.targets.onnx.writing.fill import WrittenFile
+from app.targets.request import ExportRequest
+from app.targets.specs import SPECS
+from app.targets.templating.hashed_file import flush_early
+from app.targets.writer import writer_of
 
 
 @dataclass(frozen=True)
@@ -95,22 +96,21 @@ def fill_stored(work: Workpiece, stored: StoredTemplate, directory: Path) -> Can
 
     Raises TemplateMismatch, LedgerFailed.
     """
-    target = TARGETS[work.job.options.target]
-    template = target.load_template(stored.path)
+    template = writer_of(work.job.options.target).load_template(stored.path)
     return replace(_fill(work, template, directory), certificate=stored.certificate)
 
 
 def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
     """Capture the graph, make a template of it, and fill it. Raises ExportFailed and kin, LedgerFailed."""
-    target = TARGETS[work.job.options.target]
+    writer = writer_of(work.job.options.target)
     started = time.perf_counter()
     with state_kept(work.loaded.module):  # what a run leaves there is of these weights and no part of the template
-        captured = target.capture(work.request, exporter)
-    constants = target.constants(captured, work.loaded.module)
+        captured = writer.capture(work.request, exporter)
+    constants = writer.constants(captured, work.loaded.module)
     path = work.job.work_dir / f"template-{exporter}"
-    template = target.build_template(captured, work.request, path)
+    template = writer.build_template(captured, work.request, path)
     if template.against_reuse is not None:
-        refuse_values_of_weights(constants, target, work.request, exporter, work.fresh_module())
+        refuse_values_of_weights(constants, writer, work.request, exporter, work.fresh_module())
     seconds = time.perf_counter() - started
     candidate = _fill(work, template, directory)
     return replace(
@@ -123,10 +123,11 @@ def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
 
 
 def _fill(work: Workpiece, template: Any, directory: Path) -> Candidate:
-    target = TARGETS[work.job.options.target]
+    target = work.job.options.target
+    writer, suffix = writer_of(target), SPECS[target].suffix
     tensors = {key: value for key, value in work.loaded.module.state_dict().items() if isinstance(value, Tensor)}
-    written = target.fill(template, tensors, work.request, directory / f"model{target.suffix}")
+    written = writer.fill(template, tensors, work.request, directory / f"model{suffix}")
     flush_early(written.path)
-    if not target.is_filled(template, written):
+    if not writer.is_filled(template, written):
         raise LedgerFailed("The file on disk is not the template's graph with the uploaded tensors.")
-    return Candidate(written, target.report(template, work.request), target.claims(template))
+    return Candidate(written, writer.report(template, work.request), writer.claims(template))

@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from app.conversion.exporters.request import ExportRequest
-from app.conversion.targets import Target
-from app.conversion.templates.tensor_bytes import dtype_name, tensor_bytes
 from app.domain.errors import ExportFailed, RecastError
+from app.targets.request import ExportRequest
+from app.targets.templating.tensor_bytes import dtype_name, tensor_bytes
+from app.targets.writer import Writer
 
 
 def refuse_values_of_weights(
-    constants: Mapping[str, Tensor], target: Target[Any, Any], request: ExportRequest, exporter: str, fresh: nn.Module
+    constants: Mapping[str, Tensor], writer: Writer[Any, Any], request: ExportRequest, exporter: str, fresh: nn.Module
 ) -> None:
     """Raise ExportFailed unless all captured ``constants`` are those of the ``fresh`` module, byte for byte.
 
@@ -27,11 +27,11 @@ def refuse_values_of_weights(
     if not telling:
         return
     try:
-        again = target.capture(replace(request, module=fresh), exporter)
+        again = writer.capture(replace(request, module=fresh), exporter)
     except RecastError:
         known = set()
     else:
-        known = {_bits(tensor) for tensor in target.constants(again, fresh).values()}
+        known = {_bits(tensor) for tensor in writer.constants(again, fresh).values()}
     strange = [f"{name} {list(tensor.shape)}" for name, tensor in telling.items() if _bits(tensor) not in known]
     if strange:
         raise ExportFailed(

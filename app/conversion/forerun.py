@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from app.conversion.exporters.decisions import Decisions, find_decisions
+from app.conversion.decisions.search import Decisions, find_decisions
 from app.conversion.verification.eager_side import EagerSide, full_eager_side, unhurried
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import eager_once_more, oracle

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.domain.conversion import OnnxOptions, Stage, TorchScriptOptions
+from app.domain.conversion import CommonOptions, Stage
 from app.domain.errors import Problem
 from app.domain.report import Certificate, ConversionReport, ProducedFile
 
@@ -49,7 +49,7 @@ class ConversionJob:
     checkpoint: Path
     checkpoint_sha256: str
     architecture: str
-    options: OnnxOptions | TorchScriptOptions
+    options: CommonOptions
     work_dir: Path
     architecture_options: dict[str, Any] = field(default_factory=dict)
     checkpoint_filename: str | None = None

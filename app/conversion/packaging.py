@@ -1,37 +1,23 @@
 """Package a conversion: the report and the files that go with the artifact."""
 
 import hashlib
-import importlib.metadata
 import platform
 import resource
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
 
 from app.conversion.candidates import Workpiece
 from app.conversion.job import ConversionOutcome
 from app.conversion.production import Produced
-from app.conversion.targets import TARGETS
-from app.conversion.templates.onnx_write import WrittenFile
 from app.domain.errors import DimsFailed, LedgerFailed, NonFinite, ParityFailed, Problem, UnsupportedOpset
 from app.domain.produced_files import artifact_stem
 from app.domain.report import ConversionReport, Finding, ProducedFile, Reason, TemplateUse, Verdict, VerificationReport
-
-SHAPING_LIBRARIES = (
-    "recast-service",
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "onnx",
-    "onnx-ir",
-    "onnxscript",
-    "onnxruntime",
-    "numpy",
-)
-"""Libraries whose version can change an artifact or its verdict."""
+from app.domain.versions import PACKAGE, library_versions, service_version
+from app.targets import selfcheck
+from app.targets.onnx.writing.fill import WrittenFile
+from app.targets.specs import SPECS
 
 ERROR_OF_REASON = {
     Reason.ledger: LedgerFailed,
@@ -45,12 +31,12 @@ ERROR_OF_REASON = {
 def package(work: Workpiece, produced: Produced, timings: Mapping[str, float]) -> ConversionOutcome:
     """Write report.json, golden.npz and check.py beside the artifact in ``work_dir`` and name all files."""
     directory = work.job.work_dir
-    target = TARGETS[work.job.options.target]
+    spec = SPECS[work.job.options.target]
     stem = artifact_stem(work.job.architecture)
-    artifact = _artifact(produced.candidate.written, directory / f"{stem}{target.suffix}", target.media_type)
+    artifact = _artifact(produced.candidate.written, directory / f"{stem}{spec.suffix}", spec.media_type)
     data = _artifact_data(produced.candidate.written.data, directory)
     golden = _golden(produced.golden, directory / "golden.npz")
-    (directory / "check.py").write_bytes(package_files("app.conversion").joinpath("selfcheck.py").read_bytes())
+    (directory / "check.py").write_bytes(selfcheck.script())
     verification = _with_policy(produced.verification, produced.template_use, work.job.options.on_mismatch)
     problem = _problem(verification) if work.job.options.on_mismatch == "fail" else None
     export = produced.candidate.export.model_copy(update={"rungs": produced.rungs, "template": produced.template_use})
@@ -180,5 +166,4 @@ def _facts_of_the_job(work: Workpiece) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in SHAPING_LIBRARIES}
-    return {"python": platform.python_version(), "platform": platform.platform(), **versions}
+    return {"platform": platform.platform(), PACKAGE: service_version(), **library_versions()}

@@ -9,13 +9,13 @@ import torch
 from app.architectures.registry import load_registry
 from app.conversion.asked_axes import refuse_fixed_axes
 from app.conversion.checkpoint import open_checkpoint
-from app.conversion.exporters.request import export_request
 from app.conversion.job import ConversionJob, ConversionOutcome, ProgressCallback, TemplateSource
 from app.conversion.loading import load_module
 from app.conversion.packaging import package
 from app.conversion.production import Workpiece, produce
 from app.conversion.stages import StageClock
 from app.domain.conversion import Stage
+from app.targets.request import export_request
 
 
 def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateSource) -> ConversionOutcome:
@@ -42,7 +42,7 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
             allow_missing=job.options.allow_missing,
             signature=description.signature,
         )
-        request = export_request(loaded, description, job.options)
+        request = export_request(loaded.module, description, job.options)
         refuse_fixed_axes(request, description.signature)
     workpiece = Workpiece(job, description, opened.inspection, loaded, request)
     produced = produce(workpiece, templates, clock)

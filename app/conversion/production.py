@@ -15,21 +15,20 @@ from pathlib import Path
 
 import torch
 
+from app.architectures.module_state import ModuleState
 from app.conversion.candidates import Candidate, Workpiece, fill_stored, new_template
-from app.conversion.exporters.opset import NEWER, with_opset
-from app.conversion.exporters.other_sizes import failure_at
-from app.conversion.exporters.quiet import first_lines
-from app.conversion.exporters.request import ExportRequest
+from app.conversion.decisions.other_sizes import failure_at
 from app.conversion.forerun import Forerun
 from app.conversion.job import BuiltTemplate, StoredTemplate, TemplateSource, UnsuitableTemplate
-from app.conversion.module_state import ModuleState
 from app.conversion.stages import StageClock
-from app.conversion.targets import rungs
-from app.conversion.templates.key import template_key
 from app.conversion.verification.verify import Verification, examine
 from app.domain.conversion import Stage
 from app.domain.errors import ExportFailed, ModelRefuses, RecastError, memory_ran_out
 from app.domain.report import Certificate, Reason, Rung, TemplateUse, Verdict, VerificationReport
+from app.targets.capturing.quiet import first_lines
+from app.targets.request import ExportRequest
+from app.targets.templating.key import template_key
+from app.targets.writer import writer_of
 
 __all__ = ["Produced", "Workpiece", "produce"]
 
@@ -103,11 +102,13 @@ def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Pr
 def _attempts(work: Workpiece, known: Known, climb: "_Climb") -> Iterator[Attempt]:
     if isinstance(known, StoredTemplate):
         yield Attempt(STORED, partial(fill_stored, work, known))
-    newer = with_opset(work.request, NEWER)
-    for exporter in rungs(work.job.options):
+    writer = writer_of(work.job.options.target)
+    relaxed = writer.relaxed(work.request)
+    for exporter in writer.exporters(work.job.options):
         yield Attempt(exporter, partial(new_template, work, exporter))
-        if newer is not None and climb.needs_newer_opset:
-            yield Attempt(f"{exporter} (opset {NEWER})", partial(new_template, replace(work, request=newer), exporter))
+        if relaxed is not None and climb.never_ran:
+            called, request = relaxed
+            yield Attempt(f"{exporter} ({called})", partial(new_template, replace(work, request=request), exporter))
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class _Climb:
         self._never_ran = False
 
     @property
-    def needs_newer_opset(self) -> bool:
+    def never_ran(self) -> bool:
         """Whether the last rung failed as one whose opset lacks an operator: it made no file, or one that never ran.
 
         That the opset is too old shows in many ways (an operator, an input's rank, an attribute), so it is tried out.

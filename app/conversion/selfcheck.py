@@ -3,7 +3,7 @@
 """Prove this bundle on your own machine: python check.py
 
 Checks the sha256 of every file against manifest.json, then runs the artifact on the golden inputs and holds every
-output against the gate that Recast used. Needs numpy, and onnxruntime for ONNX or torch for TorchScript.
+output against the gate that Recast used. Needs numpy and what runs the artifact: onnxruntime for ONNX, else torch.
 
 Exit code: 0 everything agrees, 1 something does not, 2 the check could not be made.
 """
@@ -12,10 +12,13 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 CHUNK = 1 << 20
+RUNNERS: dict[str, Callable[[Path, dict[str, Any]], list[Any]]] = {}
+"""How artifacts are run, by the suffix of their names."""
 
 
 class CannotCheck(Exception):
@@ -59,11 +62,12 @@ def check_outputs(directory: Path) -> int:
         stored = {key: golden[key] for key in golden.files}
     inputs = {key.removeprefix("input/"): value for key, value in stored.items() if key.startswith("input/")}
     expected = {key.removeprefix("output/"): value for key, value in stored.items() if key.startswith("output/")}
-    run = run_onnx if artifact.suffix == ".onnx" else run_torchscript
+    if artifact.suffix not in RUNNERS:
+        raise CannotCheck(f"this script does not know how a file {artifact.suffix} is run")
     try:
-        outputs = run(artifact, inputs)
-    except CannotCheck:
-        raise
+        outputs = RUNNERS[artifact.suffix](artifact, inputs)
+    except ImportError as missing:
+        raise CannotCheck(f"{missing.name} is not installed: pip install {missing.name}") from missing
     except Exception as refusal:  # noqa: BLE001 - runtimes raise classes of their own
         print(f"WRONG output the artifact does not run: {refusal}")
         return 1
@@ -76,42 +80,7 @@ def check_outputs(directory: Path) -> int:
     )
 
 
-def run_onnx(artifact: Path, inputs: dict[str, Any]) -> list[Any]:
-    """Outputs in the order of the file."""
-    try:
-        import onnxruntime
-    except ImportError as missing:
-        raise CannotCheck("onnxruntime is not installed: pip install onnxruntime") from missing
-    session = onnxruntime.InferenceSession(str(artifact), providers=["CPUExecutionProvider"])
-    feed = {node.name: inputs[node.name] for node in session.get_inputs()}
-    return list(session.run(None, feed))
-
-
-def run_torchscript(artifact: Path, inputs: dict[str, Any]) -> list[Any]:
-    """Outputs in the order in which they stand in the result."""
-    try:
-        import torch
-    except ImportError as missing:
-        raise CannotCheck("torch is not installed: pip install torch") from missing
-    module: Any = torch.jit.load(str(artifact), map_location="cpu")  # type: ignore[no-untyped-call]
-    arguments = {argument.name: str(argument.type) for argument in module.forward.schema.arguments[1:]}
-    values: dict[str, Any] = {name: torch.from_numpy(value) for name, value in inputs.items()}
-    with torch.inference_mode():
-        if all(name in arguments for name in values):
-            lists = {name for name, kind in arguments.items() if kind.startswith("List[")}
-            result = module(**{name: [value] if name in lists else value for name, value in values.items()})
-        else:
-            result = module(*values.values())
-    return [tensor.numpy() for tensor in _flat(result)]
-
-
-def _flat(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    if hasattr(value, "numpy"):
-        return [value]
-    parts = value.values() if hasattr(value, "values") else value
-    return [tensor for part in parts for tensor in _flat(part)]
+# The runners of all targets stand here.
 
 
 def _agrees(name: str, got: Any, want: Any, gate: float) -> bool:

@@ -14,7 +14,7 @@ from app.database import events, limits
 from app.database.projects import owner_of_new, project_of
 from app.database.tables import Conversion, ConversionFile
 from app.domain import acceptance
-from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
+from app.domain.conversion import CommonOptions, Stage, State
 from app.domain.errors import InUse, NotFound, Problem, QueueFull
 from app.domain.identifiers import conversion_id
 from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict, WorstParity
@@ -37,7 +37,7 @@ class NewConversion:
 
     checkpoint_sha256: str
     architecture: str
-    options: OnnxOptions | TorchScriptOptions
+    options: CommonOptions
     architecture_options: dict[str, Any] = field(default_factory=dict)
     checkpoint_filename: str | None = None
     dedup_key: str | None = None

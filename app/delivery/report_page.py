@@ -14,6 +14,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from app.delivery import charts, words
 from app.domain.conversion import Stage
 from app.domain.report import ConversionReport, Ledger, OutputParity, ProbeResult, Verdict, VerificationReport
+from app.targets.specs import SPECS
 
 LISTED_ROWS = 1000
 """Rows of a table on the page; the JSON report has all of them."""
@@ -129,6 +130,7 @@ def report_values(report: ConversionReport) -> dict[str, Any]:
     verification = report.verification
     return {
         "report": report,
+        "target_title": SPECS[report.target].title,
         "verification": verification,
         "verdict_words": words.VERDICT_WORDS[verification.verdict],
         "headline": headline(report),

@@ -17,7 +17,7 @@ from recast_plugins.signature import (
 )
 
 from app.domain.base import Value
-from app.domain.conversion import TargetName
+from app.domain.conversion import TARGET_NAMES, TargetName
 
 __all__ = [
     "ArchitectureDescription",
@@ -45,7 +45,7 @@ class ArchitectureDescription(Value):
     summary: str = ""
     options_schema: dict[str, Any] = Field(default_factory=dict)
     signature: Signature
-    targets: tuple[TargetName, ...] = ("onnx", "torchscript")
+    targets: tuple[TargetName, ...] = TARGET_NAMES
     source_digest: str | None = None
     """sha256 of a plug-in's source; None for a library, whose version says as much."""
     plugin: str | None = None

@@ -1,13 +1,15 @@
 """A conversion: one job, which clients see as a resource; its target, options, stages and states."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from app.domain.base import Value
 
 TargetName = Literal["onnx", "torchscript"]
+"""Each has a folder of that name in app/targets."""
+TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 OnMismatch = Literal["fail", "warn"]
 VerificationMode = Literal["auto", "full"]
 Measurement = Literal["latency", "matrix"]
@@ -50,8 +52,9 @@ Names = Annotated[tuple[Name, ...], Field(max_length=MAX_NAMES, fail_fast=True)]
 
 
 class CommonOptions(Value):
-    """Options of every target."""
+    """Options of every target; those of one are its own class, in its folder of app/targets."""
 
+    target: TargetName
     example_shapes: dict[Name, Annotated[tuple[int, ...], Field(max_length=MAX_RANK, fail_fast=True)]] | None = None
     """Sizes of the sample input used to export, by input name, instead of the signature's."""
     dynamic_axes: dict[Name, dict[int, Name]] | None = None
@@ -69,35 +72,3 @@ class CommonOptions(Value):
     verification: VerificationMode = "auto"
     measure: tuple[Measurement, ...] = ()
     """Figures for the report that no verdict rests on: latency of model and artifact, the parity matrix."""
-
-
-class OnnxOptions(CommonOptions):
-    """Options of target ``onnx``."""
-
-    target: Literal["onnx"] = "onnx"
-    exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
-    opset: int | None = Field(default=None, ge=-INT32, le=INT32)
-    """Which ones can be delivered the exporters know (UnsupportedOpset); the bounds only keep the number a number."""
-    ir_version: int | None = Field(default=None, ge=3, le=64)
-    external_data: Literal["auto"] | bool = "auto"
-    keep_debug: bool = False
-    runtime: Literal["onnxruntime"] = "onnxruntime"
-    """The runtime that the file is made for and proved with."""
-    simplify: Literal[True] = True
-    """Constants are folded and the graph is simplified, always: verification holds for the simplified file."""
-    precision: Literal["fp32"] = "fp32"
-    """Of the weights and of what the file computes."""
-
-
-class TorchScriptOptions(CommonOptions):
-    """Options of target ``torchscript``."""
-
-    target: Literal["torchscript"] = "torchscript"
-    method: Literal["auto", "trace", "script"] = "auto"
-    freeze: bool = False
-    optimize_for_inference: bool = False
-    check_trace: bool = True
-    keep_debug: bool = False
-
-
-TargetOptions = Annotated[OnnxOptions | TorchScriptOptions, Field(discriminator="target")]

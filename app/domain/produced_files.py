@@ -2,10 +2,7 @@
 
 import re
 
-from app.domain.conversion import TargetName
-
 LONGEST_STEM = 100
-SUFFIXES: dict[TargetName, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 MEDIA_TYPES = {
     "artifact": "application/octet-stream",
     "artifact_data": "application/octet-stream",
@@ -23,10 +20,10 @@ def artifact_stem(architecture: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", architecture).strip("-.")[:LONGEST_STEM] or "model"
 
 
-def is_name_of(role: str, filename: str, architecture: str, target: TargetName) -> bool:
-    """Whether the file of that role may be called so."""
+def is_name_of(role: str, filename: str, architecture: str, suffix: str) -> bool:
+    """Whether the file of that role may be called so; ``suffix`` is that of the target's artifacts."""
     if role == "artifact":
-        return filename == artifact_stem(architecture) + SUFFIXES[target]
+        return filename == artifact_stem(architecture) + suffix
     if role == "artifact_data":
         return bool(EXTERNAL_DATA.fullmatch(filename)) and filename not in FIXED_NAMES.values()
     return filename == FIXED_NAMES[role]

@@ -11,6 +11,12 @@ UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 REPLACEMENT = "\ufffd"
 
 
+def message_of(error: BaseException, longest: int = 600) -> str:
+    """The beginning of an error's message, enough to act on; its type where it has none."""
+    text = str(error).strip() or type(error).__name__
+    return text if len(text) <= longest else text[:longest] + " …"
+
+
 def storable(text: str, longest: int | None = None) -> str:
     """The text with NULs and lone surrogates replaced, cut to ``longest`` characters."""
     if longest is not None and len(text) > longest:

@@ -18,7 +18,7 @@ from app.database import catalogs, conversions, deaths, templates
 from app.database.conversions import AttemptLost, Ending
 from app.database.tables import Conversion
 from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsuitable
-from app.domain.conversion import Stage, State, TargetOptions
+from app.domain.conversion import Stage, State
 from app.domain.errors import ChildCrashed, ConversionError, OutOfMemory, Problem, RecastError, TimedOut
 from app.jobs import metrics, queue
 from app.jobs.confinement import Limits
@@ -34,6 +34,7 @@ from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
 from app.processors import available_cores
 from app.storage.objects import MissingObject
+from app.targets.specs import OPTIONS
 from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,6 @@ SMALL_FILES = 2 << 30
 DISK_PER_FILE = 3
 """How often the largest file all files together may be."""
 
-_options: TypeAdapter[TargetOptions] = TypeAdapter(TargetOptions)
 _outcome = TypeAdapter(ConversionOutcome)
 
 
@@ -214,7 +214,7 @@ class Attempt:
             checkpoint_filename=conversion.checkpoint_filename,
             architecture=conversion.architecture,
             architecture_options=conversion.architecture_options,
-            options=_options.validate_python(conversion.options),
+            options=OPTIONS.validate_python(conversion.options),
             work_dir=results,
             plugins_dir=tools.plugins_dir,
             plugin=plugin,

@@ -23,7 +23,7 @@ from app.conversion.job import (
     TemplateSource,
     UnsuitableTemplate,
 )
-from app.domain.conversion import OnnxOptions, Stage, TorchScriptOptions
+from app.domain.conversion import Stage
 from app.domain.errors import (
     ConversionError,
     InsufficientStorage,
@@ -33,9 +33,10 @@ from app.domain.errors import (
     disk_ran_out,
     memory_ran_out,
 )
-from app.domain.text import storable_json
+from app.domain.text import message_of, storable_json
 from app.jobs.confinement import Confined, Requirement
 from app.jobs.messages import Confinement, Done, Failed, Order, Progress, TemplateAnswer, TemplateWanted
+from app.targets.specs import default_options
 
 
 class SupervisorLine:
@@ -151,8 +152,8 @@ def run_rehearsal(arguments: Any, _: SupervisorLine) -> Any:
     """
     from app.architectures.calibration import save_checkpoint
     from app.architectures.registry import load_registry
-    from app.conversion.exporters.request import requested_signature
-    from app.conversion.templates.key import template_key
+    from app.targets.request import requested_signature
+    from app.targets.templating.key import template_key
 
     name = arguments["architecture"]
     registry = load_registry(_directory(arguments), arguments["plugin"])
@@ -160,7 +161,7 @@ def run_rehearsal(arguments: Any, _: SupervisorLine) -> Any:
     save_checkpoint(registry, name, {}, Path(arguments["file"]))
     return {
         options.target: template_key(description, {}, options, requested_signature(description.signature, options))
-        for options in (OnnxOptions(), TorchScriptOptions())
+        for options in default_options()
     }
 
 
@@ -168,20 +169,15 @@ def problem_of(error: BaseException) -> Problem:
     """An error of a task as data. What was not foreseen is named by its type alone."""
     if isinstance(error, RecastError):
         return error.problem()
-    text = str(error)
     if disk_ran_out(error):
         return InsufficientStorage("No space is left on the worker's disk.").problem()
     if memory_ran_out(error):
-        return OutOfMemory(f"Memory ran out: {_first_line(text) or type(error).__name__}.").problem()
+        return OutOfMemory(f"Memory ran out: {message_of(error, 500).splitlines()[0]}.").problem()
     # The message of a foreign exception may hold paths of this server; the log has it whole.
     return ConversionError(
         f"The conversion stopped with an unforeseen {type(error).__name__}.",
         hint="The worker's log has the details, under the conversion's id.",
     ).problem()
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n", 1)[0][:500]
 
 
 def _find(task: str) -> Task:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib.resources import files as package_files
 from pathlib import Path
 
 from sqlalchemy.exc import DataError, IntegrityError
@@ -29,6 +28,8 @@ from app.jobs.child_problem import NotTheChilds, retold
 from app.jobs.patience import Tell, patiently
 from app.jobs.results import FoundFile, ResultsDirectory
 from app.storage.objects import ObjectStore, StoredObject
+from app.targets import selfcheck
+from app.targets.specs import SPECS
 from app.threads import in_thread
 
 LONGEST_REASON = 2_000
@@ -96,10 +97,11 @@ def _own(outcome: ConversionOutcome, job: ConversionJob) -> ConversionOutcome:
         report.target,
     ):
         raise ChildCrashed("The conversion process reported of another conversion.")
+    suffix = SPECS[job.options.target].suffix
     roles = [file.role for file in told]
     if len(set(roles)) != len(roles) or not {"artifact", "report"} <= set(roles):
         raise ChildCrashed("The conversion process did not name one file of each role.")
-    if any(not is_name_of(file.role, file.filename, job.architecture, job.options.target) for file in told):
+    if any(not is_name_of(file.role, file.filename, job.architecture, suffix) for file in told):
         raise ChildCrashed("The conversion process named a file as none of its role is called.")
     by_role = {file.role: file for file in told}
     if (report.artifact, report.artifact_data) != (by_role["artifact"], by_role.get("artifact_data")):
@@ -149,7 +151,7 @@ def _stages(timings: dict[str, float]) -> dict[str, float]:
 
 @cache
 def _selfcheck_sha256() -> str:
-    return hashlib.sha256(package_files("app.conversion").joinpath("selfcheck.py").read_bytes()).hexdigest()
+    return hashlib.sha256(selfcheck.script()).hexdigest()
 
 
 async def _find_template(

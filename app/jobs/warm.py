@@ -14,10 +14,14 @@ import transformers  # noqa: F401
 
 import app.conversion.pipeline  # noqa: F401
 from app.architectures.registry import load_registry
-from app.conversion.exporters.preload import warm_exporters
+from app.targets.reader import reader_of
+from app.targets.specs import SPECS
+from app.targets.writer import writer_of
 
 tqdm.tqdm.set_lock(threading.RLock())  # its own would be a named semaphore, left behind by every child that exports
-warm_exporters()
+for target in SPECS:
+    reader_of(target)
+    writer_of(target).warm()
 registry = load_registry()
 for name in ("torchvision/resnet18", "timm/resnet18", "transformers/bert"):
     # Reads the entry points, and imports what checks options and what every model of the library builds on.

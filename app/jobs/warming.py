@@ -3,14 +3,14 @@
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated
 
 import structlog
 from pydantic import Field, TypeAdapter
 
 from app.database import templates
 from app.database.conversions import NewConversion
-from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.domain.conversion import TargetName
 from app.domain.errors import RecastError
 from app.jobs import queue
 from app.jobs.messages import Progress, TemplateWanted
@@ -18,13 +18,14 @@ from app.jobs.patience import patiently
 from app.jobs.results import ResultsDirectory
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
+from app.targets.specs import default_options
 from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "rehearsal.pth"
 
-_keys = TypeAdapter(dict[Literal["onnx", "torchscript"], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
+_keys = TypeAdapter(dict[TargetName, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]])
 
 
 async def warm_templates(tools: Tools, names: tuple[str, ...]) -> None:
@@ -55,8 +56,11 @@ async def _warm(tools: Tools, name: str) -> None:
             answer=_no_answer,
             result=_keys,
         )
-        targets = (OnnxOptions(), TorchScriptOptions())
-        wanted = [options for options in targets if not await patiently(partial(_known, tools, keys[options.target]))]
+        wanted = [
+            options
+            for options in default_options()
+            if not await patiently(partial(_known, tools, keys[options.target]))
+        ]
         if not wanted:
             return
         checkpoint = await in_thread(partial(results.find, CHECKPOINT))

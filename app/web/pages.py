@@ -19,20 +19,16 @@ from app.database import checkpoints, conversions
 from app.database.conversions import Filter
 from app.database.tables import Conversion, ConversionFile
 from app.delivery.report_page import report_values
-from app.domain.conversion import OnnxOptions, Stage, State, TorchScriptOptions
+from app.domain.conversion import CommonOptions, Stage, State
 from app.domain.report import ConversionReport
+from app.targets.specs import SPECS
 from app.web import guide
 from app.web.rendering import page
-from app.web.usage import snippets
 
 router = ReadableRouter(include_in_schema=False)
 
 LISTED = 50
 CATALOG_PAGE = 60
-TARGETS: dict[str, tuple[str, type[OnnxOptions | TorchScriptOptions]]] = {
-    "onnx": ("ONNX", OnnxOptions),
-    "torchscript": ("TorchScript", TorchScriptOptions),
-}
 HIDDEN_OPTIONS = frozenset({"target", "runtime", "simplify", "precision"})
 """Target options with one admitted value."""
 
@@ -49,8 +45,8 @@ async def start_page(service: ServiceDependency) -> HTMLResponse:
     """Convert a file: choose it, name its architecture, go."""
     async with service.database.transaction() as session:
         recent = await conversions.newest(session, Filter(), 5)
-    schemas = {name: _shown_options(model) for name, (_, model) in TARGETS.items()}
-    return page("start.html", targets=TARGETS, schemas=schemas, recent=recent)
+    schemas = {spec.name: _shown_options(spec.options) for spec in SPECS.values()}
+    return page("start.html", targets=SPECS, schemas=schemas, recent=recent)
 
 
 @router.get("/favicon.ico")
@@ -102,7 +98,7 @@ async def conversion_page(conversion_id: ConversionId, service: ServiceDependenc
         has_report=report is not None,
         others=[other for other in others if other.id != row.id],
         steps=[stage.value for stage in Stage],
-        snippets=None if report is None else snippets(report),
+        snippets=None if report is None else SPECS[report.target].usage(report),
         **values,
     )
 
@@ -166,7 +162,7 @@ async def _report(service: Service, row: Conversion, kept: dict[str, ConversionF
     return await asyncio.to_thread(ConversionReport.model_validate_json, document)
 
 
-def _shown_options(model: type[OnnxOptions | TorchScriptOptions]) -> dict[str, Any]:
+def _shown_options(model: type[CommonOptions]) -> dict[str, Any]:
     """JSON Schema of a target's options without those that admit one value only."""
     schema = model.model_json_schema()
     schema["properties"] = {k: v for k, v in schema["properties"].items() if k not in HIDDEN_OPTIONS}

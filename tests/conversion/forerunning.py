@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from app.conversion.forerun import Forerun
 from app.conversion.verification.eager_side import EagerSide, full_eager_side, unhurried
 from app.conversion.verification.subject import Model
-from app.domain.conversion import OnnxOptions
+from app.targets.onnx.spec import OnnxOptions
 from tests.conversion.verification.conversions import converted
 from tests.conversion.verification.subjects import IMAGES, Convolutional
 

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
 from app.conversion.asked_axes import refuse_fixed_axes
-from app.conversion.exporters.request import ExportRequest, requested_signature
 from app.domain.architecture import Axis, InputSpec, Signature
-from app.domain.conversion import OnnxOptions
 from app.domain.errors import StaticAxis
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.request import ExportRequest, requested_signature
 
 DECLARED = Signature(inputs=(InputSpec(name="image", shape=("batch", 3, 32, 32)),), axes=(Axis(name="batch"),))
 

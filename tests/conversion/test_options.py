@@ -3,9 +3,9 @@
 import pytest
 
 from app.api.conversion_request import target_options
-from app.conversion.templates.key import template_key
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.errors import InvalidOptions
+from app.targets.templating.key import template_key
 
 SIGNATURE = Signature(inputs=(InputSpec(name="x", shape=(1, 3)),))
 NET = ArchitectureDescription(name="test/net", family="test", library="test", library_version="1", signature=SIGNATURE)

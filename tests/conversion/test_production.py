@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from app.conversion.job import BuiltTemplate, ConversionOutcome, StoredTemplate, UnsuitableTemplate
-from app.conversion.targets import TARGETS
-from app.conversion.templates import onnx_build
-from app.conversion.templates.onnx_template import load_onnx_template, save_onnx_template
-from app.domain.conversion import OnnxOptions, TorchScriptOptions
 from app.domain.errors import ExportFailed
 from app.domain.report import Verdict
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.onnx.writing import build as onnx_build
+from app.targets.onnx.writing.template import load_onnx_template, save_onnx_template
+from app.targets.torchscript.spec import TorchScriptOptions
+from app.targets.writer import writer_of
 from tests.conversion.verification.conversions import converted
 
 _PLAIN = """
@@ -139,14 +140,14 @@ def test_a_small_weight_that_was_taken_for_a_constant_is_refused_in_words(tmp_pa
 def test_an_exporter_that_raises_anything_gives_way_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    capture = TARGETS["onnx"].capture
+    capture = writer_of("onnx").capture
 
     def broken(request: object, exporter: str) -> object:
         if exporter == "dynamo":
             raise KeyError("unheard of")
         return capture(request, exporter)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(TARGETS["onnx"], "capture", broken)
+    monkeypatch.setattr(writer_of("onnx"), "capture", broken)
     outcome = converted(_PLAIN, OnnxOptions(), tmp_path)
     assert outcome.report.export.exporter == "torchscript"
     assert [rung.outcome for rung in outcome.report.export.rungs] == ["failed", "succeeded"]

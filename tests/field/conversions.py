@@ -13,8 +13,9 @@ from torch import nn
 
 from app.conversion.job import ConversionJob, ConversionOutcome
 from app.conversion.pipeline import convert
-from app.domain.conversion import OnnxOptions, TorchScriptOptions
 from app.domain.errors import RecastError
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.torchscript.spec import TorchScriptOptions
 from scripts.artifact_judge import judge
 from scripts.field_cases import NoTemplates, loaded, plan_of, unheard
 

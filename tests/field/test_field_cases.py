@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.conversion import OnnxOptions, TargetName, TorchScriptOptions
+from app.domain.conversion import TargetName
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.torchscript.spec import TorchScriptOptions
 from tests.field.conversions import Case, cases_of, run
 
 HERE = Path(__file__).parent

@@ -16,10 +16,10 @@ from sqlalchemy import text
 from app.database.conversions import NewConversion
 from app.database.session import Database
 from app.database.tables import Conversion
-from app.domain.conversion import OnnxOptions
 from app.jobs import queue
 from app.jobs.events import Changes
 from app.storage.objects import ObjectStore
+from app.targets.onnx.spec import OnnxOptions
 from tests.jobs.chunks import chunks_of
 
 TIMEOUT = 60

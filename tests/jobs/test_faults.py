@@ -14,8 +14,9 @@ import pytest
 from app.database import conversions
 from app.database.conversions import NewConversion
 from app.database.tables import Conversion
-from app.domain.conversion import OnnxOptions, State
+from app.domain.conversion import State
 from app.jobs import queue
+from app.targets.onnx.spec import OnnxOptions
 from tests.jobs.service import TIMEOUT, Client, StartWorker
 
 pytestmark = pytest.mark.anyio

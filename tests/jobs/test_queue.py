@@ -11,12 +11,13 @@ from app.database.conversions import AttemptLost, Ending, NewConversion
 from app.database.idempotency import Idempotency
 from app.database.session import Database
 from app.database.tables import Event
-from app.domain.conversion import OnnxOptions, Stage, State
+from app.domain.conversion import Stage, State
 from app.domain.errors import AlreadyFinished, IdempotencyConflict, InUse, UnknownCheckpoint
 from app.domain.report import Verdict
 from app.jobs import queue
 from app.jobs.events import Changes
 from app.storage.objects import StoredObject
+from app.targets.onnx.spec import OnnxOptions
 
 SHA = "ab" * 32
 

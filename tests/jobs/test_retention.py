@@ -17,7 +17,7 @@ from app.database.owned_store import OwnedStore
 from app.database.session import Database
 from app.database.tables import Conversion
 from app.domain.checkpoint import CheckpointInspection
-from app.domain.conversion import OnnxOptions, State
+from app.domain.conversion import State
 from app.domain.errors import (
     ChildCrashed,
     CorruptCheckpoint,
@@ -33,6 +33,7 @@ from app.jobs import queue
 from app.jobs.retention import clean_up, collect_orphans
 from app.storage.directory import DirectoryStore
 from app.storage.objects import ObjectStore, StoredObject
+from app.targets.onnx.spec import OnnxOptions
 from tests.jobs.chunks import chunks_of
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,8 @@ from functools import partial
 
 import torch
 
-from app.conversion.exporters.decisions import find_decisions
+from app.conversion.decisions.search import find_decisions
 from app.conversion.verification import dims, far_sides
-from app.conversion.verification.artifact import onnx_graph
 from app.conversion.verification.determinism import artifact_repeats, model_repeats
 from app.conversion.verification.eager_side import skipped_probe, unfit_at_scale
 from app.conversion.verification.evidence import Evidence
@@ -28,7 +27,6 @@ from app.conversion.verification.probes import (
     sample_sizes,
 )
 from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference, cheapest, smallest
-from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.sensitivity import (
     common_part,
     constants_beside,
@@ -39,6 +37,7 @@ from app.conversion.verification.sensitivity import (
 from app.conversion.verification.side_by_side import disagreement
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.report import Finding, ProbeResult, Reason
+from app.targets.artifact import ArtifactRefused
 
 REDRAWS = 10
 """Draws until one differs from the first probe where both have values: a single token may well be the same again."""
@@ -54,8 +53,7 @@ def load_artifact(evidence: Evidence, *, repack: bool) -> None:
     subject = evidence.subject
     with evidence.clock.part("session"):
         try:
-            evidence.runner = open_artifact(
-                subject.target,
+            evidence.runner = subject.reader.open(
                 subject.artifact,
                 subject.module,
                 subject.signature,
@@ -91,7 +89,7 @@ def check_parity(evidence: Evidence) -> None:
     with evidence.clock.part("parity"):
         for taken in list(evidence.references):
             near = not taken.oracle.asked
-            compared = compare(evidence.runner, taken, by_order=subject.target == "torchscript")
+            compared = compare(evidence.runner, taken)
             near = near and not taken.oracle.asked and compared.failure is None
             unfit = None if near else unfit_at_scale(subject, taken)
             if unfit is None:
@@ -130,18 +128,18 @@ def check_extremes(evidence: Evidence) -> None:
 def check_export_branch(evidence: Evidence) -> None:
     """Point 3: where the model takes another way while it is exported, both must agree on inputs of many scales."""
     subject = evidence.subject
-    if evidence.runner is None or not evidence.references or evidence.failed or subject.target != "onnx":
+    if evidence.runner is None or not evidence.references or evidence.failed or subject.reader.exporting is None:
         return
     taken = cheapest(evidence.references)
     with evidence.clock.part("export_branch"):
         if evidence.other_way is None:
-            evidence.other_way = differing_operators(subject.module, subject.signature, taken)
+            evidence.other_way = differing_operators(subject, taken)
         if not evidence.other_way:
             return
         stressed = stress(subject, evidence.runner, taken)
         failed = next((comparison.result for comparison in stressed if comparison.failure), None)
     listed = ", ".join(f"{name} × {count}" for name, count in evidence.other_way.most_common(5))
-    detail = f"while it is exported to ONNX, the model takes another way (operators that differ: {listed})"
+    detail = f"while it is exported, the model takes another way (operators that differ: {listed})"
     if failed is not None:
         evidence.findings.append(failure(Reason.parity, f"{detail}; {failed.probe}: {failed.reason}"))
     else:
@@ -158,14 +156,11 @@ def check_dims(evidence: Evidence) -> None:
     def trial(sizes: Mapping[str, int]) -> Comparison:
         probe = draw_probe(subject.signature, sizes, subject.seed)
         taken = reference(subject.module, subject.signature, probe)
-        return compare(runner, taken, by_order=subject.target == "torchscript")
+        return compare(runner, taken)
 
     with evidence.clock.part("dims"):
         outcomes = dims.try_axes(subject.signature, evidence.compared, trial)
-        written = None
-        if subject.target == "onnx":
-            written = onnx_graph.input_axes(onnx_graph.read_graph(subject.artifact))
-        evidence.dims = dims.certify(subject.signature, outcomes, written, subject.declared)
+        evidence.dims = dims.certify(subject.signature, outcomes, evidence.facts.axes, subject.declared)
     evidence.findings += dims.dims_findings(evidence.dims, outcomes)
 
 

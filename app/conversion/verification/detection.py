@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from app.conversion.module_state import state_kept
+from app.architectures.module_state import state_kept
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.parity import compare_outputs
 from app.conversion.verification.perturbation import Perturbation, draw_perturbations, replaced

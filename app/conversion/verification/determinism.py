@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from app.conversion.verification.gate import C, K, farthest, unit_roundoff
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.reference import is_inexact
-from app.conversion.verification.runtime import ArtifactRefused, Runner
 from app.domain.architecture import Signature
+from app.targets.artifact import ArtifactRefused, Runner
 
 
 def model_repeats(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> bool:

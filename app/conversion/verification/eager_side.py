@@ -28,13 +28,13 @@ from app.conversion.verification.probes import (
     sample_sizes,
 )
 from app.conversion.verification.reference import ModelFailed, Reference, cheapest, smallest
-from app.conversion.verification.runtime import first_lines
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Model
 from app.conversion.verification.surroundings import surroundings
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.errors import memory_ran_out
 from app.domain.report import Detection, Finding, ProbeResult, Reason
+from app.domain.text import message_of
 from app.processes import memory_ceiling
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ Pace = Callable[[], bool]
 class EagerSide:
     """What was not looked for is None; ``detection`` is so too where the module has no float weights.
 
-    ``other_way``: operators that differ while the model is exported to ONNX, with how often; empty where none does.
+    ``other_way``: operators that differ while the model is exported, with how often; empty where none does.
     """
 
     references: Sequence[Reference]
@@ -112,10 +112,10 @@ def _looked_at_closer(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
     repeats = other_way = found = None
     with clock.part("determinism"), _logged("determinism"):
         repeats = model_repeats(module, signature, smallest(references).probe.inputs)
-    if model.target == "onnx":
+    if model.reader.exporting is not None:
         pace()
         with clock.part("export_branch"), _logged("export_branch"):
-            other_way = differing_operators(module, signature, cheapest(references))
+            other_way = differing_operators(model, cheapest(references))
     with clock.part("detection"), _logged("detection", not_run):
         found = detection(module, signature, references, model.seed, pace)
     seconds = {**side.seconds, **clock.seconds}
@@ -131,7 +131,7 @@ def _logged(part: str, not_run: dict[str, str] | None = None) -> Iterator[None]:
             raise
         log.exception("%s could not be carried out", part)
         if not_run is not None:
-            not_run[part] = f"{type(error).__name__}: {first_lines(error, 300)}"
+            not_run[part] = f"{type(error).__name__}: {message_of(error, 300)}"
 
 
 def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerSide:

@@ -3,17 +3,17 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
 
-from app.conversion.exporters.decisions import Decisions
+from app.conversion.decisions.search import Decisions
 from app.conversion.verification.eager_side import EagerSide
 from app.conversion.verification.gate import constants
 from app.conversion.verification.golden import golden_npz
 from app.conversion.verification.parity import Comparison
 from app.conversion.verification.reference import Reference
-from app.conversion.verification.runtime import Runner
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import note, settle, verdict_of
@@ -31,6 +31,7 @@ from app.domain.report import (
     Sensitivity,
     VerificationReport,
 )
+from app.targets.artifact import GraphFacts, Runner
 
 SMALL_SECONDS = 0.1
 """Of processor time of a forward up to which one thread serves a model best.
@@ -98,6 +99,12 @@ class Evidence:
         asked = next((r for r in self.references if r.oracle.asked and r.kind != "fp64"), None)
         more = [note(Reason.oracle_unavailable, "; ".join(asked.oracle.answer.detours))] if asked else []
         return [*self.findings, *more]
+
+    @cached_property
+    def facts(self) -> GraphFacts:
+        """What the artifact says of its graph, read once. Only where there is a runner."""
+        assert self.runner is not None
+        return self.runner.facts()
 
     @property
     def failed(self) -> bool:

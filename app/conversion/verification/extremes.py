@@ -19,9 +19,10 @@ from app.conversion.verification.oracle import eager_once_more, reference
 from app.conversion.verification.parity import Comparison, compare
 from app.conversion.verification.probes import LARGE, Probe, draw_probe
 from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
-from app.conversion.verification.runtime import ArtifactRefused, Runner, first_lines
 from app.conversion.verification.subject import Subject
+from app.domain.text import message_of
 from app.processes import memory_ceiling
+from app.targets.artifact import ArtifactRefused, Runner
 
 SCREENED = (2.0**6, -(2.0**6), 2.0**12)
 """Scales, with their signs, on which every artifact is run."""
@@ -64,7 +65,7 @@ def screen(subject: Subject, runner: Runner, taken: Reference) -> Screening:
                 if not _close(list(y32.values()), outputs):
                     found += _judged(subject, runner, probe)
         except (ModelFailed, ArtifactRefused) as failed:
-            left_out.append(f"{probe.name}: {first_lines(failed, 200)}")
+            left_out.append(f"{probe.name}: {message_of(failed, 200)}")
     return Screening(tuple(found), "; ".join(left_out) or None)
 
 
@@ -107,7 +108,7 @@ def _judged(subject: Subject, runner: Runner, probe: Probe) -> Iterator[Comparis
         return
     if not taken.finite:
         return
-    compared = compare(runner, taken, by_order=subject.target == "torchscript")
+    compared = compare(runner, taken)
     if compared.failure is None or not amplifies_rounding(subject.module, subject.signature, taken):
         yield compared
 

@@ -1,7 +1,7 @@
 """Both sides of everything that the model's Python decides on sizes and values (docs/verification.md, point 4).
 
 A graph that one way through the code was frozen into is right where that way is taken. Which decisions matter, no rule
-says: artifact and model are run at declared sizes on the other side of each (exporters/decisions.py finds them). What
+says: artifact and model are run at declared sizes on the other side of each (conversion/decisions finds them). What
 values decide cannot be tried so: a trace that kept an answer is doubted.
 """
 
@@ -10,18 +10,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from app.architectures.sample import concrete_shape
-from app.conversion.exporters.decisions import Decisions, SizeDecision, distinct_sizes
-from app.conversion.exporters.nearest_sizes import smallest_size
-from app.conversion.exporters.place import Place
-from app.conversion.exporters.quiet import first_line
+from app.conversion.decisions.nearest_sizes import smallest_size
+from app.conversion.decisions.search import Decisions, SizeDecision, distinct_sizes
 from app.conversion.verification.probes import DRAWS, draw_probe, latin_sizes
 from app.conversion.verification.reference import ModelFailed
-from app.conversion.verification.runtime import Runner
 from app.conversion.verification.side_by_side import disagreement
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.architecture import Signature
 from app.domain.report import Decision, Finding, Reason, SideTrial
+from app.targets.artifact import Runner
+from app.targets.capturing.place import Place
+from app.targets.capturing.quiet import first_line
 
 CHEAP = 3e7
 """Elements that a forward may always write: some tenths of a second and a few hundred MB in float32."""

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from app.architectures.calling import bind, flatten
-from app.conversion.verification.operators import SHAPE_ONLY, SHOWN, name_of
 from app.domain.architecture import Signature
+from app.targets.operators import SHAPE_ONLY, SHOWN, name_of
 
 
 def reached_outputs(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, bool]:

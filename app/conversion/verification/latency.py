@@ -7,9 +7,9 @@ from torch import nn
 
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.probes import Probe
-from app.conversion.verification.runtime import Runner
 from app.domain.architecture import Signature
 from app.domain.report import Latency
+from app.targets.artifact import Runner
 
 RUNS = 20
 FEWEST = 2

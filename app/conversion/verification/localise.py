@@ -6,46 +6,30 @@ value of its own, and a branch beside the fault still matches; so the departure 
 matching: the module that makes "all before found, it and all after not" true of the most modules.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Sequence
 
-import onnx
 import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
 from app.conversion.verification.gate import UNBOUNDED, C, K, farthest, unit_roundoff
 from app.conversion.verification.reference import Reference
-from app.conversion.verification.runtime import ArtifactRefused, OnnxRuntime, TorchScriptRuntime
 from app.conversion.verification.subject import Subject
 from app.domain.report import Departure
+from app.targets.artifact import ArtifactRefused, ModuleValue, Runner
 
 _NOISE = 64.0
 """How much rounding may have grown on the way to an intermediate value, in gates: far less than a fault makes."""
 
 
-@dataclass(frozen=True)
-class ModuleValue:
-    """What one call of a leaf module gave in eager, and what it was given."""
-
-    module: str
-    kind: str
-    inputs: tuple[Tensor, ...]
-    output: Tensor
-
-
-def departure(subject: Subject, reference: Reference, runner: object) -> Departure | None:
+def departure(subject: Subject, reference: Reference, runner: Runner) -> Departure | None:
     """The first departing module on this probe; None when nothing can be matched."""
     values = module_values(subject, reference)
     try:
-        if isinstance(runner, TorchScriptRuntime):
-            ratios = _torchscript_ratios(values, runner.loaded)
-        else:
-            ratios = _onnx_ratios(values, subject, reference)
+        candidates = runner.intermediates(values, reference.probe.inputs)
     except ArtifactRefused:
         return None
+    ratios = [_nearest(value.output, found) for value, found in zip(values, candidates, strict=True)]
     place = _change(ratios)
     if place is None:
         return None
@@ -89,16 +73,8 @@ def _change(ratios: list[float | None]) -> int | None:
     return max(scores)[2]
 
 
-def _onnx_ratios(values: list[ModuleValue], subject: Subject, reference: Reference) -> list[float | None]:
-    """For each value the distance, in gates, to the nearest intermediate value of the ONNX graph."""
-    produced = _intermediates(subject.artifact, reference.probe.inputs, subject.threads)
-    by_count: dict[int, list[Tensor]] = {}
-    for tensor in produced.values():
-        by_count.setdefault(tensor.numel(), []).append(tensor)
-    return [_nearest(value.output, by_count.get(value.output.numel(), [])) for value in values]
-
-
-def _nearest(value: Tensor, candidates: list[Tensor]) -> float | None:
+def _nearest(value: Tensor, candidates: Sequence[Tensor]) -> float | None:
+    """The distance, in gates, to the nearest of what may be the same value in the artifact."""
     # None: a value of that size is nowhere computed, as when a normalisation was folded into the layer before it.
     return min((_distance(value, candidate.reshape(value.shape)) for candidate in candidates), default=None)
 
@@ -109,39 +85,6 @@ def _distance(eager: Tensor, artifact: Tensor) -> float:
     if error == 0:
         return 0.0
     return min(error / width, UNBOUNDED) if width > 0 and error < UNBOUNDED else UNBOUNDED
-
-
-def _intermediates(path: Path, inputs: Mapping[str, Tensor], threads: int) -> dict[str, Tensor]:
-    """Every float value that the graph's nodes give, by running a copy of the file that lists them as outputs."""
-    model = onnx.load(str(path))
-    inferred = onnx.shape_inference.infer_shapes(model) if model.ByteSize() < 2**31 - 1 else model
-    listed = {value.name for value in model.graph.output}
-    floats = [v for v in inferred.graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
-    model.graph.output.extend(value for value in floats if value.name not in listed)
-    with TemporaryDirectory() as directory:
-        watched = Path(directory) / "watched.onnx"
-        onnx.save(model, str(watched), save_as_external_data=model.ByteSize() > 2**31 - 1)
-        runner = OnnxRuntime(watched, optimise=False, threads=threads)
-        return {name: value for name, value in runner.run(inputs).items() if value.is_floating_point()}
-
-
-def _torchscript_ratios(values: list[ModuleValue], loaded: torch.jit.ScriptModule) -> list[float | None]:
-    """For each value the distance of what the same submodule of the artifact gives for the same input."""
-    parts = dict(loaded.named_modules())
-    return [_submodule_ratio(value, parts.get(value.module)) for value in values]
-
-
-def _submodule_ratio(value: ModuleValue, part: nn.Module | None) -> float | None:
-    if part is None:
-        return None
-    try:
-        with torch.inference_mode():
-            output = part(*(tensor.clone() for tensor in value.inputs))
-    except Exception:  # noqa: BLE001 - a traced submodule may take its arguments in another form: not comparable
-        return None
-    if not isinstance(output, Tensor) or output.is_nested or output.shape != value.output.shape:
-        return None
-    return _distance(value.output, output)
 
 
 def _described(value: Tensor) -> str:

@@ -10,24 +10,21 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-import torch
-from onnx.reference import ReferenceEvaluator
-from torch import Tensor
-
 from app.conversion.verification.captured import captured_outputs
 from app.conversion.verification.parity import Comparison, compare, compare_outputs
 from app.conversion.verification.probes import draw_probe
 from app.conversion.verification.reference import Reference
-from app.conversion.verification.runtime import ArtifactRefused, first_lines, open_artifact
 from app.conversion.verification.subject import Subject
 from app.domain.report import Matrix, MatrixCell
+from app.domain.text import message_of
+from app.targets.artifact import ArtifactRefused, Evaluator
+from app.targets.reader import Reader
 
 Kind = Literal["capture", "translation", "runtime", "reference"]
 
 EVALUATOR_BUDGET = 1e8
 """Operations (multiply-adds × 2) up to which onnx's reference evaluator runs: numpy, about a second at most."""
 
-_REFERENCE = "onnx reference evaluator"
 _PLAIN = "runtime, optimisations off"
 _FULL = "runtime, optimisations on"
 _CAPTURED = "captured program"
@@ -42,11 +39,12 @@ def parity_matrix(subject: Subject, reference: Reference, delivered: Comparison)
         _cell(_PLAIN, "translation", lambda: _plain(subject, reference)),
         MatrixCell(cell=_FULL, kind="runtime", worst_ratio=_ratio(delivered)),
     ]
-    if subject.target == "onnx":
-        cells.append(_reference_cell(subject, reference))
+    evaluator = subject.reader.evaluator
+    if evaluator is not None:
+        cells.append(_evaluated_cell(evaluator, subject, reference))
     if _departs(cells, _PLAIN):
         cells.append(_cell(_CAPTURED, "capture", lambda: _captured(subject, reference)))
-    return Matrix(cells=tuple(cells), culprit=_culprit(cells, subject.target == "torchscript"))
+    return Matrix(cells=tuple(cells), culprit=_culprit(cells, subject.reader))
 
 
 def _eager_ratio(reference: Reference, name: str) -> float:
@@ -54,12 +52,12 @@ def _eager_ratio(reference: Reference, name: str) -> float:
     return gate.ratio(gate.eager_error)
 
 
-def _reference_cell(subject: Subject, reference: Reference) -> MatrixCell:
+def _evaluated_cell(evaluator: Evaluator, subject: Subject, reference: Reference) -> MatrixCell:
     operations = reference.trace.operations
     if operations > EVALUATOR_BUDGET or not operations:
         skipped = f"{operations:.1e} operations; the evaluator, which is plain numpy, runs up to {EVALUATOR_BUDGET:.0e}"
-        return MatrixCell(cell=_REFERENCE, kind="translation", skipped=skipped)
-    return _cell(_REFERENCE, "translation", lambda: _evaluated(subject, reference))
+        return MatrixCell(cell=evaluator.name, kind="translation", skipped=skipped)
+    return _cell(evaluator.name, "translation", lambda: _evaluated(evaluator, subject, reference))
 
 
 def _cell(name: str, kind: Kind, run: Callable[[], Comparison]) -> MatrixCell:
@@ -67,7 +65,7 @@ def _cell(name: str, kind: Kind, run: Callable[[], Comparison]) -> MatrixCell:
     try:
         comparison = run()
     except Exception as failed:  # noqa: BLE001 - a way that does not run says why in its cell
-        return MatrixCell(cell=name, kind=kind, skipped=first_lines(failed, 200))
+        return MatrixCell(cell=name, kind=kind, skipped=message_of(failed, 200))
     return MatrixCell(cell=name, kind=kind, worst_ratio=_ratio(comparison), seconds=time.perf_counter() - begun)
 
 
@@ -77,27 +75,22 @@ def _ratio(comparison: Comparison) -> float | None:
 
 
 def _plain(subject: Subject, reference: Reference) -> Comparison:
-    runner = open_artifact(
-        subject.target, subject.artifact, subject.module, subject.signature, threads=subject.threads, optimise=False
+    runner = subject.reader.open(
+        subject.artifact, subject.module, subject.signature, threads=subject.threads, optimise=False
     )
-    comparison = compare(runner, reference, by_order=subject.target == "torchscript")
+    comparison = compare(runner, reference)
     if not comparison.result.outputs:
         raise ArtifactRefused(comparison.result.reason or "")
     return comparison
 
 
-def _evaluated(subject: Subject, reference: Reference) -> Comparison:
-    evaluator = ReferenceEvaluator(str(subject.artifact))
-    feed = {name: reference.probe.inputs[name].numpy() for name in evaluator.input_names}
-    values: list[Tensor] = [torch.as_tensor(value) for value in evaluator.run(None, feed)]
-    return compare_outputs(dict(zip(evaluator.output_names, values, strict=True)), reference)
+def _evaluated(evaluator: Evaluator, subject: Subject, reference: Reference) -> Comparison:
+    return compare_outputs(evaluator.run(subject.artifact, reference.probe.inputs), reference)
 
 
 def _captured(subject: Subject, reference: Reference) -> Comparison:
     sample = draw_probe(subject.signature, reference.probe.sizes, subject.seed + 1000).inputs
-    outputs = captured_outputs(
-        subject.module, subject.signature, subject.export.exporter, sample, reference.probe.inputs
-    )
+    outputs = captured_outputs(subject, sample, reference.probe.inputs)
     return compare_outputs(outputs, reference)
 
 
@@ -109,10 +102,9 @@ def _agrees(cells: list[MatrixCell], name: str) -> bool:
     return any(cell.cell == name and cell.worst_ratio is not None and cell.worst_ratio <= 1 for cell in cells)
 
 
-def _culprit(cells: list[MatrixCell], torchscript: bool) -> Literal["capture", "translation", "runtime"] | None:
+def _culprit(cells: list[MatrixCell], reader: Reader) -> Literal["capture", "translation", "runtime"] | None:
     if _departs(cells, _PLAIN):
-        if _agrees(cells, _REFERENCE):
+        if reader.evaluator is not None and _agrees(cells, reader.evaluator.name):
             return "runtime"
-        # A TorchScript file is the captured program: nothing is translated.
-        return "capture" if torchscript or _departs(cells, _CAPTURED) else "translation"
+        return "translation" if reader.translated and not _departs(cells, _CAPTURED) else "capture"
     return "runtime" if _departs(cells, _FULL) else None

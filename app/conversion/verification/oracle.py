@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
-from app.conversion.module_state import state_kept
+from app.architectures.module_state import state_kept
 from app.conversion.verification.noise import noise_of_few
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference, is_inexact
-from app.conversion.verification.runtime import first_lines
 from app.conversion.verification.widening import Trace, Widened, observing, unwrap, widening
 from app.domain.architecture import Signature
+from app.domain.text import message_of
 
 
 def reference(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
@@ -64,13 +64,13 @@ def _exact(module: nn.Module, signature: Signature, taken: Reference) -> Exact:
             trace.choices.clear()  # only integer outputs need them, and scores can be large
         return Exact(y64, "fp64", trace)
     except Exception as detour:  # noqa: BLE001 - whatever a forward raises under the mode; told in the report
-        detours.append(f"operator by operator: {first_lines(detour, 200)}")
+        detours.append(f"operator by operator: {message_of(detour, 200)}")
     if _copy_fits(module):
         try:
             y64 = _alike(_copied(module, signature, inputs), y32)
             return Exact(y64, "fp64", Trace(), tuple(detours))
         except Exception as detour:  # noqa: BLE001 - as above
-            detours.append(f"float64 copy: {first_lines(detour, 200)}")
+            detours.append(f"float64 copy: {message_of(detour, 200)}")
     second, y64 = _reordered(module, signature, inputs, y32)
     return Exact(y64, "fp32-reordered", Trace(), tuple(detours), eager=second)
 
@@ -88,7 +88,7 @@ def eager(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor])
     try:
         return call(module, signature, inputs)
     except Exception as failure:
-        raise ModelFailed(f"{type(failure).__name__}: {first_lines(failure)}") from failure
+        raise ModelFailed(f"{type(failure).__name__}: {message_of(failure)}") from failure
 
 
 def eager_once_more(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

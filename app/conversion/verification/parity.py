@@ -14,9 +14,9 @@ from app.conversion.verification.eager_gate import judged_by_eager
 from app.conversion.verification.gate import C, K, judge, unit_roundoff
 from app.conversion.verification.noise import with_noise
 from app.conversion.verification.reference import Reference, is_inexact
-from app.conversion.verification.runtime import ArtifactRefused, Runner
 from app.conversion.verification.steps import settled
 from app.domain.report import OutputParity, ProbeResult, Reason
+from app.targets.artifact import ArtifactRefused, Runner
 
 HOPELESS = 100.0
 """Times its gate beyond which no luck of eager explains an error."""
@@ -32,23 +32,20 @@ class Comparison:
     """What was compared with, where it is of use later."""
 
 
-def compare(runner: Runner, reference: Reference, *, by_order: bool = False) -> Comparison:
-    """Run the artifact on the reference's probe and judge every output, by the oracle only where eager cannot tell.
-
-    ``by_order``: outputs of the artifact have no names of their own (TorchScript) and are matched by position.
-    """
+def compare(runner: Runner, reference: Reference) -> Comparison:
+    """Run the artifact on the reference's probe and judge every output, by the oracle only where eager cannot tell."""
     try:
-        outputs = named_outputs(runner, reference, by_order=by_order)
+        outputs = named_outputs(runner, reference)
     except ArtifactRefused as refusal:
         return _refused(reference, Reason.runtime, f"the runtime failed: {refusal}")
     near = None if reference.oracle.asked else compared_with_eager(outputs, reference)
     return near or compared_with_oracle(outputs, reference)
 
 
-def named_outputs(runner: Runner, reference: Reference, *, by_order: bool) -> dict[str, Tensor]:
-    """What the artifact gives on the reference's probe, by the model's names. Raises ArtifactRefused."""
+def named_outputs(runner: Runner, reference: Reference) -> dict[str, Tensor]:
+    """What the artifact gives on the probe, by its own names or else the model's. Raises ArtifactRefused."""
     outputs = runner.run(reference.probe.inputs)
-    if by_order and len(outputs) == len(reference.y32):
+    if not runner.names_outputs and len(outputs) == len(reference.y32):
         outputs = dict(zip(reference.y32, outputs.values(), strict=True))
     return outputs
 

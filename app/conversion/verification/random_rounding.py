@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from app.conversion.verification.gate import unit_roundoff
-from app.conversion.verification.operators import computes, writes
+from app.targets.operators import computes, writes
 
 ONE_IN = 8
 """One element in so many is moved up and one down: then the root mean square of all is the unit roundoff, and true

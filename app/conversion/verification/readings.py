@@ -7,24 +7,21 @@ from collections.abc import Sequence
 
 import torch
 
-from app.conversion.verification import audit, mode
-from app.conversion.verification.artifact import onnx_graph
-from app.conversion.verification.artifact.protobuf_wire import MalformedFile
+from app.conversion.verification import audit
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.ledger.ledger import ledger_of
-from app.conversion.verification.runtime import TorchScriptRuntime
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.report import Ledger, Reason
+from app.targets.artifact import MalformedFile
 
 
 def check_file(evidence: Evidence) -> None:
-    """Point 11: onnx.checker with full shape inference on the final bytes."""
-    if evidence.subject.target == "onnx":
-        with evidence.clock.part("checker"):
-            complaint = onnx_graph.check_file(evidence.subject.artifact)
-        if complaint is not None:
-            evidence.findings.append(failure(Reason.checker, complaint[:600]))
+    """Point 11: the format's own checker (onnx.checker with full shape inference) on the final bytes."""
+    with evidence.clock.part("checker"):
+        complaint = evidence.subject.reader.complaint(evidence.subject.artifact)
+    if complaint is not None:
+        evidence.findings.append(failure(Reason.checker, complaint[:600]))
 
 
 def check_history(evidence: Evidence) -> None:
@@ -63,35 +60,34 @@ def _finite(tensor: torch.Tensor) -> bool:
 
 
 def audit_modes_and_attributes(evidence: Evidence) -> None:
-    """Point 6: eval mode on both sides, the opset that the report claims, and constants that parity may not see."""
+    """Point 6: eval mode on both sides, the opset that the report claims, and constants that parity may not see.
+
+    A training flag alone is no fault: the eager module in eval mode sets it too where a batch norm keeps no statistics
+    and where a dropout drops nothing.
+    """
     if evidence.runner is None:
         return
     with evidence.clock.part("audit"):
-        training = mode.modules_in_training(evidence.subject.module)
-        if isinstance(evidence.runner, TorchScriptRuntime):
-            nodes = mode.torchscript_training_nodes(evidence.runner.loaded)
-            graph = audit.torchscript_constants(evidence.runner.loaded)
-        else:
-            nodes, graph = _audit_onnx(evidence)
-        evidence.eval_mode = not training and not nodes
-        if not evidence.eval_mode:
-            detail = f"in training mode: {', '.join([*(name or '(the model)' for name in training), *nodes][:5])}"
-            evidence.findings.append(failure(Reason.training_mode, detail))
+        training = [name or "(the model)" for name, part in evidence.subject.module.named_modules() if part.training]
+        training += evidence.facts.training
+        evidence.eval_mode = not training
+        if training:
+            evidence.findings.append(failure(Reason.training_mode, f"in training mode: {', '.join(training[:5])}"))
+        _check_versions(evidence)
         traced = next((r.trace for r in evidence.references if r.trace.operations), None)
-        if traced is not None:
-            evidence.findings += [failure(Reason.attributes, complaint) for complaint in audit.audit(traced, graph)]
+        constants = evidence.facts.constants
+        if traced is not None and constants is not None:
+            evidence.findings += [failure(Reason.attributes, complaint) for complaint in audit.audit(traced, constants)]
 
 
-def _audit_onnx(evidence: Evidence) -> tuple[list[str], audit.GraphConstants]:
-    model = onnx_graph.read_graph(evidence.subject.artifact)
-    export = evidence.subject.export
+def _check_versions(evidence: Evidence) -> None:
+    export, facts = evidence.subject.export, evidence.facts
     for name, claimed, found in (
-        ("opset", export.opset, onnx_graph.opset_of(model)),
-        ("IR version", export.ir_version, model.ir_version),
+        ("opset", export.opset, facts.opset),
+        ("IR version", export.ir_version, facts.ir_version),
     ):
         if claimed is not None and claimed != found:
             evidence.findings.append(failure(Reason.opset, f"the file has {name} {found}, {claimed} was claimed"))
-    return mode.onnx_training_nodes(model), audit.onnx_constants(model)
 
 
 def check_ledger(evidence: Evidence, *, certified: bool = False) -> None:
@@ -114,8 +110,7 @@ def check_ledger(evidence: Evidence, *, certified: bool = False) -> None:
 
 def _ledger(subject: Subject, *, certified: bool = False) -> Ledger:
     return ledger_of(
-        subject.artifact,
-        subject.target,
+        subject.reader.tensors(subject.artifact),
         subject.claims,
         uploaded=subject.uploaded,
         load=subject.load,

@@ -8,8 +8,8 @@ from app.conversion.verification.oracle import reference
 from app.conversion.verification.parity import compare, named_outputs
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.reference import is_inexact
-from app.conversion.verification.runtime import ArtifactRefused, Runner
 from app.conversion.verification.subject import Model
+from app.targets.artifact import ArtifactRefused, Runner
 
 _COARSE = 1e-3
 """Relative distance allowed where the model's own outputs are not finite, and no gate can be had."""
@@ -21,11 +21,10 @@ def disagreement(model: Model, runner: Runner, probe: Probe) -> str | None:
     Raises ModelFailed where the model itself cannot run on the probe.
     """
     taken = reference(model.module, model.signature, probe)
-    by_order = model.target == "torchscript"
     if taken.finite:
-        return compare(runner, taken, by_order=by_order).result.reason
+        return compare(runner, taken).result.reason
     try:
-        outputs = named_outputs(runner, taken, by_order=by_order)
+        outputs = named_outputs(runner, taken)
     except ArtifactRefused as refusal:
         return f"the runtime failed: {refusal}"
     if not _same_structure(outputs, taken.y32):

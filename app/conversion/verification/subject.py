@@ -6,12 +6,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from app.conversion.exporters.place import Place
-from app.conversion.verification.claims import Claim
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.conversion import Measurement, TargetName
 from app.domain.report import ExportReport
+from app.targets.capturing.place import Place
+from app.targets.claims import Claim
+from app.targets.reader import Reader, reader_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,11 @@ class Model:
     asked_axes: frozenset[str] = frozenset()
     """Axes that the client itself asked to be dynamic."""
     client_probes: Path | None = None
+
+    @property
+    def reader(self) -> Reader:
+        """The reading half of the target."""
+        return reader_of(self.target)
 
 
 @dataclass(frozen=True, kw_only=True)

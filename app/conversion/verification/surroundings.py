@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from app.conversion.exporters.attention import plain_attention
+from app.targets.capturing.attention import plain_attention
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from app.conversion.exporters.decisions import Decisions
+from app.conversion.decisions.search import Decisions
 from app.conversion.verification import comparisons, measurements, readings
 from app.conversion.verification.eager_side import (
     EagerSide,
@@ -20,12 +20,12 @@ from app.conversion.verification.eager_side import (
     unhurried,
 )
 from app.conversion.verification.evidence import SMALL_BYTES, Evidence
-from app.conversion.verification.runtime import first_lines
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.surroundings import surroundings
 from app.conversion.verification.verdict import failure
 from app.domain.errors import RecastError, memory_ran_out
 from app.domain.report import Reason, VerificationReport
+from app.domain.text import message_of
 from app.processes import give_back_memory
 
 __all__ = ["Subject", "Verification", "examine", "verify"]
@@ -146,7 +146,7 @@ def carry_out(check: Check, evidence: Evidence) -> None:
         if memory_ran_out(error):
             raise
         log.exception("%s could not be carried out", check.name)
-        why = f"{type(error).__name__}: {first_lines(error, 300)}"
+        why = f"{type(error).__name__}: {message_of(error, 300)}"
         if check.measures:
             evidence.not_run[check.name] = why
         else:

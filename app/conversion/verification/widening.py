@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from app.targets.operators import CLAMPS
+
 WIDE = {
     torch.float32: torch.float64,
     torch.float16: torch.float64,
@@ -232,14 +234,6 @@ _PARTS = frozenset({"chunk", "gather", "index", "index_select", "narrow", "selec
 _JOINTS = frozenset({"cat", "stack", "squeeze", "unsqueeze", "flatten", "clone", "contiguous", "_to_copy"})
 _MOVES = _VIEWS | _PARTS | _JOINTS | {"split_with_sizes", "_unsafe_view"}
 """Operators whose results hold their operands' values, unchanged."""
-CLAMPS: dict[str, dict[str, float | None]] = {
-    "clamp": {"min": None, "max": None},
-    "clamp_min": {"min": None},
-    "clamp_max": {"max": None},
-    "hardtanh": {"min_val": -1.0, "max_val": 1.0},
-    "relu6": {"min": 0.0, "max": 6.0},
-}
-"""Operators that hold a value between bounds, with the bounds' names and what they are if not given."""
 _ROUNDING = frozenset({"ceil", "fix", "floor", "fmod", "remainder", "round", "sgn", "sign", "trunc", "floor_divide"})
 _AUDITED = ("eps", "approximate", "training")
 

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters.request import ExportRequest
-from app.conversion.targets import TARGETS
-from app.conversion.verification.claims import Claim
 from app.domain.architecture import Signature
-from app.domain.conversion import OnnxOptions, TargetName, TorchScriptOptions
+from app.domain.conversion import TargetName
 from app.domain.report import ExportReport
+from app.targets.claims import Claim
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.request import ExportRequest
+from app.targets.specs import SPECS
+from app.targets.torchscript.spec import TorchScriptOptions
+from app.targets.writer import writer_of
 
 DYNAMO, SIDE_FILE, TRACED_ONNX = "dynamo", "dynamo, external data", "torchscript exporter"
 TRACE, FROZEN, DEBUG, SCRIPT = "traced", "traced, frozen", "traced, with debug records", "scripted"
@@ -49,14 +52,14 @@ def writer(module: nn.Module, signature: Signature, way: str, directory: Path) -
     Raises ExportFailed and kin.
     """
     exporter, options = _OPTIONS[way]
-    target: Any = TARGETS[options.target]
+    target: Any = writer_of(options.target)
     sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
     request = ExportRequest(module, signature, options, sample)
     template = target.build_template(target.capture(request, exporter), request, directory / "template")
     report, claims = target.report(template, request), target.claims(template)
 
     def fill(tensors: Mapping[str, Tensor], path: Path) -> Artifact:
-        written = target.fill(template, tensors, request, path.with_suffix(target.suffix))
+        written = target.fill(template, tensors, request, path.with_suffix(SPECS[options.target].suffix))
         return Artifact(written.path, options.target, report, claims)
 
     return fill

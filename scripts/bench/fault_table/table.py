@@ -22,13 +22,14 @@ from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.parity import compare
 from app.conversion.verification.perturbation import draw_perturbations
 from app.conversion.verification.probes import draw_probe, draw_probes, sample_sizes
-from app.conversion.verification.runtime import ArtifactRefused, open_artifact
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verify import verify
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.errors import RecastError
 from app.domain.report import Reason, Verdict, VerificationReport
+from app.targets.artifact import ArtifactRefused
+from app.targets.reader import reader_of
 
 OBSERVED_SEED = 3000
 OBSERVED_FAULTS = 160
@@ -190,8 +191,8 @@ class _Trial:
         inputs = draw_probe(signature, sample_sizes(signature), self.seed).inputs
         expected = eager(self.module, signature, inputs)
         try:
-            runner = open_artifact(
-                self.artifact.target, self.artifact.path, self.module, signature, threads=torch.get_num_threads()
+            runner = reader_of(self.artifact.target).open(
+                self.artifact.path, self.module, signature, threads=torch.get_num_threads()
             )
             return expected, runner.run(inputs)
         except ArtifactRefused:
@@ -247,7 +248,7 @@ def _observe_power(power: Power, module: nn.Module, signature: Signature, write:
     references = [reference(module, signature, probe) for probe in draw_probes(signature, OBSERVED_SEED)]
     for fault in draw_perturbations(module, OBSERVED_FAULTS, seed=OBSERVED_SEED):
         artifact = write(with_faults(module.state_dict(), fault), path)
-        runner = open_artifact(artifact.target, artifact.path, module, signature, threads=1)
+        runner = reader_of(artifact.target).open(artifact.path, module, signature, threads=1)
         power.injected += 1
         power.seen += any(not compare(runner, taken).result.passed for taken in references)
 

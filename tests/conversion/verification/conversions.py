@@ -7,7 +7,8 @@ from torch import nn
 
 from app.conversion.job import ConversionJob, ConversionOutcome, TemplateSource
 from app.conversion.pipeline import convert
-from app.domain.conversion import OnnxOptions, TorchScriptOptions
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.torchscript.spec import TorchScriptOptions
 
 _PLUGIN = """
 import torch

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters.request import ExportRequest
 from app.conversion.verification.ledger.ledger import ledger_of
 from app.domain.architecture import Axis, InputSpec, Integers, Normal, Signature
 from app.domain.checkpoint import LoadReport
-from app.domain.conversion import OnnxOptions, TorchScriptOptions
 from app.domain.report import Ledger
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.reader import reader_of
+from app.targets.request import ExportRequest
+from app.targets.torchscript.spec import TorchScriptOptions
 from tests.conversion.verification.subjects import Filled, filled
 
 
@@ -173,8 +175,7 @@ class Exports:
         """The ledger of the artifact, or of another file or against another module in its place."""
         module = module or self.module
         return ledger_of(
-            path or self.made[way].path,
-            WAYS[way][1].target,
+            reader_of(WAYS[way][1].target).tensors(path or self.made[way].path),
             self.made[way].claims,
             uploaded=upload(module),
             load=LoadReport(strict=True),

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters.place import Place
-from app.conversion.exporters.request import ExportRequest
-from app.conversion.targets import TARGETS
-from app.conversion.verification.claims import Claim
 from app.conversion.verification.subject import Subject
 from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
 from app.domain.checkpoint import LoadReport
-from app.domain.conversion import OnnxOptions, TorchScriptOptions
 from app.domain.report import ExportReport, Finding, Reason, VerificationReport
+from app.targets.capturing.place import Place
+from app.targets.claims import Claim
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.request import ExportRequest
+from app.targets.specs import SPECS
+from app.targets.torchscript.spec import TorchScriptOptions
+from app.targets.writer import writer_of
 
 BATCH = Axis(name="batch", sample=2)
 FEATURES = Signature(inputs=(InputSpec(name="x", shape=("batch", 6)),), axes=(BATCH,), outputs=(OutputSpec(name="y"),))
@@ -107,10 +109,10 @@ class Filled:
 
 def filled(request: ExportRequest, exporter: str, directory: Path) -> Filled:
     """The artifact that carries the module's own weights, captured by that exporter."""
-    target: Any = TARGETS[request.options.target]
+    target: Any = writer_of(request.options.target)
     captured = target.capture(request, exporter)
     template = target.build_template(captured, request, directory / "template")
-    path = directory / f"model{target.suffix}"
+    path = directory / f"model{SPECS[request.options.target].suffix}"
     target.fill(template, request.module.state_dict(), request, path)
     return Filled(path, target.report(template, request), target.claims(template), captured.kept)
 

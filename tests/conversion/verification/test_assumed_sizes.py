@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.conversion.exporters import decisions as search
+from app.conversion.decisions import search
 from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
-from app.domain.conversion import OnnxOptions
 from app.domain.report import Reason, Verdict
+from app.targets.onnx.spec import OnnxOptions
 from tests.conversion.verification.conversions import converted
 from tests.conversion.verification.subjects import BATCH, findings
 from tests.conversion.verification.targets import verified

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from app.domain.conversion import TorchScriptOptions
 from app.domain.report import Verdict
+from app.targets.torchscript.spec import TorchScriptOptions
 from tests.conversion.verification.conversions import converted
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from app.conversion.job import BuiltTemplate, UnsuitableTemplate
-from app.domain.conversion import OnnxOptions
 from app.domain.report import Reason, Verdict
+from app.targets.onnx.spec import OnnxOptions
 from tests.conversion.verification.conversions import converted
 from tests.conversion.verification.subjects import findings
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.conversion.exporters import torchscript
-from app.conversion.exporters.decisions import find_decisions
-from app.conversion.exporters.request import ExportRequest
+from app.conversion.decisions.search import find_decisions
 from app.conversion.verification.far_sides import value_findings
 from app.domain.architecture import Signature
-from app.domain.conversion import TorchScriptOptions
 from app.domain.report import Reason, Verdict
+from app.targets.request import ExportRequest
+from app.targets.torchscript.spec import TorchScriptOptions
+from app.targets.torchscript.writing import exporter as torchscript
 from tests.conversion.verification.conversions import converted
 from tests.conversion.verification.subjects import FEATURES, Perceptron, findings
 from tests.conversion.verification.targets import verified

@@ -10,12 +10,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from app.conversion.verification.artifact.protobuf_wire import MalformedFile
-from app.conversion.verification.claims import Claim
 from app.conversion.verification.ledger.ledger import ledger_of
 from app.domain.architecture import InputSpec, Signature
 from app.domain.checkpoint import LoadReport
+from app.domain.conversion import TARGET_NAMES
 from app.domain.report import Ledger
+from app.targets.artifact import MalformedFile
+from app.targets.claims import Claim
+from app.targets.reader import reader_of
 from tests.conversion.verification.ledger_cases import WAYS, Exports, build, upload
 
 Exported = Callable[[str], Exports]
@@ -50,8 +52,7 @@ def check(
     path: Path, module: nn.Module, uploaded: dict[str, Tensor] | None = None, load: LoadReport = STRICT
 ) -> Ledger:
     return ledger_of(
-        path,
-        "onnx",
+        reader_of("onnx").tensors(path),
         claims_of(path, module),
         uploaded=upload(module) if uploaded is None else uploaded,
         load=load,
@@ -307,7 +308,9 @@ def test_without_a_signature_nothing_is_called_unused(tmp_path: Path) -> None:
     module = Pooled()
     state = upload(module)
     path = write(tmp_path / "m.onnx", {name: state[name] for name in ("body.weight", "body.bias")})
-    ledger = ledger_of(path, "onnx", claims_of(path, module), uploaded=state, load=STRICT, module=module.eval())
+    ledger = ledger_of(
+        reader_of("onnx").tensors(path), claims_of(path, module), uploaded=state, load=STRICT, module=module.eval()
+    )
     assert classes(ledger)["spare.weight"] == "unaccounted"
 
 
@@ -316,7 +319,9 @@ def test_a_tensor_that_nothing_claims_fails(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", upload(module) | {"table": torch.rand(6)})
     claims = claims_of(path, module)
     del claims["table"]
-    ledger = ledger_of(path, "onnx", claims, uploaded=upload(module), load=STRICT, module=module, signature=VECTOR)
+    ledger = ledger_of(
+        reader_of("onnx").tensors(path), claims, uploaded=upload(module), load=STRICT, module=module, signature=VECTOR
+    )
     assert [entry.name for entry in ledger.initializers if entry.origin == "unexplained"] == ["table"]
     assert not ledger.passed
 
@@ -326,7 +331,9 @@ def test_no_claim_makes_a_constant_of_a_weight(tmp_path: Path) -> None:
     path = write(tmp_path / "m.onnx", upload(module) | {"bias": torch.zeros(3)})
     constant = Claim("constant", sha256=sha256(bytes(12)).hexdigest())
     claims = claims_of(path, module) | {"bias": constant}
-    ledger = ledger_of(path, "onnx", claims, uploaded=upload(module), load=STRICT, module=module, signature=VECTOR)
+    ledger = ledger_of(
+        reader_of("onnx").tensors(path), claims, uploaded=upload(module), load=STRICT, module=module, signature=VECTOR
+    )
     assert "bias: unexplained: a constant has the name of bias, but not its bytes" in ledger.problems
     assert classes(ledger)["bias"] == "unaccounted"
 
@@ -358,6 +365,6 @@ def test_an_empty_upload_and_an_empty_artifact_agree(tmp_path: Path) -> None:
 def test_a_damaged_artifact_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(b"not a model at all")
-    for target in ("onnx", "torchscript"):
+    for target in TARGET_NAMES:
         with pytest.raises(MalformedFile):
-            ledger_of(path, target, {}, uploaded={}, load=STRICT, module=nn.Identity())
+            reader_of(target).tensors(path)

@@ -11,10 +11,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from app.conversion.verification.claims import Claim, ValueOf
 from app.conversion.verification.ledger.ledger import ledger_of
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
+from app.targets.claims import Claim, ValueOf
+from app.targets.reader import reader_of
 
 
 def network() -> nn.Sequential:
@@ -31,7 +32,9 @@ def judged(path: Path, module: nn.Module, initializers: dict[str, Tensor], claim
     graph = helper.make_graph([], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], stored)
     onnx.save(helper.make_model(graph), path)
     load = LoadReport(strict=True)
-    return ledger_of(path, "onnx", claims, uploaded=dict(module.state_dict()), load=load, module=module)
+    return ledger_of(
+        reader_of("onnx").tensors(path), claims, uploaded=dict(module.state_dict()), load=load, module=module
+    )
 
 
 def template(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Claim]]:

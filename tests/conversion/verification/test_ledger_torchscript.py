@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from app.conversion.verification.artifact.protobuf_wire import MalformedFile
-from app.conversion.verification.artifact.torchscript_tensors import read_torchscript
-from app.conversion.verification.claims import Claim
 from app.conversion.verification.ledger.ledger import ledger_of
 from app.domain.architecture import InputSpec, Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.report import Ledger
+from app.targets.artifact import MalformedFile
+from app.targets.claims import Claim
+from app.targets.reader import reader_of
+from app.targets.torchscript.reading.tensors import read_torchscript
 from tests.conversion.verification.ledger_cases import upload
 
 STRICT = LoadReport(strict=True)
@@ -30,7 +31,14 @@ def network() -> nn.Module:
 def judged(path: Path, module: nn.Module) -> Ledger:
     """The ledger under the claim that every attribute holds the tensor of its path."""
     claims = {name: Claim("identical", (name,), lambda value_of, key=name: value_of(key)) for name in upload(module)}
-    return ledger_of(path, "torchscript", claims, uploaded=upload(module), load=STRICT, module=module, signature=VECTOR)
+    return ledger_of(
+        reader_of("torchscript").tensors(path),
+        claims,
+        uploaded=upload(module),
+        load=STRICT,
+        module=module,
+        signature=VECTOR,
+    )
 
 
 def save(module: torch.jit.ScriptModule, path: Path) -> Path:

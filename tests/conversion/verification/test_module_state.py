@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.conversion.module_state import state_kept
+from app.architectures.module_state import state_kept
 from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.probes import draw_probe
 from app.domain.architecture import Signature

@@ -22,8 +22,8 @@ from app.conversion.verification.verdict import failure, inconclusive, note, set
 from app.conversion.verification.verify import Mode, examine, verify
 from app.conversion.verification.widening import OperatorCall, Trace
 from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
-from app.domain.conversion import OnnxOptions
 from app.domain.report import Finding, Reason, Verdict
+from app.targets.onnx.spec import OnnxOptions
 from tests.conversion.verification.subjects import (
     FEATURES,
     IMAGES,

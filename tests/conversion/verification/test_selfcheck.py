@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.conversion import selfcheck
 from app.conversion.verification.verify import examine
+from app.targets import selfcheck
 from tests.conversion.verification.subjects import (
     FEATURES,
     IMAGES,
@@ -35,7 +35,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     assert golden is not None
     shutil.copy(made.artifact, directory)
     (directory / "golden.npz").write_bytes(golden)
-    shutil.copy(selfcheck.__file__, directory / "check.py")
+    (directory / "check.py").write_bytes(selfcheck.script())
     roles = {made.artifact.name: "artifact", "golden.npz": "golden", "check.py": "selfcheck"}
     write_manifest(directory, roles)
     return directory

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
-from app.conversion.exporters.request import ExportRequest
-from app.conversion.verification.mode import torchscript_training_nodes
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.verify import verify
 from app.domain.architecture import Signature
-from app.domain.conversion import TorchScriptOptions
 from app.domain.report import Verdict
+from app.targets.request import ExportRequest
+from app.targets.torchscript.reading.audited import training_nodes
+from app.targets.torchscript.spec import TorchScriptOptions
 from tests.conversion.verification.subjects import (
     FEATURES,
     IMAGES,
@@ -93,4 +93,4 @@ def test_what_eager_does_in_eval_mode_too_is_no_training(
 @pytest.mark.parametrize(("module", "kind"), [(Dropping(0.5), "aten::dropout"), (Training(), "aten::batch_norm")])
 def test_a_flag_that_changes_something_is_named(module: nn.Module, kind: str) -> None:
     traced = torch.jit.trace(module, torch.rand(4, 6), check_trace=False)
-    assert torchscript_training_nodes(traced) == [kind]
+    assert training_nodes(traced) == [kind]

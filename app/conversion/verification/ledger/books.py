@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from app.conversion.verification.artifact.onnx_tensors import StoredTensor
 from app.conversion.verification.ledger.sources import Source, Sources, raw_bytes, same_bytes
 from app.domain.checkpoint import LoadReport
 from app.domain.report import InitializerEntry, InitializerOrigin, Ledger, LedgerClass, LedgerEntry
+from app.targets.artifact import StoredTensor
 
 _LISTED = 20
 """Problems named one by one; beyond, only counted."""

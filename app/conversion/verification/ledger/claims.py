@@ -2,11 +2,11 @@
 
 import hashlib
 
-from app.conversion.verification.artifact.onnx_tensors import DTYPES, StoredTensor
-from app.conversion.verification.claims import Claim
 from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes
 from app.domain.report import LedgerClass
+from app.targets.artifact import StoredTensor
+from app.targets.claims import Claim
 
 _CLASS: dict[str, tuple[LedgerClass, str | None]] = {
     "identical": ("identical", None),
@@ -26,7 +26,7 @@ def check_claim(books: Books, stored: StoredTensor, place: str, claim: Claim) ->
         return f"it is claimed to hold {', '.join(unknown)}, which neither upload nor architecture has"
     made_of = ", ".join(claim.tensors)
     value = claim.evaluate(books.sources.value)
-    if DTYPES.get(stored.data_type) != value.dtype or stored.dims != tuple(value.shape):
+    if stored.dtype != value.dtype or stored.dims != tuple(value.shape):
         return f"it is not of the shape and element type of {made_of}, {claim.kind}"
     if not same_bytes(raw_bytes(value), stored.data):
         return f"its bytes are not those of {made_of}, {claim.kind}"

@@ -3,14 +3,10 @@
 What it proves, and what it leaves to parity, is written down in docs/ledger.md.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from app.conversion.verification.artifact.onnx_tensors import read_onnx
-from app.conversion.verification.artifact.torchscript_tensors import read_torchscript
-from app.conversion.verification.claims import Claim
 from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.claims import check_claim
 from app.conversion.verification.ledger.influence import inputs_to_try, without_influence
@@ -18,15 +14,13 @@ from app.conversion.verification.ledger.rewriting import judge_writes
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
-from app.domain.conversion import TargetName
 from app.domain.report import Ledger
-
-_READERS = {"onnx": read_onnx, "torchscript": read_torchscript}
+from app.targets.artifact import StoredTensor
+from app.targets.claims import Claim
 
 
 def ledger_of(
-    artifact: Path,
-    target: TargetName,
+    stored: Sequence[StoredTensor],
     claims: Mapping[str, Claim],
     *,
     uploaded: Mapping[str, Tensor],
@@ -35,15 +29,14 @@ def ledger_of(
     signature: Signature | None = None,
     certified: bool = False,
 ) -> Ledger:
-    """The ledger of an artifact, from its bytes on disk (external data beside it).
+    """The ledger of an artifact, from the tensors that were read from its bytes on disk.
 
     ``claims`` is what the artifact's template says of each place; ``uploaded`` the state dict after unwrapping and key
     repair, in its own dtypes; ``module`` the loaded module on the CPU. With a ``signature`` the module is run to learn
     whether a tensor that nothing carries has an influence; without one such tensors are unaccounted. ``certified``: a
-    module of this structure was seen before to leave its weights as they are. Raises MalformedFile when the file cannot
-    be read.
+    module of this structure was seen before to leave its weights as they are.
     """
-    books = Books(list(_READERS[target](artifact)), sources_of(uploaded, load, module))
+    books = Books(list(stored), sources_of(uploaded, load, module))
     _check_module(books)
     _mark_counters(books, module)
     _check_claims(books, claims)

@@ -9,10 +9,10 @@ from contextlib import suppress
 from torch import nn
 
 from app.architectures.calling import call
-from app.conversion.exporters.weight_writes import watching
 from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.influence import inputs_to_try, without_influence
 from app.domain.architecture import Signature
+from app.targets.capturing.weight_writes import watching
 
 _COUNTER = "a counter that the forward writes and no output depends on"
 

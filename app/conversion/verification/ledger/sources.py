@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from app.conversion.verification.artifact.onnx_tensors import Bytes
 from app.domain.checkpoint import LoadReport
+from app.targets.artifact import Bytes
 
 SourceKind = Literal["uploaded", "missing", "buffer"]
 _CHUNK = 1 << 15

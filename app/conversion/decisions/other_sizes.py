@@ -1,0 +1,30 @@
+"""Running the model itself at other sizes of its dynamic axes than those it is exported at."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from app.architectures.calling import call
+from app.architectures.sample import concrete_shape, sample_inputs
+from app.domain.architecture import Signature
+from app.targets.capturing.attention import plain_attention
+from app.targets.capturing.quiet import collected, first_lines
+from app.targets.request import MAX_SAMPLE_ELEMENTS, SAMPLE_SEED, ExportRequest
+
+
+def can_be_tried(signature: Signature, sizes: Mapping[str, int]) -> bool:
+    """Whether inputs of these sizes are no larger than those that an export may be asked to be made with."""
+    elements = (math.prod(concrete_shape(signature, spec, sizes)) for spec in signature.inputs)
+    return max(elements, default=0) <= MAX_SAMPLE_ELEMENTS
+
+
+def failure_at(request: ExportRequest, sizes: Mapping[str, int]) -> str | None:
+    """What the model says at these sizes, all other axes as they are exported; None when it runs."""
+    inputs = sample_inputs(request.signature, sizes, torch.Generator().manual_seed(SAMPLE_SEED))
+    try:
+        with torch.random.fork_rng(devices=[]), collected(), plain_attention():
+            call(request.module, request.signature, inputs)
+    except Exception as error:  # noqa: BLE001 - whatever the model's code raises at sizes that it does not take
+        return first_lines(str(error)) or type(error).__name__
+    return None

@@ -1,1 +1,0 @@
-"""What the bytes of an artifact say: its graph, its tensors, its code."""

@@ -1,0 +1,41 @@
+"""The reading half of target ``onnx``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+from torch.onnx._internal.exporter import _flags
+
+from app.domain.architecture import Signature
+from app.targets.artifact import StoredTensor
+from app.targets.onnx.reading import graph, tensors
+from app.targets.onnx.reading.runtime import OnnxEvaluator, OnnxRuntime
+from app.targets.reader import Reader
+
+
+class OnnxReader:
+    translated = True
+    evaluator = OnnxEvaluator()
+    exporting = staticmethod(_flags.set_onnx_exporting_flag)
+    """torch.onnx.is_in_onnx_export() is true inside."""
+
+    def complaint(self, path: Path) -> str | None:
+        return graph.check_file(path)
+
+    def tensors(self, path: Path) -> Sequence[StoredTensor]:
+        return tensors.read_onnx(path)
+
+    def open(
+        self,
+        path: Path,
+        module: nn.Module,
+        signature: Signature,
+        *,
+        threads: int,
+        optimise: bool = True,
+        repack: bool = True,
+    ) -> OnnxRuntime:
+        return OnnxRuntime(path, optimise=optimise, repack=repack, threads=threads)
+
+
+READER: Reader = OnnxReader()

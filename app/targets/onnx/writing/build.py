@@ -1,0 +1,149 @@
+"""Build an ONNX template: optimise the graph with its weights demoted to inputs, then keep everything but them."""
+
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import cast
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from app.domain.errors import ExportFailed
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.onnx.writing.captured import CapturedOnnx
+from app.targets.onnx.writing.finish import strip_debug
+from app.targets.onnx.writing.optimise import lift_constants, optimise
+from app.targets.onnx.writing.prologue import fold_prologue
+from app.targets.onnx.writing.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fields
+from app.targets.onnx.writing.template import OnnxTemplate, save_onnx_template
+from app.targets.request import ExportRequest
+from app.targets.templating.pieces import weight_table
+from app.targets.templating.reuse import against_reuse, foreign_state, refuse_baked_weight, rewriting
+from app.targets.templating.slots import TensorForm, state_forms
+from app.targets.templating.structure import structure_digest
+from app.targets.templating.tensor_bytes import FLOATS, TORCH_DTYPES, to_torch
+
+_log = logging.getLogger(__name__)
+
+TRACED = "torchscript"
+"""Name of the exporter whose graph records one run of the code (app/targets/onnx/writing/torchscript_exporter.py)."""
+
+
+def build_template(
+    captured: CapturedOnnx, module: nn.Module, path: Path, *, request: ExportRequest | None = None
+) -> OnnxTemplate:
+    """Make a template of an unoptimised capture of ``module`` and write it to ``path``.
+
+    ``captured.model`` is consumed: its graph is optimised in place and loses its weights. Initializers whose name is a
+    state-dict key become slots, all others stay in the template. ``request`` is what the exporter was asked for;
+    without it debug metadata is not kept, and nothing shows that other weights may use a traced graph.
+
+    Raises ExportFailed where the capture holds weights in a form that cannot be filled.
+    """
+    forms, groups = state_forms(module)
+    refuse_baked_weight(constants(captured.model, forms.keys()), module)
+    model, weights = _optimised(captured.model, forms)
+    if request is None or not cast(OnnxOptions, request.options).keep_debug:
+        strip_debug(model)
+    prologue = fold_prologue(model, weights)
+    model_head, graph_head, graph_tail, model_tail = _serialise(model)
+    template = OnnxTemplate(
+        path=path,
+        exporter=captured.exporter,
+        warnings=captured.warnings,
+        structure=structure_digest(module),
+        weights=weight_table(prologue.slots, forms, groups),
+        slots=prologue.slots,
+        constants=prologue.constants,
+        model_head=model_head,
+        graph_head=graph_head,
+        graph_tail=graph_tail,
+        model_tail=model_tail,
+        against_reuse=_against_reuse(captured.exporter, module, request),
+    )
+    save_onnx_template(template)
+    return template
+
+
+def _against_reuse(exporter: str, module: nn.Module, request: ExportRequest | None) -> str | None:
+    if request is None:
+        return "nothing is known of what the traced code reads" if exporter == TRACED else foreign_state(module)
+    return against_reuse(request) if exporter == TRACED else foreign_state(module) or rewriting(request)
+
+
+def _optimised(model: ir.Model, forms: Mapping[str, TensorForm]) -> tuple[ir.Model, dict[str, ir.Value]]:
+    """The graph, optimised as far as the optimiser can, without its weights; and these by state-dict key.
+
+    Where a pass raises, the graph is left as it was captured, with its constants lifted: a runtime optimises too.
+    """
+    demoted = _demote(model, forms)
+    plain = model.clone()
+    for simplify in (optimise, lift_constants):
+        try:
+            simplify(model)
+            return model, _promote(model, demoted)
+        except Exception:  # noqa: BLE001 - passes of several libraries, which may raise anything on a rare graph
+            _log.warning("%s of an ONNX graph failed", simplify.__name__, exc_info=True)
+        model = plain
+    raise ExportFailed("The exported graph cannot be prepared for filling.", stage="export")
+
+
+def _demote(model: ir.Model, forms: Mapping[str, TensorForm]) -> tuple[str, ...]:
+    """Turn weights into graph inputs, which no optimiser may fold, merge or rename; gives their names."""
+    graph = model.graph
+    demoted = []
+    for name, value in list(graph.initializers.items()):
+        if name not in forms:
+            continue
+        tensor = value.const_value
+        if tensor is None or TensorForm(TORCH_DTYPES.get(tensor.dtype, ""), tuple(tensor.shape.numpy())) != forms[name]:
+            raise ExportFailed(f"the exporter changed the shape or dtype of {name}", stage="export")
+        del graph.initializers[name]
+        value.type = ir.TensorType(tensor.dtype)
+        value.shape = ir.Shape(forms[name].shape)
+        value.const_value = None
+        graph.inputs.append(value)
+        demoted.append(name)
+    return tuple(demoted)
+
+
+def _promote(model: ir.Model, demoted: tuple[str, ...]) -> dict[str, ir.Value]:
+    """Take the weights out of the inputs again, by state-dict key."""
+    kept = len(model.graph.inputs) - len(demoted)
+    values = list(model.graph.inputs)[kept:]
+    if tuple(value.name for value in values) != demoted:
+        raise ValueError("the optimiser replaced a graph input")
+    del model.graph.inputs[kept:]
+    return dict(zip(demoted, values, strict=True))
+
+
+def constants(model: ir.Model, keys: Collection[str]) -> dict[str, Tensor]:
+    """The float tensors of a captured graph that are no weights: initializers without a key, attributes of nodes."""
+    found: dict[str, Tensor] = {}
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if name not in keys and value.const_value is not None and value.const_value.dtype in FLOATS:
+                found[name] = to_torch(value.const_value)
+        for node in graph:
+            for attribute in node.attributes.values():
+                place = f"{node.outputs[0].name if node.outputs else node.name}:{attribute.name}"
+                if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in FLOATS:
+                    found[place] = to_torch(attribute.as_tensor())
+                elif attribute.type == ir.AttributeType.FLOATS:
+                    found[place] = torch.tensor(attribute.as_floats())
+    return found
+
+
+def _serialise(model: ir.Model) -> tuple[bytes, bytes, bytes, bytes]:
+    """Model fields before the graph, graph fields up to and after ``initializer``, model fields after the graph."""
+    proto = ir.to_proto(model)
+    graph_fields = list(fields(proto.graph.SerializeToString(deterministic=True)))
+    proto.ClearField("graph")
+    model_fields = list(fields(proto.SerializeToString(deterministic=True)))
+    return (
+        b"".join(field for number, field in model_fields if number < MODEL_GRAPH),
+        b"".join(field for number, field in graph_fields if number <= GRAPH_INITIALIZER),
+        b"".join(field for number, field in graph_fields if number > GRAPH_INITIALIZER),
+        b"".join(field for number, field in model_fields if number > MODEL_GRAPH),
+    )

@@ -1,0 +1,102 @@
+"""Where every byte of an artifact lies, known from the template alone.
+
+An artifact is a sequence of pieces: literal bytes of the template, and the data of slots. With external data the
+slots of at least EXTERNAL_THRESHOLD bytes lie in one side file instead, each at a multiple of ALIGNMENT.
+Fields come in the order of their numbers, so the file is what a protobuf library would write for the same model.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.targets.onnx.writing.protobuf import (
+    GRAPH_INITIALIZER,
+    LOCATION_EXTERNAL,
+    MODEL_GRAPH,
+    TENSOR_DATA_LOCATION,
+    TENSOR_DATA_TYPE,
+    TENSOR_DIMS,
+    TENSOR_EXTERNAL_DATA,
+    TENSOR_NAME,
+    TENSOR_RAW_DATA,
+    len_field,
+    length_prefix,
+    varint_field,
+)
+from app.targets.onnx.writing.template import OnnxTemplate
+from app.targets.templating.pieces import Piece, Slot, SlotData, total_length
+from app.targets.templating.proof import holds
+from app.targets.templating.tensor_bytes import ONNX_DTYPES
+
+PROTOBUF_LIMIT = 2**31 - 1
+"""Bytes of the largest message that protobuf libraries parse."""
+
+EXTERNAL_DATA_NAME = "model.onnx.data"
+"""Location of the side file, relative to the artifact: one fixed plain name, so it can never lead elsewhere."""
+
+EXTERNAL_THRESHOLD = 1024
+"""Smaller tensors stay in the graph, as onnx.save_model does: shape inference may want to read them."""
+
+ALIGNMENT = 4096
+"""Page size; the ONNX specification asks for it so that tensors can be memory-mapped (docs/ExternalData.md)."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """``side`` is empty when all data lies in the artifact itself."""
+
+    main: tuple[Piece, ...]
+    side: tuple[Piece, ...]
+
+
+def lay_out(template: OnnxTemplate, *, external: bool) -> Layout:
+    """The pieces of the artifact. The artifact may exceed PROTOBUF_LIMIT: that is for the caller to check."""
+    initializers: list[Piece] = []
+    side: list[Piece] = []
+    offset = 0
+    for slot in template.slots:
+        if external and slot.bytes >= EXTERNAL_THRESHOLD:
+            gap = -offset % ALIGNMENT
+            side += [bytes(gap), SlotData(slot)] if gap else [SlotData(slot)]
+            initializers.append(_external_initializer(slot, offset + gap))
+            offset += gap + slot.bytes
+        else:
+            initializers += _inline_initializer(slot)
+    graph_length = len(template.graph_head) + total_length(initializers) + len(template.graph_tail)
+    head = template.model_head + length_prefix(MODEL_GRAPH, graph_length) + template.graph_head
+    tail = template.graph_tail + template.model_tail
+    return Layout(main=(head, *initializers, tail), side=tuple(side))
+
+
+def _inline_initializer(slot: Slot) -> list[Piece]:
+    fields = _tensor_fields(slot) + length_prefix(TENSOR_RAW_DATA, slot.bytes)
+    return [length_prefix(GRAPH_INITIALIZER, len(fields) + slot.bytes) + fields, SlotData(slot)]
+
+
+def _external_initializer(slot: Slot, offset: int) -> bytes:
+    entries = {"location": EXTERNAL_DATA_NAME, "offset": str(offset), "length": str(slot.bytes)}
+    fields = _tensor_fields(slot)
+    for key, value in entries.items():
+        fields += len_field(TENSOR_EXTERNAL_DATA, len_field(1, key.encode()) + len_field(2, value.encode()))
+    fields += varint_field(TENSOR_DATA_LOCATION, LOCATION_EXTERNAL)
+    return len_field(GRAPH_INITIALIZER, fields)
+
+
+def _tensor_fields(slot: Slot) -> bytes:
+    dims = b"".join(varint_field(TENSOR_DIMS, extent) for extent in slot.form.shape)
+    data_type = varint_field(TENSOR_DATA_TYPE, ONNX_DTYPES[slot.form.dtype])
+    return dims + data_type + len_field(TENSOR_NAME, slot.name.encode())
+
+
+def same_graph(template: OnnxTemplate, artifact: Path) -> bool:
+    """Whether ``artifact`` (and its side file) is what the template writes, whatever fills the slots.
+
+    Reads the template's own bytes and no weights: about a tenth of a megabyte of a file of any size.
+    """
+    inline, external = (lay_out(template, external=choice) for choice in (False, True))
+    return _is_laid_out(inline, artifact) or (bool(external.side) and _is_laid_out(external, artifact))
+
+
+def _is_laid_out(layout: Layout, artifact: Path) -> bool:
+    if not holds(layout.main, artifact):
+        return False
+    return not layout.side or holds(layout.side, artifact.with_name(EXTERNAL_DATA_NAME))

@@ -1,0 +1,102 @@
+"""The writing half of target ``onnx``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.onnx._internal.exporter import _flags
+
+from app.domain.conversion import CommonOptions
+from app.domain.report import ExportReport
+from app.targets.capturing.flat_module import FlatModule
+from app.targets.claims import Claim
+from app.targets.onnx.spec import OnnxOptions
+from app.targets.onnx.writing import build, dynamo_exporter, torchscript_exporter
+from app.targets.onnx.writing.captured import CapturedOnnx
+from app.targets.onnx.writing.fill import write_onnx
+from app.targets.onnx.writing.layout import same_graph
+from app.targets.onnx.writing.opset import NEWER, with_opset
+from app.targets.onnx.writing.preload import warm_exporters
+from app.targets.onnx.writing.template import OnnxTemplate, load_onnx_template
+from app.targets.onnx.writing.torchscript_exporter import SCRIPTED
+from app.targets.request import ExportRequest
+from app.targets.templating.claims import claims
+from app.targets.templating.filling import WrittenFile
+from app.targets.writer import Writer
+
+_EXPORTERS: dict[str, Callable[[ExportRequest], CapturedOnnx]] = {
+    "dynamo": dynamo_exporter.capture,
+    "torchscript": torchscript_exporter.capture,
+    SCRIPTED: torchscript_exporter.capture_scripted,
+}
+_TRIED = {"auto": tuple(_EXPORTERS), "dynamo": ("dynamo",), "torchscript": ("torchscript", SCRIPTED)}
+
+
+class OnnxWriter:
+    def warm(self) -> None:
+        warm_exporters()
+
+    def exporters(self, options: CommonOptions) -> Sequence[str]:
+        return _TRIED[cast(OnnxOptions, options).exporter]
+
+    def relaxed(self, request: ExportRequest) -> tuple[str, ExportRequest] | None:
+        newer = with_opset(request, NEWER)
+        return None if newer is None else (f"opset {NEWER}", newer)
+
+    def capture(self, request: ExportRequest, exporter: str) -> CapturedOnnx:
+        return _EXPORTERS[exporter](request)
+
+    def constants(self, captured: CapturedOnnx, module: nn.Module) -> Mapping[str, Tensor]:
+        return build.constants(captured.model, module.state_dict().keys())
+
+    def build_template(self, captured: CapturedOnnx, request: ExportRequest, path: Path) -> OnnxTemplate:
+        return build.build_template(captured, request.module, path, request=request)
+
+    def load_template(self, path: Path) -> OnnxTemplate:
+        return load_onnx_template(path)
+
+    def fill(
+        self, template: OnnxTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
+    ) -> WrittenFile:
+        external_data = cast(OnnxOptions, request.options).external_data
+        return write_onnx(template, tensors, path, external_data=external_data, module=request.module)
+
+    def claims(self, template: OnnxTemplate) -> Mapping[str, Claim]:
+        slots = ((slot.name, slot.recipe) for slot in template.slots)
+        return claims(slots, template.own_tensors(), template.constants)
+
+    def is_filled(self, template: OnnxTemplate, written: WrittenFile) -> bool:
+        return same_graph(template, written.path)
+
+    def report(self, template: OnnxTemplate, request: ExportRequest) -> ExportReport:
+        """What the file itself says."""
+        model = onnx.ModelProto.FromString(template.graph_without_weights())
+        initializers = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in initializers]
+        dims = {
+            value.name: {at: d.dim_param for at, d in enumerate(value.type.tensor_type.shape.dim) if d.dim_param}
+            for value in inputs
+        }
+        return ExportReport(
+            target="onnx",
+            exporter=template.exporter,
+            opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+            ir_version=model.ir_version,
+            input_names=tuple(value.name for value in inputs),
+            output_names=tuple(value.name for value in model.graph.output),
+            dynamic_axes={name: axes for name, axes in dims.items() if axes},
+            warnings=template.warnings,
+        )
+
+    @_flags.set_onnx_exporting_flag  # so that a module takes its export-only branches
+    def program(self, flat: FlatModule, examples: tuple[Tensor, ...], exporter: str) -> Callable[..., Sequence[Tensor]]:
+        if exporter == "dynamo":
+            return torch.export.export(flat, examples, strict=False).module()
+        traced: torch.jit.ScriptModule = torch.jit.trace(flat, examples, check_trace=False)  # type: ignore[no-untyped-call]
+        return traced
+
+
+WRITER: Writer[CapturedOnnx, OnnxTemplate] = OnnxWriter()

@@ -1,0 +1,40 @@
+"""The reading half of target ``torchscript``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from app.domain.architecture import Signature
+from app.targets.artifact import StoredTensor
+from app.targets.reader import Reader
+from app.targets.torchscript.reading import tensors
+from app.targets.torchscript.reading.runtime import TorchScriptRuntime
+
+
+class TorchScriptReader:
+    translated = False
+    """The file is the captured program."""
+    evaluator = None
+    exporting = None
+
+    def complaint(self, path: Path) -> str | None:
+        return None
+
+    def tensors(self, path: Path) -> Sequence[StoredTensor]:
+        return tensors.read_torchscript(path)
+
+    def open(
+        self,
+        path: Path,
+        module: nn.Module,
+        signature: Signature,
+        *,
+        threads: int,
+        optimise: bool = True,
+        repack: bool = True,
+    ) -> TorchScriptRuntime:
+        return TorchScriptRuntime(path, module, signature, optimise=optimise)
+
+
+READER: Reader = TorchScriptReader()

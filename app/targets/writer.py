@@ -1,0 +1,85 @@
+"""The writing half of a target: makes an artifact of a loaded module, always by filling a template."""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+from torch import Tensor, nn
+
+from app.domain.conversion import CommonOptions, TargetName
+from app.domain.report import ExportReport
+from app.targets.capturing.flat_module import FlatModule
+from app.targets.capturing.place import Place
+from app.targets.claims import Claim
+from app.targets.request import ExportRequest
+from app.targets.templating.filling import WrittenFile
+
+
+class Captured(Protocol):
+    """What an exporter gave."""
+
+    @property
+    def kept(self) -> Sequence[Place]:
+        """Lines of the model at which a trace kept the answer that its sample gave."""
+
+
+class Template(Protocol):
+    """A graph without weights."""
+
+    @property
+    def against_reuse(self) -> str | None:
+        """Why other weights may not fill it, in words."""
+
+
+CapturedT = TypeVar("CapturedT", bound=Captured)
+TemplateT = TypeVar("TemplateT", bound=Template)
+
+
+class Writer(Protocol[CapturedT, TemplateT]):
+    """Makes artifacts. ``options`` of a request are those of the target's spec."""
+
+    def warm(self) -> None:
+        """What the first conversion of every process would do, done once in the process that children are forked from.
+
+        Starts no threads.
+        """
+
+    def exporters(self, options: CommonOptions) -> Sequence[str]:
+        """Names of the exporters to try, in order."""
+
+    def relaxed(self, request: ExportRequest) -> tuple[str, ExportRequest] | None:
+        """What to ask each exporter for where its file does not run, and what that is called; None: nothing else."""
+
+    def capture(self, request: ExportRequest, exporter: str) -> CapturedT:
+        """The graph, unoptimised. Raises ExportFailed and kin."""
+
+    def constants(self, captured: CapturedT, module: nn.Module) -> Mapping[str, Tensor]:
+        """The float tensors that the capture holds beside the module's state dict, by what they are called in it."""
+
+    def build_template(self, captured: CapturedT, request: ExportRequest, path: Path) -> TemplateT:
+        """Make a weight-free template. ``captured`` is consumed. Raises ExportFailed."""
+
+    def load_template(self, path: Path) -> TemplateT:
+        """Read a template file."""
+
+    def fill(
+        self, template: TemplateT, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
+    ) -> WrittenFile:
+        """Write the artifact that carries ``tensors``. Raises TemplateMismatch."""
+
+    def claims(self, template: TemplateT) -> Mapping[str, Claim]:
+        """What the template says of each of the artifact's tensors."""
+
+    def is_filled(self, template: TemplateT, written: WrittenFile) -> bool:
+        """Whether the bytes on disk are the template's graph with its slots filled, and nothing else."""
+
+    def report(self, template: TemplateT, request: ExportRequest) -> ExportReport: ...
+
+    def program(self, flat: FlatModule, examples: tuple[Tensor, ...], exporter: str) -> Callable[..., Sequence[Tensor]]:
+        """What this exporter captures, before it is translated; at the sizes of ``examples``."""
+
+
+def writer_of(target: TargetName) -> Writer[Any, Any]:
+    """The writing half of that target."""
+    return cast(Writer[Any, Any], import_module(f"app.targets.{target}.writing.writer").WRITER)
