@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from app.domain.conversion import CommonOptions, Stage
+from app.domain.conversion import Stage
 from app.domain.errors import Problem
 from app.domain.report import Certificate, ConversionReport, ProducedFile
+from app.targets.specs import TargetOptions
 
 ProgressCallback = Callable[[Stage, float], None]
 """Called with the stage that runs and the progress of the whole conversion in [0, 1]."""
@@ -49,7 +50,7 @@ class ConversionJob:
     checkpoint: Path
     checkpoint_sha256: str
     architecture: str
-    options: CommonOptions
+    options: TargetOptions
     work_dir: Path
     architecture_options: dict[str, Any] = field(default_factory=dict)
     checkpoint_filename: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from importlib import import_module
 from operator import or_
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, TypeAdapter
 
@@ -15,9 +15,13 @@ from app.domain.conversion import TARGET_NAMES, CommonOptions, TargetName
 from app.targets.spec import TargetSpec
 
 SPECS: Mapping[TargetName, TargetSpec] = {name: import_module(f"app.targets.{name}.spec").SPEC for name in TARGET_NAMES}
-_union: Any = reduce(or_, (spec.options for spec in SPECS.values()))
-OPTIONS: TypeAdapter[CommonOptions] = TypeAdapter(Annotated[_union, Field(discriminator="target")])
-"""Reads the options of any target, which name it."""
+if TYPE_CHECKING:
+    TargetOptions = CommonOptions
+else:
+    TargetOptions = Annotated[reduce(or_, (spec.options for spec in SPECS.values())), Field(discriminator="target")]
+    """The options of any target, which name it; where pydantic reads or writes, all of their members count."""
+
+OPTIONS: TypeAdapter[CommonOptions] = TypeAdapter(TargetOptions)
 
 
 def known_target(name: str) -> TargetSpec | None:

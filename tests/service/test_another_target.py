@@ -14,7 +14,7 @@ import pytest
 from app.architectures.calibration import save_checkpoint
 from app.architectures.registry import load_registry
 from tests.service.requests import artifact, convert, succeeded
-from tests.service.running import Service, free_port
+from tests.service.running import PLUGINS, Service, free_port
 
 ROOT = Path(__file__).parents[2]
 NAME = 'TargetName = Literal["onnx", "torchscript"'
@@ -47,15 +47,15 @@ def client(places: Path, path_with_toy: Path) -> Iterator[httpx.Client]:
 
 
 def test_it_is_converted_to_verified_and_downloaded(client: httpx.Client, tmp_path: Path) -> None:
-    save_checkpoint(load_registry(), "sample/mlp", {}, tmp_path / "weights.pth")
+    save_checkpoint(load_registry(PLUGINS), "sample/tied", {}, tmp_path / "weights.pth")
     weights = (tmp_path / "weights.pth").read_bytes()
-    conversion = succeeded(convert(client, weights, "sample/mlp", "toy", options='{"greeting": "good day"}'))
+    conversion = succeeded(convert(client, weights, "sample/tied", "toy", options='{"greeting": "good day"}'))
     head = json.loads(artifact(client, conversion).partition(b"\n")[0])
     report = client.get(f"/v1/conversions/{conversion['id']}/report", headers={"Accept": "application/json"}).json()
     assert conversion["artifact"]["filename"].endswith(".toy")
     assert head["greeting"] == "good day"
     assert report["verification"]["ledger"]["passed"]
-    assert {entry["ledger_class"] for entry in report["verification"]["ledger"]["entries"]} == {"identical"}
+    assert {entry["ledger_class"] for entry in report["verification"]["ledger"]["entries"]} <= {"identical", "tied_to"}
     assert all(probe["passed"] for probe in report["verification"]["probes"])
     assert report["export"]["template"]["state"] == "built"
 
@@ -63,32 +63,25 @@ def test_it_is_converted_to_verified_and_downloaded(client: httpx.Client, tmp_pa
 def test_its_name_and_options_stand_wherever_targets_do(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     assert "greeting" in document["components"]["schemas"]["ToyOptions"]["properties"]
-    assert "toy" in client.get("/v1/architectures/sample/mlp").json()["targets"]
+    assert "toy" in client.get("/v1/architectures/sample/tied").json()["targets"]
     assert client.get("/v1/conversions", params={"target": "toy"}).json()["items"]
     assert "Toy" in client.get("/", headers={"Accept": "text/html"}).text
-    refused = convert(client, b"", "sample/mlp", "toy", options='{"greetings": "hi"}')
+    refused = convert(client, b"", "sample/tied", "toy", options='{"greetings": "hi"}')
     assert refused.json()["code"] == "invalid_options"
     assert "greeting" in refused.json()["hint"]
 
 
 def test_the_command_line_knows_it_too(path_with_toy: Path, tmp_path: Path) -> None:
-    save_checkpoint(load_registry(), "sample/mlp", {}, tmp_path / "weights.pth")
-    command = [
-        sys.executable,
-        "-m",
-        "app.cli",
-        "convert",
-        "weights.pth",
-        "-a",
-        "sample/mlp",
-        "-t",
-        "toy",
-        "-o",
-        "m.toy",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(path_with_toy), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    save_checkpoint(load_registry(PLUGINS), "sample/tied", {}, tmp_path / "weights.pth")
+    command = [sys.executable, "-m", "app.cli", "convert", "weights.pth", "-a", "sample/tied", "-t", "toy", "-o", "m"]
+    environment = {
+        **os.environ,
+        "RECAST_PLUGINS_DIR": str(PLUGINS),
+        "PYTHONPATH": str(path_with_toy),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
     result = subprocess.run(
-        [*command, "-o", "m.toy"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert (tmp_path / "m.toy").read_bytes().startswith(b'{"greeting": "hello"')
+    assert (tmp_path / "m").read_bytes().startswith(b'{"greeting": "hello"')

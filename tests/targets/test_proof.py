@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from app.targets.onnx.writing.fill import write_onnx
 from app.targets.onnx.writing.layout import EXTERNAL_DATA_NAME, lay_out, same_graph
 from app.targets.templating.pieces import SlotData, piece_length
-from app.targets.torchscript.writing.template import build_template, same_archive, write_torchscript
+from app.targets.torchscript.writing.template import build_template
 from tests.targets.capturing import Attention, ConvNet, capture_torchscript, train_a_little
 from tests.targets.conftest import TemplateOf
 
@@ -68,11 +68,11 @@ def test_an_archive_is_proved_with_its_checksums(tmp_path: Path) -> None:
     request, captured = capture_torchscript(train_a_little(Attention(), 1))
     template = build_template(captured, request, tmp_path / "template")
     path = tmp_path / "model.pt"
-    write_torchscript(template, train_a_little(Attention(), 2).state_dict(), path)
-    assert same_archive(template, path)
+    template.fill(train_a_little(Attention(), 2).state_dict(), path)
+    assert template.same(path)
     content = bytearray(path.read_bytes())
     for changed in range(0, len(content), len(content) // 97):
         content[changed] ^= 1
         path.write_bytes(content)
-        assert not same_archive(template, path)
+        assert not template.same(path)
         content[changed] ^= 1

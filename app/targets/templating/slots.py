@@ -1,5 +1,6 @@
 """Slots: the places in a template that uploaded tensors fill, and the strict check that they fit."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -73,6 +74,20 @@ def state_forms(module: torch.nn.Module) -> tuple[dict[str, TensorForm], dict[st
         forms[key] = TensorForm.of(tensor)
         groups.setdefault(id(tensor), []).append(key)
     return forms, {key: group for group in groups.values() for key in group}
+
+
+def separate_memory(module: torch.nn.Module) -> None:
+    """Give every tensor memory of its own, laid out in rows: one record for each, whatever file the weights are from.
+
+    Tensors of a checkpoint may lie in one storage; those of tied parameters are one tensor and stay one. The captured
+    module shares its tensors with this one.
+    """
+    tensors = {id(t): t for t in module.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
+    shared = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
+    for tensor in tensors.values():
+        storage = tensor.untyped_storage()
+        if shared[storage.data_ptr()] > 1 or storage.nbytes() != tensor.nbytes or not tensor.is_contiguous():
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
 def check_fit(table: WeightTable, tensors: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from app.targets.onnx.writing.template import load_onnx_template
 from app.targets.templating.container import MAGIC, BrokenTemplate, read_container, write_container
-from app.targets.torchscript.writing.template import load_torchscript_template
+from app.targets.torchscript.writing.template import TorchScriptTemplate
 from tests.targets.capturing import ConvNet
 from tests.targets.conftest import TemplateOf
 
@@ -39,7 +39,7 @@ def test_damage_is_told(change, tmp_path: Path) -> None:
 
 def test_a_template_of_another_kind_or_version_is_told(template_of: TemplateOf, tmp_path: Path) -> None:
     with pytest.raises(BrokenTemplate, match="kind onnx"):
-        load_torchscript_template(template_of(ConvNet).path)
+        TorchScriptTemplate.load(template_of(ConvNet).path)
     write_container(tmp_path / "t", {"kind": "onnx", "version": 0}, {})
     with pytest.raises(BrokenTemplate, match="version 0"):
         load_onnx_template(tmp_path / "t")

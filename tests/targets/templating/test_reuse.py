@@ -85,7 +85,7 @@ def test_a_forward_pass_that_reads_values_serves_no_other_weights(kind: type[nn.
 def test_it_is_filled_all_the_same(kind: type[nn.Module], tmp_path: Path) -> None:
     request, captured = capture_torchscript(train_a_little(kind(), 1), spec=X)
     template = torchscript_template.build_template(captured, request, tmp_path / "template")
-    torchscript_template.write_torchscript(template, request.module.state_dict(), tmp_path / "model.pt")
+    template.fill(request.module.state_dict(), tmp_path / "model.pt")
     x = request.sample["x"]
     assert torch.equal(torch.jit.load(tmp_path / "model.pt")(x), request.module(x))
 

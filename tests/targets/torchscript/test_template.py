@@ -11,9 +11,8 @@ from app.domain.architecture import InputSpec
 from app.domain.errors import TemplateMismatch
 from app.targets.torchscript.spec import TorchScriptOptions
 from app.targets.torchscript.writing.template import (
+    TorchScriptTemplate,
     build_template,
-    load_torchscript_template,
-    write_torchscript,
 )
 from tests.targets.capturing import (
     SPECS,
@@ -33,10 +32,10 @@ from tests.targets.capturing import (
 def test_filling_gives_the_bytes_of_saving_the_module(kind: type[nn.Module], method: str, tmp_path: Path) -> None:
     request, captured = capture_torchscript(train_a_little(kind(), 1), method)
     build_template(captured, request, tmp_path / "template")
-    template = load_torchscript_template(tmp_path / "template")
+    template = TorchScriptTemplate.load(tmp_path / "template")
     module = train_a_little(request.module, 2)
     save_script(captured, tmp_path / "saved.pt")
-    write_torchscript(template, module.state_dict(), tmp_path / "model.pt", module=module)
+    template.fill(module.state_dict(), tmp_path / "model.pt", module=module)
     assert (tmp_path / "model.pt").read_bytes() == (tmp_path / "saved.pt").read_bytes()
 
 
@@ -45,7 +44,7 @@ def test_torch_loads_it_and_computes_the_same_bits(kind: type[nn.Module], tmp_pa
     request, captured = capture_torchscript(train_a_little(kind(), 1))
     template = build_template(captured, request, tmp_path / "template")
     module = train_a_little(kind(), 2)
-    write_torchscript(template, module.state_dict(), tmp_path / "model.pt")
+    template.fill(module.state_dict(), tmp_path / "model.pt")
     loaded = torch.jit.load(tmp_path / "model.pt", map_location="cpu")
     inputs = draw(SPECS[kind], batch=3)
     with torch.inference_mode():
@@ -60,7 +59,7 @@ def test_resnet18_is_exact(tmp_path: Path) -> None:
     template = build_template(captured, request, tmp_path / "template")
     assert (tmp_path / "template").stat().st_size < 150_000
     module = train_a_little(torchvision.models.resnet18(), 2)
-    write_torchscript(template, module.state_dict(), tmp_path / "model.pt", module=module)
+    template.fill(module.state_dict(), tmp_path / "model.pt", module=module)
     inputs = draw(spec, batch=3)
     with torch.inference_mode():
         assert torch.equal(torch.jit.load(tmp_path / "model.pt")(inputs), module(inputs))
@@ -69,7 +68,7 @@ def test_resnet18_is_exact(tmp_path: Path) -> None:
 def test_tied_parameters_share_one_storage(tmp_path: Path) -> None:
     request, captured = capture_torchscript(train_a_little(Tied(), 1))
     template = build_template(captured, request, tmp_path / "template")
-    write_torchscript(template, train_a_little(Tied(), 2).state_dict(), tmp_path / "model.pt")
+    template.fill(train_a_little(Tied(), 2).state_dict(), tmp_path / "model.pt")
     loaded = torch.jit.load(tmp_path / "model.pt")
     assert loaded.head.weight.data_ptr() == loaded.embedding.weight.data_ptr()
     assert (tmp_path / "model.pt").stat().st_size < 2048 * 64 * 4 + 64 * 64 * 4 + 20_000
@@ -78,7 +77,7 @@ def test_tied_parameters_share_one_storage(tmp_path: Path) -> None:
 def test_buffers_outside_the_state_dict_stay_in_the_template(tmp_path: Path) -> None:
     request, captured = capture_torchscript(train_a_little(Attention(), 1))
     template = build_template(captured, request, tmp_path / "template")
-    write_torchscript(template, train_a_little(Attention(), 2).state_dict(), tmp_path / "model.pt")
+    template.fill(train_a_little(Attention(), 2).state_dict(), tmp_path / "model.pt")
     assert torch.equal(torch.jit.load(tmp_path / "model.pt").scale, Attention().scale)
 
 
@@ -99,7 +98,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     state = ConvNet().state_dict()
     del state["fc.bias"]
     with pytest.raises(TemplateMismatch, match=r"fc\.bias"):
-        write_torchscript(template, state, tmp_path / "model.pt")
+        template.fill(state, tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
 
 
@@ -114,7 +113,7 @@ def test_every_option_leaves_a_template_that_other_weights_fill(
     template = build_template(captured, request, tmp_path / "template")
     assert template.against_reuse is None
     module = train_a_little(kind(), 2)
-    write_torchscript(template, module.state_dict(), tmp_path / "model.pt")
+    template.fill(module.state_dict(), tmp_path / "model.pt")
     inputs = draw(SPECS[kind], batch=3)
     with torch.inference_mode():
         loaded = torch.jit.load(tmp_path / "model.pt")(inputs)

@@ -1,8 +1,6 @@
 """A TorchScript template: every record of a traced or scripted archive but the data of its state dict."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +9,22 @@ from torch import Tensor, nn
 
 from app.domain.errors import ExportFailed
 from app.targets.request import ExportRequest
-from app.targets.templating.archive_layout import Record, lay_out_archive
-from app.targets.templating.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
-from app.targets.templating.filling import WrittenFile, write_pieces
+from app.targets.templating.archive_layout import Record
+from app.targets.templating.archive_template import ArchiveTemplate
 from app.targets.templating.pieces import Slot, weight_table
-from app.targets.templating.proof import holds
 from app.targets.templating.recipe import Recipe, Weight
 from app.targets.templating.reuse import against_reuse, refuse_baked_weight
-from app.targets.templating.slots import TensorForm, WeightTable, check_fit, state_forms
-from app.targets.templating.structure import check_structure, structure_digest
+from app.targets.templating.slots import TensorForm, separate_memory, state_forms
+from app.targets.templating.structure import structure_digest
 from app.targets.templating.tensor_bytes import tensor_bytes
 from app.targets.torchscript.spec import TorchScriptOptions
 from app.targets.torchscript.writing.archive import archive_records
 from app.targets.torchscript.writing.exporter import CapturedTorchScript
 from app.targets.torchscript.writing.script_tensors import ScriptTensor, script_tensors
 
-KIND = "torchscript"
 
-
-@dataclass(frozen=True)
-class TorchScriptTemplate:
-    """``records`` are the archive's, in order; the data of a slot's record is the tensor of its state-dict key."""
-
-    path: Path
-    method: str
-    warnings: tuple[str, ...]
-    structure: str
-    weights: WeightTable
-    records: tuple[Record, ...]
-    against_reuse: str | None = None
-    """Why other weights may not use it, in words; such a template is not kept, so the file does not say."""
+class TorchScriptTemplate(ArchiveTemplate):
+    KIND = "torchscript"
 
     def slots(self) -> Iterator[tuple[str, Recipe]]:
         """The recipe of every attribute that weights fill, by its path; a shared tensor under each of its paths."""
@@ -72,7 +56,7 @@ def build_template(captured: CapturedTorchScript, request: ExportRequest, path: 
     against = against_reuse(request, captured.module if captured.method == "script" else None)
     _refuse_memory_of_weights(constants(captured.module), request.module)
     structure = structure_digest(request.module)
-    _separate(request.module)
+    separate_memory(request.module)
     contents = archive_records(captured.module, path, keep_debug=request.options.keep_debug)
     forms, groups = state_forms(request.module)
     slots = _slots(contents["data.pkl"], forms)
@@ -87,85 +71,8 @@ def build_template(captured: CapturedTorchScript, request: ExportRequest, path: 
         records=tuple(Record(name, slots.get(name, content)) for name, content in contents.items()),
         against_reuse=against,
     )
-    _save(template)
+    template.save()
     return template
-
-
-def _separate(module: nn.Module) -> None:
-    """Give every tensor memory of its own, laid out in rows: one record for each, whatever file the weights are from.
-
-    Tensors of a checkpoint may lie in one storage; those of tied parameters are one tensor and stay one. The captured
-    module shares its tensors with this one.
-    """
-    tensors = {id(t): t for t in module.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
-    shared = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors.values())
-    for tensor in tensors.values():
-        storage = tensor.untyped_storage()
-        if shared[storage.data_ptr()] > 1 or storage.nbytes() != tensor.nbytes or not tensor.is_contiguous():
-            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
-
-
-def write_torchscript(
-    template: TorchScriptTemplate, tensors: Mapping[str, Tensor], path: Path, *, module: nn.Module | None = None
-) -> WrittenFile:
-    """Write the archive that carries ``tensors`` (state-dict key to CPU tensor) to ``path``.
-
-    Equal tensors give equal bytes. ``module`` is the module loaded for this job: its structure must be the one that was
-    captured. Raises TemplateMismatch if it is not, or if the tensors do not fill every slot exactly.
-    """
-    check_fit(template.weights, tensors)
-    if module is not None:
-        check_structure(template.structure, module)
-    return write_pieces(lay_out_archive(template.records), tensors, {}, path)
-
-
-def same_archive(template: TorchScriptTemplate, artifact: Path) -> bool:
-    """Whether ``artifact`` is what the template writes, whatever fills the slots."""
-    return holds(lay_out_archive(template.records), artifact)
-
-
-def load_torchscript_template(path: Path) -> TorchScriptTemplate:
-    """Read a template file. Raises BrokenTemplate for a file of another kind or version, or a damaged one."""
-    header, blobs = read_container(path)
-    if (header.get("kind"), header.get("version")) != (KIND, FORMAT_VERSION):
-        raise BrokenTemplate(f"{path.name} is a template of kind {header.get('kind')}, version {header.get('version')}")
-
-    def record(entry: Mapping[str, Any]) -> Record:
-        name = entry["name"]
-        if "weight" in entry:
-            return Record(name, Slot(name, TensorForm.from_json(entry), Weight(entry["weight"])))
-        return Record(name, blobs[name])
-
-    return TorchScriptTemplate(
-        path=path,
-        method=header["method"],
-        warnings=tuple(header["warnings"]),
-        structure=header["structure"],
-        weights=WeightTable.from_json(header["weights"]),
-        records=tuple(map(record, header["records"])),
-    )
-
-
-def _save(template: TorchScriptTemplate) -> None:
-    entries: list[dict[str, Any]] = []
-    blobs: dict[str, bytes] = {}
-    for record in template.records:
-        if isinstance(record.content, bytes):
-            entries.append({"name": record.name})
-            blobs[record.name] = record.content
-        else:
-            assert isinstance(record.content.recipe, Weight)
-            entries.append({"name": record.name, **record.content.form.to_json(), "weight": record.content.recipe.key})
-    header = {
-        "kind": KIND,
-        "version": FORMAT_VERSION,
-        "method": template.method,
-        "warnings": list(template.warnings),
-        "structure": template.structure,
-        "weights": template.weights.to_json(),
-        "records": entries,
-    }
-    write_container(template.path, header, blobs)
 
 
 def _slots(pickled: bytes, forms: Mapping[str, TensorForm]) -> dict[str, Slot]:

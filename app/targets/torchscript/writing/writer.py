@@ -18,7 +18,7 @@ from app.targets.torchscript.spec import TorchScriptOptions
 from app.targets.torchscript.writing import exporter as exporters
 from app.targets.torchscript.writing import template as templates
 from app.targets.torchscript.writing.exporter import CapturedTorchScript
-from app.targets.torchscript.writing.template import TorchScriptTemplate, write_torchscript
+from app.targets.torchscript.writing.template import TorchScriptTemplate
 from app.targets.writer import Writer
 
 
@@ -43,18 +43,18 @@ class TorchScriptWriter:
         return templates.build_template(captured, request, path)
 
     def load_template(self, path: Path) -> TorchScriptTemplate:
-        return templates.load_torchscript_template(path)
+        return TorchScriptTemplate.load(path)
 
     def fill(
         self, template: TorchScriptTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
     ) -> WrittenFile:
-        return write_torchscript(template, tensors, path, module=request.module)
+        return template.fill(tensors, path, module=request.module)
 
     def claims(self, template: TorchScriptTemplate) -> Mapping[str, Claim]:
         return claims(template.slots(), template.own_tensors(), {})
 
     def is_filled(self, template: TorchScriptTemplate, written: WrittenFile) -> bool:
-        return templates.same_archive(template, written.path)
+        return template.same(written.path)
 
     def report(self, template: TorchScriptTemplate, request: ExportRequest) -> ExportReport:
         """A TorchScript file declares no axes; what it does at other sizes is for the dims certificate to show."""
