@@ -5,6 +5,7 @@ import pytest
 from app.api.conversion_request import target_options
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.errors import InvalidOptions
+from app.targets.specs import SPECS
 from app.targets.templating.key import template_key
 
 SIGNATURE = Signature(inputs=(InputSpec(name="x", shape=(1, 3)),))
@@ -15,7 +16,7 @@ NET = ArchitectureDescription(name="test/net", family="test", library="test", li
     ("option", "value"), [("runtime", "onnxruntime"), ("simplify", True), ("precision", "fp32"), ("exporter", "auto")]
 )
 def test_a_default_that_is_spelled_out_asks_for_the_same_artifact(option: str, value: object) -> None:
-    spelled_out, left_out = target_options("onnx", {option: value}), target_options("onnx", {})
+    spelled_out, left_out = target_options(SPECS["onnx"], {option: value}), target_options("onnx", {})
     assert spelled_out == left_out
     assert template_key(NET, {}, spelled_out, SIGNATURE) == template_key(NET, {}, left_out, SIGNATURE)
 
@@ -31,17 +32,17 @@ def test_a_default_that_is_spelled_out_asks_for_the_same_artifact(option: str, v
 )
 def test_what_is_not_done_yet_is_refused_with_what_is(option: str, value: object, supported: str) -> None:
     with pytest.raises(InvalidOptions) as refused:
-        target_options("onnx", {option: value})
+        target_options(SPECS["onnx"], {option: value})
     assert option in refused.value.detail
     assert supported in refused.value.detail
 
 
 @pytest.mark.parametrize("opset", [-1, 0, 24, 65, 2**31 - 1])
 def test_which_opsets_exist_is_the_exporters_to_say(opset: int) -> None:
-    assert target_options("onnx", {"opset": opset}).opset == opset
+    assert target_options(SPECS["onnx"], {"opset": opset}).opset == opset
 
 
 @pytest.mark.parametrize("opset", [-(2**31) - 1, 2**31, 10**30, True, 18.5])
 def test_what_is_no_number_of_an_opset_is_an_invalid_option(opset: object) -> None:
     with pytest.raises(InvalidOptions, match="opset"):
-        target_options("onnx", {"opset": opset})
+        target_options(SPECS["onnx"], {"opset": opset})
