@@ -16,7 +16,7 @@ NET = ArchitectureDescription(name="test/net", family="test", library="test", li
     ("option", "value"), [("runtime", "onnxruntime"), ("simplify", True), ("precision", "fp32"), ("exporter", "auto")]
 )
 def test_a_default_that_is_spelled_out_asks_for_the_same_artifact(option: str, value: object) -> None:
-    spelled_out, left_out = target_options(SPECS["onnx"], {option: value}), target_options("onnx", {})
+    spelled_out, left_out = target_options(SPECS["onnx"], {option: value}), target_options(SPECS["onnx"], {})
     assert spelled_out == left_out
     assert template_key(NET, {}, spelled_out, SIGNATURE) == template_key(NET, {}, left_out, SIGNATURE)
 
