@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from app.cli.failure import UsageError
+from app.cli.mounts import refuse_unmounted, remember_mount
 from app.logs import configure_logging
 from app.processes import close_to_others
 from app.settings import Settings
@@ -40,20 +41,59 @@ def migrated_database(settings: Settings) -> Iterator[str]:
 
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
-        if MIGRATED in os.environ:
-            yield url
-            return
-        _once_it_answers(lambda: migrate(url))
+        if MIGRATED not in os.environ:
+            _refuse_no_url(url)
+            _once_it_answers(lambda: migrate(url))
         yield url
         return
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_directory(settings.data_dir)
     with EmbeddedPostgres(settings.data_dir) as server, server.supervised():
         _once_it_answers(lambda: migrate(server.url))
+        remember_mount(settings.data_dir)
         yield server.url
 
 
+def check_settings(settings: Settings) -> None:
+    """Raises UsageError where no part of the service can run with these settings, whatever comes back later."""
+    from obstore.exceptions import BaseError
+
+    from app.storage.opening import open_store
+
+    make_directory(settings.data_dir)
+    try:
+        open_store(settings.objects_location, settings.data_dir / "scratch")
+    except (BaseError, OSError, ValueError) as error:
+        raise UsageError(
+            f"RECAST_STORE_URL names no object store: {str(error).splitlines()[0]}",
+            hint="It is a directory, or s3://bucket/prefix, gs://..., az://... with each cloud's usual variables.",
+        ) from None
+
+
+def make_directory(data_dir: Path) -> None:
+    """Raises UsageError where it cannot be made, or its disk is not mounted."""
+    refuse_unmounted(data_dir)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The data directory {data_dir} cannot be used: {error.strerror}.") from None
+
+
+def _refuse_no_url(url: str) -> None:
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        if make_url(url).get_backend_name() not in ("postgresql", "postgres"):
+            raise ValueError("it does not begin with postgresql://")
+        conninfo_to_dict(url)
+    except (ValueError, ArgumentError, psycopg.ProgrammingError) as error:
+        raise UsageError(f"RECAST_DATABASE_URL is no URL of a PostgreSQL: {str(error).strip()}.") from None
+
+
 def _once_it_answers(migrate: Callable[[], None]) -> None:
-    """Migrate as soon as the database can be reached. One that answers and refuses us raises OperationalError."""
+    """Migrate as soon as the database can be reached. Raises UsageError where it answers and refuses us."""
     from sqlalchemy.exc import OperationalError
 
     while True:
@@ -62,7 +102,10 @@ def _once_it_answers(migrate: Callable[[], None]) -> None:
         except OperationalError as error:
             told = str(error.orig).strip()
             if "FATAL" in told and not any(words in told for words in COMING_BACK):
-                raise
+                raise UsageError(
+                    f"The database refuses the service: {told.splitlines()[0]}",
+                    hint="RECAST_DATABASE_URL names its host, database, user and password.",
+                ) from None
             log.warning("waiting_for_database", error=told.split("\n", 1)[0])
             time.sleep(DATABASE_DELAY)
         else:
@@ -72,7 +115,7 @@ def _once_it_answers(migrate: Callable[[], None]) -> None:
 @contextmanager
 def only_one(data_dir: Path) -> Iterator[None]:
     """Hold a data directory for the block. Raises UsageError while another process does."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    make_directory(data_dir)
     lock = os.open(data_dir / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _hold(lock, data_dir)
@@ -125,6 +168,7 @@ def run_api(settings: Settings, fd: int | None) -> None:
 
     close_to_others()
     configure_logging(settings.log_format, settings.log_level)
+    check_settings(settings)
     listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
     with migrated_database(settings) as url:
         refuse_to_serve_nobody(settings, url)
@@ -149,6 +193,7 @@ def run_worker(settings: Settings) -> None:
 
     close_to_others()
     configure_logging(settings.log_format, settings.log_level)
+    check_settings(settings)
 
     async def until_told(url: str) -> None:
         stop = asyncio.Event()

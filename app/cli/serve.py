@@ -14,10 +14,12 @@ import httpx
 import structlog
 import typer
 
+from app.cli.failure import FAILED, USAGE
 from app.cli.processes import (
     GRACE,
     MIGRATED,
     SUPERVISOR,
+    check_settings,
     listen,
     migrated_database,
     only_one,
@@ -57,6 +59,7 @@ def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; 0 when everything stopped as it should."""
     close_to_others()
     configure_logging(settings.log_format, settings.log_level)
+    check_settings(settings)
     with only_one(settings.data_dir), listen(settings) as listener, migrated_database(settings) as url:
         refuse_to_serve_nobody(settings, url)
         return asyncio.run(_supervise(settings, url, listener))
@@ -72,9 +75,9 @@ async def _supervise(settings: Settings, database_url: str, listener: socket.soc
     parts = _parts(settings, database_url, listener.fileno())
     running = [asyncio.create_task(_keep_running(part, stop, grace)) for part in parts]
     announcing = asyncio.create_task(_announce(f"http://{f'[{host}]' if ':' in host else host}:{port}"))
-    clean = await asyncio.gather(*running)
+    statuses = await asyncio.gather(*running)
     announcing.cancel()
-    return 0 if all(clean) else 1
+    return max(statuses)
 
 
 def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, Part]:
@@ -94,11 +97,11 @@ def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, 
     )
 
 
-async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> bool:
-    """Start ``part``, and start it again whenever it ends, until ``stop``; False when it did not stop as it should.
+async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> int:
+    """Start ``part``, and start it again whenever it ends, until ``stop``; gives what `recast serve` is to end with.
 
     However often it ends: the other parts are of use without it, and what ails it (a database that is away, a full
-    disk) may pass.
+    disk) may pass. Wrong settings do not: a part that ends for them, and has said so, ends everything.
     """
     pause = FIRST_PAUSE
     while not stop.is_set():
@@ -113,13 +116,17 @@ async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> bool:
             )
         await first(process.wait(), stop.wait())
         if process.returncode is None:
-            return await _stopped(part, process, grace)
+            return 0 if await _stopped(part, process, grace) else FAILED
+        if process.returncode == USAGE:
+            log.error("part_cannot_run", part=part.name)
+            stop.set()
+            return USAGE
         if time.monotonic() - started > HEALTHY_AFTER:
             pause = FIRST_PAUSE
         log.error("part_ended", part=part.name, status=process.returncode, restart_in=pause)
         await first(asyncio.sleep(pause), stop.wait())
         pause = min(2 * pause, LONGEST_PAUSE)
-    return True
+    return 0
 
 
 async def _stopped(part: Part, process: asyncio.subprocess.Process, grace: float) -> bool:

@@ -112,6 +112,9 @@ class EmbeddedPostgres:
         """Let go of the server. The last holder stops it: a checkpoint, then a clean end."""
         if self._hold is None:
             return
+        if not self._root.exists():  # its disk was taken away
+            self._release()
+            return
         with _Exclusively(self._root / "start.lock"):
             if self._alone() and self._answers():
                 self._run("pg_ctl", "stop", "-D", str(self._pgdata), "-m", "fast", "-w", "-t", "30")
@@ -124,7 +127,9 @@ class EmbeddedPostgres:
         with _Exclusively(self._root / "start.lock"):
             if not self._postmaster_lives():
                 log.error("embedded_postgres_died")
-                self._ensure_initialised()
+                if not self._is_initialised():  # nothing is made in the place of what is not mounted now
+                    raise Unavailable(f"The database's directory {self._pgdata} is not there.")
+                self._give_passages()
                 self._ensure_running()
                 log.info("embedded_postgres_restarted")
 
@@ -174,9 +179,8 @@ class EmbeddedPostgres:
 
     def _ensure_initialised(self) -> None:
         """initdb into a directory beside, then rename: a half-made cluster is never taken for a whole one."""
-        self._give_passage(self._root)
-        self._give_passage(_programs())
-        if (self._pgdata / "PG_VERSION").exists():
+        self._give_passages()
+        if self._is_initialised():
             return
         with tempfile.TemporaryDirectory(dir=self._root, prefix="initdb-") as scratch:
             self._hand_over(Path(scratch))
@@ -185,6 +189,9 @@ class EmbeddedPostgres:
             with (fresh / "postgresql.conf").open("a") as conf:
                 conf.writelines(f"{name} = '{value}'\n" for name, value in self._options.items())
             fresh.rename(self._pgdata)
+
+    def _is_initialised(self) -> bool:
+        return (self._pgdata / "PG_VERSION").exists()
 
     def _ensure_own_role(self) -> None:
         """The service's role with a password of its own, in a cluster of an earlier version too."""
@@ -286,6 +293,10 @@ class EmbeddedPostgres:
     def _hand_over(self, path: Path) -> None:
         if self._account:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    def _give_passages(self) -> None:
+        self._give_passage(self._root)
+        self._give_passage(_programs())
 
     def _give_passage(self, path: Path) -> None:
         """Let the server's user walk to the data directory; the directory itself stays closed to everyone else."""

@@ -1,5 +1,6 @@
 """`recast serve` keeps its parts running, serves the command's orders, and stops cleanly."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 from app.architectures.registry import load_registry
+from app.cli.serve import Part, _keep_running
 from tests.cli.running import PLUGINS, recast
 
 
@@ -154,3 +157,33 @@ def test_sigterm_stops_everything_with_status_0(service):
     assert alive == []
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{url}/healthz", timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "value", "told"),
+    [
+        ("serve", "RECAST_STORE_URL", "s3://", "names no object store"),
+        ("api", "RECAST_STORE_URL", "ftp://host/place", "names no object store"),
+        ("worker", "RECAST_STORE_URL", "ftp://host/place", "names no object store"),
+        ("serve", "RECAST_DATABASE_URL", "mysql://localhost/recast", "is no URL of a PostgreSQL"),
+        ("serve", "RECAST_DATABASE_URL", "postgresql://localhost:port/recast", "is no URL of a PostgreSQL"),
+        ("serve", "RECAST_DATA_DIR", "/dev/null/data", "cannot be used"),
+    ],
+)
+def test_wrong_settings_end_every_part_with_their_cause(part, setting, value, told, tmp_path: Path):
+    environment = {**os.environ, "RECAST_DATA_DIR": str(tmp_path), "RECAST_PORT": "0", setting: value}
+    command = [sys.executable, "-m", "app.cli", part]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, told in ended.stderr) == (2, True), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.anyio
+async def test_a_part_that_cannot_run_with_its_settings_ends_everything_and_one_that_crashes_does_not():
+    stop = asyncio.Event()
+    part = partial(Part, environment=os.environ, secrets={})
+    crashing = asyncio.create_task(_keep_running(part("crashes", [sys.executable, "-c", "exit(1)"]), stop, 5))
+    wrong = part("wrong", [sys.executable, "-c", "import time; time.sleep(1); exit(2)"])
+    assert await _keep_running(wrong, stop, 5) == 2
+    assert stop.is_set()
+    assert await crashing == 0

@@ -1,6 +1,7 @@
 """The embedded server: one per data directory, shared by processes, recovered after any end."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psycopg
 import pytest
 
 from app.database.embedded import EmbeddedPostgres
+from app.domain.errors import Unavailable
 
 HOLDER = """
 import sys, time
@@ -118,6 +120,25 @@ def test_it_recovers_after_everything_was_killed(data_dir: Path) -> None:
     assert (data_dir / "postgres" / "data" / "postmaster.pid").exists()
     with EmbeddedPostgres(data_dir) as server:
         assert count(server.url) == 1
+
+
+def test_a_server_whose_directory_is_not_there_is_waited_for_and_not_made_anew(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as server:
+        insert_one(server.url)
+        (postmaster,) = [p for p in postmasters(data_dir) if p.ppid() == 1]
+        os.kill(postmaster.pid, signal.SIGKILL)
+        postmaster.wait(20)
+        (data_dir / "postgres").rename(data_dir / "away")
+        for instead in ("nothing", "an empty directory"):
+            if instead != "nothing":
+                (data_dir / "postgres").mkdir()
+            with pytest.raises((Unavailable, FileNotFoundError)):
+                server.ensure_running()
+        assert [path.name for path in (data_dir / "postgres").iterdir()] == ["start.lock"]
+        shutil.rmtree(data_dir / "postgres")
+        (data_dir / "away").rename(data_dir / "postgres")
+        server.ensure_running()
+        insert_one(server.url)
 
 
 def test_a_pid_file_that_names_a_stranger_is_no_obstacle(data_dir: Path) -> None:
