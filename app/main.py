@@ -53,7 +53,7 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
         store = OwnedStore(open_store(settings.objects_location, settings.data_dir / "scratch"), database)
         uploads = UploadSlots(settings.data_dir, settings.max_uploads_per_client, settings.min_free_bytes)
         async with Changes(database) as changes:
-            catalog = CatalogReader(database)
+            catalog = CatalogReader(database, settings.worker_lost_after)
             app.state.authenticator = Authenticator(settings, database)
             app.state.service = Service(settings, database, store, changes, catalog, uploads, supervisor)
             yield

@@ -1,39 +1,56 @@
 """The catalog of architectures as the workers describe it, read from the database and kept between requests."""
 
 import asyncio
+from collections.abc import Sequence
 
 from app.database import catalogs
+from app.database.catalogs import Described
 from app.database.session import Database
 from app.domain.catalog import Catalog
 from app.domain.errors import Unavailable
 
 
 class CatalogReader:
-    """Gives the current catalog; parses it again only when a worker has described another one."""
+    """Gives what all workers that live offer together; parses it again only when one has described another catalog.
 
-    def __init__(self, database: Database) -> None:
+    ``lost_after``: seconds without a sign of life after which a worker counts as dead.
+    """
+
+    def __init__(self, database: Database, lost_after: float) -> None:
         self._database = database
-        self._digest: str | None = None
+        self._lost_after = lost_after
+        self._digests: tuple[str, ...] = ()
         self._catalog = Catalog([])
         self._reading = asyncio.Lock()
+        self.pending: tuple[str, ...] = ()
+        """Plug-ins whose description is waited for."""
 
     async def current(self) -> Catalog:
         """Raises Unavailable while no worker has ever described its architectures."""
         async with self._database.transaction() as session:
-            digest = await catalogs.current_digest(session)
-        if digest is None:
+            digests = await catalogs.current_digests(session, self._lost_after)
+        if not digests:
             raise Unavailable(
                 "No worker has described its architectures yet.", hint="Workers do so within seconds of starting."
             )
-        if digest != self._digest:
+        if digests != self._digests:
             async with self._reading:  # held by who reads another catalog, and awaited by who needs that one
-                await self._read(digest)
+                await self._read(digests)
         return self._catalog
 
-    async def _read(self, digest: str) -> None:
-        if digest == self._digest:
+    async def _read(self, digests: tuple[str, ...]) -> None:
+        if digests == self._digests:
             return
         async with self._database.transaction() as session:
-            found = await catalogs.entries(session, digest)
-            broken = await catalogs.broken(session, digest)
-        self._catalog, self._digest = Catalog(found, broken), digest
+            found = [one for digest in digests if (one := await catalogs.find(session, digest))]
+        self._catalog, self._digests = together(found), digests
+        self.pending = tuple(name for one in found for name in one.pending)
+
+
+def together(offers: Sequence[Described]) -> Catalog:
+    """What several workers offer. Of one name the first is told; what one cannot offer, another may."""
+    entries = {entry.name: entry for one in reversed(offers) for entry in one.entries}
+    offering = {entry.plugin for entry in entries.values()}
+    broken = {plugin.name: plugin for one in offers for plugin in one.broken if plugin.name not in offering}
+    undescribed = {name: None for one in offers for name in (*one.pending, *one.late) if name not in offering}
+    return Catalog(entries.values(), broken.values(), undescribed)

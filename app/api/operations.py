@@ -77,7 +77,7 @@ async def readyz(service: WholeService, response: Response) -> Readiness:
     ready = all(answer == "ok" for answer in answers)
     response.status_code = 200 if ready else 503
     living, sandbox = await _living_workers(service) if checks["database"] == "ok" else (0, None)
-    notes = await _broken_plugins(service) if checks["architectures"] == "ok" else ()
+    notes = await _notes_on_plugins(service) if checks["architectures"] == "ok" else ()
     return Readiness(
         status="ready" if ready else "not_ready", checks=checks, workers=living, notes=notes, sandbox=sandbox
     )
@@ -135,17 +135,22 @@ async def _queue(service: Service) -> None:
 
 
 async def _architectures(service: Service) -> None:
-    """The catalog must be one that a worker of this start has made, so that it knows the plug-ins as they are now."""
+    """A worker of this start must have described its architectures, so that the catalog knows the plug-ins as they are
+    now; those that are late are not waited for."""
     await service.catalog.current()
     lost_after = service.settings.worker_lost_after
     async with service.database.transaction() as session:
         if not await catalogs.is_of_this_start(session, service.supervisor, lost_after):
             raise Unavailable("The workers are still describing their architectures.")
+    if service.catalog.pending:
+        raise Unavailable(f"These plug-ins are still being described: {', '.join(service.catalog.pending)}.")
 
 
-async def _broken_plugins(service: Service) -> tuple[str, ...]:
+async def _notes_on_plugins(service: Service) -> tuple[str, ...]:
     catalog = await service.catalog.current()
-    return tuple(f"plug-in {plugin.name} could not be loaded: {plugin.error[:200]}" for plugin in catalog.broken[:20])
+    broken = (f"plug-in {plugin.name} could not be loaded: {plugin.error[:200]}" for plugin in catalog.broken[:20])
+    late = (f"plug-in {name} is still being described" for name in catalog.undescribed[:20])
+    return (*broken, *late)
 
 
 def _conversion_gauge(counts: Mapping[State, int]) -> bytes:

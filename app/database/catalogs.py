@@ -1,66 +1,109 @@
-"""The catalog of architectures that a worker's children made; the api reads it, because only torch can make it."""
+"""The catalogs of architectures that workers' children made; the api reads them, because only torch can make them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import workers
-from app.database.tables import Catalog
+from app.database.tables import Catalog, Worker
 from app.domain.architecture import ArchitectureDescription, BrokenPlugin
 
-
-async def publish(
-    session: AsyncSession,
-    digest: str,
-    entries: Sequence[ArchitectureDescription],
-    broken: Sequence[BrokenPlugin] = (),
-    supervisor: str | None = None,
-) -> None:
-    """Make this the current catalog. ``supervisor``: the run of `recast serve` that this worker belongs to."""
-    statement = insert(Catalog).values(
-        digest=digest,
-        entries=[entry.model_dump(mode="json") for entry in entries],
-        plugins={entry.name: entry.plugin for entry in entries if entry.plugin is not None},
-        broken=[plugin.model_dump(mode="json") for plugin in broken],
-        supervisor=supervisor,
+OFFERED_FOR = timedelta(minutes=10)
+"""How long what a worker offered is left to workers like it, after the last sign of one: they may be restarting."""
+_OFFERED_BY_OTHERS = text("""
+    select distinct entry ->> 'name' from catalogs, jsonb_array_elements(entries) entry
+    where digest <> :own and seen_at > now() - :offered_for
+""")
+_LACKED_BY_ONE = text("""
+    select exists (
+        select from catalogs where seen_at > now() - :offered_for
+        and not jsonb_path_exists(entries, '$[*].name ? (@ == $name)', jsonb_build_object('name', :name))
     )
-    seen = {"seen_at": func.clock_timestamp(), "supervisor": supervisor}
+""")
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a worker knows of its architectures."""
+
+    digest: str
+    entries: Sequence[ArchitectureDescription]
+    broken: Sequence[BrokenPlugin] = ()
+    pending: Sequence[str] = ()
+    """Plug-ins that have not been described yet."""
+    late: Sequence[str] = ()
+    """Those of which nobody knows how much longer that takes; what does not need them goes on."""
+
+
+async def publish(session: AsyncSession, described: Described, room: str | None = None) -> None:
+    """Make this what the worker of that work directory offers."""
+    statement = insert(Catalog).values(
+        digest=described.digest,
+        entries=[entry.model_dump(mode="json") for entry in described.entries],
+        plugins={entry.name: entry.plugin for entry in described.entries if entry.plugin is not None},
+        broken=[plugin.model_dump(mode="json") for plugin in described.broken],
+        pending=list(described.pending),
+        late=list(described.late),
+    )
+    seen = {"seen_at": func.clock_timestamp()}
     await session.execute(statement.on_conflict_do_update(index_elements=["digest"], set_=seen))
+    await offer(session, described.digest, room)
 
 
-async def current_digest(session: AsyncSession) -> str | None:
-    """The digest of the current catalog; None before the first worker has made one. Cheap: ask it per request."""
-    return await session.scalar(select(Catalog.digest).order_by(Catalog.seen_at.desc()).limit(1))
+async def offer(session: AsyncSession, digest: str, room: str | None) -> None:
+    """Record that the worker of that work directory still offers a catalog."""
+    await session.execute(update(Catalog).where(Catalog.digest == digest).values(seen_at=func.clock_timestamp()))
+    await session.execute(update(Worker).where(Worker.room == room).values(catalog=digest))
 
 
-async def entries(session: AsyncSession, digest: str) -> tuple[ArchitectureDescription, ...]:
-    """The architectures of a catalog, in the registry's order; empty for an unknown digest."""
-    data = await session.scalar(select(Catalog.entries).where(Catalog.digest == digest))
-    return tuple(ArchitectureDescription.model_validate(entry) for entry in data or ())
+async def current_digests(session: AsyncSession, lost_after: float) -> tuple[str, ...]:
+    """What the workers that live offer, the one that began last first; without one, what was offered last.
+
+    Empty before any worker has described its architectures. Cheap: ask it per request.
+    """
+    began = (
+        select(func.max(Worker.started_at))
+        .where(Worker.catalog == Catalog.digest, workers.lives(lost_after))
+        .scalar_subquery()
+    )
+    query = select(Catalog.digest, began).order_by(began.desc().nulls_last(), Catalog.seen_at.desc(), Catalog.digest)
+    known = (await session.execute(query)).all()
+    return tuple(digest for digest, offered in known if offered) or tuple(digest for digest, _ in known[:1])
 
 
-async def broken(session: AsyncSession, digest: str) -> tuple[BrokenPlugin, ...]:
-    """The plug-ins of a catalog that could not be loaded; empty for an unknown digest."""
-    data = await session.scalar(select(Catalog.broken).where(Catalog.digest == digest))
-    return tuple(BrokenPlugin.model_validate(plugin) for plugin in data or ())
+async def find(session: AsyncSession, digest: str) -> Described | None:
+    """A catalog, its architectures in the registry's order."""
+    row = await session.get(Catalog, digest)
+    if row is None:
+        return None
+    return Described(
+        digest=row.digest,
+        entries=tuple(ArchitectureDescription.model_validate(entry) for entry in row.entries),
+        broken=tuple(BrokenPlugin.model_validate(plugin) for plugin in row.broken),
+        pending=tuple(row.pending),
+        late=tuple(row.late),
+    )
 
 
-async def plugin_of(session: AsyncSession, architecture: str) -> str | None:
-    """The plug-in that offers an architecture by the current catalog; None for one of a library, or of none."""
-    current = select(Catalog.plugins[architecture].astext).order_by(Catalog.seen_at.desc()).limit(1)
-    return await session.scalar(current)
+async def offered_by_others(session: AsyncSession, own: str) -> set[str]:
+    """Names of all architectures in other catalogs than ``own`` that were offered lately."""
+    return set(await session.scalars(_OFFERED_BY_OTHERS, {"own": own, "offered_for": OFFERED_FOR}))
+
+
+async def is_lacked_by_one(session: AsyncSession, name: str) -> bool:
+    """Whether a catalog that was offered lately has no architecture of that name."""
+    return bool(await session.scalar(_LACKED_BY_ONE, {"name": name, "offered_for": OFFERED_FOR}))
 
 
 async def is_of_this_start(session: AsyncSession, supervisor: str | None, lost_after: float) -> bool:
-    """Whether a worker of this start has described its architectures.
-
-    Under `recast serve` (``supervisor``) it is one of that run; else one that began before the catalog was made, and
-    while no worker gives signs of life, the last catalog is the one.
-    """
+    """Whether a worker that lives has described its architectures; under `recast serve` (``supervisor``), one of that
+    run, else, while no worker lives, the last catalog is the one."""
+    living = select(func.count(Worker.id), func.count(Worker.catalog)).where(workers.lives(lost_after))
     if supervisor is not None:
-        return await session.scalar(select(Catalog.digest).where(Catalog.supervisor == supervisor).limit(1)) is not None
-    seen = await session.scalar(select(func.max(Catalog.seen_at)))
-    began = await workers.earliest_start(session, lost_after)
-    return began is None or (seen is not None and began <= seen)
+        living = living.where(Worker.supervisor == supervisor)
+    count, described = (await session.execute(living)).one()
+    return described > 0 or (count == 0 and supervisor is None)

@@ -272,7 +272,7 @@ class Template(Table):
 
 
 class Catalog(Table):
-    """The architectures as a worker's child described them; the row seen last is the current one."""
+    """The architectures as a worker's children described them."""
 
     __tablename__ = "catalogs"
 
@@ -283,9 +283,14 @@ class Catalog(Table):
     """Of each architecture that no library offers, the name of its plug-in."""
     broken: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     """A list of BrokenPlugin."""
+    pending: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    """Names of plug-ins that were not described yet."""
+    late: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    """Names of those that were not waited for any longer."""
     supervisor: Mapped[str | None]
-    """The run of `recast serve` whose worker described it last; None: that worker was started alone."""
+    """Written by earlier versions."""
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When a worker offered it last."""
 
 
 class Worker(Table):
@@ -301,6 +306,8 @@ class Worker(Table):
     """Name of its work directory, whose lock the kernel drops when it dies."""
     supervisor: Mapped[str | None]
     """The run of `recast serve` that keeps it running; None: it was started alone."""
+    catalog: Mapped[str | None]
+    """Digest of the Catalog that it offers; None before it has described its architectures."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """Its last sign of life."""

@@ -4,7 +4,7 @@ A worker's id is its registration with the queue, so that the entries that it wo
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -55,12 +55,6 @@ async def dead(session: AsyncSession, lost_after: float | None) -> Sequence[Work
     return (await session.scalars(query)).all()
 
 
-async def runs_under(session: AsyncSession, supervisor: str, lost_after: float) -> bool:
-    """Whether a living worker is kept running by that run of `recast serve`."""
-    query = select(Worker.id).where(Worker.supervisor == supervisor, _lives(lost_after)).limit(1)
-    return await session.scalar(query) is not None
-
-
 async def record_confinement(session: AsyncSession, id: int, confinement: dict[str, dict[str, str]]) -> None:
     """Record which layers around the worker's conversion processes are in force, and which the platform refused."""
     await session.execute(update(Worker).where(Worker.id == id).values(confinement=confinement))
@@ -68,21 +62,17 @@ async def record_confinement(session: AsyncSession, id: int, confinement: dict[s
 
 async def confinements(session: AsyncSession, lost_after: float) -> Sequence[dict[str, dict[str, str]]]:
     """The same of every worker that gave a sign of life in the last ``lost_after`` seconds and has told of it."""
-    query = select(Worker.confinement).where(_lives(lost_after), Worker.confinement.is_not(None))
+    query = select(Worker.confinement).where(lives(lost_after), Worker.confinement.is_not(None))
     return [found for found in await session.scalars(query) if found]
 
 
 async def count_alive(session: AsyncSession, lost_after: float) -> int:
     """How many workers gave a sign of life in the last ``lost_after`` seconds."""
-    return await session.scalar(select(func.count(Worker.id)).where(_lives(lost_after))) or 0
+    return await session.scalar(select(func.count(Worker.id)).where(lives(lost_after))) or 0
 
 
-async def earliest_start(session: AsyncSession, lost_after: float) -> datetime | None:
-    """When the oldest worker began that gave a sign of life in the last ``lost_after`` seconds; None without one."""
-    return await session.scalar(select(func.min(Worker.started_at)).where(_lives(lost_after)))
-
-
-def _lives(lost_after: float) -> ColumnElement[bool]:
+def lives(lost_after: float) -> ColumnElement[bool]:
+    """Of a Worker: it gave a sign of life in the last ``lost_after`` seconds, and was not seen to have ended."""
     return _gives_signs(lost_after) & ~Worker.gone
 
 

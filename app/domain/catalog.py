@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from recast_plugins.declaration import is_plugin_name
+
 from app.domain.architecture import ArchitectureDescription, BrokenPlugin
-from app.domain.errors import UnknownArchitecture
+from app.domain.errors import Unavailable, UnknownArchitecture
 from app.domain.options import check_options
 
 NEAREST = 5
@@ -15,17 +17,36 @@ NEAREST = 5
 class Catalog:
     """Descriptions by name, in the order given. Names are unique."""
 
-    def __init__(self, entries: Iterable[ArchitectureDescription], broken: Iterable[BrokenPlugin] = ()) -> None:
+    def __init__(
+        self,
+        entries: Iterable[ArchitectureDescription],
+        broken: Iterable[BrokenPlugin] = (),
+        undescribed: Iterable[str] = (),
+    ) -> None:
+        """``undescribed``: plug-ins of which is not known yet what they offer."""
         self._entries = {entry.name: entry for entry in entries}
         self.broken = tuple(broken)
+        self.undescribed = tuple(undescribed)
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def find(self, name: str) -> ArchitectureDescription | None:
+        """The entry of that name; None without one."""
+        return self._entries.get(name) or self._entries.get(_untagged(name))
+
     def get(self, name: str) -> ArchitectureDescription:
-        """The entry of that name. Raises UnknownArchitecture with the nearest names."""
-        entry = self._entries.get(name) or self._entries.get(_untagged(name))
+        """The entry of that name.
+
+        Raises UnknownArchitecture with the nearest names; Unavailable where a plug-in may still turn out to offer it.
+        """
+        entry = self.find(name)
         if entry is None:
+            if self.undescribed and is_plugin_name(name):
+                raise Unavailable(
+                    f"No architecture is known as {name!r}, and these plug-ins are still being described: "
+                    f"{', '.join(self.undescribed)}."
+                )
             raise unknown_architecture(name, self._entries, self.broken)
         return entry
 

@@ -11,10 +11,9 @@ from tempfile import TemporaryDirectory
 
 import structlog
 from pydantic import BaseModel, TypeAdapter
-from recast_plugins.declaration import RESERVED
 
 from app.conversion.job import ConversionJob, ConversionOutcome
-from app.database import catalogs, conversions, deaths, templates
+from app.database import conversions, deaths, templates
 from app.database.conversions import AttemptLost, Ending
 from app.database.tables import Conversion
 from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsuitable
@@ -206,7 +205,6 @@ class Attempt:
         tools, conversion = self._tools, self._conversion
         checkpoint = await self._local(conversion.checkpoint_sha256)
         probes = await self._local(conversion.probes_sha256) if conversion.probes_sha256 else None
-        plugin = await patiently(self._plugin, self._waiting)
         return ConversionJob(
             conversion_id=conversion.id,
             checkpoint=checkpoint,
@@ -217,21 +215,10 @@ class Attempt:
             options=OPTIONS.validate_python(conversion.options),
             work_dir=results,
             plugins_dir=tools.plugins_dir,
-            plugin=plugin,
+            plugin=tools.offer.plugin_of(conversion.architecture),
             client_probes=probes,
             threads=tools.threads or max(1, available_cores() // tools.admission.running),
         )
-
-    async def _plugin(self) -> str | None:
-        """The one plug-in that the conversion imports; "" for an architecture of a library.
-
-        None, whichever offers it, while the catalog does not know the name: a queued conversion may start before the
-        worker has described its architectures.
-        """
-        if self._conversion.architecture.startswith(RESERVED):
-            return ""
-        async with self._tools.database.transaction() as session:
-            return await catalogs.plugin_of(session, self._conversion.architecture)
 
     async def _local(self, sha256: str) -> Path:
         """A file with an object's bytes, as long as the attempt lasts. Raises MissingObject."""

@@ -7,6 +7,7 @@ own architectures and nothing else.
 import asyncio
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,25 +33,27 @@ RETRY_AFTER = 60.0
 LOOK_AGAIN = 10.0
 """Seconds after which the plug-ins directory is looked at again for changes."""
 PLUGIN_SECONDS = 60.0
-"""For one plug-in to be imported and described; the service is not ready before all have been tried."""
+"""For one plug-in to be imported and described."""
+SOON = 1.0
+"""Seconds after which it is told which plug-ins have not been described yet."""
+PLUGIN_LATE = 10.0
+"""Seconds more after which the service is ready without them."""
 AT_ONCE = 2
 """Plug-ins that are described at the same time."""
 
 _entries = TypeAdapter(tuple[ArchitectureDescription, ...])
 
 
-async def publish_catalog(tools: Tools, supervisor: str | None = None) -> None:
-    """Publish the catalog now, and again whenever the plug-ins directory changes; a failure is logged and tried again.
-
-    ``supervisor``: the run of `recast serve` that this worker belongs to.
-    """
+async def publish_catalog(tools: Tools) -> None:
+    """Publish it now, and again whenever the plug-ins directory changes; a failure is logged and tried again."""
     known = None
     while True:
         try:
             state = await in_thread(partial(state_of, tools.plugins_dir))
             if state != known:
-                await _publish(tools, supervisor)
+                await _describe_all(tools)
                 known = state
+            await patiently(partial(tools.offer.renew, tools.database, tools.work_dir.name))
         except TaskFailed as error:
             log.error("catalog_failed", **error.problem.model_dump(exclude={"extra"}))
             await asyncio.sleep(RETRY_AFTER)
@@ -60,22 +63,51 @@ async def publish_catalog(tools: Tools, supervisor: str | None = None) -> None:
         await asyncio.sleep(LOOK_AGAIN)
 
 
-async def _publish(tools: Tools, supervisor: str | None) -> None:
+async def _describe_all(tools: Tools) -> None:
+    """Publish what the libraries offer, and the plug-ins, as they are described; a plug-in may take its time."""
     found = await in_thread(partial(find_plugins, tools.plugins_dir))
     libraries = await _describe(tools, None)
     slots = asyncio.Semaphore(AT_ONCE)
-    entries, failed = assembled(libraries, await asyncio.gather(*(_tried(tools, plugin, slots) for plugin in found)))
-    content = [_entries.dump_python(entries, mode="json"), [plugin.model_dump() for plugin in failed]]
+    async with asyncio.TaskGroup() as group:
+        trying = {plugin.name: group.create_task(_tried(tools, plugin, slots)) for plugin in found}
+        for seconds, late in ((SOON, False), (PLUGIN_LATE, True)):
+            left = await _left(trying, seconds)
+            if left:
+                await _publish(tools, libraries, trying, **{"late" if late else "pending": left})
+    described = await _publish(tools, libraries, trying)
+    for plugin in described.broken:
+        log.error("plugin_broken", plugin=plugin.name, error=plugin.error)
+
+
+async def _left(trying: Mapping[str, asyncio.Task[Described]], seconds: float) -> tuple[str, ...]:
+    """Names of the plug-ins that are not described after so long."""
+    if trying:
+        await asyncio.wait(trying.values(), timeout=seconds)
+    return tuple(name for name, task in trying.items() if not task.done())
+
+
+async def _publish(
+    tools: Tools,
+    libraries: tuple[ArchitectureDescription, ...],
+    trying: Mapping[str, asyncio.Task[Described]],
+    *,
+    pending: tuple[str, ...] = (),
+    late: tuple[str, ...] = (),
+) -> catalogs.Described:
+    entries, failed = assembled(libraries, (task.result() for task in trying.values() if task.done()))
+    content = [_entries.dump_python(entries, mode="json"), [plugin.model_dump() for plugin in failed], pending, late]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    described = catalogs.Described(digest, entries, failed, pending, late)
 
     async def store() -> None:
         async with tools.database.transaction() as session:
-            await catalogs.publish(session, digest, entries, failed, supervisor)
+            await catalogs.publish(session, described, tools.work_dir.name)
 
     await patiently(store)
-    for plugin in failed:
-        log.error("plugin_broken", plugin=plugin.name, error=plugin.error)
-    log.info("catalog_published", architectures=len(entries), plugins=len(found), broken=len(failed), digest=digest)
+    tools.offer.change(described)
+    told = {"architectures": len(entries), "broken": len(failed), "undescribed": [*pending, *late]}
+    log.info("catalog_published", **told, digest=digest)
+    return described
 
 
 async def _describe(tools: Tools, plugin: str | None) -> tuple[ArchitectureDescription, ...]:

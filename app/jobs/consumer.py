@@ -5,7 +5,7 @@ sign of life while it drains; so this loop takes its place.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,14 @@ HAND_BACK = 2.0
 """Seconds that handing a job back may take; one that could not be is rescued by others."""
 
 
+class Postponed(Exception):
+    """A job is to be taken again by whoever comes, after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
 @dataclass(eq=False)
 class Job:
     """A queue entry that this worker has taken."""
@@ -45,8 +53,11 @@ class Job:
 
 
 class Consumer:
-    """Runs the jobs of one queue. ``run`` does a job, which then leaves the queue; ``hand_back`` undoes that one was
-    begun and will not be finished; ``stumble`` does what is to be done after an error that was not foreseen.
+    """Runs the jobs of one queue.
+
+    ``run`` does a job, which then leaves the queue, unless that raises Postponed before it has begun; ``hand_back``
+    undoes that one was begun and will not be finished; ``stumble`` does what is to be done after an error that was not
+    foreseen. ``lacking``: names of the architectures whose conversions are left to others.
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class Consumer:
         *,
         worker_id: int,
         concurrency: int,
+        lacking: Callable[[], Collection[str]] = tuple,
         run: Callable[[Job], Awaitable[None]],
         hand_back: Callable[[Job], Awaitable[None]],
         stumble: Callable[[Job], Awaitable[None]],
@@ -66,6 +78,7 @@ class Consumer:
         self._name = name
         self._worker_id = worker_id
         self._concurrency = concurrency
+        self._lacking = lacking
         self._do = run
         self._hand_back = hand_back
         self._stumble = stumble
@@ -121,7 +134,7 @@ class Consumer:
                     await queue.put_back_unknown(
                         session, self._name, self._worker_id, [job.entry for job in self._jobs]
                     )
-                taken = await queue.take(session, self._name, self._worker_id)
+                taken = await queue.take(session, self._name, self._worker_id, self._lacking())
         except IntegrityError:  # no worker of this id is registered any more
             raise Forgotten from None
         self._unsure = False
@@ -140,6 +153,10 @@ class Consumer:
         try:
             try:
                 await self._do(job)
+            except Postponed as postponed:
+                log.info("job_postponed", queue=self._name, seconds=round(postponed.seconds, 1), **job.arguments)
+                await patiently(partial(self._postpone, job, postponed.seconds))
+                return
             except Exception:
                 log.exception("job_stumbled", queue=self._name, **job.arguments)
                 await patiently(partial(self._stumble, job))
@@ -149,6 +166,10 @@ class Consumer:
                 async with asyncio.timeout(HAND_BACK):
                     await self._hand_back(job)
             raise
+
+    async def _postpone(self, job: Job, seconds: float) -> None:
+        async with self._database.transaction() as session:
+            await queue.postpone(session, job.entry, seconds)
 
     async def _finish(self, job: Job) -> None:
         async with self._database.transaction() as session:

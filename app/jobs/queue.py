@@ -32,8 +32,22 @@ NO_LIVE_WORKER = """(
 )"""
 """Of an entry j that is being worked on: nobody does any more. The second half is for workers of earlier versions that
 the queue alone knows."""
-_TAKE = text("select id, args from procrastinate_fetch_job_v2(array[:queue]::varchar[], :worker_id)")
+_TAKE = text("""
+    update procrastinate_jobs set status = 'doing', worker_id = :worker_id
+    where id = (
+        select j.id from procrastinate_jobs j left join conversions c on c.id = j.args ->> 'conversion_id'
+        where j.status = 'todo' and j.queue_name = :queue and (j.scheduled_at is null or j.scheduled_at <= now())
+          and not coalesce(c.architecture = any(:lacking), false)
+        order by j.priority desc, j.id for update of j skip locked limit 1
+    )
+    returning id, args
+""")
 _PUT_BACK = text("update procrastinate_jobs set status = 'todo', worker_id = null where id = :id and status = 'doing'")
+_POSTPONE = text("""
+    update procrastinate_jobs
+    set status = 'todo', worker_id = null, scheduled_at = now() + make_interval(secs => :seconds)
+    where id = :id and status = 'doing'
+""")
 _PUT_BACK_UNKNOWN = text("""
     update procrastinate_jobs set status = 'todo', worker_id = null
     where worker_id = :worker_id and queue_name = :queue and status = 'doing' and not id = any(:known)
@@ -166,19 +180,26 @@ def channel(queue: str) -> str:
     return f"procrastinate_queue_v1#{queue}"
 
 
-async def take(session: AsyncSession, queue: str, worker_id: int) -> Taken | None:
-    """Give the first waiting entry of a queue to a worker; None when none waits.
+async def take(session: AsyncSession, queue: str, worker_id: int, lacking: Collection[str] = ()) -> Taken | None:
+    """Give the first waiting entry of a queue to a worker, but none of an architecture that it is ``lacking``; None
+    when none waits.
 
     Raises IntegrityError for a worker that is not registered.
     """
-    row = (await session.execute(_TAKE, {"queue": queue, "worker_id": worker_id})).one()
-    return None if row.id is None else Taken(row.id, row.args)
+    wanted = {"queue": queue, "worker_id": worker_id, "lacking": list(lacking)}
+    row = (await session.execute(_TAKE, wanted)).one_or_none()
+    return None if row is None else Taken(row.id, row.args)
 
 
 async def put_back(session: AsyncSession, queue: str, id: int) -> None:
     """Let an entry wait again, in its old place."""
     await session.execute(_PUT_BACK, {"id": id})
     await session.execute(_ANNOUNCE, {"channel": channel(queue)})
+
+
+async def postpone(session: AsyncSession, id: int, seconds: float) -> None:
+    """Let an entry wait again, and nobody take it for so long."""
+    await session.execute(_POSTPONE, {"id": id, "seconds": seconds})
 
 
 async def put_back_unknown(session: AsyncSession, queue: str, worker_id: int, known: Collection[int]) -> None:

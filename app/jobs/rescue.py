@@ -39,7 +39,6 @@ _ABANDONED_INSPECTIONS = text(
 )
 _DROP_ENTRIES = text("delete from procrastinate_jobs where worker_id = :worker_id and status = 'doing'")
 _DROP_ENTRY = text("delete from procrastinate_jobs where id = :id and status = 'doing'")
-_DATABASE_RESTARTED = text("select pg_postmaster_start_time() > :moment")
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,6 @@ class Rescuer:
     """Who rescues, and by which rules."""
 
     database: Database
-    supervisor: str | None
-    """The run of `recast serve` that keeps the rescuer running."""
     lost_after: float
     """Seconds without a sign of life after which a worker counts as dead."""
     max_attempts: int
@@ -71,13 +68,11 @@ class Rescuer:
         ran = await conversions.running_in(session, worker.id)
         read = await checkpoints.being_read_in(session, worker.id)
         together = {conversion.id for conversion in ran} | {checkpoint.sha256 for checkpoint in read}
-        counts = not await self._excused(session, worker)
+        counts = not worker.draining
         metrics.deaths.labels("worker").inc()
         log.warning("worker_died", worker=worker.name, running=sorted(together), counts=counts)
         if counts:
             await deaths.record(session, together, worker.id)
-        elif not worker.draining:
-            await deaths.record(session, ())  # it points at nobody, and tells that things die here by other hands
         for conversion in ran:
             if counts:
                 await self._blame_conversion(session, conversion, together)
@@ -90,14 +85,6 @@ class Rescuer:
         await session.flush()
         await session.execute(_DROP_ENTRIES, {"worker_id": worker.id})
         await workers.forget(session, worker.id)
-
-    async def _excused(self, session: AsyncSession, worker: Worker) -> bool:
-        """Whether the worker died of something that no job of it can have done."""
-        if worker.draining or await session.scalar(_DATABASE_RESTARTED, {"moment": worker.seen_at}):
-            return True
-        if worker.supervisor is None or worker.supervisor == self.supervisor:
-            return False
-        return not await workers.runs_under(session, worker.supervisor, self.lost_after)
 
     async def _blame_conversion(self, session: AsyncSession, conversion: Conversion, together: set[str]) -> None:
         found = await suspect(session, conversion.id, conversion.workers_lost, together, self.max_attempts)

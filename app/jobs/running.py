@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ from app.domain.conversion import State
 from app.domain.errors import MemoryEstimateExceeded, NotFound, UnknownCheckpoint, WorkerLost
 from app.jobs import metrics, queue
 from app.jobs.attempt import Attempt
-from app.jobs.consumer import Job
+from app.jobs.consumer import Job, Postponed
 from app.jobs.patience import patiently
 from app.jobs.reading import Reading
+from app.jobs.suspicion import control_seconds
 from app.jobs.tools import TASKS, Tasks, Tools
 
 __all__ = ["TASKS", "Tasks", "Tools"]
@@ -31,7 +33,7 @@ _STUMBLED = WorkerLost("The worker stumbled over this again and again; its log s
 async def run_conversion(tools: Tools, job: Job) -> None:
     """Run the conversion that a queue entry stands for. Nothing happens when the entry is no longer the right one.
 
-    Cancelling this coroutine kills the child and leaves the conversion as it is.
+    Cancelling this coroutine kills the child and leaves the conversion as it is. Raises Postponed.
     """
     conversion_id = job.arguments["conversion_id"]
     try:
@@ -39,6 +41,8 @@ async def run_conversion(tools: Tools, job: Job) -> None:
     except NotFound:
         log.info("conversion_deleted", conversion=conversion_id)
         return
+    _postpone_in_doubt(tools, conversion.workers_lost)
+    await patiently(partial(tools.offer.make_sure, tools.database, conversion.architecture))
     attempt = partial(_attempt, tools, job, checkpoint.bytes if checkpoint else 0)
     if checkpoint is None:
         error = UnknownCheckpoint("The checkpoint of this conversion is no longer there; upload it again.")
@@ -51,6 +55,14 @@ async def run_conversion(tools: Tools, job: Job) -> None:
         return
     async with _place(tools, conversion.workers_lost), tools.admission.admit(wanted):
         await attempt(wanted, Attempt.run)
+
+
+def _postpone_in_doubt(tools: Tools, losses: int) -> None:
+    """Raises Postponed where this worker has not lived for long enough to run what one more death may condemn."""
+    control = control_seconds(losses, tools.max_attempts, tools.lost_after)
+    left = tools.since + control - time.monotonic()
+    if left > 0:
+        raise Postponed(left)
 
 
 def _place(tools: Tools, losses: int) -> AbstractAsyncContextManager[None]:
@@ -138,12 +150,16 @@ async def conversion_stumbled(tools: Tools, job: Job) -> None:
 
 
 async def run_inspection(tools: Tools, job: Job) -> None:
-    """Read the checkpoint that a queue entry stands for. Nothing happens when the entry is no longer the right one."""
+    """Read the checkpoint that a queue entry stands for. Nothing happens when the entry is no longer the right one.
+
+    Raises Postponed.
+    """
     sha256 = job.arguments["sha256"]
     losses = await patiently(partial(_losses, tools, sha256))
     if losses is None:
         log.info("checkpoint_deleted", checkpoint=sha256)
         return
+    _postpone_in_doubt(tools, losses)
     async with _place(tools, losses):
         await Reading(tools, sha256, job).run()
 

@@ -1,11 +1,14 @@
 """Whose fault a death is. A process that dies without a word may have been killed by its job, by a neighbour of the
 job, or by somebody who restarts machines; who looks from outside cannot tell.
 
-So a death points at all that ran in the worker at that moment, and at nobody when the worker was stopping, its
-supervisor died with it, or the database was restarted under it. A job that a death points at is tried again, alone
-(isolation.py). It is condemned when so many deaths point at it as a job may cause, the last of them when it was alone,
-unless as many happened lately to which it had nothing to do: then everything dies here, and the job is given more
-tries, but not without end.
+So a death points at all that ran in the worker at that moment, unless the worker was told to stop. A job that a death
+points at is tried again, alone (isolation.py). It is condemned when so many deaths point at it as a job may cause, the
+last of them when it was alone, unless as many happened lately to which it had nothing to do: then everything dies here,
+and the job is given more tries, but not without end.
+
+Before a death can condemn, there is a control: the job is run by a worker only that has lived for a while without it.
+Where workers die whatever they run (a machine that is restarted again and again, a database that takes everything with
+it), they do so in that time too, and the job is not even there.
 """
 
 from collections.abc import Collection
@@ -17,6 +20,11 @@ from app.database import deaths
 
 MOST = 3
 """Times the usual number of deaths with which a job is condemned whatever else dies."""
+
+
+CONTROL = 4
+"""How long a worker must have lived before it runs a job that one more death may condemn, in times of the silence after
+which workers count as dead."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +45,8 @@ async def suspect(
         return Suspicion(losses, condemned=False)
     condemned = losses >= MOST * max_attempts or await deaths.elsewhere(session, one) < losses
     return Suspicion(losses, condemned)
+
+
+def control_seconds(losses: int, max_attempts: int, lost_after: float) -> float:
+    """How long a worker must have lived before it runs a job at which so many deaths point."""
+    return CONTROL * lost_after if losses and losses >= max_attempts - 1 else 0.0

@@ -1,5 +1,6 @@
 """What a worker runs jobs with."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from app.jobs.admission import Admission
 from app.jobs.confinement import Limits
 from app.jobs.events import Changes
 from app.jobs.isolation import Isolation
+from app.jobs.offer import Offer
 from app.jobs.supervisor import Supervisor
 from app.storage.objects import ObjectStore
 
@@ -42,10 +44,15 @@ class Tools:
     inspection_limits: Limits
     max_attempts: int
     """Deaths that point at a job after which it is not tried again."""
+    lost_after: float
+    """Seconds without a sign of life after which a worker counts as dead."""
     threads: int | None = None
     """Of one conversion; None: its share of the cores when it starts."""
     plugins_dir: Path | None = None
     tasks: Tasks = TASKS
+    offer: Offer = field(default_factory=Offer)
     isolation: Isolation = field(default_factory=Isolation)
+    since: float = field(default_factory=time.monotonic)
+    """When the worker began to live (monotonic clock)."""
     running: set[str] = field(default_factory=set)
     """Ids of the conversions, and sha256 of the checkpoints, that have a process now."""

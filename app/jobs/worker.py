@@ -29,7 +29,7 @@ from app.jobs.retention import clean_up
 from app.jobs.supervisor import Supervisor
 from app.jobs.tools import TASKS, Tasks, Tools
 from app.jobs.warming import warm_templates
-from app.jobs.workroom import remove_abandoned_rooms, work_room
+from app.jobs.workroom import abandoned_rooms, work_room
 from app.settings import Settings
 from app.storage.opening import open_store
 
@@ -73,7 +73,6 @@ async def run_worker(
 async def _work(
     settings: Settings, database_url: str, stop: asyncio.Event, tasks: Tasks, supervisor: str | None
 ) -> None:
-    ended = set(remove_abandoned_rooms(settings.work_dir))
     async with _tools(settings, database_url, tasks) as tools:
         await tools.supervisor.warm_up()
         log.info("worker_started", worker=tools.name, children=settings.children)
@@ -87,16 +86,14 @@ async def _work(
         publisher = Publisher(tools.database)
         async with _background(
             _every(CLEAN_UP_INTERVAL, clean),
-            publish_catalog(tools, supervisor),
+            publish_catalog(tools),
             warm_templates(tools, settings.warm_templates),
             _every(METRICS_INTERVAL, publisher.publish),
+            at_end=tools.supervisor.end_forkserver,
         ):
             mistaken = None
             while not stop.is_set():
-                mistaken = await _serve_queues(
-                    tools, settings, stop, supervisor=supervisor, mistaken=mistaken, ended=ended
-                )
-            tools.supervisor.end_forkserver()
+                mistaken = await _serve_queues(tools, settings, stop, supervisor=supervisor, mistaken=mistaken)
             with suppress(*DatabaseAway, TimeoutError):
                 async with asyncio.timeout(LEAVING):
                     await publisher.publish()
@@ -104,13 +101,7 @@ async def _work(
 
 
 async def _serve_queues(
-    tools: Tools,
-    settings: Settings,
-    stop: asyncio.Event,
-    *,
-    supervisor: str | None,
-    mistaken: int | None,
-    ended: set[str],
+    tools: Tools, settings: Settings, stop: asyncio.Event, *, supervisor: str | None, mistaken: int | None
 ) -> int | None:
     """Take jobs until ``stop``; or until this worker was taken for dead, and then give the id that it had."""
     room = tools.work_dir.name
@@ -118,8 +109,8 @@ async def _serve_queues(
     async with registered(
         tools.database, name=tools.name, room=room, supervisor=supervisor, lost_after=lost_after, mistaken=mistaken
     ) as registration:
-        rescuer = Rescuer(tools.database, supervisor, lost_after, settings.max_attempts)
-        rescue = partial(_rescue, rescuer, registration, tools, ended)
+        rescuer = Rescuer(tools.database, lost_after, settings.max_attempts)
+        rescue = partial(_rescue, rescuer, registration, tools)
         mistaken = None
         try:
             telling = _tell_confinement(tools, registration)
@@ -137,6 +128,7 @@ async def _consume(tools: Tools, settings: Settings, registration: Registration,
     consumers = (
         consumer(
             CONVERSIONS,
+            lacking=lambda: tools.offer.lacking,
             concurrency=settings.children,
             run=partial(running.run_conversion, tools),
             hand_back=partial(running.hand_back_conversion, tools),
@@ -161,13 +153,11 @@ async def _consume(tools: Tools, settings: Settings, registration: Registration,
             await one.abandon()
 
 
-async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools, ended: set[str]) -> None:
-    """``ended``: rooms of workers that died on this machine, until the database was told."""
-    ended.update(remove_abandoned_rooms(tools.work_dir.parent))
-    if ended:
-        async with tools.database.transaction() as session:
-            await workers.mark_gone(session, sorted(ended))
-        ended.clear()
+async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools) -> None:
+    async with abandoned_rooms(tools.work_dir.parent) as ended:
+        if ended:
+            async with tools.database.transaction() as session:
+                await workers.mark_gone(session, ended)
     await rescuer.rescue(may_judge=registration.may_judge())
 
 
@@ -224,6 +214,7 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
                 limits, memory=limits.memory or admission.share, timeout=settings.inspection_timeout
             ),
             max_attempts=settings.max_attempts,
+            lost_after=settings.worker_lost_after,
             threads=settings.child_threads,
             plugins_dir=plugins_dir,
             tasks=tasks,
@@ -231,13 +222,16 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
 
 
 @asynccontextmanager
-async def _background(*doings: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """Do these for as long as the block lasts; an error of one ends the block."""
+async def _background(
+    *doings: Coroutine[None, None, None], at_end: Callable[[], None] = lambda: None
+) -> AsyncIterator[None]:
+    """Do these for as long as the block lasts; an error of one ends the block. ``at_end`` ends what they wait for."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(doing) for doing in doings]
         yield
         for task in tasks:
             task.cancel()
+        at_end()
 
 
 async def _every(seconds: float, action: Callable[[], Awaitable[object]]) -> None:

@@ -3,17 +3,19 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
+
+from app.threads import in_thread
 
 
 @contextmanager
 def work_room(root: Path) -> Iterator[Path]:
     """A new empty directory under ``root`` for the length of the block, locked as long as this process lives."""
     root.mkdir(parents=True, exist_ok=True)
-    remove_abandoned_rooms(root)
     room, lock = _locked_room(root)
     try:
         yield room.resolve()
@@ -29,21 +31,30 @@ def _locked_room(root: Path) -> tuple[Path, int]:
         with suppress(FileNotFoundError):
             lock = os.open(room, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if room.is_dir():  # else remove_abandoned_rooms() came between the calls
+            if room.is_dir():  # else abandoned_rooms() came between the calls
                 return room, lock
             os.close(lock)
 
 
-def remove_abandoned_rooms(root: Path) -> list[str]:
-    """Remove the directories under ``root`` whose workers died; gives their names."""
-    removed = []
-    for room in root.glob("worker-*"):
-        with suppress(FileNotFoundError, BlockingIOError):
-            fd = os.open(room, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(room, ignore_errors=True)
-                removed.append(room.name)
-            finally:
-                os.close(fd)
-    return removed
+@asynccontextmanager
+async def abandoned_rooms(root: Path) -> AsyncIterator[list[str]]:
+    """Names of the directories under ``root`` whose workers died, held for the block and removed after it.
+
+    Where it raises they stay: that a worker died is known by nothing else.
+    """
+    held: dict[Path, int] = {}
+    try:
+        for room in root.glob("worker-*"):
+            with suppress(FileNotFoundError):
+                lock = os.open(room, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held[room] = lock
+                except BlockingIOError:
+                    os.close(lock)
+        yield sorted(room.name for room in held)
+        for room in held:
+            await in_thread(partial(shutil.rmtree, room, ignore_errors=True))
+    finally:
+        for lock in held.values():
+            os.close(lock)

@@ -19,6 +19,7 @@ import uvicorn
 
 from app.api.server import server_config
 from app.database import catalogs, checkpoints, conversions
+from app.database.catalogs import Described
 from app.database.conversions import Ending
 from app.database.owned_store import OwnedStore
 from app.database.session import Database
@@ -176,7 +177,7 @@ class Backstage:
 
 async def _publish(database: Database) -> None:
     async with database.transaction() as session:
-        await catalogs.publish(session, "digest", ARCHITECTURES)
+        await catalogs.publish(session, Described("digest", ARCHITECTURES))
 
 
 async def _publish_files(store: ObjectStore, content: bytes, done: ConversionReport) -> list[ProducedFile]:

@@ -59,6 +59,22 @@ def test_readiness_says_how_conversions_are_confined_at_every_living_worker(clie
         connection.execute("delete from workers")
 
 
+def test_readiness_names_plugins_that_are_not_described_yet_and_waits_for_late_ones_no_longer(client, backstage):
+    plugins = {"pending": (503, "not_ready"), "late": (200, "ready")}
+    for column, (status, word) in plugins.items():
+        with psycopg.connect(backstage.database_url) as connection:
+            connection.execute(
+                f"insert into catalogs (digest, entries, {column}) values (%s, '[]', '[\"slow\"]')", (column,)
+            )
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (status, word)
+        told = ready.json()["checks"]["architectures"] if column == "pending" else ready.json()["notes"][0]
+        assert "slow" in told
+    assert client.get("/v1/architectures/acme/net").json()["code"] == "unavailable"
+    with psycopg.connect(backstage.database_url) as connection:
+        connection.execute("delete from catalogs where digest <> 'digest'")
+
+
 def test_head_is_answered_wherever_get_is_but_for_streams_of_events(client, backstage):
     conversion = submit(client).json()
     backstage.finish(conversion["id"])

@@ -107,7 +107,10 @@ class Client:
         return stored.sha256
 
     async def submit(self, behaviour: str, content: bytes = b"weights") -> str:
-        new = NewConversion(await self.checkpoint(content), f"test/{behaviour}", OnnxOptions())
+        return await self.submit_named(f"test/{behaviour}", content)
+
+    async def submit_named(self, architecture: str, content: bytes = b"weights") -> str:
+        new = NewConversion(await self.checkpoint(content), architecture, OnnxOptions())
         return (await queue.submit(self.database, new)).conversion.id
 
     async def ended(self, id: str) -> Conversion:

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from app.database.conversions import NewConversion
 from app.database.tables import Conversion
 from app.domain.conversion import State
 from app.jobs import queue
+from app.jobs.workroom import abandoned_rooms
 from app.targets.onnx.spec import OnnxOptions
 from tests.jobs.service import TIMEOUT, Client, StartWorker
 
@@ -168,18 +170,43 @@ async def test_drains_are_never_counted(client: Client, start_worker: StartWorke
     assert (conversion.state, conversion.workers_lost) == (State.succeeded, 0)
 
 
-async def test_restarts_of_everything_under_a_supervisor_are_never_counted(
-    client: Client, start_worker: StartWorker
-) -> None:
+async def test_restarts_of_everything_condemn_nobody(client: Client, start_worker: StartWorker) -> None:
+    """After as many deaths as leave one to condemn, a worker must have lived for a while without the suspect; those
+    that are restarted sooner do not even begin it."""
     id = await client.submit("sleep:3")
-    for run in range(4):
-        worker = start_worker(supervisor=f"run {run}")
+    for _ in range(2):
+        worker = start_worker()
         await client.started(id)
         worker.kill()
         worker.wait()
-    start_worker(supervisor="last run")
+    for _ in range(2):
+        worker = start_worker()
+        await until(
+            client, "select count(*) = 1 from procrastinate_jobs where scheduled_at > now() and status = 'todo'"
+        )
+        worker.kill()
+        worker.wait()
+        await client.execute("update procrastinate_jobs set scheduled_at = null")
+    start_worker()
     conversion = await client.ended(id)
-    assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 5, 0)
+    assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 3, 2)
+
+
+async def test_the_death_of_a_worker_is_noticed_although_who_notices_it_dies_too(
+    client: Client, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    worker = start_worker(worker_lost_after=600)
+    id = await client.submit("sleep:2")
+    await client.started(id)
+    worker.kill()
+    worker.wait()
+    with suppress(ZeroDivisionError):
+        async with abandoned_rooms(tmp_path / "work") as ended:
+            assert ended
+            raise ZeroDivisionError  # as if it were killed before the database was told
+    start_worker(worker_lost_after=600)
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt) == (State.succeeded, 2)
 
 
 async def test_a_store_that_is_away_is_waited_for(client: Client, start_worker: StartWorker) -> None:

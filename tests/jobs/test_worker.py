@@ -66,14 +66,16 @@ async def test_a_checkpoint_is_read_while_conversions_fill_every_child(
 
 async def test_the_catalog_is_published(client: Client, start_worker: StartWorker) -> None:
     start_worker()
-    digest = None
+    digests: tuple[str, ...] = ()
     async with asyncio.timeout(TIMEOUT):
-        while digest is None:
+        while not digests:
             async with client.database.transaction() as session:
-                digest = await catalogs.current_digest(session)
+                digests = await catalogs.current_digests(session, 60)
             await asyncio.sleep(0.05)
     async with client.database.transaction() as session:
-        assert [entry.name for entry in await catalogs.entries(session, digest)] == ["test/net"]
+        described = await catalogs.find(session, digests[0])
+    assert described
+    assert [entry.name for entry in described.entries] == ["test/net"]
 
 
 async def test_cancelling_ends_the_running_child(client: Client, start_worker: StartWorker) -> None:
