@@ -3,9 +3,10 @@
 import ipaddress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 GIB = 1024**3
@@ -15,6 +16,30 @@ def _directory(path: Path | None) -> Path | None:
     if path is not None and not path.is_dir():
         raise ValueError(f"there is no directory {path}")
     return path
+
+
+def is_safe_issuer(url: str) -> bool:
+    """Whether nobody on the way can answer in place of that URL: https, or plain http of this machine."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
+    except ValueError:
+        return False
+
+
+def _issuer(url: str | None) -> str | None:
+    if url is not None and not is_safe_issuer(url):
+        raise ValueError(f"{url} is no https:// URL")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Settings(BaseSettings):
@@ -46,6 +71,26 @@ class Settings(BaseSettings):
     )
     require_keys: bool = Field(
         False, description="Demand a key (`recast keys create`) on a loopback address too; beyond it one always is."
+    )
+    oidc_issuer: Annotated[str | None, AfterValidator(_issuer)] = Field(
+        None,
+        description=(
+            "URL of an OpenID Connect issuer whose access tokens are accepted beside keys, exactly as they name it in "
+            "`iss`. A key or token is then required on a loopback address too."
+        ),
+    )
+    oidc_audience: str | None = Field(
+        None, min_length=1, description="What `aud` of a token must name; required with an issuer."
+    )
+    oidc_project_claim: str = Field(
+        "project",
+        min_length=1,
+        description="Claim of a token that names its project (name or id): a name, or a way such as `recast.project`.",
+    )
+    oidc_scope_claim: str = Field(
+        "scope",
+        min_length=1,
+        description="Claim that lists its scopes, as words or a list: read, convert, admin, also as `recast:read`.",
     )
     plugins_dir: Annotated[Path | None, AfterValidator(_directory)] = Field(
         None, description="Directory of Python modules that register architectures (docs/plugins.md)."
@@ -152,6 +197,13 @@ class Settings(BaseSettings):
         "info", description="Least severe level that is logged."
     )
 
+    @model_validator(mode="after")
+    def _issuer_has_an_audience(self) -> Self:
+        """Without one, tokens that the issuer made for other services would be accepted."""
+        if self.oidc_issuer is not None and self.oidc_audience is None:
+            raise ValueError("RECAST_OIDC_ISSUER needs RECAST_OIDC_AUDIENCE")
+        return self
+
     @property
     def retention(self) -> timedelta | None:
         """How long a finished conversion and its files are kept; None: for ever."""
@@ -159,18 +211,14 @@ class Settings(BaseSettings):
 
     @property
     def keys_required(self) -> bool:
-        """Whether a request must prove itself with a key."""
-        return self.require_keys or not (self.on_loopback or self.allow_unauthenticated)
+        """Whether a request must prove itself with a key or token."""
+        wanted = self.require_keys or (self.oidc_issuer is not None and not self.allow_unauthenticated)
+        return wanted or not (self.on_loopback or self.allow_unauthenticated)
 
     @property
     def on_loopback(self) -> bool:
         """Whether the api can be reached from this machine alone."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
 
     @property
     def work_dir(self) -> Path:

@@ -19,7 +19,7 @@ from app.api.service import Service, ServiceDependency
 from app.api.uploads import receive_upload
 from app.database import checkpoints as rows
 from app.database.checkpoints import CheckpointFilter
-from app.database.tables import Checkpoint, CheckpointOwner
+from app.database.tables import CheckpointOwner
 from app.domain.checkpoint import READING_CUT_SHORT, CheckpointInspection, ParameterReport, TensorInfo
 from app.domain.errors import (
     InUse,
@@ -171,12 +171,12 @@ async def upload_checkpoint(
     checkpoint = registered.checkpoint
     if patience is None and stored.bytes <= READ_BEFORE_ANSWER:
         patience = READING_PATIENCE
-    if patience and checkpoint.inspection is None:
-        checkpoint = await service.changes.wait_for_inspection(stored.sha256, patience)
+    if patience and not checkpoint.read:
+        checkpoint = await service.changes.wait_for_inspection(stored.sha256, patience, service.database.project)
     await refuse_foreign(service, checkpoint)
     response.status_code = 201 if registered.created else 200
     response.headers["Location"] = f"/v1/checkpoints/{stored.sha256}"
-    return await _shown(service, checkpoint)
+    return checkpoint_resource(checkpoint)
 
 
 @router.get("", summary="List checkpoints")
@@ -214,9 +214,9 @@ async def get_checkpoint(
 ) -> CheckpointResource:
     """Format, nesting, tensors, types and sizes. Waits a few seconds for a file that is being read."""
     checkpoint = await _read(service, sha256, patience)
-    if checkpoint.inspection is None and checkpoint.problem is None:
+    if not checkpoint.read:
         response.headers["Retry-After"] = "1"
-    return await _shown(service, checkpoint)
+    return checkpoint_resource(checkpoint)
 
 
 @router.get("/{sha256}/parameters", summary="List a checkpoint's tensors")
@@ -270,27 +270,21 @@ def _summary(owner: CheckpointOwner, size: int, usable: bool) -> CheckpointSumma
     )
 
 
-async def _shown(service: Service, row: Checkpoint) -> CheckpointResource:
-    async with service.database.transaction() as session:
-        owner = await rows.owner(session, row.sha256)
-    return checkpoint_resource(row, owner)
-
-
-def checkpoint_resource(row: Checkpoint, owner: CheckpointOwner) -> CheckpointResource:
-    """The file as the project sees it that calls it what ``owner`` says."""
+def checkpoint_resource(row: CheckpointOwner) -> CheckpointResource:
+    """The file as its project sees it."""
     read = None if row.inspection is None else CheckpointInspection.model_validate(row.inspection)
     path = f"/v1/checkpoints/{row.sha256}"
     return CheckpointResource(
         id=row.sha256,
-        name=owner.name,
-        labels=owner.labels,
+        name=row.name,
+        labels=row.labels,
         sha256=row.sha256,
-        bytes=row.bytes,
-        filename=owner.filename,
-        created_at=owner.created_at,
+        bytes=row.file.bytes,
+        filename=row.filename,
+        created_at=row.created_at,
         inspected_at=row.inspected_at,
         problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
-        waiting_for=row.waiting_for,
+        waiting_for=row.file.waiting_for,
         format=read and read.format,
         nesting=read and list(read.nesting),
         candidates=read and list(read.candidates),
@@ -315,19 +309,20 @@ def inspected_tensors(tensors: Sequence[TensorInfo], module: ParameterReport | N
     ]
 
 
-def _module(row: Checkpoint) -> ParameterReport | None:
+def _module(row: CheckpointOwner) -> ParameterReport | None:
     return None if row.parameters is None else ParameterReport.model_validate(row.parameters)
 
 
-async def _read(service: Service, sha256: str, patience: int | None) -> Checkpoint:
+async def _read(service: Service, sha256: str, patience: int | None) -> CheckpointOwner:
     """The checkpoint, read if it was not yet, as far as patience reaches."""
     checkpoint = await queue.request_inspection(service.database, sha256)
-    if checkpoint.inspection is not None or checkpoint.problem is not None:
+    if checkpoint.read:
         return checkpoint
-    return await service.changes.wait_for_inspection(sha256, READING_PATIENCE if patience is None else patience)
+    patience = READING_PATIENCE if patience is None else patience
+    return await service.changes.wait_for_inspection(sha256, patience, service.database.project)
 
 
-async def refuse_foreign(service: Service, checkpoint: Checkpoint) -> None:
+async def refuse_foreign(service: Service, checkpoint: CheckpointOwner) -> None:
     """Raise what is wrong with the file, and leave nothing of it behind, where reading it found no checkpoint.
 
     A reading that was cut short (no memory, no time) says nothing of the file, which is then kept.

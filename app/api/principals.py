@@ -12,13 +12,14 @@ from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.api.browsers import SAFE_METHODS
+from app.api.oidc import InvalidToken, Issuer
 from app.api.problems import request_id
-from app.database import audit, keys, limits
+from app.database import audit, keys, limits, projects
 from app.database.keys import SCOPES
 from app.database.projects import DEFAULT
 from app.database.session import Database
 from app.database.tables import AuditEntry
-from app.domain.errors import RecastError, ScopeMissing, Unauthenticated
+from app.domain.errors import NotFound, RecastError, ScopeMissing, Unauthenticated
 from app.settings import Settings
 
 REMEMBERED_SECONDS = 2.0
@@ -37,6 +38,7 @@ class Principal:
     project: str
     scopes: frozenset[str]
     key_id: str | None = None
+    """Of its key, or ``oidc:`` and the subject of its token."""
     requests_per_minute: int | None = None
 
     @property
@@ -66,10 +68,11 @@ class Authenticator:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._keys_required = settings.keys_required
         self._database = database
+        self._issuer = None if settings.oidc_issuer is None else Issuer(settings)
         self._found: dict[str, tuple[float, Principal]] = {}
 
     async def principal(self, request: Request) -> Principal:
-        """Raises Unauthenticated for a key that is not valid, and for none where one is required."""
+        """Raises Unauthenticated for a key or token that is not valid, and for none where one is required."""
         secret = _told(request.headers.get("authorization"))
         if secret is None:
             if self._keys_required:
@@ -88,6 +91,25 @@ class Authenticator:
         return principal
 
     async def _ask(self, secret: str) -> Principal:
+        if self._issuer is None or secret.startswith(keys.PREFIX):
+            return await self._of_key(secret)
+        return await self._of_token(self._issuer, secret)
+
+    async def _of_token(self, issuer: Issuer, token: str) -> Principal:
+        """Raises Unauthenticated, ScopeMissing for a project that there is not, Unavailable."""
+        try:
+            bearer = await issuer.bearer(token)
+        except InvalidToken as error:
+            raise Unauthenticated(f"The token is not valid: {error}.", www_authenticate=CHALLENGE) from None
+        async with self._database.transaction() as session:
+            try:
+                project = await projects.named(session, bearer.project)
+            except NotFound:
+                raise ScopeMissing(f"The token is of no project here: {bearer.project!r}.", scope="read") from None
+            allowed = await limits.of(session, project.id)
+        return Principal(project.id, bearer.scopes, bearer.subject, allowed.requests_per_minute)
+
+    async def _of_key(self, secret: str) -> Principal:
         async with self._database.transaction() as session:
             key = await keys.find_valid(session, secret)
             if key is None:

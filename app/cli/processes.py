@@ -141,7 +141,7 @@ def refuse_to_serve_nobody(settings: Settings, url: str) -> None:
     """Raises UsageError where a key is required and there is none, as on an address beyond loopback."""
     from app.cli.keys import any_valid_key
 
-    if not settings.keys_required or any_valid_key(url):
+    if not settings.keys_required or settings.oidc_issuer or any_valid_key(url):
         return
     raise UsageError(
         f"{settings.host} can be reached from other machines, so that a key is required, and there is none.",

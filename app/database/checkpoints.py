@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -88,9 +88,11 @@ async def add(
     return bool(await session.scalar(taken.returning(is_new)))
 
 
-async def owner(session: AsyncSession, sha256: str) -> CheckpointOwner:
-    """What the session's project calls the file; UnknownCheckpoint."""
-    found = await session.get(CheckpointOwner, (sha256, owner_of_new(session)))
+async def owner(session: AsyncSession, sha256: str, project: str | None = None) -> CheckpointOwner:
+    """What a project, or the session's own, has of the file; UnknownCheckpoint."""
+    # Clients may send anything, also what PostgreSQL cannot hold in a text, such as NUL.
+    whose = project or owner_of_new(session)
+    found = await session.get(CheckpointOwner, (sha256, whose)) if SHA256.fullmatch(sha256) else None
     if found is None:
         raise UnknownCheckpoint(f"There is no checkpoint {sha256[:SHOWN_ID]!r}.")
     return found
@@ -100,7 +102,7 @@ async def newest(
     session: AsyncSession, wanted: CheckpointFilter, limit: int
 ) -> Sequence[tuple[CheckpointOwner, int, bool]]:
     """Up to ``limit`` of the project's files, newest first, each with its bytes and whether it is a checkpoint."""
-    query = _matching(select(CheckpointOwner, Checkpoint.bytes, Checkpoint.problem.is_(None)), session, wanted)
+    query = _matching(select(CheckpointOwner, Checkpoint.bytes, CheckpointOwner.problem.is_(None)), session, wanted)
     if wanted.before is not None:
         query = query.where(tuple_(CheckpointOwner.created_at, CheckpointOwner.sha256) < wanted.before)
     query = query.order_by(CheckpointOwner.created_at.desc(), CheckpointOwner.sha256.desc()).limit(limit)
@@ -124,31 +126,33 @@ def _matching(query: Any, session: AsyncSession, wanted: CheckpointFilter) -> An
     return query
 
 
-async def record_inspection(session: AsyncSession, sha256: str, found: CheckpointInspection | Problem) -> None:
+async def record_inspection(
+    session: AsyncSession, sha256: str, found: CheckpointInspection | Problem, project: str | None = None
+) -> None:
     """Store what reading the file told, or why it could not be read; announced under the sha256.
 
-    An inspection that is there already stays.
+    For all projects that wait for it, or for ``project`` alone. An inspection that is there already stays.
     """
     is_problem = isinstance(found, Problem)
     data = found.model_dump(mode="json")
-    await session.execute(
-        update(Checkpoint)
-        .where(Checkpoint.sha256 == sha256, Checkpoint.inspection.is_(None))
-        .values(
-            inspection=None if is_problem else data,
-            problem=data if is_problem else None,
-            inspected_at=func.now(),
-            worker_id=None,
-            waiting_for=None,
-        )
-    )
+    waiting = (CheckpointOwner.sha256 == sha256) & CheckpointOwner.inspection.is_(None)
+    if project is None:
+        none_reads = update(Checkpoint).where(Checkpoint.sha256 == sha256)
+        await session.execute(none_reads.values(queue_job_id=None, worker_id=None, waiting_for=None))
+    else:
+        waiting &= CheckpointOwner.project_id == project
+    told = {"inspection": None if is_problem else data, "problem": data if is_problem else None}
+    await session.execute(update(CheckpointOwner).where(waiting).values(**told, inspected_at=func.now()))
     await events.announce(session, sha256)
 
 
 async def begin_reading(session: AsyncSession, sha256: str, queue_job_id: int, worker_id: int) -> Checkpoint | None:
     """Let a worker read the file on behalf of a queue entry; None when that is no longer the checkpoint's own."""
     checkpoint = await session.get(Checkpoint, sha256, with_for_update=True, populate_existing=True)
-    if checkpoint is None or checkpoint.inspection is not None or checkpoint.queue_job_id != queue_job_id:
+    if checkpoint is None or checkpoint.queue_job_id != queue_job_id:
+        return None
+    waiting = select(CheckpointOwner.sha256).where(CheckpointOwner.sha256 == sha256, _unread())
+    if await session.scalar(waiting.limit(1)) is None:
         return None
     checkpoint.worker_id = worker_id
     return checkpoint
@@ -167,16 +171,16 @@ async def wait_for(session: AsyncSession, sha256: str, part: str | None) -> None
 
 async def acquit(session: AsyncSession, sha256s: Sequence[str]) -> None:
     """Take back one death from each of these that is still being read: who was thought dead lives."""
-    mistaken = Checkpoint.sha256.in_(sha256s) & (Checkpoint.inspection_attempts > 0) & Checkpoint.problem.is_(None)
+    unread = exists().where(CheckpointOwner.sha256 == Checkpoint.sha256, _unread())
+    mistaken = Checkpoint.sha256.in_(sha256s) & (Checkpoint.inspection_attempts > 0) & unread
     attempts = Checkpoint.inspection_attempts - 1
     await session.execute(update(Checkpoint).where(mistaken).values(inspection_attempts=attempts))
 
 
-async def record_parameters(session: AsyncSession, sha256: str, told: ParameterReport) -> None:
-    """Store what a module that took these weights told of them; it outlives the conversion and its report."""
-    await session.execute(
-        update(Checkpoint).where(Checkpoint.sha256 == sha256).values(parameters=told.model_dump(mode="json"))
-    )
+async def record_parameters(session: AsyncSession, sha256: str, told: ParameterReport, project: str) -> None:
+    """Store what a module of a project that took these weights told of them; it outlives the conversion."""
+    owned = (CheckpointOwner.sha256 == sha256) & (CheckpointOwner.project_id == project)
+    await session.execute(update(CheckpointOwner).where(owned).values(parameters=told.model_dump(mode="json")))
 
 
 async def remove(session: AsyncSession, sha256: str) -> None:
@@ -193,6 +197,10 @@ async def remove(session: AsyncSession, sha256: str) -> None:
         return
     await session.execute(delete(CheckpointOwner).where(CheckpointOwner.sha256 == sha256))
     await session.execute(_DROP_UNOWNED, {"sha256": sha256})
+
+
+def _unread() -> ColumnElement[bool]:
+    return CheckpointOwner.inspection.is_(None) & CheckpointOwner.problem.is_(None)
 
 
 async def _get(session: AsyncSession, sha256: str, *, lock: bool = False) -> Checkpoint:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Computed, DateTime, Enum, ForeignKey, ForeignKeyConstraint, Index, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.domain.conversion import State
 
@@ -41,16 +41,10 @@ class Checkpoint(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     uploaded_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When it was last sent; retention counts from here."""
-    inspection: Mapped[dict[str, Any] | None]
-    """A CheckpointInspection; None while it is awaited or when ``problem`` says why there is none."""
-    problem: Mapped[dict[str, Any] | None]
-    """A Problem: why the file is no checkpoint."""
-    parameters: Mapped[dict[str, Any] | None]
-    """A ParameterReport, as the last conversion that loaded it told; None while none has."""
-    inspected_at: Mapped[datetime | None]
     inspection_attempts: Mapped[int] = mapped_column(server_default=text("0"))
     """How many deaths of processes that read it point at the file."""
     queue_job_id: Mapped[int | None]
+    """Its entry in the queue; None once it was read for all who asked."""
     worker_id: Mapped[int | None]
     """The Worker that reads it now."""
     waiting_for: Mapped[str | None]
@@ -120,7 +114,11 @@ class Rate(Table):
 
 
 class CheckpointOwner(Table):
-    """That a project has uploaded a file, under which name; projects do not learn of each other's."""
+    """That a project has uploaded a file, under which name, and what is known of it there.
+
+    Projects do not learn of each other's files: one that sends what another has sent before has it read anew, and what
+    a conversion tells of a file is believed by its own project alone.
+    """
 
     __tablename__ = "checkpoint_owners"
     __table_args__ = (Index("checkpoint_owners_project", "project_id", "created_at"),)
@@ -132,6 +130,20 @@ class CheckpointOwner(Table):
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     uploaded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    inspection: Mapped[dict[str, Any] | None]
+    """A CheckpointInspection; None while it is awaited or when ``problem`` says why there is none."""
+    problem: Mapped[dict[str, Any] | None]
+    """A Problem: why the file is no checkpoint."""
+    parameters: Mapped[dict[str, Any] | None]
+    """A ParameterReport, as the last conversion that loaded it told; None while none has."""
+    inspected_at: Mapped[datetime | None]
+
+    file: Mapped[Checkpoint] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def read(self) -> bool:
+        """Whether it is known what is in the file, or why nothing."""
+        return self.inspection is not None or self.problem is not None
 
 
 class Conversion(Table):

@@ -5,12 +5,13 @@ One that would not fit alone is refused at once, because it would end half-way, 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
 
+from app.domain.conversion import Stage
 from app.domain.errors import MemoryEstimateExceeded
 
 BASE = 800 << 20
@@ -23,6 +24,18 @@ PER_SAMPLE_ELEMENT = 64
 and for each of some probes. What a model makes of it nobody knows before it is built: the child's limit bounds that."""
 SHARE = 0.8
 """Of the machine's memory that conversions may use; the rest is for the service, the database and the page cache."""
+
+
+PROCESSOR_BASE: Mapping[Stage, float] = {Stage.inspect: 30.0, Stage.build: 300.0, Stage.load: 300.0}
+"""Seconds of processor time of the stages whose work a stranger's file and options decide. A file of as many tensors as
+are read at most, 100,000, is inspected in 8 s."""
+BYTES_PER_SECOND = 10 << 20
+"""Bytes of a checkpoint for which those stages get a second more: hashing takes a two-hundredth of it."""
+
+
+def processor_seconds(checkpoint_bytes: int) -> dict[str, float]:
+    """What each bounded stage of a job may take of the processor, by its name."""
+    return {stage.value: base + checkpoint_bytes / BYTES_PER_SECOND for stage, base in PROCESSOR_BASE.items()}
 
 
 def estimate(checkpoint_bytes: int, sample_elements: int = 0) -> int:

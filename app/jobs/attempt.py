@@ -20,6 +20,7 @@ from app.database.templates import BuiltElsewhere, Granted, Holder, Ready, Unsui
 from app.domain.conversion import Stage, State
 from app.domain.errors import ChildCrashed, ConversionError, OutOfMemory, Problem, RecastError, TimedOut
 from app.jobs import metrics, queue
+from app.jobs.admission import processor_seconds
 from app.jobs.confinement import Limits
 from app.jobs.consumer import Job
 from app.jobs.disk import Disk
@@ -181,7 +182,7 @@ class Attempt:
         )
         await self._progress(Stage.publish, 0.97)
         self._has_result = self._ending = True
-        origin = Origin(job, self._holder, self._told_templates)
+        origin = Origin(job, self._holder, self._conversion.project_id, self._told_templates)
         try:
             ending = await publish(tools.database, tools.store, origin, results, outcome, tell=self._waiting)
         except NotStorable as error:
@@ -199,6 +200,7 @@ class Attempt:
             memory=(limits.memory or self._memory) + self._checkpoint_bytes,  # which is mapped, copied on write
             file_bytes=file_bytes,
             disk_bytes=DISK_PER_FILE * file_bytes,
+            processor=processor_seconds(self._checkpoint_bytes),
         )
 
     async def _described(self, results: Path) -> ConversionJob:

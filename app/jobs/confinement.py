@@ -6,7 +6,7 @@ Linux only; each layer that the platform does not permit is named with its reaso
 import ctypes
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -53,6 +53,8 @@ class Limits:
     message_bytes: int = LONGEST
     """Of the longest message to its supervisor."""
     network: bool = False
+    processor: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of processor time of all its processes together, by the stage that it is in; the first is inspect."""
 
     def with_memory_for(self, mapped_bytes: int) -> "Limits":
         """These limits for a process that maps a file of this size into its memory."""

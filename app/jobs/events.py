@@ -15,7 +15,7 @@ from psycopg import sql
 
 from app.database import checkpoints, conversions, events
 from app.database.session import Database
-from app.database.tables import Checkpoint, Conversion, Event
+from app.database.tables import CheckpointOwner, Conversion, Event
 
 log = structlog.get_logger(__name__)
 
@@ -72,8 +72,8 @@ class Changes:
                 if conversion.state.final or not await _woken(changed, deadline):
                     return conversion
 
-    async def wait_for_inspection(self, sha256: str, timeout: float) -> Checkpoint:
-        """The checkpoint once it has an inspection or a problem, or as it is after ``timeout`` seconds.
+    async def wait_for_inspection(self, sha256: str, timeout: float, project: str | None = None) -> CheckpointOwner:
+        """What a project has of the file once that was read, or as it is after ``timeout`` seconds.
 
         Raises UnknownCheckpoint.
         """
@@ -82,10 +82,9 @@ class Changes:
             while True:
                 changed.clear()
                 async with self._database.transaction() as session:
-                    checkpoint = await checkpoints.find(session, sha256)
-                read = checkpoint.inspection is not None or checkpoint.problem is not None
-                if read or not await _woken(changed, deadline):
-                    return checkpoint
+                    owned = await checkpoints.owner(session, sha256, project)
+                if owned.read or not await _woken(changed, deadline):
+                    return owned
 
     async def follow(self, conversion_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Events with ids above ``after`` as they come; ends when the conversion has finished. Raises NotFound."""

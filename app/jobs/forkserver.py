@@ -27,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.domain.conversion import Stage
 from app.jobs import child
 from app.jobs.confinement import Confined, Limits, Requirement, confine, most_processes, users_of
 from app.jobs.namespaces import (
@@ -46,7 +47,7 @@ from app.jobs.namespaces import (
     outermost,
     unshare,
 )
-from app.jobs.usage import disk_usage, memory_of, private_memory, process_tree
+from app.jobs.usage import disk_usage, memory_of, private_memory, process_tree, processor_time
 from app.processes import PR_SET_CHILD_SUBREAPER, close_to_others, die_with_parent, prctl
 
 WATCH_INTERVAL = 0.25
@@ -68,6 +69,8 @@ class Job:
     places: tuple[Path, ...]
     """The directories that it may write in."""
     namespace: ProcessNamespace | None
+    processor: float | None
+    """Seconds of processor time after which it is ended; None: never."""
     ended: int | None = None
     excess: str | None = None
     """What it had too much of."""
@@ -133,6 +136,8 @@ class Forkserver:
         job = self.jobs.get(order["id"])
         if order["do"] == "kill" and job:
             job.kill()
+        if order["do"] == "bound" and job:
+            job.processor = order["seconds"] and processor_time(self._processes_of(job)) + order["seconds"]
         if order["do"] == "start":
             self._start(order, *fds)
         return True
@@ -167,7 +172,8 @@ class Forkserver:
                 namespace.kill()
             self._tell(id=order["id"], event="ended", status=255, excess=None)
             return
-        self.jobs[order["id"]] = Job(order["id"], pid, limits, (*view.writable, view.temporary), namespace)
+        places, processor = (*view.writable, view.temporary), limits.processor.get(Stage.inspect)
+        self.jobs[order["id"]] = Job(order["id"], pid, limits, places, namespace, processor)
         self._tell(id=order["id"], event="started", pid=pid if os.getpid() != 1 else None)
 
     def _become_child(
@@ -209,17 +215,21 @@ class Forkserver:
         for job in self.jobs.values():
             if job.ended is not None or job.excess:
                 continue
-            roots = [job.pid, *([job.namespace.first] if job.namespace else _orphans(job.pid))]
             limit, disk = job.limits.memory, job.limits.disk_bytes
-            pids = list(process_tree(roots))
+            pids = self._processes_of(job)
             if len(pids) > most_processes():
                 job.excess = "processes"
             elif limit is not None and memory_of(pids, self.private, limit) > limit + MEMORY_SLACK:
                 job.excess = "memory"
             elif disk is not None and disk_usage(job.places, disk) > disk:
                 job.excess = "disk"
+            elif job.processor is not None and processor_time(pids) > job.processor:
+                job.excess = "processor"
             if job.excess:
                 job.kill()
+
+    def _processes_of(self, job: Job) -> list[int]:
+        return list(process_tree([job.pid, *([job.namespace.first] if job.namespace else _orphans(job.pid))]))
 
     def _tell(self, **message: Any) -> None:
         self.control.sendall(json.dumps(message).encode() + b"\n")

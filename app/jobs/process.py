@@ -38,7 +38,7 @@ class Ended:
 
     status: int
     excess: str | None = None
-    """What it was ended for having too much of: memory or disk."""
+    """What it was ended for having too much of: memory, disk, processes or processor."""
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -72,6 +72,11 @@ class ChildProcess:
         """Kill all processes of it; ``gone`` waits until the kernel has taken their memory back."""
         if not self.ended.done():
             self._forkserver.order({"do": "kill", "id": self.id})
+
+    def bound_processor(self, seconds: float | None) -> None:
+        """From now on all its processes together may take so much more processor time; None: any."""
+        if not self.ended.done():
+            self._forkserver.order({"do": "bound", "id": self.id, "seconds": seconds})
 
     async def gone(self) -> None:
         """Wait until no process of it is left, even when this task is cancelled meanwhile."""

@@ -44,6 +44,7 @@ class Origin:
 
     job: ConversionJob
     holder: Holder
+    project: str
     told_templates: Mapping[str, str]
     """What its process was told of each template key that it asked for; of no other it may tell."""
 
@@ -82,7 +83,7 @@ async def publish(
         files=tuple(_described(told, file) for told, file in zip(outcome.files, found, strict=True)),
     )
     stored = StoredObject(built.sha256, built.bytes) if built else None
-    return await patiently(partial(_record, database, origin.holder, outcome, ending, stored))
+    return await patiently(partial(_record, database, origin, outcome, ending, stored))
 
 
 def _own(outcome: ConversionOutcome, job: ConversionJob) -> ConversionOutcome:
@@ -165,8 +166,9 @@ async def _find_template(
 
 
 async def _record(
-    database: Database, holder: Holder, outcome: ConversionOutcome, ending: Ending, built: StoredObject | None
+    database: Database, origin: Origin, outcome: ConversionOutcome, ending: Ending, built: StoredObject | None
 ) -> Ending:
+    holder, project = origin.holder, origin.project
     async with database.transaction() as session:
         recorded = await conversions.finish(session, holder.conversion_id, holder.attempt, ending)
         if built and isinstance(outcome.template, BuiltTemplate):
@@ -185,6 +187,6 @@ async def _record(
             await templates.rule_out(session, outcome.discarded_template, holder, reason)
         await templates.give_up(session, holder)
         report = outcome.report
-        await checkpoints.record_inspection(session, report.checkpoint_sha256, report.checkpoint)
-        await checkpoints.record_parameters(session, report.checkpoint_sha256, report.parameters)
+        await checkpoints.record_inspection(session, report.checkpoint_sha256, report.checkpoint, project)
+        await checkpoints.record_parameters(session, report.checkpoint_sha256, report.parameters, project)
         return recorded

@@ -12,7 +12,7 @@ from app.database import checkpoints, conversions, idempotency
 from app.database.conversions import NewConversion
 from app.database.idempotency import Idempotency
 from app.database.session import Database, driver_connection
-from app.database.tables import Checkpoint, Conversion
+from app.database.tables import Checkpoint, CheckpointOwner, Conversion
 from app.domain.conversion import State
 from app.domain.errors import AlreadyFinished, Canceled, InUse
 from app.storage.objects import StoredObject
@@ -71,7 +71,7 @@ class Submitted:
 class Registered:
     """A checkpoint, and whether it is new."""
 
-    checkpoint: Checkpoint
+    checkpoint: CheckpointOwner
     created: bool
 
 
@@ -138,19 +138,21 @@ async def register_checkpoint(
     """Make a stored file known as a checkpoint; with ``inspect``, queue its reading unless it was read before."""
     async with database.transaction() as session:
         created = await checkpoints.add(session, stored.sha256, stored.bytes, filename, name=name, labels=labels)
-        checkpoint = await checkpoints.find_locked(session, stored.sha256)
-        if inspect and checkpoint.inspection is None:
-            await _inspect_again(session, checkpoint)
-        return Registered(checkpoint, created)
+        await checkpoints.find_locked(session, stored.sha256)
+        owned = await checkpoints.owner(session, stored.sha256)
+        if inspect and owned.inspection is None:
+            await _inspect_again(session, owned)
+        return Registered(owned, created)
 
 
-async def request_inspection(database: Database, sha256: str) -> Checkpoint:
+async def request_inspection(database: Database, sha256: str) -> CheckpointOwner:
     """Queue the reading of a checkpoint that has neither been read nor is about to be. Raises UnknownCheckpoint."""
     async with database.transaction() as session:
-        checkpoint = await checkpoints.find_locked(session, sha256)
-        if checkpoint.inspection is None and checkpoint.problem is None and checkpoint.queue_job_id is None:
-            await _inspect_again(session, checkpoint)
-        return checkpoint
+        await checkpoints.find_locked(session, sha256)
+        owned = await checkpoints.owner(session, sha256)
+        if not owned.read and owned.file.queue_job_id is None:
+            await _inspect_again(session, owned)
+        return owned
 
 
 async def enqueue_conversion(session: AsyncSession, conversion: Conversion) -> None:
@@ -212,11 +214,11 @@ async def remove_entry(session: AsyncSession, id: int) -> None:
     await session.execute(_REMOVE, {"id": id})
 
 
-async def _inspect_again(session: AsyncSession, checkpoint: Checkpoint) -> None:
-    checkpoint.problem = None
-    checkpoint.inspected_at = None
-    checkpoint.inspection_attempts = 0
-    await enqueue_inspection(session, checkpoint)
+async def _inspect_again(session: AsyncSession, owned: CheckpointOwner) -> None:
+    owned.problem = None
+    owned.inspected_at = None
+    owned.file.inspection_attempts = 0
+    await enqueue_inspection(session, owned.file)
 
 
 async def _abort(session: AsyncSession, queue_job_id: int | None) -> None:

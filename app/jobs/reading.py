@@ -14,6 +14,7 @@ from app.database.tables import Checkpoint
 from app.domain.checkpoint import CheckpointInspection
 from app.domain.errors import ChildCrashed, OutOfMemory, Problem, Unavailable
 from app.jobs import queue
+from app.jobs.admission import processor_seconds
 from app.jobs.consumer import Job
 from app.jobs.disk import Disk
 from app.jobs.messages import LONGEST_INSPECTION, Progress, TemplateWanted
@@ -83,6 +84,7 @@ class Reading:
                     limits=replace(
                         self._tools.inspection_limits.with_memory_for(path.stat().st_size),
                         message_bytes=LONGEST_INSPECTION,
+                        processor=processor_seconds(path.stat().st_size),
                     ),
                     work_dir=Path(work),
                     answer=_no_answer,

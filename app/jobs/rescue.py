@@ -34,7 +34,9 @@ _ABANDONED_CONVERSIONS = text(
 )
 _ABANDONED_INSPECTIONS = text(
     f"select owner.sha256 from checkpoints owner {_ENTRY}"
-    " where owner.inspection is null and owner.problem is null and owner.queue_job_id is not null"
+    " where owner.queue_job_id is not null and exists ("
+    "   select from checkpoint_owners o"
+    "   where o.sha256 = owner.sha256 and o.inspection is null and o.problem is null)"
     f" and {_NO_LIVE_ENTRY} for update of owner skip locked limit 100"
 )
 _DROP_ENTRIES = text("delete from procrastinate_jobs where worker_id = :worker_id and status = 'doing'")

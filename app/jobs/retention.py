@@ -29,7 +29,9 @@ _EXPIRE_FILES = text("""
 _OLD_CHECKPOINTS = text("""
     select sha256 from checkpoints c
     where c.uploaded_at < :before
-       or (c.problem is not null and c.inspected_at < :bad_before and not c.problem ->> 'code' = any(:cut_short))
+       or (select bool_and(
+             o.problem is not null and o.inspected_at < :bad_before and not o.problem ->> 'code' = any(:cut_short)
+           ) from checkpoint_owners o where o.sha256 = c.sha256)
     for update skip locked
 """)
 _DROP_CHECKPOINTS = text("""

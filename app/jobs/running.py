@@ -12,7 +12,7 @@ import structlog
 
 from app.database import checkpoints, conversions
 from app.database.conversions import AttemptLost
-from app.database.tables import Checkpoint, Conversion
+from app.database.tables import CheckpointOwner, Conversion
 from app.domain.conversion import State
 from app.domain.errors import MemoryEstimateExceeded, NotFound, UnknownCheckpoint, WorkerLost
 from app.jobs import metrics, queue
@@ -37,19 +37,19 @@ async def run_conversion(tools: Tools, job: Job) -> None:
     """
     conversion_id = job.arguments["conversion_id"]
     try:
-        conversion, checkpoint = await patiently(partial(_find, tools, conversion_id))
+        conversion, owned = await patiently(partial(_find, tools, conversion_id))
     except NotFound:
         log.info("conversion_deleted", conversion=conversion_id)
         return
     _postpone_in_doubt(tools, conversion.workers_lost)
     await patiently(partial(tools.offer.make_sure, tools.database, conversion.architecture))
-    attempt = partial(_attempt, tools, job, checkpoint.bytes if checkpoint else 0)
-    if checkpoint is None:
+    attempt = partial(_attempt, tools, job, owned.file.bytes if owned else 0)
+    if owned is None:
         error = UnknownCheckpoint("The checkpoint of this conversion is no longer there; upload it again.")
         await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
     try:
-        wanted = tools.admission.wanted_for(loaded_bytes(checkpoint, conversion), sample_elements(conversion))
+        wanted = tools.admission.wanted_for(loaded_bytes(owned, conversion), sample_elements(conversion))
     except MemoryEstimateExceeded as error:
         await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
@@ -70,14 +70,15 @@ def _place(tools: Tools, losses: int) -> AbstractAsyncContextManager[None]:
     return tools.isolation.alone() if losses else tools.isolation.beside()
 
 
-def loaded_bytes(checkpoint: Checkpoint, conversion: Conversion) -> int:
+def loaded_bytes(owned: CheckpointOwner, conversion: Conversion) -> int:
     """What of the file is loaded: all, where it was not read yet, or where the client chose a part of it.
 
     A checkpoint of a training run may be optimizer state for the most part.
     """
-    if checkpoint.inspection is None or conversion.options.get("checkpoint_key") not in (None, "auto"):
-        return checkpoint.bytes
-    return min(checkpoint.bytes, int(checkpoint.inspection.get("tensor_bytes", checkpoint.bytes)))
+    whole = owned.file.bytes
+    if owned.inspection is None or conversion.options.get("checkpoint_key") not in (None, "auto"):
+        return whole
+    return min(whole, int(owned.inspection.get("tensor_bytes", whole)))
 
 
 def sample_elements(conversion: Conversion) -> int:
@@ -86,12 +87,13 @@ def sample_elements(conversion: Conversion) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-async def _find(tools: Tools, conversion_id: str) -> tuple[Conversion, Checkpoint | None]:
+async def _find(tools: Tools, conversion_id: str) -> tuple[Conversion, CheckpointOwner | None]:
     """A conversion and its checkpoint; None when that was deleted. Raises NotFound."""
     async with tools.database.transaction() as session:
         conversion = await conversions.find(session, conversion_id)
         with suppress(UnknownCheckpoint):
-            return conversion, await checkpoints.find(session, conversion.checkpoint_sha256)
+            sha256, project = conversion.checkpoint_sha256, conversion.project_id
+            return conversion, await checkpoints.owner(session, sha256, project)
         return conversion, None
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import BaseModel, TypeAdapter
 
+from app.domain.conversion import Stage
 from app.domain.errors import ChildCrashed, OutOfMemory, Problem, SandboxUnavailable, TimedOut
 from app.domain.text import storable
 from app.jobs.child_problem import retold
@@ -132,7 +133,7 @@ class Supervisor:
         async with self._child(Order(task=task, arguments=arguments), limits, work_dir, readable) as (process, told):
             try:
                 async with asyncio.timeout(limits.timeout):
-                    ending = await self._converse(*told, answer)
+                    ending = await self._converse(*told, answer, partial(_bound, process, limits))
             except TimeoutError:
                 error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
                 raise TaskFailed(error.problem()) from None
@@ -145,9 +146,11 @@ class Supervisor:
         return await _believed(ending, result)
 
     async def _converse(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer, enter: Callable[[Stage], None]
     ) -> Done | Failed | None:
-        """Listen to a child until it has said its last word; None when it went without one."""
+        """Listen to a child until it has said its last word; None when it went without one. ``enter``: told of each
+        stage that it begins."""
+        stage = Stage.inspect
         with suppress(ConnectionError, ValueError):  # it hung up, or its line was longer than it may be
             for number in range(MOST_MESSAGES):
                 line = await reader.readline()
@@ -159,6 +162,8 @@ class Supervisor:
                         return None
                     self._note(message)
                     continue
+                if isinstance(message, Progress) and message.stage is not stage:
+                    enter(stage := message.stage)
                 reply = await answer(message)
                 if reply is not None:
                     writer.write(reply.model_dump_json().encode() + b"\n")
@@ -219,6 +224,15 @@ class Supervisor:
                 raise EOFError("the forkserver was ended")
             log.warning("forkserver_lost")
             await asyncio.sleep(RESTART_PAUSE)
+
+
+def _bound(process: ChildProcess, limits: Limits, stage: Stage) -> None:
+    """What a child may take of the processor in a stage that it says to begin.
+
+    A file and its options are worked on before its architecture's code runs; a child that runs hostile code may say
+    another stage, and is bounded by its timeout alone.
+    """
+    process.bound_processor(limits.processor.get(stage))
 
 
 async def confinement_here() -> Confined:
@@ -285,6 +299,8 @@ def _crash(ended: Ended, log_path: Path, kernel_killed: bool) -> Problem:
     said, status = _tail(log_path), ended.status
     if ended.excess == "memory":
         return OutOfMemory("The conversion and what it started used more memory than it may.").problem()
+    if ended.excess == "processor":
+        return TimedOut("It took more processor time than this stage may.").problem()
     if ended.excess:
         return ChildCrashed(f"The conversion used more of this than it may: {ended.excess}.").problem()
     log.error("child_crashed", status=status, said=said)

@@ -128,10 +128,9 @@ async def architecture_page(name: str, service: ServiceDependency) -> HTMLRespon
 @router.get("/checkpoints/{sha256}")
 async def checkpoint_page(sha256: Sha256, service: ServiceDependency) -> HTMLResponse:
     async with service.database.transaction() as session:
-        row = await checkpoints.find(session, sha256)
-        owner = await checkpoints.owner(session, sha256)
+        row = await checkpoints.owner(session, sha256)
         made = await conversions.newest(session, Filter(checkpoint_sha256=sha256), LISTED)
-    return page("checkpoint.html", checkpoint=checkpoint_resource(row, owner), conversions=made)
+    return page("checkpoint.html", checkpoint=checkpoint_resource(row), conversions=made)
 
 
 @router.get("/problems")

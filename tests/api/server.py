@@ -150,8 +150,9 @@ class Backstage:
             async with database.transaction() as session:
                 ending = Ending(State.succeeded, verdict=done.verification.verdict)
                 await conversions.finish(session, conversion_id, attempt, ending)
-                await checkpoints.record_inspection(session, done.checkpoint_sha256, done.checkpoint)
-                await checkpoints.record_parameters(session, done.checkpoint_sha256, done.parameters)
+                project = (await conversions.find(session, conversion_id)).project_id
+                await checkpoints.record_inspection(session, done.checkpoint_sha256, done.checkpoint, project)
+                await checkpoints.record_parameters(session, done.checkpoint_sha256, done.parameters, project)
 
         self._with_database(end)
 

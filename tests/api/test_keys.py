@@ -13,6 +13,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.api.server import INSPECTION, Backstage, serving, sha256, submit, weights
 from tests.cli.keys import make_key, make_project
+from tests.delivery.reports import report
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +207,24 @@ def test_the_same_file_is_new_to_each_project_and_deleted_for_each(as_key, two_p
     assert first.delete(path).status_code == 204
     with psycopg.connect(backstage.database_url) as connection:
         assert connection.execute("select 1 from checkpoints where sha256 = %s", (sha256(content),)).fetchone() is None
+
+
+def test_what_is_known_of_a_file_is_known_in_one_project(as_key, two_projects, backstage):
+    """Who sends what another project sent before is told what who sends something new is told, and has it read anew."""
+    content = weights(b"read for one of them")
+    first, second = as_key(two_projects[0]), as_key(two_projects[1])
+    path, wait = f"/v1/checkpoints/{sha256(content)}", {"Prefer": "wait=0"}
+    conversion = submit(first, content).json()["id"]
+    backstage.publish(conversion, report().model_copy(update={"checkpoint_sha256": sha256(content)}))
+    assert first.get(f"{path}/parameters", headers=wait).json()["totals"]["trainable"] is not None
+    assert second.put("/v1/checkpoints", content=content, headers=wait).json()["inspected_at"] is None
+    assert second.get(path, headers=wait).json()["format"] is None
+    assert second.get(f"{path}/parameters", headers=wait).json()["code"] == "not_ready"
+    backstage.inspect(sha256(content), INSPECTION)
+    read = second.get(path, headers=wait).json()
+    assert read["inspected_at"] > read["created_at"]
+    assert second.get(f"{path}/parameters", headers=wait).json()["totals"]["trainable"] is None
+    assert first.get(f"{path}/parameters", headers=wait).json()["totals"]["trainable"] is not None
 
 
 def test_finished_twins_and_idempotency_keys_are_of_one_project(as_key, two_projects, backstage):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from app.domain.conversion import Stage
 from app.jobs.child import SupervisorLine
 
 Reached = list[str]
@@ -184,6 +185,26 @@ def spread_memory(_: Any, __: SupervisorLine) -> None:
             time.sleep(30)
             os._exit(len(kept) % 2)
     time.sleep(30)
+
+
+def spin(_: Any, __: SupervisorLine) -> None:
+    """Processor time of several processes, none of which takes much of it."""
+    if os.fork() == 0:
+        os.fork()
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        pass
+
+
+def spin_later(_: Any, line: SupervisorLine) -> None:
+    """In a stage that is not bounded, and then in one that is."""
+    line.progress(Stage.verify, 0.5)
+    began = time.process_time()
+    while time.process_time() < began + 2:
+        pass
+    line.progress(Stage.load, 0.1)
+    while True:
+        pass
 
 
 def fill_disk(directory: Any, _: SupervisorLine) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.hostile.directories import distributions, shards
 from tests.hostile.opcodes import (
     FALSE,
     FOUR,
@@ -56,9 +57,10 @@ class HostileFile:
 
 def hostile_files() -> Iterator[HostileFile]:
     yield from _gadgets()
-    for source in (_pickles, _zips, _tensors, _names, _legacies, _safetensors, _foreign):
+    sources = (_pickles, _zips, _tensors, _names, _legacies, _safetensors, _foreign, shards, distributions)
+    for source in sources:
         for identifier, (content, code) in source().items():
-            yield HostileFile(f"{source.__name__[1:]}-{identifier}", _constant(content), code)
+            yield HostileFile(f"{source.__name__.removeprefix('_')}-{identifier}", _constant(content), code)
 
 
 def _constant(content: bytes) -> Callable[[Path], bytes]:

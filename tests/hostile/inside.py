@@ -126,6 +126,8 @@ class Attacks:
             "outlive": await self.reached("outlive", "results"),
             "share_memory": await self.reached("share_memory", memory=100 << 20),
             "spread_memory": await self.reached("spread_memory", memory=100 << 20),
+            "spin": await self.reached("spin", processor={"inspect": 1.0}),
+            "spin later": await self.reached("spin_later", processor={"inspect": 0.5, "load": 1.0}),
             "fill_disk": await self.reached("fill_disk", "results", disk_bytes=50 << 20),
         }
         assert self.supervisor.confined

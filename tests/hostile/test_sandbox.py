@@ -69,6 +69,11 @@ def test_memory_of_all_processes_is_counted(attacked: tuple[bool, dict[str, Any]
     assert attacked[1][attack] == "out_of_memory"
 
 
+@pytest.mark.parametrize("attack", ["spin", "spin later"])
+def test_processor_time_of_all_processes_is_bounded(attacked: tuple[bool, dict[str, Any]], attack: str) -> None:
+    assert attacked[1][attack] == "timed_out"
+
+
 def test_files_are_counted(attacked: tuple[bool, dict[str, Any]]) -> None:
     assert attacked[1]["fill_disk"] == "child_crashed"
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from app.database.tables import Checkpoint, Conversion
+from app.database.tables import Checkpoint, CheckpointOwner, Conversion
 from app.domain.errors import MemoryEstimateExceeded
 from app.jobs.admission import Admission, default_budget, estimate
 from app.jobs.running import loaded_bytes, sample_elements
@@ -115,10 +115,10 @@ def test_larger_checkpoints_are_thought_to_need_more() -> None:
 
 def test_a_checkpoint_is_admitted_by_what_is_loaded_of_it() -> None:
     """Most of a training run's file may be optimizer state; what part a client chose is not known before it is read."""
-    checkpoint = Checkpoint(sha256="ab" * 32, bytes=3_000, inspection={"tensor_bytes": 1_000})
-    unread = Checkpoint(sha256="ab" * 32, bytes=3_000)
-    assert loaded_bytes(checkpoint, Conversion(options={"checkpoint_key": "auto"})) == 1_000
-    assert loaded_bytes(checkpoint, Conversion(options={"checkpoint_key": "ema"})) == 3_000
+    file = Checkpoint(sha256="ab" * 32, bytes=3_000)
+    read, unread = CheckpointOwner(file=file, inspection={"tensor_bytes": 1_000}), CheckpointOwner(file=file)
+    assert loaded_bytes(read, Conversion(options={"checkpoint_key": "auto"})) == 1_000
+    assert loaded_bytes(read, Conversion(options={"checkpoint_key": "ema"})) == 3_000
     assert loaded_bytes(unread, Conversion(options={})) == 3_000
 
 

@@ -227,7 +227,7 @@ async def test_a_store_that_is_away_is_waited_for(client: Client, start_worker: 
     assert (conversion.state, conversion.attempt, conversion.waiting_for) == (State.succeeded, 1, None)
     read = await client.changes.wait_for_inspection(sha256, TIMEOUT)
     assert read.inspection
-    assert read.waiting_for is None
+    assert read.file.waiting_for is None
 
 
 async def test_a_conversion_that_a_full_disk_ended_is_done_again(client: Client, start_worker: StartWorker) -> None:

@@ -151,7 +151,7 @@ async def test_a_file_that_was_no_checkpoint_is_forgotten_soon(database: Databas
         await checkpoints.record_inspection(session, bad.sha256, CorruptCheckpoint("It is bad.").problem())
         inspection = CheckpointInspection(format="safetensors", bytes=4)
         await checkpoints.record_inspection(session, good.sha256, inspection)
-    await age(database, 1, "checkpoints.inspected_at")
+    await age(database, 1, "checkpoint_owners.inspected_at")
     await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         await checkpoints.find(session, good.sha256)
@@ -242,7 +242,7 @@ async def test_a_file_whose_reading_was_cut_short_is_kept(
     await queue.register_checkpoint(database, good, None)
     async with database.transaction() as session:
         await checkpoints.record_inspection(session, good.sha256, error("Cut short.").problem())
-    await age(database, 1, "checkpoints.inspected_at")
+    await age(database, 1, "checkpoint_owners.inspected_at")
     await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         await checkpoints.find(session, good.sha256)

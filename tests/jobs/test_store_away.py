@@ -46,6 +46,6 @@ async def test_a_worker_that_starts_without_the_store_waits_for_it(
     away.rename(objects)
     assert (await client.ended(id)).state is State.succeeded
     async with asyncio.timeout(TIMEOUT):
-        while await client.scalar(f"select inspected_at from checkpoints where sha256 = '{read}'") is None:
+        while await client.scalar(f"select inspected_at from checkpoint_owners where sha256 = '{read}'") is None:
             await asyncio.sleep(0.05)
-    assert await client.scalar(f"select problem from checkpoints where sha256 = '{read}'") is None
+    assert await client.scalar(f"select problem from checkpoint_owners where sha256 = '{read}'") is None

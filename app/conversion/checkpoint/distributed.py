@@ -88,7 +88,19 @@ def _chunks(places: Mapping[Any, Any]) -> dict[str, list[_Chunk]]:
         if info.get("transform_descriptors"):
             raise CorruptCheckpoint(f"{shown(name)!r} is compressed within the checkpoint.")
         found.setdefault(name, []).append(_Chunk(name, tuple(offsets), path, info["offset"], info["length"]))
+    _check_apart([chunk for chunks in found.values() for chunk in chunks])
     return found
+
+
+def _check_apart(chunks: list[_Chunk]) -> None:
+    """No byte is of two chunks, as it is written, so that reading all of them is reading the files once."""
+    reached: dict[str, int] = {}
+    for chunk in sorted(chunks, key=lambda chunk: (chunk.path, chunk.start)):
+        if chunk.start < reached.get(chunk.path, 0):
+            raise CorruptCheckpoint(
+                f"A part of {shown(chunk.name)!r} is also one of another tensor.", tensor=chunk.name
+            )
+        reached[chunk.path] = chunk.start + chunk.length
 
 
 def _path(name: str, paths: object) -> tuple[str, ...]:

@@ -21,6 +21,12 @@ class ZippedDirectory:
     def __init__(self, archive: Extent, members: list[zipfile.ZipInfo], scratch: Path) -> None:
         """Raises CorruptCheckpoint for a tricked container, PayloadTooLarge for a bomb."""
         check_members(members)
+        for member in members:
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise CorruptCheckpoint(
+                    f"The file {member.filename!r} of the zip is compressed by a method that is not read.",
+                    hint="Zip the directory without compression: zip -0 -r checkpoint.zip DIRECTORY",
+                )
         inflated = sum(member.file_size for member in members)
         if inflated > MOST_INFLATED * archive.size + FREE_INFLATED:
             raise PayloadTooLarge(f"The zip of {archive.size:,} bytes declares files of {inflated:,}.")

@@ -1,0 +1,28 @@
+"""What a project knows of a file"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0012"
+down_revision = "0011"
+branch_labels = None
+depends_on = None
+
+JSON = postgresql.JSONB(none_as_null=True, astext_type=sa.Text())
+MOVED = ("inspection", "problem", "parameters", "inspected_at")
+
+
+def upgrade() -> None:
+    """What was read of a file is true for all who have it; what a conversion told of it, for one that nobody noted."""
+    for column in MOVED:
+        kind = sa.DateTime(timezone=True) if column == "inspected_at" else JSON
+        op.add_column("checkpoint_owners", sa.Column(column, kind, nullable=True))
+    op.execute("""
+        update checkpoint_owners o
+        set inspection = c.inspection, problem = c.problem, inspected_at = c.inspected_at,
+            parameters = case when o.project_id = 'default' then c.parameters end
+        from checkpoints c where c.sha256 = o.sha256
+    """)
+    for column in MOVED:
+        op.drop_column("checkpoints", column)
