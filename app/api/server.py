@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.api.browsers import HEADERS
 from app.api.problems import MEDIA_TYPE, RequestTimeout, problem_document
 from app.domain.errors import RecastError, Unavailable
 from app.settings import Settings
@@ -222,9 +223,8 @@ def _answer(error: RecastError) -> bytes:
         "content-type": MEDIA_TYPE,
         "content-length": len(body),
         "x-request-id": request_id,
-        "x-content-type-options": "nosniff",
-        "cache-control": "no-store",
         "connection": "close",
+        **HEADERS,
     }
     if "retry_after" in problem.extra:
         headers["retry-after"] = json.dumps(problem.extra["retry_after"])

@@ -1,13 +1,19 @@
 """Templates as rows: who builds one, what was built, and which keys no template can serve.
 
 One conversion builds a key at a time. Its right needs no heartbeat: it ends with the conversion's attempt.
+
+What a conversion's process says of a template counts for its own project and architecture alone: whose code it runs may
+fill in what it likes there, and no other project learns what was converted. Templates of the project `default`, which
+workers warm and operators use, serve the others too.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database.projects import DEFAULT
 from app.database.tables import Conversion, Template
 from app.domain.conversion import State
 from app.domain.report import Certificate
@@ -19,6 +25,16 @@ class Holder:
 
     conversion_id: str
     attempt: int
+    project: str
+    architecture: str
+
+    def place(self, key: str) -> str:
+        """Where a template of that key is kept for this conversion."""
+        return place(key, self.project, self.architecture)
+
+
+def place(key: str, project: str, architecture: str) -> str:
+    return hashlib.sha256("\n".join((project, architecture, key)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -48,19 +64,23 @@ class BuiltElsewhere:
     conversion_id: str
 
 
-async def is_known(session: AsyncSession, key: str) -> bool:
-    """Whether a key needs no building: a template is ready, being built, or known to be impossible."""
-    return await session.get(Template, key) is not None
+async def is_known(session: AsyncSession, key: str, architecture: str) -> bool:
+    """Whether a key needs no building for all projects: a template is ready, being built, or known to be impossible."""
+    return await session.get(Template, place(key, DEFAULT, architecture)) is not None
 
 
 async def find_or_claim(
     session: AsyncSession, key: str, asker: Holder
 ) -> Ready | Unsuitable | Granted | BuiltElsewhere:
     """What is known of a key; if nothing, the right to build it goes to the asker or stays with who has it."""
-    await _lock(session, key)
-    row = await session.get(Template, key)
+    own = asker.place(key)
+    await _lock(session, own)
+    row = await session.get(Template, own)
     if row is None:
-        session.add(Template(key=key, state="building", builder=asker.conversion_id, builder_attempt=asker.attempt))
+        shared = await session.get(Template, place(key, DEFAULT, asker.architecture))
+        row = shared if shared is not None and shared.state == "ready" else None
+    if row is None:
+        session.add(Template(key=own, state="building", builder=asker.conversion_id, builder_attempt=asker.attempt))
         return Granted()
     if row.state == "ready":
         row.used_at = func.now()
@@ -68,7 +88,7 @@ async def find_or_claim(
         return Ready(row.object_sha256, Certificate.model_validate(row.certificate))
     if row.state == "unsuitable":
         return Unsuitable(row.reason or "")
-    if row.builder != asker.conversion_id and await _runs(session, Holder(row.builder, row.builder_attempt)):
+    if row.builder != asker.conversion_id and await _runs(session, row.builder, row.builder_attempt):
         return BuiltElsewhere(row.builder)
     row.builder, row.builder_attempt = asker.conversion_id, asker.attempt
     return Granted()
@@ -78,7 +98,7 @@ async def publish(
     session: AsyncSession, key: str, builder: Holder, *, object_sha256: str, bytes: int, certificate: Certificate
 ) -> None:
     """Make a built template available, if the right to build it is still the builder's."""
-    row = await _held(session, key, builder)
+    row = await _held(session, builder.place(key), builder)
     if row is not None:
         row.state = "ready"
         row.object_sha256 = object_sha256
@@ -88,19 +108,21 @@ async def publish(
 
 async def rule_out(session: AsyncSession, key: str, holder: Holder, reason: str) -> None:
     """Remember that no template can serve a key: one could not be built, or was found unfit."""
-    await _lock(session, key)
-    row = await session.get(Template, key)
+    own = holder.place(key)
+    await _lock(session, own)
+    row = await session.get(Template, own)
     if row is None:
-        row = Template(key=key, builder=holder.conversion_id, builder_attempt=holder.attempt)
+        row = Template(key=own, builder=holder.conversion_id, builder_attempt=holder.attempt)
         session.add(row)
     row.state = "unsuitable"
     row.reason = reason
     row.object_sha256 = row.bytes = row.certificate = None
 
 
-async def forget(session: AsyncSession, key: str, object_sha256: str) -> None:
+async def forget(session: AsyncSession, key: str, asker: Holder, object_sha256: str) -> None:
     """Drop a template whose bytes are gone, so that it is built again."""
-    await session.execute(delete(Template).where(Template.key == key, Template.object_sha256 == object_sha256))
+    places = (asker.place(key), place(key, DEFAULT, asker.architecture))
+    await session.execute(delete(Template).where(Template.key.in_(places), Template.object_sha256 == object_sha256))
 
 
 async def give_up(session: AsyncSession, builder: Holder) -> None:
@@ -122,9 +144,9 @@ async def _held(session: AsyncSession, key: str, builder: Holder) -> Template | 
     return row if (row.builder, row.builder_attempt) == (builder.conversion_id, builder.attempt) else None
 
 
-async def _runs(session: AsyncSession, holder: Holder) -> bool:
-    conversion = await session.get(Conversion, holder.conversion_id)
-    return conversion is not None and conversion.state is State.running and conversion.attempt == holder.attempt
+async def _runs(session: AsyncSession, conversion_id: str, attempt: int) -> bool:
+    conversion = await session.get(Conversion, conversion_id)
+    return conversion is not None and conversion.state is State.running and conversion.attempt == attempt
 
 
 async def _lock(session: AsyncSession, key: str) -> None:

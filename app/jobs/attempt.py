@@ -72,7 +72,7 @@ class Attempt:
         self._checkpoint_bytes = checkpoint_bytes
         self._memory = memory
         """Bytes that it was admitted with, and its limit where no setting says another."""
-        self._holder = Holder(conversion.id, conversion.attempt)
+        self._holder = Holder(conversion.id, conversion.attempt, conversion.project_id, conversion.architecture)
         self._stage: Stage | None = None
         self._seconds = StageSeconds()
         self._told = 0.0
@@ -182,7 +182,7 @@ class Attempt:
         )
         await self._progress(Stage.publish, 0.97)
         self._has_result = self._ending = True
-        origin = Origin(job, self._holder, self._conversion.project_id, self._told_templates)
+        origin = Origin(job, self._holder, self._told_templates)
         try:
             ending = await publish(tools.database, tools.store, origin, results, outcome, tell=self._waiting)
         except NotStorable as error:
@@ -276,7 +276,7 @@ class Attempt:
 
     async def _forget_template(self, key: str, object_sha256: str) -> None:
         async with self._tools.database.transaction() as session:
-            await templates.forget(session, key, object_sha256)
+            await templates.forget(session, key, self._holder, object_sha256)
 
     async def fail(self, problem: Problem) -> None:
         """Write the final state that a problem means. Raises AttemptLost."""

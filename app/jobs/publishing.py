@@ -44,7 +44,6 @@ class Origin:
 
     job: ConversionJob
     holder: Holder
-    project: str
     told_templates: Mapping[str, str]
     """What its process was told of each template key that it asked for; of no other it may tell."""
 
@@ -168,7 +167,7 @@ async def _find_template(
 async def _record(
     database: Database, origin: Origin, outcome: ConversionOutcome, ending: Ending, built: StoredObject | None
 ) -> Ending:
-    holder, project = origin.holder, origin.project
+    holder = origin.holder
     async with database.transaction() as session:
         recorded = await conversions.finish(session, holder.conversion_id, holder.attempt, ending)
         if built and isinstance(outcome.template, BuiltTemplate):
@@ -187,6 +186,6 @@ async def _record(
             await templates.rule_out(session, outcome.discarded_template, holder, reason)
         await templates.give_up(session, holder)
         report = outcome.report
-        await checkpoints.record_inspection(session, report.checkpoint_sha256, report.checkpoint, project)
-        await checkpoints.record_parameters(session, report.checkpoint_sha256, report.parameters, project)
+        await checkpoints.record_inspection(session, report.checkpoint_sha256, report.checkpoint, holder.project)
+        await checkpoints.record_parameters(session, report.checkpoint_sha256, report.parameters, holder.project)
         return recorded

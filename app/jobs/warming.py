@@ -59,7 +59,7 @@ async def _warm(tools: Tools, name: str) -> None:
         wanted = [
             options
             for options in default_options()
-            if not await patiently(partial(_known, tools, keys[options.target]))
+            if not await patiently(partial(_known, tools, name, keys[options.target]))
         ]
         if not wanted:
             return
@@ -78,9 +78,9 @@ async def _warm(tools: Tools, name: str) -> None:
         log.info("template_warming", architecture=name, target=options.target, conversion=submitted.conversion.id)
 
 
-async def _known(tools: Tools, key: str) -> bool:
+async def _known(tools: Tools, architecture: str, key: str) -> bool:
     async with tools.database.transaction() as session:
-        return await templates.is_known(session, key)
+        return await templates.is_known(session, key, architecture)
 
 
 async def _no_answer(_: Progress | TemplateWanted) -> None:

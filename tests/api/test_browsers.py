@@ -91,13 +91,20 @@ def test_every_answer_carries_the_headers(client, backstage):
     backstage.finish(conversion["id"])
     made = conversion["links"]["self"]
     paths = ["/v1/conversions", "/v1/nothing", "/healthz", "/metrics", "/openapi.json", "/docs", made, f"{made}/bundle"]
-    for path in [*paths, f"{made}/artifact", f"{made}/report", f"{made}/events", "/docs/assets/swagger-ui.css"]:
-        headers = client.get(path).headers
+    paths += [f"{made}/artifact", f"{made}/report", f"{made}/events", "/docs/assets/swagger-ui.css"]
+    paths += ["/", "/conversions", "/nothing", "/static/start.js", "/static/nothing.js", "/static/../app/main.py"]
+    asked = [("GET", path, {}) for path in paths]
+    asked += [("HEAD", made, {}), ("OPTIONS", made, {}), ("TRACE", made, {}), ("PATCH", "/healthz", {})]
+    asked += [("GET", "/", {"Host": "evil.example"}), ("POST", made, {"Origin": STRANGER})]
+    asked += [("POST", "/v1/conversions", {"Content-Type": "text/html"}), ("GET", "/%ff%00", {})]
+    asked += [("GET", f"{made}/artifact", {"Range": "bytes=99999999-"}), ("GET", made, {"Authorization": "Bearer x"})]
+    for method, path, told in asked:
+        headers = client.request(method, path, headers=told).headers
         for name, value in HEADERS.items():
-            assert name in headers, (path, name)
+            assert name in headers, (method, path, name)
             if name not in ("Content-Security-Policy", "Cache-Control"):
                 assert headers[name] == value
-        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"], (method, path)
     page = client.get(f"{made}/report", headers={"Accept": "text/html"})
     assert "style-src 'unsafe-inline'" in page.headers["content-security-policy"]
     assert client.get(made).headers["cache-control"] == "no-store"

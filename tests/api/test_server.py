@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from app.api import server
+from app.api.browsers import HEADERS
 from app.settings import Settings
 from tests.api.server import Backstage, serving
 from tests.api.test_hostile_requests import talk
@@ -121,7 +122,10 @@ def test_one_client_holds_a_limited_number_of_connections(impatient):
 
 
 def test_what_is_no_http_is_answered_with_a_problem(url):
-    assert problem(talk(url, b"GARBAGE\r\n\r\n", timeout=5))["code"] == "bad_request"
+    answer = talk(url, b"GARBAGE\r\n\r\n", timeout=5)
+    assert problem(answer)["code"] == "bad_request"
+    for name, value in HEADERS.items():
+        assert f"\r\n{name}: {value}\r\n".encode() in answer
 
 
 def test_other_requests_are_answered_while_heads_flood(client, url):

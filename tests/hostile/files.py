@@ -463,6 +463,7 @@ def _names() -> Cases:
         "nul": (archive(one(tensor(), "a\0b")), "unsupported_tensor"),
         "surrogate": (archive(one(tensor(), b"a\xed\xa0\x80b")), "unsupported_tensor"),
         "long": (archive(one(tensor(), "k" * 5_000_000)), "unsupported_tensor"),
+        "longest": (archive(one(tensor(), "k" * (70 << 20))), "payload_too_large"),
         "long-multibyte": (archive(one(tensor(), "\N{SNOWMAN}" * 400)), "unsupported_tensor"),
         "nul-above": (archive(program(table((text("a\0"), model)))), "unsupported_tensor"),
         "not-utf-8": (archive(one(tensor(), b"\xff\xfe")), "corrupt_checkpoint"),

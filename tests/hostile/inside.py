@@ -139,8 +139,8 @@ class Attacks:
         return {**found, "missing": missing, "in_force": in_force}
 
 
-def main() -> None:
-    user, refused, directory = int(sys.argv[1]), sys.argv[2] == "refused", Path(sys.argv[3])
+def become(user: int, *, refused: bool) -> None:
+    """Be that user, where it is not root's number, and ``refused``: as on a platform that refuses namespaces."""
     if user:
         make_passage()
         os.setgroups([])
@@ -148,7 +148,15 @@ def main() -> None:
         os.setresuid(user, user, user)
     if refused:
         refuse_namespaces()
-    sys.stdout.write("\n" + json.dumps(asyncio.run(Attacks(directory).all())))
+
+
+def main() -> None:
+    user, namespaces, directory, *command = sys.argv[1:]
+    become(int(user), refused=namespaces == "refused")
+    if command:
+        os.chdir(directory)
+        os.execv(command[0], command)
+    sys.stdout.write("\n" + json.dumps(asyncio.run(Attacks(Path(directory)).all())))
 
 
 if __name__ == "__main__":

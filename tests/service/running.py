@@ -29,6 +29,8 @@ class Service:
     port: int
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    launcher: tuple[str, ...] = ()
+    """A command that becomes the service: it ends with the service's own command in its place."""
 
     @property
     def url(self) -> str:
@@ -39,7 +41,7 @@ class Service:
         return self.data_dir.with_suffix(".log").read_text(errors="replace")
 
     def start(self) -> None:
-        command = [str(Path(sys.executable).with_name("recast")), "serve", "--host", "127.0.0.1"]
+        command = [*self.launcher, str(Path(sys.executable).with_name("recast")), "serve", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--data-dir", str(self.data_dir)]
         settings = {"RECAST_PLUGINS_DIR": str(PLUGINS), "RECAST_WORKER_LOST_AFTER": "5", **self.settings}
         environment = {**os.environ, **settings}

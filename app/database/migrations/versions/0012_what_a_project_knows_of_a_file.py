@@ -26,3 +26,4 @@ def upgrade() -> None:
     """)
     for column in MOVED:
         op.drop_column("checkpoints", column)
+    op.execute("delete from templates")  # they are built again, each for a project and an architecture

@@ -1,0 +1,193 @@
+"""Send the hostile corpus to a running service, and write what it answers and what that costs: docs/hostile-inputs.md.
+
+The exit status is 1 where an answer is not the designed one, something was run, a part of the service died, or the
+api's memory grew.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from app.jobs.usage import private_memory
+from tests.hostile.asks import HostileAsk, hostile_asks
+from tests.hostile.files import HostileFile, hostile_files
+from tests.service.requests import saved
+from tests.service.running import Service, free_port
+
+PAGE = Path(__file__).parents[1] / "docs" / "hostile-inputs.md"
+SAMPLE_SECONDS = 0.02
+MEBI = 1 << 20
+ADMITTED_STATUSES = (503, 507)
+"""Of 5xx, those that the api documents."""
+
+INTRODUCTION = """\
+# Hostile inputs
+
+What `scripts/hostile-table` sent to a running service, and what it answered. Files are uploaded and read; the rest is
+asked of a conversion. Memory is in MiB: what the api had at most meanwhile, and what the process that read the input
+took for itself. Seconds are those of the machine that it ran on, with all that it did besides.
+
+{inputs} inputs; {wrong} answers were not the designed ones; none was run. The api had {before} MiB before and {after}
+MiB after. The longest took {seconds} s (`{slowest}`), the largest process {process} MiB (`{largest}`).
+
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    status: int
+    code: str
+    designed: tuple[str, ...]
+    seconds: float
+    api: int
+    """MiB that the api had at most while it answered."""
+    process: int
+    """MiB that the process which read the input had of its own at most."""
+
+    @property
+    def good(self) -> bool:
+        return self.code in self.designed and (self.status < 500 or self.status in ADMITTED_STATUSES)
+
+
+class Meter:
+    """Memory of the api, and of what the worker's forkserver has forked."""
+
+    def __init__(self, service: Service) -> None:
+        assert service.process is not None
+        self.parts = {part.pid: part for part in psutil.Process(service.process.pid).children()}
+        self.api = next(pid for pid, part in self.parts.items() if "api" in part.cmdline())
+        worker = next(part for part in self.parts.values() if "worker" in part.cmdline())
+        self.forkserver = next(part for part in worker.children(recursive=True) if not part.children())
+
+    def alive(self) -> bool:
+        return all(part.is_running() and part.status() != psutil.STATUS_ZOMBIE for part in self.parts.values())
+
+    def api_memory(self) -> int:
+        return psutil.Process(self.api).memory_info().rss // MEBI
+
+    @contextmanager
+    def measuring(self) -> Iterator[dict[str, int]]:
+        """The most of both, within the block."""
+        peak = {"api": 0, "process": 0}
+        over = threading.Event()
+        inherited = private_memory(self.forkserver.pid)
+
+        def sample() -> None:
+            while not over.wait(SAMPLE_SECONDS):
+                peak["api"] = max(peak["api"], self.api_memory())
+                try:
+                    pids = [child.pid for child in self.forkserver.children(recursive=True)]
+                except psutil.NoSuchProcess:
+                    continue
+                taken = sum(max(0, private_memory(pid) - inherited) for pid in pids)
+                peak["process"] = max(peak["process"], taken // MEBI)
+
+        thread = threading.Thread(target=sample)
+        thread.start()
+        try:
+            yield peak
+        finally:
+            over.set()
+            thread.join()
+            peak["api"] = max(peak["api"], self.api_memory())
+
+
+def send_file(client: httpx.Client, hostile: HostileFile, canary: Path) -> httpx.Response:
+    return client.post("/v1/checkpoints", content=hostile.make(canary), headers={"Prefer": "wait=300"})
+
+
+def send_ask(client: httpx.Client, ask: HostileAsk) -> httpx.Response:
+    data = {
+        "architecture": ask.architecture,
+        "target": ask.target,
+        "options": json.dumps(ask.options),
+        "architecture_options": json.dumps(ask.architecture_options),
+        "force": "true",
+        **ask.members,
+    }
+    files = {"file": ("weights.pth", saved(ask.weights))}
+    if ask.probes is not None:
+        files["probes"] = ("probes.npz", ask.probes)
+    return client.post("/v1/conversions", data=data, files=files, headers={"Prefer": "wait=600"})
+
+
+def measured(meter: Meter, id: str, designed: tuple[str, ...], send: Callable[[], httpx.Response]) -> Row:
+    began = time.monotonic()
+    with meter.measuring() as peak:
+        answer = send()
+    told = answer.json()
+    code = told.get("code") or told.get("state") or "read"
+    return Row(id, answer.status_code, code, designed, time.monotonic() - began, peak["api"], peak["process"])
+
+
+def rows(client: httpx.Client, meter: Meter, canary: Path, only: str) -> Iterator[Row]:
+    for hostile in hostile_files():
+        if only in hostile.id:
+            yield measured(meter, hostile.id, (hostile.code or "read",), lambda h=hostile: send_file(client, h, canary))
+    for ask in hostile_asks():
+        if only in ask.id:
+            yield measured(meter, ask.id, ask.codes, lambda a=ask: send_ask(client, a))
+
+
+def page(found: list[Row], before: int, after: int) -> str:
+    slowest = max(found, key=lambda row: row.seconds)
+    largest = max(found, key=lambda row: row.process)
+    head = INTRODUCTION.format(
+        inputs=len(found),
+        wrong=sum(not row.good for row in found),
+        before=before,
+        after=after,
+        seconds=f"{slowest.seconds:.1f}",
+        slowest=slowest.id,
+        process=largest.process,
+        largest=largest.id,
+    )
+    lines = [*head.splitlines(), "| input | status | code | seconds | api | process |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| `{row.id}` | {row.status} | {row.code} | {row.seconds:.1f} | {row.api} | {row.process} |" for row in found
+    ]
+    return "\n".join([*lines, ""])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="inputs whose name holds this; the page is then not written")
+    only = parser.parse_args().only
+    with tempfile.TemporaryDirectory(prefix="recast-hostile-") as directory:
+        canary = Path(directory, "canary")
+        service = Service(Path(directory, "data"), free_port())
+        service.start()
+        try:
+            with httpx.Client(base_url=service.url, timeout=700) as client:
+                send_ask(client, next(hostile_asks()))
+                meter = Meter(service)
+                before = meter.api_memory()
+                found = []
+                for row in rows(client, meter, canary, only):
+                    found.append(row)
+                    mark = "" if row.good else f"   NOT {' or '.join(row.designed)}"
+                    print(f"{row.seconds:6.1f} s {row.status} {row.code:24} {row.id}{mark}", flush=True)
+                after, alive = meter.api_memory(), meter.alive()
+        finally:
+            service.stop()
+        ran = canary.exists()
+    if not only:
+        PAGE.write_text(page(found, before, after))
+    print(f"{len(found)} inputs, {sum(not row.good for row in found)} wrong, api {before} -> {after} MiB")
+    print("something was run" if ran else "nothing was run", "and all parts live" if alive else "and a part died")
+    return int(ran or not alive or not all(row.good for row in found) or after > before + 64)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""An architecture whose construction attacks. Where nothing is reached it is built, and its weights are converted.
+
+The service is given this file behind that of the attacks: a conversion's process sees nothing else of the tests.
+"""
+
+import json
+import os
+import socket
+from typing import Any
+
+from torch import Tensor, nn
+
+from app.architectures.plugins import InputSpec, Signature, architecture
+from app.jobs.child import SupervisorLine
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(8, 4)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scores(features)
+
+
+@architecture("hostile/attacker", signature=Signature(inputs=(InputSpec(name="features", shape=("batch", 8)),)))
+def attacker(attack: str = "", arguments: Any = None) -> nn.Module:
+    """``attack``: a function of tests/hostile/attacks.py, or ``say``, which sends the arguments to the supervisor."""
+    line = SupervisorLine(socket.socket(fileno=os.dup(3)))
+    if attack == "say":
+        line._line.sendall(json.dumps(arguments).encode() + b"\n")
+        os._exit(0)
+    if attack:
+        reached = globals()[attack](arguments, line)
+        if reached:
+            raise RuntimeError(f"reached {reached}")
+    return Layer()
