@@ -71,6 +71,7 @@ def shards() -> Cases:
         "index-deep": sharded(b'{"weight_map":' + b"[" * 200_000, a=SHARD),
         "index-not-utf-8": sharded(b'{"weight_map": {"\xff": "a.safetensors"}}', a=SHARD),
         "index-commas": sharded(b'{"weight_map": [' + b"0," * 3_000_000 + b"0]}", a=SHARD),
+        "member-without-name": sharded(mapped, a=SHARD, unnamed=b"x").replace(b"unnamed", b"\0nnamed"),
         "two-indexes": zipped({INDEX: b"{}", f"x/{INDEX}": b"{}"}),
         "deflated-damaged": deflated.replace(SHARD[:1], SHARD[:1])[:-200] + deflated[-190:],
         "bzip2": sharded(mapped, zipfile.ZIP_BZIP2, a=SHARD),

@@ -280,6 +280,7 @@ def _zips() -> Cases:
         ),
         "duplicate": (_duplicate(), "corrupt_checkpoint"),
         "two-roots": (archive(one(tensor()), extra={"other/data.pkl": one(tensor())}), "corrupt_checkpoint"),
+        "member-without-name": (good.replace(b"archive/version", b"\0rchive/version"), "corrupt_checkpoint"),
         "absolute": (archive(one(tensor()), extra={"/etc/passwd": b"x"}), "corrupt_checkpoint"),
         "traversal": (archive(one(tensor()), extra={"archive/../../x": b"x"}), "corrupt_checkpoint"),
         "no-pickle": (archive(None), "corrupt_checkpoint"),

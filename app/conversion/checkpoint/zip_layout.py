@@ -121,8 +121,8 @@ def check_members(members: list[zipfile.ZipInfo]) -> None:
             raise CorruptCheckpoint(f"The record {member.filename!r} is encrypted.")
         if member.compress_type == zipfile.ZIP_STORED and member.compress_size != member.file_size:
             raise CorruptCheckpoint(f"The record {member.filename!r} declares two different sizes.")
-        if member.filename.startswith("/") or ".." in member.filename.split("/"):
-            raise CorruptCheckpoint(f"The record name {member.filename!r} leads out of the archive.")
+        if not member.filename or member.filename.startswith("/") or ".." in member.filename.split("/"):
+            raise CorruptCheckpoint(f"The record name {member.filename!r} is none of a file in the archive.")
 
 
 def _locate(data: mmap, archive: Extent, member: zipfile.ZipInfo) -> Extent:
