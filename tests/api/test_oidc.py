@@ -35,7 +35,7 @@ def trusting(issuer: SigningIssuer, backstage: Backstage) -> Iterator[str]:
 
 
 def asked(url: str, token: str, path: str = "/v1/conversions") -> httpx.Response:
-    return httpx.get(f"{url}{path}", headers={"Authorization": f"Bearer {token}"})
+    return httpx.get(f"{url}{path}", headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
 
 def refused(answer: httpx.Response) -> bool:
