@@ -14,6 +14,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["app"]):
+    from app.conversion.templates.protobuf import fields as written_fields
+    from app.conversion.templates.protobuf import len_field, varint_field
+    from app.conversion.verification.artifact.protobuf_wire import MalformedFile
+    from app.conversion.verification.artifact.protobuf_wire import fields as read_fields
     from pydantic import TypeAdapter
 
     from app.conversion.checkpoint.extent import Extent
@@ -21,10 +25,6 @@ with atheris.instrument_imports(include=["app"]):
     from app.conversion.checkpoint.safetensors_file import read_safetensors
     from app.conversion.checkpoint.torch_files import Pickles
     from app.conversion.job import ConversionOutcome
-    from app.conversion.templates.protobuf import fields as written_fields
-    from app.conversion.templates.protobuf import len_field, varint_field
-    from app.conversion.verification.artifact.protobuf_wire import MalformedFile
-    from app.conversion.verification.artifact.protobuf_wire import fields as read_fields
     from app.domain.checkpoint import CheckpointInspection
     from app.domain.errors import RecastError
     from app.jobs.child_problem import retold

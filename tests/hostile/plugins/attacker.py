@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from app.architectures.plugins import InputSpec, Signature, architecture
+from recast_plugins import InputSpec, Signature, architecture
 from app.jobs.child import SupervisorLine
 
 
