@@ -8,9 +8,9 @@ import os
 import socket
 from typing import Any
 
+from recast_plugins import InputSpec, Signature, architecture
 from torch import Tensor, nn
 
-from recast_plugins import InputSpec, Signature, architecture
 from app.jobs.child import SupervisorLine
 
 
