@@ -13,6 +13,7 @@ from app.api import (
     architectures,
     checkpoints,
     conversion_files,
+    conversion_log,
     conversions,
     errors_table,
     events,
@@ -38,7 +39,17 @@ from app.storage.opening import open_store
 from app.web.pages import install_pages
 from app.web.problem_page import problem_page
 
-ROUTERS = (administration, architectures, checkpoints, conversions, events, conversion_files, errors_table, operations)
+ROUTERS = (
+    administration,
+    architectures,
+    checkpoints,
+    conversions,
+    events,
+    conversion_files,
+    conversion_log,
+    errors_table,
+    operations,
+)
 
 
 def create_app(settings: Settings, database_url: str, supervisor: str | None = None) -> FastAPI:

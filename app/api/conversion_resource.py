@@ -37,6 +37,7 @@ class ConversionLinks(BaseModel):
 
     self: str
     events: str
+    log: str
     checkpoint: str
     artifact: str | None
     artifact_data: str | None
@@ -153,6 +154,7 @@ def _links(row: tables.Conversion, by_role: dict[str, tables.ConversionFile]) ->
     return ConversionLinks(
         self=path,
         events=f"{path}/events",
+        log=f"{path}/log",
         checkpoint=f"/v1/checkpoints/{row.checkpoint_sha256}",
         artifact=f"{path}/artifact" if "artifact" in by_role else None,
         artifact_data=f"{path}/artifact?part=data" if "artifact_data" in by_role else None,

@@ -7,6 +7,7 @@ is kept for the case that no other exporter makes a better one.
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,6 +36,9 @@ __all__ = ["Produced", "Workpiece", "produce"]
 _log = logging.getLogger(__name__)
 
 Known = StoredTemplate | UnsuitableTemplate | None
+
+MOST_FRAMES = 8
+"""Innermost frames of an error that the log shows."""
 
 OF_THE_MODEL = frozenset({Reason.non_finite})
 """Failures that lie in the model with these weights; no other exporter can help."""
@@ -198,6 +202,7 @@ class _Climb:
         self._errors[attempt.exporter] = error
         self._never_ran = "opset version" in error.detail
         self._rungs.append(_rung(attempt, "failed", started, error.detail))
+        _log.info("%s", _frames(error))
         self._refuse_unless_it_runs()
 
     def _verified(self, candidate: Candidate) -> Verification:
@@ -291,9 +296,16 @@ class _Climb:
 
 
 def _rung(attempt: Attempt, outcome: str, started: float, reason: str | None = None) -> Rung:
+    _log.info("%s %s%s", attempt.exporter, outcome, f": {reason}" if reason else "")
     return Rung.model_validate(
         {"exporter": attempt.exporter, "outcome": outcome, "seconds": time.perf_counter() - started, "reason": reason}
     )
+
+
+def _frames(error: BaseException) -> str:
+    """Where an error came from and what caused it, without the heading by which what nobody foresaw is known."""
+    told = traceback.TracebackException.from_exception(error, limit=-MOST_FRAMES).format()
+    return "".join(told).replace("Traceback (most recent call last):\n", "").rstrip()
 
 
 def _unforeseen(error: Exception) -> RecastError:

@@ -251,6 +251,21 @@ class Event(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class LogPart(Table):
+    """A piece of what was said in the course of a conversion, in order of ``id``."""
+
+    __tablename__ = "log_parts"
+    __table_args__ = (Index("log_parts_conversion", "conversion_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    conversion_id: Mapped[str] = mapped_column(ForeignKey("conversions.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    offset: Mapped[int]
+    """Characters that were said before it, those included that are no longer kept."""
+    text: Mapped[str]
+    """Whole lines, scrubbed."""
+
+
 class IdempotencyKey(Table):
     """A client's Idempotency-Key and what it led to."""
 

@@ -23,13 +23,14 @@ from app.jobs import metrics, queue
 from app.jobs.admission import processor_seconds
 from app.jobs.confinement import Limits
 from app.jobs.consumer import Job
+from app.jobs.conversion_log import ConversionLog
 from app.jobs.disk import Disk
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
 from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
 from app.jobs.publishing import NotStorable, Origin, publish
 from app.jobs.results import ResultsDirectory
 from app.jobs.stage_seconds import StageSeconds
-from app.jobs.supervisor import TaskFailed
+from app.jobs.supervisor import LOG, TaskFailed
 from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
 from app.processors import available_cores
@@ -73,6 +74,7 @@ class Attempt:
         self._memory = memory
         """Bytes that it was admitted with, and its limit where no setting says another."""
         self._holder = Holder(conversion.id, conversion.attempt, conversion.project_id, conversion.architecture)
+        self._log = ConversionLog(tools.database, self._holder)
         self._stage: Stage | None = None
         self._seconds = StageSeconds()
         self._told = 0.0
@@ -171,15 +173,16 @@ class Attempt:
         job = await self._described(results.path)
         self._job.idle = False
         tools = self._tools
-        outcome = await tools.supervisor.run(
-            tools.tasks.conversion,
-            TypeAdapter(ConversionJob).dump_python(job, mode="json"),
-            limits=self._limits(),
-            work_dir=work,
-            answer=self._answer,
-            readable=(self._inputs, *filter(None, (job.checkpoint, job.client_probes))),
-            result=_outcome,
-        )
+        async with self._log.following(work / LOG):
+            outcome = await tools.supervisor.run(
+                tools.tasks.conversion,
+                TypeAdapter(ConversionJob).dump_python(job, mode="json"),
+                limits=self._limits(),
+                work_dir=work,
+                answer=self._answer,
+                readable=(self._inputs, *filter(None, (job.checkpoint, job.client_probes))),
+                result=_outcome,
+            )
         await self._progress(Stage.publish, 0.97)
         self._has_result = self._ending = True
         origin = Origin(job, self._holder, self._told_templates)

@@ -5,11 +5,13 @@ A task is a function ``task(arguments, supervisor) -> result``; arguments and re
 
 import faulthandler
 import importlib
+import logging
 import socket
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,8 @@ from app.jobs.confinement import Confined, Requirement
 from app.jobs.messages import Confinement, Done, Failed, Order, Progress, TemplateAnswer, TemplateWanted
 from app.targets.specs import default_options
 
+_log = logging.getLogger(__name__)
+
 
 class SupervisorLine:
     """The child's end of the line to its supervisor."""
@@ -45,6 +49,7 @@ class SupervisorLine:
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._answers = line.makefile("rb")
+        self._stage: Stage | None = None
 
     def tell(self, message: BaseModel) -> None:
         try:
@@ -57,6 +62,9 @@ class SupervisorLine:
         return Order.model_validate_json(self._answers.readline())
 
     def progress(self, stage: Stage, progress: float) -> None:
+        if stage is not self._stage:
+            self._stage = stage
+            _log.info("%s %s", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), stage.value)
         self.tell(Progress(stage=stage, progress=progress))
 
     def ask_for_template(self, key: str) -> TemplateAnswer:
@@ -90,6 +98,8 @@ def main(line: socket.socket, confined: Confined, requirement: Requirement) -> i
     Nothing is done where the confinement does not suffice, which the supervisor is told of in any case.
     """
     faulthandler.enable(file=sys.__stderr__ or 2)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.__stderr__, force=True)
+    logging.getLogger("app").setLevel(logging.INFO)
     supervisor = SupervisorLine(line)
     supervisor.tell(Confinement(in_force=confined.in_force, missing=confined.missing))
     order = supervisor.order()  # in any case: who hangs up on what was not read takes back what was said

@@ -23,7 +23,8 @@ BATCH = 1000
 _EXPIRE_FILES = text("""
     with expired as (
         update conversions set expired_at = now() where finished_at < :before and expired_at is null returning id
-    ), gone as (delete from events using expired where events.conversion_id = expired.id)
+    ), gone as (delete from events using expired where events.conversion_id = expired.id),
+    unsaid as (delete from log_parts using expired where log_parts.conversion_id = expired.id)
     delete from conversion_files using expired where conversion_files.conversion_id = expired.id
 """)
 _OLD_CHECKPOINTS = text("""

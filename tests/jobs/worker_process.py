@@ -9,11 +9,9 @@ from app.jobs.running import Tasks
 from app.jobs.worker import run_worker
 from app.settings import Settings
 
+MODULE = os.environ.get("RECAST_TEST_TASKS", "tests.jobs.tasks")
 TASKS = Tasks(
-    conversion="tests.jobs.tasks:convert",
-    inspection="tests.jobs.tasks:inspect",
-    catalog="tests.jobs.tasks:catalog",
-    preload=("tests.jobs.tasks",),
+    conversion=f"{MODULE}:convert", inspection=f"{MODULE}:inspect", catalog=f"{MODULE}:catalog", preload=(MODULE,)
 )
 
 

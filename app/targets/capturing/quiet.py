@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from torch.jit._trace import TracerWarning
 
+from app.domain.scrubbing import without_paths
 from app.targets.capturing.place import TORCH, Place, asking
 
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 _SHOWN = 300
-_PATH = re.compile(r"(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/?")
 
 # Addressed to the people who write exporters, not to the client whose model is exported.
 _FOR_DEVELOPERS = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
@@ -79,11 +79,6 @@ def first_line(text: str) -> str:
 def first_lines(text: str, count: int = 3) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return without_paths("\n".join(lines[:count]))[: _SHOWN * count]
-
-
-def without_paths(text: str) -> str:
-    """``text`` with absolute paths cut to their last part."""
-    return _PATH.sub(lambda match: match.group().rstrip("/").rpartition("/")[2], text)
 
 
 class _Collector(logging.Handler):

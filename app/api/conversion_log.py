@@ -1,0 +1,75 @@
+"""What a conversion says while it runs, as text."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
+
+from fastapi import Query, Response
+from starlette.responses import StreamingResponse
+
+from app.api.conversions import ConversionId
+from app.api.problems import PROBLEM_RESPONSES
+from app.api.readable import ReadableRouter
+from app.api.service import Service, ServiceDependency
+from app.database import conversions, logs
+from app.database.tables import Conversion, LogPart
+from app.domain.errors import Expired, Problem
+
+router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
+
+MEDIA_TYPE = "text/plain; charset=utf-8"
+
+
+@router.get(
+    "/{conversion_id}/log",
+    summary="Read the log",
+    response_class=Response,
+    responses={200: {"description": "What was said so far", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def get_log(
+    conversion_id: ConversionId,
+    service: ServiceDependency,
+    follow: Annotated[bool, Query(description="true: go on with what is said until the conversion has ended")] = False,
+) -> Response:
+    """What the conversion's process printed, when it began which stage, and every exporter's error with its cause.
+
+    Its beginning and its end are kept, without paths of the server and without what looks like a secret.
+    """
+    conversion, parts = await _news(service, conversion_id)
+    if conversion.expired_at is not None:
+        raise Expired(f"The log of this conversion was kept until {conversion.expired_at:%Y-%m-%dT%H:%M:%SZ}.")
+    if follow and not conversion.state.final:
+        return StreamingResponse(_followed(service, conversion_id), media_type=MEDIA_TYPE)
+    return Response(logs.shown(parts) + _ending(conversion), media_type=MEDIA_TYPE)
+
+
+async def _followed(service: Service, conversion_id: str) -> AsyncIterator[str]:
+    previous: LogPart | None = None
+    with service.changes.watch(conversion_id) as changed:
+        while True:
+            changed.clear()
+            conversion, parts = await _news(service, conversion_id, previous)
+            if parts:
+                yield logs.shown(parts, previous)
+                previous = parts[-1]
+            if conversion.state.final:
+                yield _ending(conversion)
+                return
+            await changed.wait()
+
+
+async def _news(
+    service: Service, conversion_id: str, previous: LogPart | None = None
+) -> tuple[Conversion, Sequence[LogPart]]:
+    async with service.database.transaction() as session:
+        conversion = await conversions.find(session, conversion_id)
+        return conversion, await logs.after(session, conversion_id, previous.id if previous else 0)
+
+
+def _ending(conversion: Conversion) -> str:
+    if not conversion.state.final:
+        return ""
+    why = ""
+    if conversion.problem is not None:
+        problem = Problem.model_validate(conversion.problem)
+        why = f": {problem.code}: {problem.detail}"
+    return f"[{conversion.state.value}{why}]\n"
