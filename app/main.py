@@ -17,7 +17,9 @@ from app.api import (
     conversions,
     errors_table,
     events,
+    groups,
     operations,
+    webhooks,
 )
 from app.api.browsers import CORS, BrowserGuard, allowed_hosts
 from app.api.catalog import CatalogReader
@@ -34,6 +36,8 @@ from app.database.owned_store import OwnedStore
 from app.database.session import Database
 from app.domain.versions import service_version
 from app.jobs.events import Changes
+from app.remotes.egress import Egress
+from app.remotes.grants import Grants
 from app.settings import Settings
 from app.storage.opening import open_store
 from app.web.pages import install_pages
@@ -48,7 +52,9 @@ ROUTERS = (
     conversion_files,
     conversion_log,
     errors_table,
+    groups,
     operations,
+    webhooks,
 )
 
 
@@ -66,7 +72,17 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
         async with Changes(database) as changes:
             catalog = CatalogReader(database, settings.worker_lost_after)
             app.state.authenticator = Authenticator(settings, database)
-            app.state.service = Service(settings, database, store, changes, catalog, uploads, supervisor)
+            app.state.service = Service(
+                settings,
+                database,
+                store,
+                changes,
+                catalog,
+                uploads,
+                Egress(settings.internal_hosts),
+                Grants(settings.remotes_file, settings.objects_location),
+                supervisor,
+            )
             yield
         await database.close()
 

@@ -121,6 +121,20 @@ class Settings(BaseSettings):
             '["https://dashboard.example.com"]. Requests that other pages make are refused.'
         ),
     )
+    remotes_file: Path | None = Field(
+        None,
+        description=(
+            "TOML file of the places that files may be fetched from and published to, with their credentials "
+            "(docs/remotes.md). Api and worker read it. Unset: none."
+        ),
+    )
+    internal_hosts: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Host names, addresses and networks that webhooks and imports may reach although they are not public, as a "
+            'JSON list: ["hooks.internal", "10.1.0.0/16"].'
+        ),
+    )
     max_queued: int = Field(
         10_000, gt=0, description="Conversions that may wait in the queue before new ones are refused with 429."
     )

@@ -89,7 +89,8 @@ async def json_model(request: Request, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(json.dumps(await json_object(request)))
     except ValidationError as error:
-        raise from_validation(error.errors(include_url=False)[:1]) from None
+        repeated = not model.model_config.get("hide_input_in_errors", False)
+        raise from_validation(error.errors(include_url=False, include_input=repeated)[:1]) from None
 
 
 def parse_object(text: str, what: str) -> dict[str, Any]:

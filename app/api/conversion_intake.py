@@ -5,7 +5,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -15,22 +16,28 @@ from app.api.conversion_request import (
     FILE_FIELDS,
     TEXT_FIELDS,
     ConversionRequest,
+    asks_for_several,
     conversion_request,
     form_members,
     refuse_unknown_members,
+    single_requests,
 )
 from app.api.digests import SHA256_HEX, told_sha256
 from app.api.multipart import Part
 from app.api.service import Service
 from app.api.uploads import FORM_OVERHEAD, chosen, form_reader, is_form, recognised
-from app.database import conversions
-from app.database.conversions import NewConversion
+from app.database import checkpoints, conversions, projects
+from app.database.conversions import NewConversion, SourceReference
+from app.database.groups import NewGroup
 from app.database.idempotency import Idempotency
+from app.database.projects import owner_of_new
+from app.database.tables import Group
 from app.domain.catalog import Catalog
-from app.domain.errors import InvalidRequest, RecastError
+from app.domain.errors import InvalidRequest, RecastError, UnknownCheckpoint
 from app.domain.versions import library_versions, service_version
 from app.jobs import queue
 from app.jobs.queue import Submitted
+from app.remotes.grants import checked_uri
 from app.storage.objects import StoredObject
 
 MAX_PROBES = 256 << 20
@@ -44,8 +51,10 @@ class Received:
 
     members: Mapping[str, Any]
     checkpoint_sha256: str
+    """Empty where no file came, or where it is to be fetched from ``source``."""
     filename: str | None = None
     probes_sha256: str | None = None
+    source: SourceReference | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,8 @@ class _ReceivedFile:
     filename: str | None
 
 
-async def submit_request(request: Request, service: Service) -> Submitted:
-    """Read the body, check it, and queue the conversion or find the one it stands for.
+async def submit_request(request: Request, service: Service) -> Submitted | Group:
+    """Read the body, check it, and queue the conversion or find the one it stands for; several make a group.
 
     Raises the errors of reading and checking, UnknownCheckpoint, IdempotencyConflict, QueueFull.
     """
@@ -67,27 +76,65 @@ async def submit_request(request: Request, service: Service) -> Submitted:
     else:
         received = await _read_json(request)
     try:
-        asked = await asyncio.to_thread(conversion_request, received.members, catalog)
+        orders = [await _ordered(one, service, catalog) for one in _single(received)]
     except RecastError as error:
         if is_form(request):
             error.extra["checkpoint"] = received.checkpoint_sha256
         raise
-    digest = asked.digest(received.checkpoint_sha256, received.probes_sha256)
+    force = orders[0].force
+    if not asks_for_several(received.members):
+        (order,) = orders
+        idempotency = key and Idempotency(key, order.digest)
+        return await queue.submit(service.database, order.new, key=idempotency or None, reuse_finished=not force)
+    group = NewGroup(tuple(order.new for order in orders), orders[0].new.name, orders[0].new.labels)
+    whole = hashlib.sha256("\n".join(order.digest for order in orders).encode("ascii")).hexdigest()
+    idempotency = key and Idempotency(key, whole)
+    return await queue.submit_group(service.database, group, key=idempotency or None, reuse_finished=not force)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """One conversion that was asked for. ``digest``: of all that the client said of it."""
+
+    new: NewConversion
+    digest: str
+    force: bool
+
+
+def _single(received: Received) -> list[Received]:
+    """A body as the bodies of the single conversions that it asks for. Raises InvalidRequest."""
+    uploaded = received.checkpoint_sha256
+    if uploaded and "checkpoints" in received.members:
+        raise InvalidRequest("Send either file or checkpoints, not both.")
+    return [
+        replace(received, members=members) if uploaded else _referring(members, received.probes_sha256)
+        for members in single_requests(received.members)
+    ]
+
+
+async def _ordered(received: Received, service: Service, catalog: Catalog) -> _Order:
+    """One conversion, checked. Raises the errors of checking."""
+    asked = await asyncio.to_thread(conversion_request, received.members, catalog, service.egress)
+    received = await _known_already(received, service)
+    source = received.source
+    weights = received.checkpoint_sha256 or (source and (source.sha256 or source.uri)) or ""
+    digest = asked.digest(weights, received.probes_sha256)
     new = NewConversion(
         checkpoint_sha256=received.checkpoint_sha256,
         architecture=asked.architecture,
         options=asked.options,
         architecture_options=asked.architecture_options,
         checkpoint_filename=received.filename,
-        dedup_key=_dedup_key(asked, digest, catalog),
+        dedup_key=None if source and source.sha256 is None else _dedup_key(asked, digest, catalog),
+        source=source,
         probes_sha256=received.probes_sha256,
         accept=asked.accept,
         name=asked.name,
         labels=asked.labels,
+        webhook=asked.webhook,
         queue_limit=service.settings.max_queued,
     )
-    idempotency = None if key is None else Idempotency(key, asked.idempotency_digest(digest))
-    return await queue.submit(service.database, new, key=idempotency, reuse_finished=not asked.force)
+    return _Order(new, asked.idempotency_digest(digest), asked.force)
 
 
 async def _read_json(request: Request) -> Received:
@@ -98,7 +145,42 @@ async def _read_json(request: Request) -> Received:
         )
     members = await json_object(request)
     refuse_unknown_members(set(members), TEXT_FIELDS)
-    return Received(members, _named_checkpoint(members))
+    return Received(members, "")
+
+
+def _referring(members: Mapping[str, Any], probes_sha256: str | None) -> Received:
+    """A body that names its file: by its sha256, or by where it is. Raises InvalidRequest."""
+    if isinstance(members.get("checkpoint"), dict):
+        return Received(members, "", probes_sha256=probes_sha256, source=_source(members["checkpoint"]))
+    return Received(members, _named_checkpoint(members), probes_sha256=probes_sha256)
+
+
+def _source(told: Mapping[str, Any]) -> SourceReference:
+    """The file that a request names by its URI. Raises InvalidRequest."""
+    refuse_unknown_members(set(told), frozenset({"uri", "sha256"}))
+    uri, sha256 = told.get("uri"), told.get("sha256")
+    if not isinstance(uri, str):
+        raise InvalidRequest("checkpoint.uri must be a string.")
+    if sha256 is not None and not (isinstance(sha256, str) and SHA256_HEX.fullmatch(sha256)):
+        raise InvalidRequest("checkpoint.sha256 must be 64 hexadecimal digits.")
+    return SourceReference(checked_uri(uri), sha256 and sha256.lower())
+
+
+async def _known_already(received: Received, service: Service) -> Received:
+    """The body, with the checkpoint itself in the place of a reference to one that the project has.
+
+    Raises SourceNotAllowed.
+    """
+    if received.source is None:
+        return received
+    async with service.database.transaction() as session:
+        owners = await projects.known_as(session, owner_of_new(session))
+        service.grants.find(received.source.uri, owners, "import")
+        if received.source.sha256 is not None:
+            with suppress(UnknownCheckpoint):
+                known = await checkpoints.owner(session, received.source.sha256)
+                return replace(received, checkpoint_sha256=known.sha256, filename=known.filename, source=None)
+    return received
 
 
 async def _read_form(request: Request, service: Service, catalog: Catalog) -> Received:
@@ -130,7 +212,7 @@ async def _received_form(fields: Mapping[str, str], files: Mapping[str, _Receive
     members = form_members(fields)
     probes = files["probes"].stored.sha256 if "probes" in files else None
     if "file" not in files:
-        return Received(members, _named_checkpoint(members), probes_sha256=probes)
+        return Received(members, "", probes_sha256=probes)
     if "checkpoint" in members:
         raise InvalidRequest("Send either file or checkpoint, not both.")
     await _keep(files["file"], service)
@@ -158,7 +240,7 @@ async def _refuse_early(request: Request, service: Service, fields: Mapping[str,
             await conversions.refuse_full_queue(session, service.settings.max_queued)
     members = form_members(fields)
     if "architecture" in members and "target" in members:
-        await asyncio.to_thread(conversion_request, members, catalog)
+        await asyncio.to_thread(conversion_request, members, catalog, service.egress)
     elif "architecture" in members:
         await asyncio.to_thread(catalog.get, members["architecture"])
 

@@ -11,21 +11,29 @@ from pydantic import ValidationError
 from app.api.bodies import parse_object
 from app.api.labels import checked_labels, checked_name
 from app.api.problems import from_validation
+from app.api.webhooks import WebhookRequest, checked_webhook
 from app.domain import acceptance
 from app.domain.catalog import Catalog
 from app.domain.conversion import MAX_NAMES, CommonOptions
 from app.domain.errors import InvalidOptions, InvalidRequest
 from app.domain.options import unknown_option
 from app.domain.report import Verdict
+from app.domain.webhook import NewWebhook
+from app.remotes.egress import Egress
 from app.targets.spec import TargetSpec
 from app.targets.specs import OPTIONS, SPECS, known_target
 
 TEXT_FIELDS = frozenset(
     {"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept", "name", "labels"}
+    | {"webhook", "targets", "checkpoints"}
 )
 """Members of the JSON form, and text fields of the multipart form."""
 FILE_FIELDS = frozenset({"file", "probes"})
-OBJECT_FIELDS = ("options", "architecture_options", "labels")
+OBJECT_FIELDS = ("options", "architecture_options", "labels", "webhook")
+LIST_FIELDS = ("targets", "checkpoints")
+MOST_CONVERSIONS = 100
+"""That one request may ask for."""
+NOTHING_INTERNAL = Egress()
 YES = (True, "true", "1")
 NO = (False, "false", "0", "")
 
@@ -42,6 +50,7 @@ class ConversionRequest:
     force: bool = False
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    webhook: NewWebhook | None = None
 
     def digest(self, checkpoint_sha256: str, probes_sha256: str | None) -> str:
         """sha256 of the result that is asked for."""
@@ -62,6 +71,8 @@ class ConversionRequest:
         asked = f"{result}\nforce={self.force}"
         if self.accept != acceptance.DEFAULT:
             asked += f"\naccept={','.join(self.accept)}"
+        if self.webhook is not None:
+            asked += f"\nwebhook={self.webhook.model_dump_json(exclude={'name'})}"
         return hashlib.sha256(asked.encode("ascii")).hexdigest()
 
 
@@ -69,7 +80,51 @@ def form_members(fields: Mapping[str, str]) -> dict[str, Any]:
     """A form's text fields as the members of the JSON form of the request; empty ones are as absent."""
     given = {name: text for name, text in fields.items() if text.strip()}
     objects = {name: parse_object(given[name], name) for name in OBJECT_FIELDS if name in given}
-    return {**given, **objects}
+    lists = {name: parse_object(f'{{"{name}": {given[name]}}}', name)[name] for name in LIST_FIELDS if name in given}
+    return {**given, **objects, **lists}
+
+
+def single_requests(members: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The members of each conversion that a request asks for: of every one of its targets for every checkpoint.
+
+    Raises InvalidRequest.
+    """
+    common = {name: value for name, value in members.items() if name not in LIST_FIELDS}
+    targets = [_variant(told) for told in _several(members, "targets", ("target", "options"))]
+    checkpoints = [{"checkpoint": told} for told in _several(members, "checkpoints", ("checkpoint",))]
+    if len(targets) * len(checkpoints) > MOST_CONVERSIONS:
+        raise InvalidRequest(f"One request may ask for {MOST_CONVERSIONS} conversions.")
+    return [
+        {**common, **(target or {}), **({} if checkpoint["checkpoint"] is None else checkpoint)}
+        for checkpoint in checkpoints
+        for target in targets
+    ]
+
+
+def asks_for_several(members: Mapping[str, Any]) -> bool:
+    return any(name in members for name in LIST_FIELDS)
+
+
+def _several(members: Mapping[str, Any], name: str, instead: tuple[str, ...]) -> list[Any]:
+    """The elements of a list, which stands in the place of other members; [None] where it is absent."""
+    value = members.get(name)
+    if value is None:
+        return [None]
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_CONVERSIONS:
+        raise InvalidRequest(f"{name} must be a list of 1 to {MOST_CONVERSIONS}.")
+    for other in instead:
+        if other in members:
+            raise InvalidRequest(f"Send either {other} or {name}, not both.")
+    return value
+
+
+def _variant(told: Any) -> dict[str, Any] | None:
+    if told is None:
+        return None
+    if not isinstance(told, dict):
+        raise InvalidRequest('targets must be objects such as {"target": "onnx", "options": {}}.')
+    refuse_unknown_members(set(told), frozenset({"target", "options"}))
+    return told
 
 
 def refuse_unknown_members(names: set[str], known: frozenset[str]) -> None:
@@ -80,8 +135,10 @@ def refuse_unknown_members(names: set[str], known: frozenset[str]) -> None:
         )
 
 
-def conversion_request(members: Mapping[str, Any], catalog: Catalog) -> ConversionRequest:
-    """Check what was asked for. Raises InvalidRequest, UnknownArchitecture, InvalidOptions."""
+def conversion_request(
+    members: Mapping[str, Any], catalog: Catalog, egress: Egress = NOTHING_INTERNAL
+) -> ConversionRequest:
+    """Check what was asked for. Raises InvalidRequest, UnknownArchitecture, InvalidOptions, AddressNotAllowed."""
     architecture = _text(members, "architecture")
     target = _text(members, "target")
     spec = known_target(target)
@@ -103,6 +160,7 @@ def conversion_request(members: Mapping[str, Any], catalog: Catalog) -> Conversi
         force=_flag(members, "force"),
         name=checked_name(members.get("name")),
         labels=checked_labels(_mapping(members, "labels")),
+        webhook=_webhook(members, egress),
     )
 
 
@@ -155,6 +213,17 @@ def _accept(members: Mapping[str, Any]) -> tuple[Verdict, ...]:
             hint=f"One or several of {', '.join(known)}.",
         )
     return acceptance.accepted(Verdict(name) for name in named)
+
+
+def _webhook(members: Mapping[str, Any], egress: Egress) -> NewWebhook | None:
+    told = _mapping(members, "webhook")
+    if not told:
+        return None
+    try:
+        asked = WebhookRequest.model_validate(told)
+    except ValidationError as error:
+        raise from_validation(error.errors(include_url=False, include_input=False)[:1]) from None
+    return checked_webhook(asked, egress, secret_needed=True)
 
 
 def _mapping(members: Mapping[str, Any], name: str) -> dict[str, Any]:

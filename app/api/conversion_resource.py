@@ -11,6 +11,7 @@ from app.database import tables
 from app.delivery.report_page import stage_seconds
 from app.domain.conversion import State
 from app.domain.errors import Problem
+from app.remotes.grants import without_query
 
 TEMPLATE_MEMBERS = ("state", "key", "reason", "seconds")
 """What the resource tells of a template; its certificate is in the report."""
@@ -28,8 +29,12 @@ class FileResource(BaseModel):
 
 
 class CheckpointReference(BaseModel):
+    """``sha256`` is empty until a file that is named by its ``uri`` was fetched, unless the request told it."""
+
     sha256: str
     filename: str | None
+    uri: str | None
+    """Where it is fetched from, without what follows its path; null: it was uploaded."""
 
 
 class ConversionLinks(BaseModel):
@@ -109,7 +114,11 @@ def conversion_resource(
         architecture_options=row.architecture_options,
         target=row.target,
         options=row.options,
-        checkpoint=CheckpointReference(sha256=row.checkpoint_sha256, filename=row.checkpoint_filename),
+        checkpoint=CheckpointReference(
+            sha256=row.checkpoint_sha256 or row.source_sha256 or "",
+            filename=row.checkpoint_filename,
+            uri=row.source_uri and without_query(row.source_uri),
+        ),
         accept=row.accept,
         verdict=row.verdict,
         parity=row.parity,
@@ -155,7 +164,7 @@ def _links(row: tables.Conversion, by_role: dict[str, tables.ConversionFile]) ->
         self=path,
         events=f"{path}/events",
         log=f"{path}/log",
-        checkpoint=f"/v1/checkpoints/{row.checkpoint_sha256}",
+        checkpoint=f"/v1/checkpoints/{row.checkpoint_sha256}" if row.checkpoint_sha256 else "",
         artifact=f"{path}/artifact" if "artifact" in by_role else None,
         artifact_data=f"{path}/artifact?part=data" if "artifact_data" in by_role else None,
         bundle=f"{path}/bundle" if "artifact" in by_role else None,

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+from app.api.conversion_request import MOST_CONVERSIONS
 from app.api.labels import MAX_LABELS, MAX_NAME, MAX_VALUE
 from app.domain.acceptance import BEST_FIRST
+from app.domain.webhook import WebhookEvent
+from app.remotes.egress import LONGEST_URL
+from app.remotes.grants import LONGEST_URI
 from app.targets.specs import SPECS
 
 _SHA256 = "sha256 of an uploaded checkpoint"
@@ -20,6 +24,32 @@ _LABELS = {
     "maxProperties": MAX_LABELS,
     "description": "Pairs to find it again by",
 }
+_WEBHOOK: dict[str, Any] = {
+    "type": "object",
+    "required": ["url", "secret"],
+    "additionalProperties": False,
+    "description": "Who is to be told what happens to it",
+    "properties": {
+        "url": {"type": "string", "maxLength": LONGEST_URL},
+        "secret": {"type": "string", "description": "whsec_ and the base64 of 24 to 64 random bytes"},
+        "events": {
+            "type": "array",
+            "items": {"type": "string", "enum": [event.value for event in WebhookEvent]},
+            "minItems": 1,
+            "description": "Default: every end.",
+        },
+        "name": {"type": "string", "maxLength": MAX_NAME},
+    },
+}
+_SOURCE: dict[str, Any] = {
+    "type": "object",
+    "required": ["uri"],
+    "additionalProperties": False,
+    "properties": {
+        "uri": {"type": "string", "maxLength": LONGEST_URI, "description": "s3:, gs:, https:, hf: or models:"},
+        "sha256": {"type": "string", "pattern": "^[0-9a-fA-F]{64}$", "description": "What the file must be"},
+    },
+}
 _JSON: dict[str, Any] = {
     "type": "object",
     "required": ["architecture", "target", "checkpoint"],
@@ -27,9 +57,11 @@ _JSON: dict[str, Any] = {
     "properties": {
         **_NAMED,
         "checkpoint": {
-            "type": "string",
-            "pattern": "^(sha256:)?[0-9a-fA-F]{64}$",
-            "description": _SHA256,
+            "description": f"{_SHA256}, or where a worker is to fetch the file from",
+            "anyOf": [
+                {"type": "string", "pattern": "^(sha256:)?[0-9a-fA-F]{64}$", "description": _SHA256},
+                _SOURCE,
+            ],
         },
         "options": {
             "description": "Options of the target",
@@ -41,6 +73,7 @@ _JSON: dict[str, Any] = {
             "description": "Options of the architecture, which GET /v1/architectures/{name} describes",
         },
         "labels": _LABELS,
+        "webhook": _WEBHOOK,
         "accept": {
             "type": "array",
             "items": {"type": "string", "enum": _VERDICTS},
@@ -67,6 +100,7 @@ _FORM: dict[str, Any] = {
             "description": "The worst verdict that counts as success. Default: pass_with_notes.",
         },
         "labels": {"type": "string", "description": "Pairs to find it again by, as JSON", "examples": ["{}"]},
+        "webhook": {"type": "string", "description": f"{_WEBHOOK['description']}, as JSON", "examples": ["{}"]},
         "checkpoint": {"type": "string", "description": f"{_SHA256}, in place of file", "examples": [""]},
         "file": {"type": "string", "format": "binary", "description": "The checkpoint itself"},
         "probes": {
@@ -76,7 +110,50 @@ _FORM: dict[str, Any] = {
         },
     },
 }
+_TARGETS: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MOST_CONVERSIONS,
+    "description": "In the place of target and options",
+    "items": {
+        "type": "object",
+        "required": ["target"],
+        "additionalProperties": False,
+        "properties": {"target": _NAMED["target"], "options": _JSON["properties"]["options"]},
+    },
+}
+_GROUP: dict[str, Any] = {
+    **_JSON,
+    "required": ["architecture"],
+    "properties": {
+        **_JSON["properties"],
+        "targets": _TARGETS,
+        "checkpoints": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_CONVERSIONS,
+            "description": "In the place of checkpoint",
+            "items": _JSON["properties"]["checkpoint"],
+        },
+    },
+}
 _EXAMPLE = {"architecture": "torchvision/resnet18", "target": "onnx"}
+_CHECKPOINT = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+GROUP_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": _GROUP,
+                "example": {
+                    "architecture": "torchvision/resnet18",
+                    "checkpoint": _CHECKPOINT,
+                    "targets": [{"target": "onnx", "options": {"opset": 18}}, {"target": "torchscript"}],
+                },
+            }
+        },
+    }
+}
 
 CONVERSION_BODY: dict[str, Any] = {
     "requestBody": {
@@ -86,7 +163,7 @@ CONVERSION_BODY: dict[str, Any] = {
                 "schema": _JSON,
                 "example": {
                     **_EXAMPLE,
-                    "checkpoint": "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+                    "checkpoint": _CHECKPOINT,
                     "options": {"opset": 18},
                     "name": "pets, second try",
                     "labels": {"team": "vision"},

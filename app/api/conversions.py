@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from app.api.conversion_intake import submit_request
 from app.api.conversion_resource import ConversionResource, conversion_resource, path_of
 from app.api.conversion_schema import CONVERSION_BODY
+from app.api.groups import answer_group
 from app.api.labels import LabelQuery, labels_of
 from app.api.parameters import Time, link_next
 from app.api.preferences import Patience
@@ -18,7 +19,7 @@ from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
 from app.database import conversions as rows
 from app.database.conversions import Filter, Found
-from app.database.tables import Conversion
+from app.database.tables import Conversion, Group
 from app.domain.conversion import State, TargetName
 from app.domain.errors import InvalidRequest, Problem
 from app.domain.report import Verdict
@@ -67,9 +68,13 @@ async def create_conversion(
     finished: 201, or 200 when an earlier conversion is the answer (the same `Idempotency-Key`, or the same inputs
     without `force`). A conversion that failed while the client waited is answered with its problem, whose `conversion`
     is the resource.
+
+    With `targets` or `checkpoints` the answer is that of POST /v1/groups.
     """
     del idempotency_key  # read in submit_request; declared here for the documentation
     submitted = await submit_request(request, service)
+    if isinstance(submitted, Group):
+        return await answer_group(service, submitted.id, patience)
     conversion = submitted.conversion
     if patience and not conversion.state.final:
         conversion = await service.changes.wait_for(conversion.id, patience)

@@ -147,7 +147,7 @@ def from_validation(errors: Sequence[Any]) -> RecastError:
             "location": ".".join(str(part) for part in error["loc"])[:SHOWN_VALUE],
             "message": str(error["msg"])[:SHOWN_VALUE],
             "type": error["type"],
-            "value": repr(error.get("input"))[:SHOWN_VALUE],
+            **({"value": repr(error["input"])[:SHOWN_VALUE]} if "input" in error else {}),
         }
         for error in errors[:1000]
     ]

@@ -10,6 +10,8 @@ from app.api.principals import Acting
 from app.api.upload_slots import UploadSlots
 from app.database.session import Database
 from app.jobs.events import Changes
+from app.remotes.egress import Egress
+from app.remotes.grants import Grants
 from app.settings import Settings
 from app.storage.objects import ObjectStore
 
@@ -24,6 +26,10 @@ class Service:
     changes: Changes
     catalog: CatalogReader
     uploads: UploadSlots
+    egress: Egress
+    """What of other machines may be named in requests."""
+    grants: Grants
+    """Which places may be named to read from and to publish to."""
     supervisor: str | None = None
     """The run of `recast serve` that this api belongs to; None: it was started alone."""
 

@@ -68,13 +68,14 @@ async def add(
     *,
     name: str | None = None,
     labels: Mapping[str, str] | None = None,
+    project: str | None = None,
 ) -> bool:
-    """Add a checkpoint whose bytes are stored, for the session's project; False when that knows it already.
+    """Add a checkpoint whose bytes are stored, for a project, by default the session's; False when that knows it.
 
     Its first file name is then kept, and it is kept from now on as long as a new one. A name or labels replace earlier
     ones.
     """
-    project = owner_of_new(session)
+    project = project or owner_of_new(session)
     await limits.refuse_more_bytes(session, project, bytes)
     statement = insert(Checkpoint).values(sha256=sha256, bytes=bytes, filename=filename)
     renewed = statement.on_conflict_do_update(index_elements=[Checkpoint.sha256], set_={"uploaded_at": func.now()})

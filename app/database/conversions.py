@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import events, limits
+from app.database import events, limits, webhooks
 from app.database.projects import owner_of_new, project_of
 from app.database.tables import Conversion, ConversionFile
 from app.domain import acceptance
@@ -18,6 +18,7 @@ from app.domain.conversion import CommonOptions, Stage, State
 from app.domain.errors import InUse, NotFound, Problem, QueueFull
 from app.domain.identifiers import conversion_id
 from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict, WorstParity
+from app.domain.webhook import NewWebhook
 
 ID = re.compile(r"cnv_[0-9a-f]{32}")
 SHOWN_ID = 100
@@ -32,10 +33,19 @@ class AttemptLost(Exception):
 
 
 @dataclass(frozen=True)
+class SourceReference:
+    """A file that a worker is to fetch, and its sha256 where the client knows it."""
+
+    uri: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
 class NewConversion:
     """A validated request for a conversion."""
 
     checkpoint_sha256: str
+    """Empty where the file is to be fetched from ``source``."""
     architecture: str
     options: CommonOptions
     architecture_options: dict[str, Any] = field(default_factory=dict)
@@ -46,6 +56,9 @@ class NewConversion:
     """Verdicts that count as success."""
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    source: SourceReference | None = None
+    webhook: NewWebhook | None = None
+    """Who is to be told what happens to it."""
     queue_limit: int | None = None
     """Only while fewer conversions than this wait; None: in any case."""
 
@@ -238,6 +251,9 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
         name=new.name,
         labels=new.labels,
         state=State.queued,
+        stage=Stage.fetch.value if new.source else None,
+        source_uri=new.source.uri if new.source else None,
+        source_sha256=new.source.sha256 if new.source else None,
         progress=0.0,
         attempt=0,
         workers_lost=0,
@@ -255,6 +271,8 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
     session.add(conversion)
     await session.flush()
     await session.refresh(conversion)
+    if new.webhook is not None:
+        await webhooks.create(session, new.webhook, conversion)
     await events.record(session, conversion, "state")
     return conversion
 
@@ -276,6 +294,48 @@ async def start(
     conversion.started_at = func.now()
     await _changed(session, conversion, "state")
     return conversion
+
+
+async def find_awaiting(session: AsyncSession, id: str, queue_job_id: int) -> Conversion | None:
+    """A conversion that still waits under that queue entry, locked until the transaction ends; else None."""
+    query = select(Conversion).where(
+        Conversion.id == id, Conversion.queue_job_id == queue_job_id, Conversion.state == State.queued
+    )
+    return (await session.scalars(query.with_for_update().execution_options(populate_existing=True))).first()
+
+
+async def awaiting_same_file(session: AsyncSession, conversion: Conversion) -> Sequence[Conversion]:
+    """The project's conversions that wait for a locked conversion's file too, locked as well; itself the first."""
+    query = (
+        select(Conversion)
+        .where(
+            Conversion.id != conversion.id,
+            Conversion.project_id == conversion.project_id,
+            Conversion.state == State.queued,
+            Conversion.checkpoint_sha256 == "",
+            Conversion.source_uri == conversion.source_uri,
+            Conversion.source_sha256.is_not_distinct_from(conversion.source_sha256),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    return [conversion, *(await session.scalars(query)).all()]
+
+
+async def fetched(
+    session: AsyncSession, conversion: Conversion, sha256: str, filename: str | None, seconds: float
+) -> None:
+    """Give a locked conversion the checkpoint that was fetched for it."""
+    conversion.checkpoint_sha256 = sha256
+    conversion.checkpoint_filename = filename
+    conversion.timings = {Stage.fetch.value: seconds}
+    conversion.stage = conversion.waiting_for = None
+    await _changed(session, conversion, "progress")
+
+
+async def wait_queued(session: AsyncSession, conversion: Conversion, part: str | None) -> None:
+    """Record what a locked conversion waits for in the queue."""
+    conversion.waiting_for = part
+    await _changed(session, conversion, "progress")
 
 
 async def advance(session: AsyncSession, id: str, attempt: int, stage: Stage, progress: float) -> None:
@@ -327,7 +387,7 @@ async def finish(session: AsyncSession, id: str, attempt: int, ending: Ending) -
     conversion.verdict = ending.verdict.value if ending.verdict else None
     conversion.findings = [finding.model_dump(mode="json") for finding in ending.findings]
     conversion.parity = json.loads(ending.parity.model_dump_json()) if ending.parity else None
-    conversion.timings = dict(ending.timings)
+    conversion.timings = {**_fetching(conversion), **ending.timings}
     conversion.peak_memory_bytes = ending.peak_memory_bytes
     conversion.template = ending.template.model_dump(mode="json") if ending.template else None
     if ending.state is State.succeeded:
@@ -351,7 +411,7 @@ async def end(session: AsyncSession, conversion: Conversion, state: State, probl
 async def requeue(session: AsyncSession, conversion: Conversion) -> None:
     """Put a locked conversion back into the queue; the caller defers its new queue entry."""
     conversion.state = State.queued
-    conversion.stage = None
+    conversion.stage = None if conversion.checkpoint_sha256 else Stage.fetch.value
     conversion.progress = 0.0
     conversion.worker = None
     conversion.worker_id = None
@@ -368,12 +428,17 @@ async def reset(session: AsyncSession, conversion: Conversion) -> None:
     conversion.findings = []
     conversion.problem = None
     conversion.template = None
-    conversion.timings = {}
+    conversion.timings = _fetching(conversion)
     conversion.peak_memory_bytes = None
     conversion.finished_at = None
     conversion.expired_at = None
     conversion.workers_lost = 0
     await requeue(session, conversion)
+
+
+def _fetching(conversion: Conversion) -> dict[str, Any]:
+    """What fetching the file took, which no later attempt does again."""
+    return {stage: seconds for stage, seconds in conversion.timings.items() if stage == Stage.fetch.value}
 
 
 async def remove(session: AsyncSession, id: str) -> None:

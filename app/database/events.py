@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import webhooks
 from app.database.tables import Conversion, Event
 
 CHANNEL = "recast_changes"
@@ -24,9 +25,11 @@ async def announce(session: AsyncSession, topic: str) -> None:
 
 
 async def record(session: AsyncSession, conversion: Conversion, kind: EventType) -> None:
-    """Add an event with the conversion's present state, and announce it."""
+    """Add an event with the conversion's present state, and announce it; webhooks are told of another state."""
     session.add(Event(conversion_id=conversion.id, type=kind, data=_facts(conversion)))
     await session.flush()
+    if kind == "state":
+        await webhooks.tell(session, conversion)
     await announce(session, conversion.id)
 
 

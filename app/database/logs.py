@@ -42,7 +42,7 @@ def shown(parts: Sequence[LogPart], previous: LogPart | None = None) -> str:
     for part in parts:
         if part.offset > end:
             told.append(f"[... {part.offset - end} characters left out ...]\n")
-        if part.attempt != attempt:
+        if part.attempt != attempt and part.attempt > 1:
             told.append(f"[attempt {part.attempt}]\n")
         told.append(part.text)
         attempt, end = part.attempt, part.offset + len(part.text)

@@ -12,7 +12,7 @@ from sqlalchemy import event, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
-from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Project
+from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group, Project, Webhook
 from app.domain.errors import InvalidRequest, NotFound
 from app.domain.identifiers import new_id
 
@@ -46,9 +46,16 @@ def _see_own_only(state: ORMExecuteState) -> None:
     owned = exists().where(owners.c.sha256 == Checkpoint.sha256, owners.c.project_id == project)
     state.statement = state.statement.options(
         with_loader_criteria(Conversion, Conversion.project_id == project, include_aliases=True),
+        with_loader_criteria(Webhook, Webhook.project_id == project, include_aliases=True),
+        with_loader_criteria(Group, Group.project_id == project, include_aliases=True),
         with_loader_criteria(CheckpointOwner, CheckpointOwner.project_id == project, include_aliases=True),
         with_loader_criteria(Checkpoint, owned, include_aliases=True),
     )
+
+
+async def known_as(session: AsyncSession, id: str) -> tuple[str, str]:
+    """Id and name of a project, by either of which an operator may mean it."""
+    return id, await session.scalar(select(Project.name).where(Project.id == id)) or id
 
 
 async def create(session: AsyncSession, name: str, limits: dict[str, Any]) -> Project:

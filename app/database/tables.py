@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.domain.conversion import State
 
-HELD = "case when state in ('queued', 'running') then checkpoint_sha256 end"
+HELD = "case when state in ('queued', 'running') then nullif(checkpoint_sha256, '') end"
 
 
 class Table(DeclarativeBase):
@@ -185,6 +185,11 @@ class Conversion(Table):
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
 
     checkpoint_sha256: Mapped[str]
+    """Empty until the file of ``source_uri`` was fetched."""
+    source_uri: Mapped[str | None]
+    """Where the file is fetched from; None: it was uploaded."""
+    source_sha256: Mapped[str | None]
+    """What it must be, where the client said so."""
     held_checkpoint: Mapped[str | None] = mapped_column(Computed(HELD, persisted=True))
     """The checkpoint while the conversion has not finished: it cannot be deleted then. Finished ones outlive theirs."""
     checkpoint_filename: Mapped[str | None]
@@ -251,6 +256,33 @@ class Event(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Group(Table):
+    """Several conversions that one request asked for."""
+
+    __tablename__ = "groups"
+    __table_args__ = (Index("groups_project", "project_id", "id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
+    name: Mapped[str | None]
+    labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    """The client's key within its project."""
+    request_digest: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class GroupMember(Table):
+    """One conversion of a group; an earlier one that answers may be in several."""
+
+    __tablename__ = "group_members"
+    __table_args__ = (Index("group_members_conversion", "conversion_id"),)
+
+    group_id: Mapped[str] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    conversion_id: Mapped[str] = mapped_column(ForeignKey("conversions.id", ondelete="CASCADE"))
+
+
 class LogPart(Table):
     """A piece of what was said in the course of a conversion, in order of ``id``."""
 
@@ -264,6 +296,54 @@ class LogPart(Table):
     """Characters that were said before it, those included that are no longer kept."""
     text: Mapped[str]
     """Whole lines, scrubbed."""
+
+
+class Webhook(Table):
+    """A receiver that is told what happens to the conversions of a project, or to one of them."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        Index("webhooks_project", "project_id"),
+        Index("webhooks_conversion", "conversion_id", postgresql_where=text("conversion_id is not null")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
+    conversion_id: Mapped[str | None] = mapped_column(ForeignKey("conversions.id", ondelete="CASCADE"))
+    """The one conversion that it is told of; None: all of the project."""
+    name: Mapped[str | None]
+    url: Mapped[str]
+    events: Mapped[list[Any]]
+    secrets: Mapped[list[Any]]
+    """A list of webhook.Secret, the newest first."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    disabled_at: Mapped[datetime | None]
+    """Since when it is told nothing more, because it answered that it is gone."""
+
+
+class Delivery(Table):
+    """A message for a webhook, and what became of the attempts to deliver it."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index("deliveries_webhook", "webhook_id", "id"), Index("deliveries_created", "created_at"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """What the receiver knows the message by, however often it is sent."""
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    conversion_id: Mapped[str | None]
+    event: Mapped[str]
+    body: Mapped[str]
+    """What is sent and signed: JSON."""
+    state: Mapped[str] = mapped_column(server_default=text("'pending'"))
+    """pending, delivered or failed."""
+    tries: Mapped[int] = mapped_column(server_default=text("0"))
+    """Since it was made, or asked for again."""
+    attempts: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    """How the last ones ended: at, status, error, seconds."""
+    queue_job_id: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    next_try_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
 
 
 class IdempotencyKey(Table):

@@ -38,6 +38,7 @@ class State(StrEnum):
 class Stage(StrEnum):
     """The steps of a running conversion, in order. The same names stand in code, events, timings and errors."""
 
+    fetch = "fetch"
     inspect = "inspect"
     build = "build"
     load = "load"

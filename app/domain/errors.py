@@ -99,6 +99,16 @@ class InvalidOptions(RecastError):
     hint = "The options of a target are in /openapi.json, those of an architecture in GET /v1/architectures/{name}."
 
 
+class AddressNotAllowed(RecastError):
+    code, status, title = "address_not_allowed", 422, "The service does not connect to that address"
+    hint = "Name a public host; who runs this service can admit internal ones by RECAST_INTERNAL_HOSTS."
+
+
+class SourceNotAllowed(RecastError):
+    code, status, title = "source_not_allowed", 403, "That place may not be used"
+    hint = "Who runs this service names the places that may be read from or published to (RECAST_REMOTES_FILE)."
+
+
 class PayloadTooLarge(RecastError):
     code, status, title = "payload_too_large", 413, "The upload is larger than this server accepts"
     hint = "`limit` says how many bytes are accepted."
@@ -247,6 +257,11 @@ class ConversionError(RecastError):
     hint = "The detail says what failed; the conversion's report, where it got that far, says more."
 
     code, status, title = "conversion_failed", 422, "The conversion failed"
+
+
+class FetchFailed(ConversionError):
+    code, title = "fetch_failed", "The file could not be fetched"
+    hint = "The conversion's log says what was tried. Look at the URI, or send the file itself."
 
 
 class BuildFailed(ConversionError):

@@ -5,7 +5,8 @@ import re
 LONGEST_LINE = 1_000
 """Characters of one line; what is longer is data and no message."""
 HIDDEN = "***"
-PATH = re.compile(r"(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/?")
+PATH = re.compile(r"(?<![\w:/])(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/?")
+"""An absolute path; what follows the host of a URL is none."""
 PACKAGE_PATH = re.compile(r"(?:/[\w.+@-]+)*/(?:site|dist)-packages/|(?:/[\w.+@-]+)*/lib/python3\.\d+/")
 """What comes before the part of a path that says in which library a line of code stands."""
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -32,7 +33,7 @@ SECRETS = tuple(
 
 def without_paths(text: str) -> str:
     """``text`` with absolute paths cut to their last part."""
-    return PATH.sub(lambda match: match.group().rstrip("/").rpartition("/")[2], text)
+    return PATH.sub(lambda match: match.group().rstrip("/").rpartition("/")[2], text.replace("file://", ""))
 
 
 def scrubbed(line: str) -> str:

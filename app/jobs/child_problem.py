@@ -35,7 +35,16 @@ TOLD_STATUSES = frozenset({*range(400, 500), errors.InsufficientStorage.status})
 STAGES = frozenset(stage.value for stage in Stage)
 MACHINERY = frozenset(
     kind.code
-    for kind in (errors.Canceled, errors.WorkerLost, errors.ChildCrashed, errors.TimedOut, errors.SandboxUnavailable)
+    for kind in (
+        errors.Canceled,
+        errors.WorkerLost,
+        errors.ChildCrashed,
+        errors.TimedOut,
+        errors.SandboxUnavailable,
+        errors.FetchFailed,
+        errors.SourceNotAllowed,
+        errors.AddressNotAllowed,
+    )
 )
 """What only the service itself can know."""
 

@@ -43,6 +43,7 @@ class Postponed(Exception):
 class Job:
     """A queue entry that this worker has taken."""
 
+    queue: str
     entry: int
     """Id of the queue entry."""
     worker_id: int
@@ -138,7 +139,7 @@ class Consumer:
         except IntegrityError:  # no worker of this id is registered any more
             raise Forgotten from None
         self._unsure = False
-        return None if taken is None else Job(taken.id, self._worker_id, taken.arguments)
+        return None if taken is None else Job(self._name, taken.id, self._worker_id, taken.arguments)
 
     def _start(self, job: Job) -> None:
         self._jobs.add(job)

@@ -34,6 +34,10 @@ queue_seconds = Histogram(
     registry=REGISTRY,
 )
 jobs_rescued = Counter("recast_jobs_rescued", "Jobs taken over from workers that died.", registry=REGISTRY)
+fetches = Counter("recast_fetches", "Attempts to fetch a file from elsewhere.", ["outcome"], registry=REGISTRY)
+webhook_attempts = Counter(
+    "recast_webhook_attempts", "Attempts to deliver a webhook's message.", ["outcome"], registry=REGISTRY
+)
 deaths = Counter(
     "recast_deaths", "Workers and conversion processes that died without a word.", ["of"], registry=REGISTRY
 )

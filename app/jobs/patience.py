@@ -18,8 +18,8 @@ LONGEST_DELAY = 2.0
 DatabaseAway = (OperationalError, InterfaceError, TimeoutError)
 """What SQLAlchemy raises when the database cannot be reached or hangs up."""
 
-DATABASE, STORE, DISK_SPACE = "database", "store", "disk_space"
-"""The parts that may be away, as the resource names them."""
+DATABASE, STORE, DISK_SPACE, SOURCE = "database", "store", "disk_space", "source"
+"""The parts that may be away, as the resource names them; a source is where a file is fetched from."""
 
 Result = TypeVar("Result")
 Tell = Callable[[str | None], Awaitable[None]]

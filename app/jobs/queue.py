@@ -1,26 +1,29 @@
 """The queue. A row and its queue entry commit in one transaction: no one exists without the other."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from procrastinate import App, PsycopgConnector
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import checkpoints, conversions, idempotency
+from app.database import checkpoints, conversions, groups, idempotency, webhooks
 from app.database.conversions import NewConversion
+from app.database.entries import DELIVERIES, QUEUE, TRANSFERS, defer
 from app.database.idempotency import Idempotency
 from app.database.session import Database, driver_connection
-from app.database.tables import Checkpoint, CheckpointOwner, Conversion
+from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group
 from app.domain.conversion import State
-from app.domain.errors import AlreadyFinished, Canceled, InUse
+from app.domain.errors import AlreadyFinished, Canceled, InUse, NotFound
 from app.storage.objects import StoredObject
 
 CONVERSIONS = "conversions"
 """The queue of conversions; a worker runs as many at once as it has children."""
 INSPECTIONS = "inspections"
 """The queue of short readings of checkpoints, which must not wait behind conversions."""
+REPEATABLE = (DELIVERIES, TRANSFERS)
+"""Queues of what may be done twice: an entry whose worker died waits again."""
 CONVERT = "convert"
 INSPECT = "inspect"
 
@@ -52,11 +55,16 @@ _PUT_BACK_UNKNOWN = text("""
     update procrastinate_jobs set status = 'todo', worker_id = null
     where worker_id = :worker_id and queue_name = :queue and status = 'doing' and not id = any(:known)
 """)
+_PUT_BACK_ABANDONED = text(f"""
+    with abandoned as (
+        select id from procrastinate_jobs j
+        where j.queue_name = any(:queues) and j.status = 'doing' and {NO_LIVE_WORKER} for update skip locked
+    )
+    update procrastinate_jobs set status = 'todo', worker_id = null
+    from abandoned where procrastinate_jobs.id = abandoned.id
+""")
 _ANNOUNCE = text("select pg_notify(:channel, '{}')")
 _REMOVE = text("delete from procrastinate_jobs where id = :id")
-
-_queue = App(connector=PsycopgConnector())
-"""Never opened: every statement runs on the connection of a transaction of ours."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +94,36 @@ async def submit(
     async with database.transaction() as session:
         if key and (earlier := await idempotency.earlier(session, key)):
             return Submitted(earlier, created=False)
-        await checkpoints.hold(session, new.checkpoint_sha256)
-        found = None
-        if reuse_finished and new.dedup_key:
-            found = await conversions.finished_twin(session, new.dedup_key, new.accept)
-        conversion = found or await conversions.insert(session, new)
-        if found is None:
-            await enqueue_conversion(session, conversion)
+        submitted = await _submit(session, new, reuse_finished)
         if key:
-            idempotency.remember(session, key, conversion)
-        return Submitted(conversion, created=found is None)
+            idempotency.remember(session, key, submitted.conversion)
+        return submitted
+
+
+async def submit_group(
+    database: Database, new: groups.NewGroup, *, key: Idempotency | None = None, reuse_finished: bool = True
+) -> Group:
+    """Queue several conversions as one, all or none of them; errors as of ``submit``."""
+    async with database.transaction() as session:
+        if key and (earlier := await groups.earlier(session, key)):
+            return earlier
+        members = [await _submit(session, member, reuse_finished) for member in new.members]
+        return await groups.insert(session, new, [member.conversion for member in members], key)
+
+
+async def _submit(session: AsyncSession, new: NewConversion, reuse_finished: bool) -> Submitted:
+    if new.checkpoint_sha256:
+        await checkpoints.hold(session, new.checkpoint_sha256)
+    found = None
+    if reuse_finished and new.dedup_key:
+        found = await conversions.finished_twin(session, new.dedup_key, new.accept)
+    conversion = found or await conversions.insert(session, new)
+    if found is None:
+        await enqueue_conversion(session, conversion)
+    elif new.webhook is not None:
+        told = await webhooks.create(session, new.webhook, found)
+        await webhooks.tell(session, found, only=told.id)
+    return Submitted(conversion, created=found is None)
 
 
 async def cancel(database: Database, id: str) -> Conversion:
@@ -112,6 +140,15 @@ async def cancel(database: Database, id: str) -> Conversion:
         return conversion
 
 
+async def cancel_group(database: Database, id: str) -> None:
+    """Cancel those of a group that have not finished. Raises NotFound."""
+    async with database.transaction() as session:
+        unfinished = [member.id for member in await groups.members(session, id) if not member.state.final]
+    for conversion_id in unfinished:
+        with suppress(AlreadyFinished, NotFound):
+            await cancel(database, conversion_id)
+
+
 async def retry(database: Database, id: str) -> Conversion:
     """Queue a conversion again that failed, timed out or was canceled. Raises NotFound, AlreadyFinished, InUse."""
     async with database.transaction() as session:
@@ -120,7 +157,8 @@ async def retry(database: Database, id: str) -> Conversion:
             raise AlreadyFinished("The conversion succeeded; there is nothing to retry.")
         if not conversion.state.final:
             raise InUse("The conversion has not finished.")
-        await checkpoints.hold(session, conversion.checkpoint_sha256)
+        if conversion.checkpoint_sha256:
+            await checkpoints.hold(session, conversion.checkpoint_sha256)
         await conversions.reset(session, conversion)
         await enqueue_conversion(session, conversion)
         return conversion
@@ -156,15 +194,24 @@ async def request_inspection(database: Database, sha256: str) -> CheckpointOwner
 
 
 async def enqueue_conversion(session: AsyncSession, conversion: Conversion) -> None:
-    """Give a locked conversion a new queue entry; entries it had before no longer count."""
-    task = _queue.configure_task(CONVERT, queue=CONVERSIONS, connection=await driver_connection(session))
+    """Give a locked conversion a new queue entry; entries it had before no longer count.
+
+    One whose file is elsewhere waits for that to be fetched first.
+    """
+    if not conversion.checkpoint_sha256:
+        # One after the other, so that the file of several is fetched once (conversions.awaiting_same_file).
+        lock = f"{conversion.project_id} {conversion.source_uri}"
+        conversion.queue_job_id = await defer(session, TRANSFERS, lock=lock, conversion_id=conversion.id)
+        await session.flush()
+        return
+    task = QUEUE.configure_task(CONVERT, queue=CONVERSIONS, connection=await driver_connection(session))
     conversion.queue_job_id = await task.defer_async(conversion_id=conversion.id)
     await session.flush()
 
 
 async def enqueue_inspection(session: AsyncSession, checkpoint: Checkpoint) -> None:
     """Give a locked checkpoint a new queue entry for its inspection."""
-    task = _queue.configure_task(INSPECT, queue=INSPECTIONS, connection=await driver_connection(session))
+    task = QUEUE.configure_task(INSPECT, queue=INSPECTIONS, connection=await driver_connection(session))
     checkpoint.queue_job_id = await task.defer_async(sha256=checkpoint.sha256)
     await session.flush()
 
@@ -209,6 +256,11 @@ async def put_back_unknown(session: AsyncSession, queue: str, worker_id: int, kn
     await session.execute(_PUT_BACK_UNKNOWN, {"queue": queue, "worker_id": worker_id, "known": list(known)})
 
 
+async def put_back_abandoned(session: AsyncSession) -> None:
+    """Let entries of REPEATABLE queues wait again whose worker lives no more."""
+    await session.execute(_PUT_BACK_ABANDONED, {"queues": list(REPEATABLE)})
+
+
 async def remove_entry(session: AsyncSession, id: int) -> None:
     """Take an entry out that was worked off."""
     await session.execute(_REMOVE, {"id": id})
@@ -223,6 +275,6 @@ async def _inspect_again(session: AsyncSession, owned: CheckpointOwner) -> None:
 
 async def _abort(session: AsyncSession, queue_job_id: int | None) -> None:
     if queue_job_id is not None:
-        await _queue.job_manager.cancel_job_by_id_async(
+        await QUEUE.job_manager.cancel_job_by_id_async(
             queue_job_id, abort=True, connection=await driver_connection(session)
         )

@@ -39,7 +39,10 @@ _ABANDONED_INSPECTIONS = text(
     "   where o.sha256 = owner.sha256 and o.inspection is null and o.problem is null)"
     f" and {_NO_LIVE_ENTRY} for update of owner skip locked limit 100"
 )
-_DROP_ENTRIES = text("delete from procrastinate_jobs where worker_id = :worker_id and status = 'doing'")
+_DROP_ENTRIES = text(
+    "delete from procrastinate_jobs"
+    " where worker_id = :worker_id and status = 'doing' and not queue_name = any(:repeatable)"
+)
 _DROP_ENTRY = text("delete from procrastinate_jobs where id = :id and status = 'doing'")
 
 
@@ -62,6 +65,7 @@ class Rescuer:
             for worker in await workers.dead(session, self.lost_after if may_judge else None):
                 await self._bury(session, worker)
             rescued = await _requeue_abandoned(session)
+            await queue.put_back_abandoned(session)
         metrics.jobs_rescued.inc(rescued)
         return rescued
 
@@ -85,7 +89,7 @@ class Rescuer:
             if counts:
                 await self._blame_reading(session, checkpoint, together)
         await session.flush()
-        await session.execute(_DROP_ENTRIES, {"worker_id": worker.id})
+        await session.execute(_DROP_ENTRIES, {"worker_id": worker.id, "repeatable": list(queue.REPEATABLE)})
         await workers.forget(session, worker.id)
 
     async def _blame_conversion(self, session: AsyncSession, conversion: Conversion, together: set[str]) -> None:

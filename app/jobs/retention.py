@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database.session import Database
 from app.domain.checkpoint import READING_CUT_SHORT
-from app.jobs.queue import NO_LIVE_WORKER
+from app.jobs.queue import NO_LIVE_WORKER, REPEATABLE
 from app.storage.objects import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -18,6 +18,8 @@ LOCK = 0x5EC0A58
 """Key of the advisory lock under which one worker at a time cleans up."""
 KEYS_KEPT = timedelta(days=7)
 """How long an Idempotency-Key is remembered."""
+DELIVERIES_KEPT = timedelta(days=30)
+"""How long is known what became of a webhook's message."""
 BATCH = 1000
 
 _EXPIRE_FILES = text("""
@@ -45,9 +47,10 @@ _DROP_CHECKPOINTS = text("""
 _DROP_KEYS = text("delete from idempotency_keys where created_at < :before")
 _DROP_TEMPLATES = text("delete from templates where used_at < :before and state <> 'building'")
 _DROP_CATALOGS = text("delete from catalogs where seen_at < (select max(seen_at) from catalogs) - interval '7 days'")
+_DROP_DELIVERIES = text("delete from deliveries where created_at < :before and state <> 'pending'")
 _DROP_ENTRIES = text(f"""
     delete from procrastinate_jobs j
-    where j.status = 'doing' and {NO_LIVE_WORKER}
+    where j.status = 'doing' and not j.queue_name = any(:repeatable) and {NO_LIVE_WORKER}
        or j.status not in ('todo', 'doing')
       and not exists (select from procrastinate_events e where e.job_id = j.id and e.at > now() - interval '1 day')
 """)
@@ -98,7 +101,8 @@ async def _drop_rows(session: AsyncSession, retention: timedelta | None, orphan_
     await session.execute(_DROP_TEMPLATES, {"before": before})
     await session.execute(_DROP_KEYS, {"before": now - KEYS_KEPT})
     await session.execute(_DROP_CATALOGS)
-    await session.execute(_DROP_ENTRIES)
+    await session.execute(_DROP_DELIVERIES, {"before": now - DELIVERIES_KEPT})
+    await session.execute(_DROP_ENTRIES, {"repeatable": list(REPEATABLE)})
 
 
 async def _drop_checkpoints(session: AsyncSession, before: datetime, bad_before: datetime) -> None:

@@ -136,6 +136,12 @@ async def hand_back_conversion(tools: Tools, job: Job) -> None:
         await queue.put_back(session, queue.CONVERSIONS, job.entry)
 
 
+async def hand_back_entry(tools: Tools, job: Job) -> None:
+    """Let an entry of a REPEATABLE queue wait again."""
+    async with tools.database.transaction() as session:
+        await queue.put_back(session, job.queue, job.entry)
+
+
 async def conversion_stumbled(tools: Tools, job: Job) -> None:
     """Try a conversion again over which the worker itself stumbled; end it when that happens too often."""
     async with tools.database.transaction() as session:

@@ -11,6 +11,8 @@ from app.jobs.events import Changes
 from app.jobs.isolation import Isolation
 from app.jobs.offer import Offer
 from app.jobs.supervisor import Supervisor
+from app.remotes.egress import Egress
+from app.remotes.grants import Grants
 from app.storage.objects import ObjectStore
 
 
@@ -51,6 +53,12 @@ class Tools:
     plugins_dir: Path | None = None
     tasks: Tasks = TASKS
     offer: Offer = field(default_factory=Offer)
+    egress: Egress = field(default_factory=Egress)
+    """What of other machines may be reached."""
+    grants: Grants = field(default_factory=lambda: Grants(None))
+    """Which places may be read from and published to."""
+    largest_upload: int = 16 << 30
+    """Bytes of a checkpoint."""
     isolation: Isolation = field(default_factory=Isolation)
     since: float = field(default_factory=time.monotonic)
     """When the worker began to live (monotonic clock)."""

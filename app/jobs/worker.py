@@ -12,9 +12,10 @@ from functools import partial
 import structlog
 
 from app.database import workers
+from app.database.entries import DELIVERIES, TRANSFERS
 from app.database.owned_store import OwnedStore
 from app.database.session import Database
-from app.jobs import queue, running
+from app.jobs import deliveries, fetching, queue, running
 from app.jobs.admission import Admission, default_budget
 from app.jobs.catalog import publish_catalog
 from app.jobs.confinement import Confined, Limits
@@ -30,6 +31,8 @@ from app.jobs.supervisor import Supervisor
 from app.jobs.tools import TASKS, Tasks, Tools
 from app.jobs.warming import warm_templates
 from app.jobs.workroom import abandoned_rooms, work_room
+from app.remotes.egress import Egress
+from app.remotes.grants import Grants
 from app.settings import Settings
 from app.storage.opening import open_store
 
@@ -38,6 +41,8 @@ log = structlog.get_logger(__name__)
 CLEAN_UP_INTERVAL = 600.0
 METRICS_INTERVAL = 5.0
 INSPECTIONS_AT_ONCE = 2
+DELIVERIES_AT_ONCE = 8
+TRANSFERS_AT_ONCE = 4
 RESCUES = 3
 """How often in the time after which a silent worker counts as dead others look for such."""
 LAST_WORK = 3 * LEAVING + HAND_BACK
@@ -123,7 +128,7 @@ async def _serve_queues(
 
 
 async def _consume(tools: Tools, settings: Settings, registration: Registration, stop: asyncio.Event) -> None:
-    """Run both queues' jobs until ``stop``, and drain."""
+    """Run the queues' jobs until ``stop``, and drain."""
     consumer = partial(Consumer, tools.database, tools.changes, worker_id=registration.id)
     consumers = (
         consumer(
@@ -140,6 +145,20 @@ async def _consume(tools: Tools, settings: Settings, registration: Registration,
             run=partial(running.run_inspection, tools),
             hand_back=partial(running.hand_back_inspection, tools),
             stumble=partial(running.inspection_stumbled, tools),
+        ),
+        consumer(
+            DELIVERIES,
+            concurrency=DELIVERIES_AT_ONCE,
+            run=partial(deliveries.deliver, tools),
+            hand_back=partial(running.hand_back_entry, tools),
+            stumble=partial(deliveries.delivery_stumbled, tools),
+        ),
+        consumer(
+            TRANSFERS,
+            concurrency=TRANSFERS_AT_ONCE,
+            run=partial(fetching.fetch, tools),
+            hand_back=partial(running.hand_back_entry, tools),
+            stumble=partial(fetching.fetch_stumbled, tools),
         ),
     )
     try:
@@ -200,7 +219,7 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
         )
         stack.callback(supervisor.close)
         work_dir = stack.enter_context(work_room(settings.work_dir))
-        channels = (queue.channel(CONVERSIONS), queue.channel(INSPECTIONS))
+        channels = tuple(map(queue.channel, (CONVERSIONS, INSPECTIONS, DELIVERIES, TRANSFERS)))
         yield Tools(
             database=database,
             store=OwnedStore(open_store(settings.objects_location, work_dir), database),
@@ -218,6 +237,9 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
             threads=settings.child_threads,
             plugins_dir=plugins_dir,
             tasks=tasks,
+            egress=Egress(settings.internal_hosts),
+            grants=Grants(settings.remotes_file, settings.objects_location),
+            largest_upload=settings.max_upload_bytes,
         )
 
 

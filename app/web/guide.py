@@ -22,6 +22,7 @@ CHAPTERS = {
     "tasks": "How to …",
     "http-api": "HTTP contract",
     "plugins": "Your own architectures",
+    "remotes": "Other machines",
     "operations": "Running it for real",
     "verification": "How a conversion is judged",
     "ledger": "The weight ledger",

@@ -18,7 +18,7 @@ from app.conversion.job import BuiltTemplate, ConversionJob, ConversionOutcome, 
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.conversion import Stage
 from app.domain.errors import BuildFailed, CorruptCheckpoint, KeyMismatch, ParityFailed
-from app.domain.produced_files import artifact_stem
+from app.domain.produced_files import SUFFIXES, artifact_stem
 from app.domain.report import Certificate, ProducedFile, Verdict
 from app.jobs.child import ServiceTemplates, SupervisorLine
 from app.jobs.messages import Done
@@ -131,12 +131,14 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
     template = None
     if behaviour == "template":
         template = _template(job, detail, supervisor)
-    artifact = _file(job, "artifact", f"{artifact_stem(job.architecture)}.onnx", job.checkpoint.read_bytes() * 2)
+    name = artifact_stem(job.architecture) + SUFFIXES[job.options.target]
+    artifact = _file(job, "artifact", name, job.checkpoint.read_bytes() * 2)
     report = reports.report(
         conversion_id=job.conversion_id,
         checkpoint_sha256=job.checkpoint_sha256,
         checkpoint_filename=job.checkpoint_filename,
         architecture=job.architecture,
+        target=job.options.target,
         artifact=artifact,
         timings={"export": 0.1},
     )

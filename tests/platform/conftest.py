@@ -1,6 +1,7 @@
 """A whole service for what platforms use: the api on a port, and a worker process whose conversions need no torch."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,8 @@ def platform(postgres_url: str, template_database: str, settings: dict[str, str]
         place = Path(directory)
         with worker_processes(url, place) as start:
             start(test_tasks="tests.platform.tasks", **settings)
-            with serving(Settings(data_dir=place, **settings), url) as address:
+            told = {name: json.loads(value) if value.startswith("[") else value for name, value in settings.items()}
+            with serving(Settings(data_dir=place, **told), url) as address:
                 _until_ready(address)
                 yield Platform(address, place / TOLD, place / "worker.log", url)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,0 +1,206 @@
+"""Fetching the file of a conversion that names it by a URI: by a worker itself, resumed where it breaks off.
+
+The conversion waits in the queue meanwhile, in the stage ``fetch``; no process of it exists yet.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import structlog
+
+from app.database import checkpoints, conversions, logs, projects
+from app.database.entries import TRANSFERS, defer
+from app.database.tables import Conversion
+from app.domain.conversion import Stage, State
+from app.domain.errors import FetchFailed, NotFound, PayloadTooLarge, RecastError
+from app.domain.scrubbing import scrubbed
+from app.jobs import metrics, queue
+from app.jobs.consumer import Job
+from app.jobs.patience import SOURCE, DatabaseAway, away, patiently
+from app.jobs.tools import Tools
+from app.remotes.grants import without_query
+from app.remotes.sources import Changed, Interrupted, Source, source_of
+from app.storage.objects import StoredObject
+
+log = structlog.get_logger(__name__)
+
+PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600))
+"""Before the file is asked for again from its beginning."""
+RECONNECTS = 6
+"""Connections in a row that may bring nothing, once something came, before the file is left for later."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+"""Seconds before each further connection, doubled from the first."""
+TOLD_EVERY = 5.0
+"""Seconds between two lines of the log on how far it is."""
+WATCH_INTERVAL = 1.0
+MIB = 1 << 20
+
+
+class _Given(Exception):
+    """The conversion was canceled or belongs to another entry of the queue."""
+
+
+async def fetch(tools: Tools, job: Job) -> None:
+    """Fetch the file of the conversion that a queue entry stands for; nothing where it is no longer the right entry."""
+    conversion = await patiently(partial(_find, tools, job))
+    if conversion is None:
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(_watch(tools, job))
+            await _fetch(tools, job, conversion)
+            watching.cancel()
+    except* _Given:
+        log.info("fetch_given_up", conversion=conversion.id)
+
+
+async def fetch_stumbled(tools: Tools, job: Job) -> None:
+    """End a conversion over whose file the worker itself stumbled."""
+    await _fail(tools, job, FetchFailed("The worker stumbled over this file; its log says over what."))
+
+
+async def _fetch(tools: Tools, job: Job, conversion: Conversion) -> None:
+    began = time.monotonic()
+    shown = without_query(conversion.source_uri or "")
+    say = partial(_say, tools, conversion)
+    await say(f"fetch {shown}")
+    try:
+        source = await _source(tools, conversion)
+        chunks = resumed(source, limit=tools.largest_upload, say=say)
+        async with aclosing(chunks):
+            stored = await tools.store.receive(
+                chunks, limit=tools.largest_upload, expected_sha256=conversion.source_sha256
+            )
+        await say(f"fetched {stored.bytes} bytes, sha256 {stored.sha256}")
+        filename = PurePosixPath(unquote(urlsplit(shown).path).partition("@")[0]).name or None
+        await patiently(partial(_take, tools, job, stored, filename, time.monotonic() - began))
+        metrics.fetches.labels("fetched").inc()
+    except (Interrupted, Changed) as error:
+        await _later(tools, job, say, str(error) or "it changed meanwhile")
+    except Exception as error:
+        if away(error) is not None:
+            await _later(tools, job, say, "a part of the service is away")
+        elif isinstance(error, RecastError):
+            await say(f"{type(error).code}: {error.detail}")
+            await _fail(tools, job, error)
+        else:
+            raise
+
+
+async def resumed(source: Source, *, limit: int, say: Callable[[str], Awaitable[None]]) -> AsyncGenerator[bytes]:
+    """The bytes of a file, asked for from where they stopped when they did.
+
+    Raises Interrupted when they will not come, Changed where they are of another file, PayloadTooLarge, and what
+    opening the source raises.
+    """
+    received, failures, told = 0, 0, time.monotonic()
+    validator: str | None = None
+    while True:
+        try:
+            async with source.open(received, validator) as opened:
+                if opened.total is not None and opened.total > limit:
+                    raise PayloadTooLarge(f"The file has {opened.total} bytes; {limit} are accepted.", limit=limit)
+                validator = opened.validator
+                async for chunk in opened.chunks:
+                    received, failures = received + len(chunk), 0
+                    if time.monotonic() - told > TOLD_EVERY:
+                        told = time.monotonic()
+                        await say(f"{received // MIB} MiB of {'?' if opened.total is None else opened.total // MIB}")
+                    yield chunk
+                if opened.total is None or received >= opened.total:
+                    return
+                raise Interrupted("the connection closed early")
+        except Interrupted as error:
+            failures += 1
+            if failures > (RECONNECTS if received else 1) or (received and validator is None):
+                raise
+            await say(f"interrupted at byte {received}: {error}")
+            await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures) * random.uniform(0.5, 1))
+
+
+async def _source(tools: Tools, conversion: Conversion) -> Source:
+    async with tools.database.transaction() as session:
+        owners = await projects.known_as(session, conversion.project_id)
+    uri = conversion.source_uri or ""
+    remote = tools.grants.find(uri, owners, "import")
+    return await source_of(uri, remote, tools.egress, tools.grants, owners)
+
+
+async def _find(tools: Tools, job: Job) -> Conversion | None:
+    """The conversion of an entry; None where it is not that one's any more."""
+    async with tools.database.transaction() as session:
+        with suppress(NotFound):
+            conversion = await conversions.find(session, job.arguments["conversion_id"])
+            if conversion.state is State.queued and conversion.queue_job_id == job.entry:
+                return conversion
+        return None
+
+
+async def _watch(tools: Tools, job: Job) -> None:
+    while True:
+        with suppress(*DatabaseAway):
+            if await _find(tools, job) is None:
+                raise _Given
+        await tools.changes.wait_for_change(job.arguments["conversion_id"], WATCH_INTERVAL)
+
+
+async def _take(tools: Tools, job: Job, stored: StoredObject, filename: str | None, seconds: float) -> None:
+    """Make the file the conversion's checkpoint, and let it wait for a process."""
+    async with tools.database.transaction() as session:
+        conversion = await conversions.find_awaiting(session, job.arguments["conversion_id"], job.entry)
+        if conversion is None:
+            return
+        await checkpoints.add(session, stored.sha256, stored.bytes, filename, project=conversion.project_id)
+        for waiting in await conversions.awaiting_same_file(session, conversion):
+            await conversions.fetched(session, waiting, stored.sha256, filename, seconds)
+            await queue.enqueue_conversion(session, waiting)
+
+
+async def _later(tools: Tools, job: Job, say: Callable[[str], Awaitable[None]], why: str) -> None:
+    """Leave the file for another time; after the last one the conversion fails."""
+    tries = int(job.arguments.get("tries", "0"))
+    if tries >= len(PAUSES):
+        await _fail(tools, job, FetchFailed(f"The file could not be read: {why}."))
+        return
+    pause = PAUSES[tries]
+    await say(f"interrupted: {why}; again in {pause.total_seconds():.0f} s")
+    metrics.fetches.labels("retried").inc()
+
+    async def put_off() -> None:
+        async with tools.database.transaction() as session:
+            conversion = await conversions.find_awaiting(session, job.arguments["conversion_id"], job.entry)
+            if conversion is not None:
+                conversion.queue_job_id = await defer(
+                    session, TRANSFERS, pause, conversion_id=conversion.id, tries=str(tries + 1)
+                )
+                await conversions.wait_queued(session, conversion, SOURCE)
+
+    await patiently(put_off)
+
+
+async def _fail(tools: Tools, job: Job, error: RecastError) -> None:
+    error.stage = Stage.fetch.value
+    metrics.fetches.labels("failed").inc()
+
+    async def end() -> None:
+        async with tools.database.transaction() as session:
+            conversion = await conversions.find_awaiting(session, job.arguments["conversion_id"], job.entry)
+            if conversion is not None:
+                await conversions.end(session, conversion, State.failed, error.problem())
+
+    await patiently(end)
+
+
+async def _say(tools: Tools, conversion: Conversion, line: str) -> None:
+    """Add a line to the conversion's log."""
+    with suppress(*DatabaseAway):
+        async with tools.database.transaction() as session:
+            said = scrubbed(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}") + "\n"
+            await logs.append(session, conversion.id, conversion.attempt, said)

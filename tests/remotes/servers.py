@@ -1,0 +1,134 @@
+"""The real counterparts of what is fetched and published: an S3-speaking store, an HTTPS server of an own authority."""
+
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import trustme
+from obstore.store import S3Store
+
+from tests.jobs.service import TIMEOUT
+from tests.service.running import free_port
+
+KEY, SECRET = "AKIATESTTESTTESTTEST", "secretsecretsecretsecretsecret1234567890"
+
+
+@contextmanager
+def s3_server(directory: Path) -> Iterator[str]:
+    """Address of a nanio server with the key above, which checks signatures; ``bucket`` is a directory of it."""
+    port = free_port()
+    (directory / "models").mkdir(parents=True)
+    command = [sys.executable, "-m", "nanio", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "NANIO_ACCESS_KEY": KEY, "NANIO_SECRET_KEY": SECRET}
+    with (directory.parent / "nanio.log").open("wb") as log:
+        server = subprocess.Popen([*command, "--data-dir", str(directory)], env=environment, stdout=log, stderr=log)
+    try:
+        _until_open(port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def bucket(endpoint: str, name: str = "models") -> S3Store:
+    return S3Store(
+        name,
+        endpoint=endpoint,
+        region="us-east-1",
+        access_key_id=KEY,
+        secret_access_key=SECRET,
+        client_options={"allow_http": True},
+    )
+
+
+def _until_open(port: int) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+@dataclass
+class FileServer:
+    """Serves files by path over https, with ranges and entity tags. ``breaks``: after how many bytes the connection of
+    the next requests closes, by path; ``moved``: where a path is found instead."""
+
+    url: str
+    ca_file: Path
+    files: dict[str, bytes] = field(default_factory=dict)
+    breaks: dict[str, list[int]] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+
+    def ranges(self, path: str) -> list[str | None]:
+        """The Range headers of the requests for a path."""
+        return [headers.get("range") for asked, headers in self.asked if asked == path]
+
+
+@contextmanager
+def https_server(directory: Path, name: str = "localhost") -> Iterator[FileServer]:
+    authority = trustme.CA()
+    ca_file = directory / f"authority-{name}.pem"
+    authority.cert_pem.write_to_path(ca_file)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = self.path
+            server.asked.append((path, {k.lower(): v for k, v in self.headers.items()}))
+            if path in server.moved:
+                self.send_response(302)
+                self.send_header("Location", server.moved[path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            content = server.files.get(path.partition("?")[0])
+            if content is None:
+                self.send_error(404)
+                return
+            tag = f'"{hash(content) & 0xFFFFFFFF:x}"'
+            start = 0
+            wanted = self.headers.get("range")
+            if wanted and self.headers.get("if-range", tag) == tag:
+                start = int(wanted.removeprefix("bytes=").rstrip("-"))
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            else:
+                self.send_response(200)
+            self.send_header("ETag", tag)
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            breaks = server.breaks.get(path, [])
+            end = start + breaks.pop(0) if breaks else len(content)
+            self.wfile.write(content[start:end])
+            if end < len(content):
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        def log_message(self, *_: object) -> None: ...
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    listener.socket = context.wrap_socket(listener.socket, server_side=True)
+    server = FileServer(f"https://{name}:{listener.server_port}", ca_file)
+    thread = threading.Thread(target=listener.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        thread.join()
+        listener.server_close()
