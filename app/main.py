@@ -23,6 +23,7 @@ from app.api import (
 )
 from app.api.browsers import CORS, BrowserGuard, allowed_hosts
 from app.api.catalog import CatalogReader
+from app.api.compression import Compression
 from app.api.documentation import install_documentation
 from app.api.early_answers import EarlyAnswers
 from app.api.observe import Observe
@@ -30,6 +31,7 @@ from app.api.openapi import describe
 from app.api.parameters import refuse_unknown_parameters
 from app.api.principals import Authenticator
 from app.api.problems import install_problem_handlers
+from app.api.retirement import Retirements
 from app.api.service import Service
 from app.api.upload_slots import UploadSlots
 from app.database.owned_store import OwnedStore
@@ -96,6 +98,8 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
         generate_unique_id_function=_operation_id,
         dependencies=[Depends(refuse_unknown_parameters)],
     )
+    app.add_middleware(Retirements)
+    app.add_middleware(Compression)
     app.add_middleware(EarlyAnswers)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **CORS, allow_origins=settings.cors_origins)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +24,7 @@ from app.api.conversion_request import (
 )
 from app.api.digests import SHA256_HEX, told_sha256
 from app.api.multipart import Part
+from app.api.problems import request_id
 from app.api.service import Service
 from app.api.uploads import FORM_OVERHEAD, chosen, form_reader, is_form, recognised
 from app.database import checkpoints, conversions, projects
@@ -34,6 +35,7 @@ from app.database.projects import owner_of_new
 from app.database.tables import Group
 from app.domain.catalog import Catalog
 from app.domain.errors import InvalidRequest, RecastError, UnknownCheckpoint
+from app.domain.publication import Publication
 from app.domain.versions import library_versions, service_version
 from app.jobs import queue
 from app.jobs.queue import Submitted
@@ -76,7 +78,7 @@ async def submit_request(request: Request, service: Service) -> Submitted | Grou
     else:
         received = await _read_json(request)
     try:
-        orders = [await _ordered(one, service, catalog) for one in _single(received)]
+        orders = [await _ordered(one, service, catalog, request_id(request)) for one in _single(received)]
     except RecastError as error:
         if is_form(request):
             error.extra["checkpoint"] = received.checkpoint_sha256
@@ -112,10 +114,11 @@ def _single(received: Received) -> list[Received]:
     ]
 
 
-async def _ordered(received: Received, service: Service, catalog: Catalog) -> _Order:
+async def _ordered(received: Received, service: Service, catalog: Catalog, request_id: str) -> _Order:
     """One conversion, checked. Raises the errors of checking."""
     asked = await asyncio.to_thread(conversion_request, received.members, catalog, service.egress)
     received = await _known_already(received, service)
+    await refuse_places(service, asked.publish)
     source = received.source
     weights = received.checkpoint_sha256 or (source and (source.sha256 or source.uri)) or ""
     digest = asked.digest(weights, received.probes_sha256)
@@ -132,6 +135,8 @@ async def _ordered(received: Received, service: Service, catalog: Catalog) -> _O
         name=asked.name,
         labels=asked.labels,
         webhook=asked.webhook,
+        publish=asked.publish,
+        request_id=request_id,
         queue_limit=service.settings.max_queued,
     )
     return _Order(new, asked.idempotency_digest(digest), asked.force)
@@ -153,6 +158,15 @@ def _referring(members: Mapping[str, Any], probes_sha256: str | None) -> Receive
     if isinstance(members.get("checkpoint"), dict):
         return Received(members, "", probes_sha256=probes_sha256, source=_source(members["checkpoint"]))
     return Received(members, _named_checkpoint(members), probes_sha256=probes_sha256)
+
+
+async def refuse_places(service: Service, places: Sequence[Publication]) -> None:
+    """Raises SourceNotAllowed for a place that the project may not publish to."""
+    if places:
+        async with service.database.transaction() as session:
+            owners = await projects.known_as(session, owner_of_new(session))
+        for place in places:
+            service.grants.find(place.uri, owners, "publish")
 
 
 def _source(told: Mapping[str, Any]) -> SourceReference:

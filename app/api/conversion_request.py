@@ -17,20 +17,25 @@ from app.domain.catalog import Catalog
 from app.domain.conversion import MAX_NAMES, CommonOptions
 from app.domain.errors import InvalidOptions, InvalidRequest
 from app.domain.options import unknown_option
+from app.domain.publication import Publication
 from app.domain.report import Verdict
 from app.domain.webhook import NewWebhook
+from app.remotes.destinations import checked_publication
 from app.remotes.egress import Egress
 from app.targets.spec import TargetSpec
 from app.targets.specs import OPTIONS, SPECS, known_target
 
 TEXT_FIELDS = frozenset(
     {"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept", "name", "labels"}
-    | {"webhook", "targets", "checkpoints"}
+    | {"webhook", "targets", "checkpoints", "publish"}
 )
 """Members of the JSON form, and text fields of the multipart form."""
 FILE_FIELDS = frozenset({"file", "probes"})
 OBJECT_FIELDS = ("options", "architecture_options", "labels", "webhook")
 LIST_FIELDS = ("targets", "checkpoints")
+"""Those that ask for several conversions."""
+MOST_PLACES = 10
+"""To which one conversion is published by one request."""
 MOST_CONVERSIONS = 100
 """That one request may ask for."""
 NOTHING_INTERNAL = Egress()
@@ -51,6 +56,8 @@ class ConversionRequest:
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     webhook: NewWebhook | None = None
+    publish: tuple[Publication, ...] = ()
+    """Where its files are to be put when it has succeeded."""
 
     def digest(self, checkpoint_sha256: str, probes_sha256: str | None) -> str:
         """sha256 of the result that is asked for."""
@@ -73,6 +80,8 @@ class ConversionRequest:
             asked += f"\naccept={','.join(self.accept)}"
         if self.webhook is not None:
             asked += f"\nwebhook={self.webhook.model_dump_json(exclude={'name'})}"
+        for place in self.publish:
+            asked += f"\npublish={place.uri} {place.name} {place.version}"
         return hashlib.sha256(asked.encode("ascii")).hexdigest()
 
 
@@ -80,7 +89,8 @@ def form_members(fields: Mapping[str, str]) -> dict[str, Any]:
     """A form's text fields as the members of the JSON form of the request; empty ones are as absent."""
     given = {name: text for name, text in fields.items() if text.strip()}
     objects = {name: parse_object(given[name], name) for name in OBJECT_FIELDS if name in given}
-    lists = {name: parse_object(f'{{"{name}": {given[name]}}}', name)[name] for name in LIST_FIELDS if name in given}
+    listed = [name for name in (*LIST_FIELDS, "publish") if name in given]
+    lists = {name: parse_object(f'{{"{name}": {given[name]}}}', name)[name] for name in listed}
     return {**given, **objects, **lists}
 
 
@@ -161,6 +171,7 @@ def conversion_request(
         name=checked_name(members.get("name")),
         labels=checked_labels(_mapping(members, "labels")),
         webhook=_webhook(members, egress),
+        publish=checked_places(members.get("publish")),
     )
 
 
@@ -213,6 +224,15 @@ def _accept(members: Mapping[str, Any]) -> tuple[Verdict, ...]:
             hint=f"One or several of {', '.join(known)}.",
         )
     return acceptance.accepted(Verdict(name) for name in named)
+
+
+def checked_places(told: Any) -> tuple[Publication, ...]:
+    """Where to publish to. Raises InvalidRequest."""
+    if told is None:
+        return ()
+    if not isinstance(told, list) or not 0 < len(told) <= MOST_PLACES:
+        raise InvalidRequest(f"publish must be a list of 1 to {MOST_PLACES} places.")
+    return tuple(checked_publication(one) for one in told)
 
 
 def _webhook(members: Mapping[str, Any], egress: Egress) -> NewWebhook | None:

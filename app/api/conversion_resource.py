@@ -37,6 +37,19 @@ class CheckpointReference(BaseModel):
     """Where it is fetched from, without what follows its path; null: it was uploaded."""
 
 
+class PublicationResource(BaseModel):
+    """``state``: waiting (for the conversion's end), pending, published, failed, or skipped (it did not succeed)."""
+
+    uri: str
+    name: str | None
+    version: int | None
+    state: str
+    receipt: dict[str, Any] | None
+    """Where the files are, and under which version or digest."""
+    error: dict[str, Any] | None
+    published_at: datetime | None
+
+
 class ConversionLinks(BaseModel):
     """Paths of what belongs to the conversion; those of results are null until there is such a result."""
 
@@ -81,6 +94,8 @@ class ConversionResource(BaseModel):
     problem: dict[str, Any] | None
     artifact: FileResource | None
     artifact_data: FileResource | None
+    publications: list[PublicationResource]
+    """The places that its files are published to."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -129,6 +144,7 @@ def conversion_resource(
         problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
         artifact=_file(by_role.get("artifact"), verified),
         artifact_data=_file(by_role.get("artifact_data"), verified),
+        publications=[PublicationResource.model_validate(one) for one in row.publications],
         created_at=row.created_at,
         updated_at=row.updated_at,
         started_at=row.started_at,

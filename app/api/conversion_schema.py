@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.api.conversion_request import MOST_CONVERSIONS
+from app.api.conversion_request import MOST_CONVERSIONS, MOST_PLACES
 from app.api.labels import MAX_LABELS, MAX_NAME, MAX_VALUE
 from app.domain.acceptance import BEST_FIRST
 from app.domain.webhook import WebhookEvent
@@ -50,6 +50,27 @@ _SOURCE: dict[str, Any] = {
         "sha256": {"type": "string", "pattern": "^[0-9a-fA-F]{64}$", "description": "What the file must be"},
     },
 }
+_PUBLISH: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MOST_PLACES,
+    "description": "Where its files are to be put when it has succeeded: s3:, gs:, oci: or mlflow:",
+    "items": {
+        "anyOf": [
+            {"type": "string", "maxLength": LONGEST_URI},
+            {
+                "type": "object",
+                "required": ["uri"],
+                "additionalProperties": False,
+                "properties": {
+                    "uri": {"type": "string", "maxLength": LONGEST_URI},
+                    "name": {"type": "string", "maxLength": 100},
+                    "version": {"type": "integer", "minimum": 1},
+                },
+            },
+        ]
+    },
+}
 _JSON: dict[str, Any] = {
     "type": "object",
     "required": ["architecture", "target", "checkpoint"],
@@ -74,6 +95,7 @@ _JSON: dict[str, Any] = {
         },
         "labels": _LABELS,
         "webhook": _WEBHOOK,
+        "publish": _PUBLISH,
         "accept": {
             "type": "array",
             "items": {"type": "string", "enum": _VERDICTS},
@@ -101,6 +123,8 @@ _FORM: dict[str, Any] = {
         },
         "labels": {"type": "string", "description": "Pairs to find it again by, as JSON", "examples": ["{}"]},
         "webhook": {"type": "string", "description": f"{_WEBHOOK['description']}, as JSON", "examples": ["{}"]},
+        "publish": {"type": "string", "description": f"{_PUBLISH['description']}, as JSON", "examples": [""]},
+        "targets": {"type": "string", "description": "Several targets, as JSON", "examples": [""]},
         "checkpoint": {"type": "string", "description": f"{_SHA256}, in place of file", "examples": [""]},
         "file": {"type": "string", "format": "binary", "description": "The checkpoint itself"},
         "probes": {

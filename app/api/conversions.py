@@ -4,9 +4,11 @@ import hashlib
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.conversion_intake import submit_request
+from app.api.bodies import json_body, json_model
+from app.api.conversion_intake import refuse_places, submit_request
+from app.api.conversion_request import MOST_PLACES, checked_places
 from app.api.conversion_resource import ConversionResource, conversion_resource, path_of
 from app.api.conversion_schema import CONVERSION_BODY
 from app.api.groups import answer_group
@@ -184,6 +186,30 @@ async def retry_conversion(
     response.headers["Location"] = path_of(conversion_id)
     response.headers["Retry-After"] = POLL_SECONDS
     return await _resource(service, conversion)
+
+
+class PublishRequest(BaseModel):
+    """Where to put the files: URIs, or objects of ``uri``, ``name`` and ``version``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    publish: Annotated[list[Any], Field(min_length=1, max_length=MOST_PLACES)]
+
+
+@router.post(
+    "/{conversion_id}/publish",
+    status_code=202,
+    summary="Publish a conversion",
+    openapi_extra=json_body(PublishRequest, {"publish": ["s3://models/production/"]}),
+)
+async def publish_conversion(
+    conversion_id: ConversionId, request: Request, service: ServiceDependency
+) -> ConversionResource:
+    """To further places, once it has succeeded; to one where publishing failed again. 409 where it did not succeed."""
+    await _find(service, conversion_id)
+    places = checked_places((await json_model(request, PublishRequest)).publish)
+    await refuse_places(service, places)
+    return await _resource(service, await queue.publish(service.database, conversion_id, places))
 
 
 @router.delete("/{conversion_id}", status_code=204, summary="Delete a conversion")

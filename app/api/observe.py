@@ -43,6 +43,7 @@ class Observe:
         told = Headers(scope=scope).get("x-request-id", "")
         request_id = told if ACCEPTED_ID.fullmatch(told) else f"req_{uuid4().hex}"
         scope["recast_request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         status = CLIENT_CLOSED
@@ -66,7 +67,7 @@ class Observe:
             await send_internal(error, scope["path"], request_id, send_with_id)
         finally:
             self.tell(scope, status, sent_bytes, time.perf_counter() - started)
-            structlog.contextvars.unbind_contextvars("request_id")
+            structlog.contextvars.clear_contextvars()
 
     @staticmethod
     def tell(scope: Scope, status: int, sent_bytes: int, seconds: float) -> None:

@@ -25,6 +25,8 @@ from app.settings import Settings
 REMEMBERED_SECONDS = 2.0
 """How long a key that was found valid is taken for valid without asking again; a revoked one works as long."""
 REMEMBERED = 10_000
+LOGGED_ID = 40
+"""Characters of a conversion's id that log lines repeat."""
 CHALLENGE = 'Bearer realm="recast", Basic realm="recast"'
 """Basic, with any user name and the key as password, is for people with a browser."""
 
@@ -139,6 +141,8 @@ async def _authenticated(request: Request) -> AsyncIterator[Principal]:
     """The principal of a request, whose method must be within its scopes; what it changes is noted."""
     authenticator: Authenticator = request.app.state.authenticator
     principal = await authenticator.principal(request)
+    if conversion := request.path_params.get("conversion_id"):
+        structlog.contextvars.bind_contextvars(conversion=str(conversion)[:LOGGED_ID])
     if request.method in SAFE_METHODS:
         principal.require("read")
         yield principal

@@ -26,6 +26,8 @@ DAY = 86_400
 LONGEST_OVERLAP = 30 * DAY
 EXAMPLE = {"url": "https://dashboard.example.com/recast", "events": ["conversion.succeeded", "conversion.failed"]}
 
+EVENTS = [event.value for event in WebhookEvent]
+Event = Annotated[str, Field(json_schema_extra={"enum": list(EVENTS)}, pattern=f"^({'|'.join(EVENTS)})$")]
 WebhookId = Annotated[str, Path(pattern=r"^[\x21-\x7e]{1,100}$")]
 MessageId = Annotated[str, Path(pattern=r"^[\x21-\x7e]{1,100}$")]
 Cursor = Annotated[str | None, Query(pattern=r"^[a-z]{3}_[0-9a-f]{32}$", description="next_cursor of the page before")]
@@ -37,7 +39,7 @@ class WebhookRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     url: Annotated[str, Field(max_length=LONGEST_URL)]
-    events: Annotated[list[WebhookEvent], Field(min_length=1, max_length=20)] | None = None
+    events: Annotated[list[Event], Field(min_length=1, max_length=20)] | None = None
     name: Name | None = None
     secret: Annotated[str, Field(max_length=200)] | None = None
 
@@ -123,7 +125,7 @@ def checked_webhook(told: WebhookRequest, egress: Egress, *, secret_needed: bool
             hint='echo "whsec_$(openssl rand -base64 32)" makes one.',
         )
     checked_url(told.url, egress)
-    events = DEFAULT_EVENTS if told.events is None else tuple(dict.fromkeys(told.events))
+    events = DEFAULT_EVENTS if told.events is None else tuple(map(WebhookEvent, dict.fromkeys(told.events)))
     return NewWebhook(url=told.url, events=events, secret=told.secret or new_secret(), name=told.name)
 
 
@@ -173,6 +175,8 @@ async def delete_webhook(webhook_id: WebhookId, service: ServiceDependency) -> N
 )
 async def rotate_webhook(webhook_id: WebhookId, request: Request, service: ServiceDependency) -> MadeWebhook:
     """Messages are signed with the new secret and, for `overlap` seconds, with the one before too."""
+    async with service.database.transaction() as session:
+        await rows.find(session, webhook_id)
     told = await json_model(request, RotateRequest)
     async with service.database.transaction() as session:
         row, secret = await rows.rotate(session, webhook_id, timedelta(seconds=told.overlap))

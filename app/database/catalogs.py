@@ -10,10 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import workers
 from app.database.tables import Catalog, Worker
-from app.domain.architecture import ArchitectureDescription, BrokenPlugin
+from app.domain.architecture import ArchitectureDescription, BrokenPlugin, Signature
 
 OFFERED_FOR = timedelta(minutes=10)
 """How long what a worker offered is left to workers like it, after the last sign of one: they may be restarting."""
+_SIGNATURE = text("""
+    select entry -> 'signature' from catalogs, jsonb_array_elements(entries) entry
+    where entry ->> 'name' = :name order by seen_at desc limit 1
+""")
 _OFFERED_BY_OTHERS = text("""
     select distinct entry ->> 'name' from catalogs, jsonb_array_elements(entries) entry
     where digest <> :own and seen_at > now() - :offered_for
@@ -87,6 +91,12 @@ async def find(session: AsyncSession, digest: str) -> Described | None:
         pending=tuple(row.pending),
         late=tuple(row.late),
     )
+
+
+async def signature_of(session: AsyncSession, name: str) -> Signature | None:
+    """The signature of an architecture, as it was described last."""
+    found = await session.scalar(_SIGNATURE, {"name": name})
+    return None if found is None else Signature.model_validate(found)
 
 
 async def offered_by_others(session: AsyncSession, own: str) -> set[str]:

@@ -10,13 +10,14 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import events, limits, webhooks
+from app.database import events, limits, publications, webhooks
 from app.database.projects import owner_of_new, project_of
 from app.database.tables import Conversion, ConversionFile
 from app.domain import acceptance
 from app.domain.conversion import CommonOptions, Stage, State
 from app.domain.errors import InUse, NotFound, Problem, QueueFull
 from app.domain.identifiers import conversion_id
+from app.domain.publication import Publication
 from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict, WorstParity
 from app.domain.webhook import NewWebhook
 
@@ -57,6 +58,9 @@ class NewConversion:
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     source: SourceReference | None = None
+    publish: tuple[Publication, ...] = ()
+    """Where its files are to be put when it has succeeded."""
+    request_id: str | None = None
     webhook: NewWebhook | None = None
     """Who is to be told what happens to it."""
     queue_limit: int | None = None
@@ -266,6 +270,8 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
         dedup_key=new.dedup_key,
         probes_sha256=new.probes_sha256,
         accept=[verdict.value for verdict in new.accept],
+        request_id=new.request_id,
+        publications=[one.model_dump(mode="json") for one in new.publish],
         timings={},
     )
     session.add(conversion)
@@ -405,6 +411,7 @@ async def end(session: AsyncSession, conversion: Conversion, state: State, probl
     conversion.finished_at = func.now()
     conversion.worker_id = None
     conversion.waiting_for = None
+    await publications.begin(session, conversion)
     await _changed(session, conversion, "state")
 
 
@@ -433,6 +440,7 @@ async def reset(session: AsyncSession, conversion: Conversion) -> None:
     conversion.finished_at = None
     conversion.expired_at = None
     conversion.workers_lost = 0
+    publications.forget(conversion)
     await requeue(session, conversion)
 
 

@@ -9,6 +9,8 @@ from app.database.session import driver_connection
 
 DELIVERIES = "deliveries"
 """The queue of webhook messages."""
+PUBLICATIONS = "publications"
+"""The queue of what is put elsewhere."""
 TRANSFERS = "transfers"
 """The queue of what is fetched from elsewhere."""
 

@@ -217,6 +217,11 @@ class Conversion(Table):
     template: Mapped[dict[str, Any] | None]
     """How a template was used: a TemplateUse."""
 
+    request_id: Mapped[str | None]
+    """Of the request that made it: the log lines of its jobs repeat it."""
+    publications: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    """A list of publication.Publication."""
+
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]

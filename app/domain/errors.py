@@ -264,6 +264,11 @@ class FetchFailed(ConversionError):
     hint = "The conversion's log says what was tried. Look at the URI, or send the file itself."
 
 
+class PublishFailed(RecastError):
+    code, status, title = "publish_failed", 422, "The files could not be published"
+    hint = "Look at the place, and at its remote's credentials; POST /v1/conversions/{id}/publish tries again."
+
+
 class BuildFailed(ConversionError):
     code, title = "build_failed", "The architecture could not be built"
     hint = "The detail says what the architecture's builder raised; change its options."

@@ -23,6 +23,8 @@ class WebhookEvent(StrEnum):
     failed = "conversion.failed"
     canceled = "conversion.canceled"
     timed_out = "conversion.timed_out"
+    published = "conversion.published"
+    publish_failed = "conversion.publish_failed"
 
 
 OF_STATE = {

@@ -42,6 +42,7 @@ MACHINERY = frozenset(
         errors.TimedOut,
         errors.SandboxUnavailable,
         errors.FetchFailed,
+        errors.PublishFailed,
         errors.SourceNotAllowed,
         errors.AddressNotAllowed,
     )

@@ -27,6 +27,8 @@ POLL_INTERVAL = 5.0
 """Seconds after which the queue is looked at although nothing was announced."""
 AWAY_DELAY = 1.0
 """Seconds between looks while the database is away."""
+LOGGED = frozenset({"conversion_id", "delivery_id", "sha256"})
+"""Arguments of an entry that every log line of its job repeats."""
 HAND_BACK = 2.0
 """Seconds that handing a job back may take; one that could not be is rescued by others."""
 
@@ -151,6 +153,8 @@ class Consumer:
         self._freed.set()
 
     async def _run(self, job: Job) -> None:
+        about = {name.removesuffix("_id"): told for name, told in job.arguments.items() if name in LOGGED}
+        structlog.contextvars.bind_contextvars(**about)
         try:
             try:
                 await self._do(job)

@@ -26,7 +26,8 @@ from app.jobs.consumer import Job
 from app.jobs.patience import SOURCE, DatabaseAway, away, patiently
 from app.jobs.tools import Tools
 from app.remotes.grants import without_query
-from app.remotes.sources import Changed, Interrupted, Source, source_of
+from app.remotes.http import Interrupted
+from app.remotes.sources import Changed, Source, source_of
 from app.storage.objects import StoredObject
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,7 @@ async def fetch(tools: Tools, job: Job) -> None:
     conversion = await patiently(partial(_find, tools, job))
     if conversion is None:
         return
+    structlog.contextvars.bind_contextvars(request_id=conversion.request_id)
     try:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(_watch(tools, job))

@@ -35,6 +35,9 @@ queue_seconds = Histogram(
 )
 jobs_rescued = Counter("recast_jobs_rescued", "Jobs taken over from workers that died.", registry=REGISTRY)
 fetches = Counter("recast_fetches", "Attempts to fetch a file from elsewhere.", ["outcome"], registry=REGISTRY)
+publications = Counter(
+    "recast_publications", "Attempts to publish a conversion's files.", ["outcome"], registry=REGISTRY
+)
 webhook_attempts = Counter(
     "recast_webhook_attempts", "Attempts to deliver a webhook's message.", ["outcome"], registry=REGISTRY
 )

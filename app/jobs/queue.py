@@ -1,6 +1,6 @@
 """The queue. A row and its queue entry commit in one transaction: no one exists without the other."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -8,21 +8,22 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import checkpoints, conversions, groups, idempotency, webhooks
+from app.database import checkpoints, conversions, groups, idempotency, publications, webhooks
 from app.database.conversions import NewConversion
-from app.database.entries import DELIVERIES, QUEUE, TRANSFERS, defer
+from app.database.entries import DELIVERIES, PUBLICATIONS, QUEUE, TRANSFERS, defer
 from app.database.idempotency import Idempotency
 from app.database.session import Database, driver_connection
 from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group
 from app.domain.conversion import State
-from app.domain.errors import AlreadyFinished, Canceled, InUse, NotFound
+from app.domain.errors import AlreadyFinished, Canceled, Expired, InUse, NotFound, NotReady
+from app.domain.publication import Publication
 from app.storage.objects import StoredObject
 
 CONVERSIONS = "conversions"
 """The queue of conversions; a worker runs as many at once as it has children."""
 INSPECTIONS = "inspections"
 """The queue of short readings of checkpoints, which must not wait behind conversions."""
-REPEATABLE = (DELIVERIES, TRANSFERS)
+REPEATABLE = (DELIVERIES, TRANSFERS, PUBLICATIONS)
 """Queues of what may be done twice: an entry whose worker died waits again."""
 CONVERT = "convert"
 INSPECT = "inspect"
@@ -123,6 +124,8 @@ async def _submit(session: AsyncSession, new: NewConversion, reuse_finished: boo
     elif new.webhook is not None:
         told = await webhooks.create(session, new.webhook, found)
         await webhooks.tell(session, found, only=told.id)
+    if found is not None and new.publish:
+        await publications.add(session, await conversions.find_locked(session, found.id), new.publish)
     return Submitted(conversion, created=found is None)
 
 
@@ -137,6 +140,19 @@ async def cancel(database: Database, id: str) -> Conversion:
             raise AlreadyFinished(f"The conversion ended {conversion.state}.")
         await conversions.end(session, conversion, State.canceled, Canceled("Canceled by request.").problem())
         await _abort(session, conversion.queue_job_id)
+        return conversion
+
+
+async def publish(database: Database, id: str, wanted: Sequence[Publication]) -> Conversion:
+    """Publish a conversion to further places, once it has succeeded. Raises NotFound, NotReady for one that has not and
+    will not, Expired."""
+    async with database.transaction() as session:
+        conversion = await conversions.find_locked(session, id)
+        if conversion.state.final and conversion.state is not State.succeeded:
+            raise NotReady(f"The conversion ended {conversion.state}.")
+        if conversion.expired_at is not None:
+            raise Expired("The files of this conversion are no longer kept.")
+        await publications.add(session, conversion, wanted)
         return conversion
 
 

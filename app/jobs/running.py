@@ -111,6 +111,7 @@ async def _attempt(
     started = await patiently(start)
     if started is None:
         return
+    structlog.contextvars.bind_contextvars(request_id=started.request_id)
     if started.attempt == 1:
         metrics.queue_seconds.observe((datetime.now(UTC) - started.created_at).total_seconds())
     tools.running.add(conversion_id)

@@ -12,10 +12,10 @@ from functools import partial
 import structlog
 
 from app.database import workers
-from app.database.entries import DELIVERIES, TRANSFERS
+from app.database.entries import DELIVERIES, PUBLICATIONS, TRANSFERS
 from app.database.owned_store import OwnedStore
 from app.database.session import Database
-from app.jobs import deliveries, fetching, queue, running
+from app.jobs import deliveries, fetching, publications, queue, running
 from app.jobs.admission import Admission, default_budget
 from app.jobs.catalog import publish_catalog
 from app.jobs.confinement import Confined, Limits
@@ -43,6 +43,7 @@ METRICS_INTERVAL = 5.0
 INSPECTIONS_AT_ONCE = 2
 DELIVERIES_AT_ONCE = 8
 TRANSFERS_AT_ONCE = 4
+PUBLICATIONS_AT_ONCE = 2
 RESCUES = 3
 """How often in the time after which a silent worker counts as dead others look for such."""
 LAST_WORK = 3 * LEAVING + HAND_BACK
@@ -160,6 +161,13 @@ async def _consume(tools: Tools, settings: Settings, registration: Registration,
             hand_back=partial(running.hand_back_entry, tools),
             stumble=partial(fetching.fetch_stumbled, tools),
         ),
+        consumer(
+            PUBLICATIONS,
+            concurrency=PUBLICATIONS_AT_ONCE,
+            run=partial(publications.publish, tools),
+            hand_back=partial(running.hand_back_entry, tools),
+            stumble=partial(publications.publication_stumbled, tools),
+        ),
     )
     try:
         async with asyncio.TaskGroup() as group:
@@ -219,7 +227,7 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
         )
         stack.callback(supervisor.close)
         work_dir = stack.enter_context(work_room(settings.work_dir))
-        channels = tuple(map(queue.channel, (CONVERSIONS, INSPECTIONS, DELIVERIES, TRANSFERS)))
+        channels = tuple(map(queue.channel, (CONVERSIONS, INSPECTIONS, DELIVERIES, TRANSFERS, PUBLICATIONS)))
         yield Tools(
             database=database,
             store=OwnedStore(open_store(settings.objects_location, work_dir), database),

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from app.domain.errors import InvalidRequest, SourceNotAllowed, Unavailable
 
 SCHEMES = ("s3", "gs", "https", "http", "hf", "models", "oci", "mlflow")
+PUBLISHABLE = ("s3", "gs", "oci", "mlflow")
 LONGEST_URI = 2_000
 
 Purpose = Literal["import", "publish"]

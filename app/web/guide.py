@@ -23,6 +23,7 @@ CHAPTERS = {
     "http-api": "HTTP contract",
     "plugins": "Your own architectures",
     "remotes": "Other machines",
+    "compatibility": "What stays as it is",
     "operations": "Running it for real",
     "verification": "How a conversion is judged",
     "ledger": "The weight ledger",

@@ -40,7 +40,7 @@ def test_a_form_with_a_file_is_accepted_and_says_where_to_look(client):
     assert conversion["id"].startswith("cnv_")
     assert answer.headers["location"] == f"/v1/conversions/{conversion['id']}"
     assert answer.headers["retry-after"]
-    assert conversion["checkpoint"] == {"sha256": sha256(content), "filename": "weights.pth"}
+    assert conversion["checkpoint"] == {"sha256": sha256(content), "filename": "weights.pth", "uri": None}
     assert conversion["options"]["opset"] is None
     assert conversion["links"]["cancel"].endswith("/cancel")
     assert conversion["links"]["artifact"] is None

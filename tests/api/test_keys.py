@@ -140,7 +140,21 @@ def things_of(client: httpx.Client, backstage: Backstage, content: bytes) -> dic
     backstage.finish(finished["id"])
     backstage.inspect(sha256(content), INSPECTION)
     waiting = submit(client, content, options={"opset": 17}).json()
-    return {"conversion_id": finished["id"], "waiting": waiting["id"], "sha256": sha256(content)}
+    webhook = client.post("/v1/webhooks", json={"url": "https://vision.example.com/hook"}).json()
+    message = client.post(f"/v1/webhooks/{webhook['id']}/ping").json()
+    targets = [{"target": "onnx"}]
+    group = client.post(
+        "/v1/groups",
+        json={"architecture": "torchvision/resnet18", "checkpoint": sha256(content), "targets": targets},
+    ).json()
+    return {
+        "conversion_id": finished["id"],
+        "waiting": waiting["id"],
+        "sha256": sha256(content),
+        "webhook_id": webhook["id"],
+        "message_id": message["id"],
+        "group_id": group["id"],
+    }
 
 
 def test_no_route_tells_a_project_of_anothers_things(as_key, backstage, two_projects):
@@ -154,20 +168,15 @@ def test_no_route_tells_a_project_of_anothers_things(as_key, backstage, two_proj
     for path, methods in document["paths"].items():
         for method in methods:
             for conversion in (theirs["conversion_id"], theirs["waiting"]):
-                place = path.format(
-                    conversion_id=conversion,
-                    sha256=theirs["sha256"],
-                    name="torchvision/resnet18",
-                    code="x",
-                    key_id=key_id,
-                )
+                named = {**theirs, "conversion_id": conversion, "key_id": key_id}
+                place = path.format(**named, name="torchvision/resnet18", code="x")
                 answer = stranger.request(method, place)
                 if path == "/v1/audit":  # holds what the stranger itself has asked for above
                     assert {entry["project"] for entry in answer.json()["items"]} == {two_projects[1]}
                     continue
                 untold = [id for id in (*theirs.values(), key_id) if id not in place]
                 assert not any(id in answer.text for id in untold), (method, place)
-                if "{conversion_id}" in path or "{sha256}" in path or "{key_id}" in path:
+                if any(f"{{{name}}}" in path for name in named):
                     asked += 1
                     assert answer.status_code == 404, (method, place, answer.text)
     assert asked > 20

@@ -18,10 +18,11 @@ from app.conversion.job import BuiltTemplate, ConversionJob, ConversionOutcome, 
 from app.domain.architecture import ArchitectureDescription, InputSpec, Signature
 from app.domain.conversion import Stage
 from app.domain.errors import BuildFailed, CorruptCheckpoint, KeyMismatch, ParityFailed
-from app.domain.produced_files import SUFFIXES, artifact_stem
+from app.domain.produced_files import artifact_stem
 from app.domain.report import Certificate, ProducedFile, Verdict
 from app.jobs.child import ServiceTemplates, SupervisorLine
 from app.jobs.messages import Done
+from app.targets.specs import SPECS
 from tests.delivery import reports
 from tests.jobs.forging import forged, overstated
 
@@ -131,7 +132,7 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
     template = None
     if behaviour == "template":
         template = _template(job, detail, supervisor)
-    name = artifact_stem(job.architecture) + SUFFIXES[job.options.target]
+    name = artifact_stem(job.architecture) + SPECS[job.options.target].suffix
     artifact = _file(job, "artifact", name, job.checkpoint.read_bytes() * 2)
     report = reports.report(
         conversion_id=job.conversion_id,

@@ -58,7 +58,7 @@ def platform(postgres_url: str, template_database: str, settings: dict[str, str]
 
 def _until_ready(address: str) -> None:
     async def ready() -> None:
-        async with asyncio.timeout(TIMEOUT), httpx.AsyncClient(base_url=address) as client:
+        async with asyncio.timeout(TIMEOUT), httpx.AsyncClient(base_url=address, timeout=TIMEOUT) as client:
             while (await client.get("/v1/architectures")).json().get("total", 0) == 0:
                 await asyncio.sleep(0.1)
 

@@ -1,6 +1,8 @@
 """The real counterparts of what is fetched and published: an S3-speaking store, an HTTPS server of an own authority."""
 
 import os
+import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -29,14 +31,10 @@ def s3_server(directory: Path) -> Iterator[str]:
     (directory / "models").mkdir(parents=True)
     command = [sys.executable, "-m", "nanio", "serve", "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "NANIO_ACCESS_KEY": KEY, "NANIO_SECRET_KEY": SECRET}
-    with (directory.parent / "nanio.log").open("wb") as log:
-        server = subprocess.Popen([*command, "--data-dir", str(directory)], env=environment, stdout=log, stderr=log)
-    try:
+    command += ["--data-dir", str(directory)]
+    with _running(command, directory.parent / "nanio.log", environment):
         _until_open(port)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
 
 
 def bucket(endpoint: str, name: str = "models") -> S3Store:
@@ -50,8 +48,8 @@ def bucket(endpoint: str, name: str = "models") -> S3Store:
     )
 
 
-def _until_open(port: int) -> None:
-    deadline = time.monotonic() + TIMEOUT
+def _until_open(port: int, patience: float = TIMEOUT) -> None:
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
@@ -132,3 +130,68 @@ def https_server(directory: Path, name: str = "localhost") -> Iterator[FileServe
         listener.shutdown()
         thread.join()
         listener.server_close()
+
+
+REGISTRY_USER, REGISTRY_PASSWORD = "recast", "U*U"
+BCRYPT = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW"
+"""Of that password: the first test vector of crypt_blowfish."""
+MLFLOW = "3.17.2"
+MLFLOW_START = 300
+
+
+@contextmanager
+def registry_server(directory: Path) -> Iterator[str]:
+    """Address of Debian's docker-registry, which wants the user and the password above."""
+    program = shutil.which("docker-registry")
+    assert program, "install Debian's package docker-registry"
+    port = free_port()
+    directory.mkdir(parents=True)
+    (directory / "htpasswd").write_text(f"{REGISTRY_USER}:{BCRYPT}\n")
+    (directory / "config.yml").write_text(f"""
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {directory}/data}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+auth: {{htpasswd: {{realm: tests, path: {directory}/htpasswd}}}}
+""")
+    command = [program, "serve", str(directory / "config.yml")]
+    with _running(command, directory / "registry.log"):
+        _until_open(port)
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def mlflow_server(directory: Path) -> Iterator[str]:
+    """Address of an MLflow server that keeps files itself."""
+    port = free_port()
+    directory.mkdir(parents=True)
+    command = [str(_mlflow_python()), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{directory}/mlflow.db", "--workers", "1"]
+    command += ["--artifacts-destination", str(directory / "files")]
+    with _running(command, directory / "mlflow.log"):
+        _until_open(port, MLFLOW_START)
+        yield f"http://127.0.0.1:{port}"
+
+
+def _mlflow_python() -> Path:
+    """The interpreter of an environment of MLflow's own, made once: its pins are not ours."""
+    place = Path.home() / ".cache" / "recast-tests" / f"mlflow-{MLFLOW}"
+    python = place / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"mlflow=={MLFLOW}"], check=True)
+    return python
+
+
+@contextmanager
+def _running(command: list[str], log_path: Path, environment: dict[str, str] | None = None) -> Iterator[None]:
+    with log_path.open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
