@@ -38,9 +38,9 @@ class OwnedStore:
         async with self._ours():
             return await self._store.receive(chunks, limit=limit, expected_sha256=expected_sha256)
 
-    async def adopt(self, path: Path, sha256: str) -> StoredObject:
+    async def adopt(self, path: Path, sha256: str, filename: str | None = None) -> StoredObject:
         async with self._ours():
-            return await self._store.adopt(path, sha256)
+            return await self._store.adopt(path, sha256, filename)
 
     @asynccontextmanager
     async def local(self, sha256: str) -> AsyncIterator[Path]:

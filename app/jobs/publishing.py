@@ -67,7 +67,13 @@ async def publish(
     _check_templates(outcome, origin.told_templates)
     found = await asyncio.gather(*(in_thread(partial(_found, results, file, outcome)) for file in outcome.files))
     built = await _find_template(results, outcome.template)
-    moves = [partial(store.adopt, file.path, file.sha256) for file in (*found, *filter(None, (built,)))]
+    moves = [
+        *(
+            partial(store.adopt, one.path, one.sha256, file.filename)
+            for one, file in zip(found, outcome.files, strict=True)
+        ),
+        *(partial(store.adopt, one.path, one.sha256) for one in filter(None, (built,))),
+    ]
     await asyncio.gather(*(patiently(move, tell) for move in moves))
     report = outcome.report
     ending = Ending(

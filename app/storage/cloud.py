@@ -1,6 +1,8 @@
 """The object store of a cloud (S3, GCS, Azure) through obstore. Bytes pass through a local file, because the name of an
 object is known only when its last byte is."""
 
+import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -34,6 +36,8 @@ MARKS_KEPT = timedelta(days=1)
 """Far longer than the removal of one object takes."""
 LARGEST_COPY = 5 << 30
 """Bytes that CopyObject of S3 copies."""
+PLAIN = re.compile(r"[\w.-]{1,200}", re.ASCII)
+"""File names that need no quoting in a header; the service gives its files no others."""
 PART = 16 << 20
 """Bytes of one part of a multipart upload."""
 
@@ -57,9 +61,9 @@ class CloudStore:
             await self._put(file.path, stored.sha256)
             return stored
 
-    async def adopt(self, path: Path, sha256: str) -> StoredObject:
+    async def adopt(self, path: Path, sha256: str, filename: str | None = None) -> StoredObject:
         size = path.stat().st_size
-        await self._put(path, sha256)
+        await self._put(path, sha256, filename)
         path.unlink()
         return StoredObject(sha256, size)
 
@@ -69,6 +73,7 @@ class CloudStore:
             with full_disk_as_insufficient_storage(), open(file.fd, "wb", closefd=False) as out:
                 async for block in self.stream(sha256):
                     await in_thread(partial(out.write, block))
+            os.fchmod(file.fd, 0o444)  # whom it is shown to may be another user, as conversion processes are
             yield file.path
 
     async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[Chunk]:
@@ -183,14 +188,17 @@ class CloudStore:
     async def tidy(self) -> None:
         """Nothing of its own: each collection puts back what the one before it died over."""
 
-    async def _put(self, path: Path, sha256: str) -> None:
+    async def _put(self, path: Path, sha256: str, filename: str | None = None) -> None:
         """Written even when it is there already: that renews its age, and so keeps it from being collected."""
         name = object_name(sha256)
+        named = {}
+        if filename is not None and PLAIN.fullmatch(filename):
+            named["Content-Disposition"] = f'attachment; filename="{filename}"'
         with _failures(sha256):
             with suppress(FileNotFoundError):
                 await obstore.head_async(self._store, name)
                 await obstore.put_async(self._store, f"{RENEWED}/{sha256}/{uuid4().hex}", b"renewed")
-            await obstore.put_async(self._store, name, path, chunk_size=PART)
+            await obstore.put_async(self._store, name, path, chunk_size=PART, attributes=named or None)
 
 
 @contextmanager

@@ -39,7 +39,8 @@ class DirectoryStore:
             await in_thread(partial(self._publish, file.path, stored.sha256))
             return stored
 
-    async def adopt(self, path: Path, sha256: str) -> StoredObject:
+    async def adopt(self, path: Path, sha256: str, filename: str | None = None) -> StoredObject:
+        del filename  # nobody is sent here
         with self._present(), full_disk_as_insufficient_storage():
             return await in_thread(partial(self._adopt, path, sha256))
 

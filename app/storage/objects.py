@@ -42,8 +42,10 @@ class ObjectStore(Protocol):
         Raises PayloadTooLarge beyond ``limit`` bytes, EmptyFile, DigestMismatch.
         """
 
-    async def adopt(self, path: Path, sha256: str) -> StoredObject:
+    async def adopt(self, path: Path, sha256: str, filename: str | None = None) -> StoredObject:
         """Take over a finished local file, without a copy where possible; ``path`` is gone after.
+
+        ``filename``: under which the store itself offers it to those who are sent there (``url``), where it can.
 
         The caller has found ``sha256`` out itself, from bytes that nobody can change any more.
         """

@@ -62,6 +62,7 @@ async def test_what_is_received_can_be_read_back_in_every_way(store: ObjectStore
     assert await store.size(stored.sha256) == len(content)
     async with store.local(stored.sha256) as path:
         assert path.read_bytes() == content
+        assert path.stat().st_mode & 0o444 == 0o444  # conversion processes are another user
 
 
 async def test_a_file_that_is_not_in_memory_is_read_from_the_disk(tmp_path: Path) -> None:
