@@ -25,7 +25,7 @@ _OFFERED_BY_OTHERS = text("""
 _LACKED_BY_ONE = text("""
     select exists (
         select from catalogs where seen_at > now() - :offered_for
-        and not jsonb_path_exists(entries, '$[*].name ? (@ == $name)', jsonb_build_object('name', :name))
+        and not jsonb_path_exists(entries, '$[*].name ? (@ == $name)', jsonb_build_object('name', cast(:name as text)))
     )
 """)
 

@@ -56,9 +56,11 @@ async def publish_catalog(tools: Tools) -> None:
             await patiently(partial(tools.offer.renew, tools.database, tools.work_dir.name))
         except TaskFailed as error:
             log.error("catalog_failed", **error.problem.model_dump(exclude={"extra"}))
+            tools.offer.give_up()
             await asyncio.sleep(RETRY_AFTER)
         except OSError as error:
             log.error("catalog_failed", detail=str(error))
+            tools.offer.give_up()
             await asyncio.sleep(RETRY_AFTER)
         await asyncio.sleep(LOOK_AGAIN)
 

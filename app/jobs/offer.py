@@ -20,15 +20,19 @@ class Offer:
     def __init__(self) -> None:
         self._digest = ""
         self._catalog = Catalog([])
-        self._changed = asyncio.Event()
-        """It has described its architectures."""
+        self._known = asyncio.Event()
+        """It has described its architectures, or failed to."""
         self.lacking: tuple[str, ...] = ()
         """Names that others offer and this worker does not: it takes none of these from the queue."""
 
     def change(self, described: Described) -> None:
         self._digest = described.digest
         self._catalog = Catalog(described.entries, described.broken, (*described.pending, *described.late))
-        self._changed.set()
+        self._known.set()
+
+    def give_up(self) -> None:
+        """Let nobody wait for a description that failed."""
+        self._known.set()
 
     async def renew(self, database: Database, room: str) -> None:
         """Tell that the worker of that work directory still offers this, and learn what others offer."""
@@ -48,9 +52,9 @@ class Offer:
 
         Raises Postponed where a plug-in that may offer it has not been described yet, and where another worker does.
         """
-        if not self._changed.is_set() and await self._may_lack(database, name):
-            await self._changed.wait()
-        if self._catalog.find(name) or not self._changed.is_set():
+        if not self._known.is_set() and await self._may_lack(database, name):
+            await self._known.wait()
+        if self._catalog.find(name) or not self._known.is_set():
             return
         if self._catalog.undescribed and not name.startswith(RESERVED):
             raise Postponed(LOOK_AGAIN)

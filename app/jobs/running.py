@@ -148,13 +148,15 @@ async def conversion_stumbled(tools: Tools, job: Job) -> None:
     async with tools.database.transaction() as session:
         with suppress(NotFound):
             conversion = await conversions.find_locked(session, job.arguments["conversion_id"])
-            if conversion.state is not State.running or conversion.worker_id != job.worker_id:
+            begun = conversion.state is State.running and conversion.worker_id == job.worker_id
+            if not begun and (conversion.state is not State.queued or conversion.queue_job_id != job.entry):
                 return
             conversion.workers_lost += 1
             if conversion.workers_lost >= tools.max_attempts:
                 await conversions.end(session, conversion, State.failed, _STUMBLED.problem())
                 return
-            await conversions.requeue(session, conversion)
+            if begun:
+                await conversions.requeue(session, conversion)
             await queue.enqueue_conversion(session, conversion)
 
 
@@ -194,7 +196,7 @@ async def inspection_stumbled(tools: Tools, job: Job) -> None:
     async with tools.database.transaction() as session:
         with suppress(UnknownCheckpoint):
             checkpoint = await checkpoints.find_locked(session, sha256)
-            if checkpoint.worker_id != job.worker_id:
+            if checkpoint.worker_id not in (None, job.worker_id) or checkpoint.queue_job_id != job.entry:
                 return
             checkpoint.inspection_attempts += 1
             checkpoint.worker_id = None

@@ -106,6 +106,20 @@ async def test_workers_take_only_what_they_offer(client: Client, start_worker: S
         assert conversion.worker.endswith(f":{workers[name].pid}")
 
 
+async def test_an_architecture_of_a_library_may_be_lacked_by_one_worker(client: Client) -> None:
+    entries = '[{"name": "timm/new"}]'
+    await client.execute(
+        f"insert into catalogs (digest, entries) values ('new', '{entries}')",
+        "insert into catalogs (digest, entries) values ('old', '[]')",
+    )
+    async with client.database.transaction() as session:
+        assert await catalogs.is_lacked_by_one(session, "timm/new")
+        assert await catalogs.offered_by_others(session, "old") == {"timm/new"}
+    await client.execute("delete from catalogs where digest = 'old'")
+    async with client.database.transaction() as session:
+        assert not await catalogs.is_lacked_by_one(session, "timm/new")
+
+
 async def test_what_nobody_offers_any_more_is_refused_and_not_waited_for(
     client: Client, start_worker: StartWorker, tmp_path: Path
 ) -> None:

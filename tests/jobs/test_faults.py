@@ -253,6 +253,17 @@ async def test_a_conversion_that_finds_no_room_wherever_it_runs_is_not_done_for_
     assert conversion.problem["code"] == "insufficient_storage"
 
 
+async def test_a_conversion_over_which_the_worker_stumbles_before_it_begins_is_not_tried_for_ever(
+    client: Client, start_worker: StartWorker
+) -> None:
+    id = await client.submit("plain")
+    await client.execute('update conversions set options = options || \'{"example_shapes": {"x": 5}}\'')
+    start_worker()
+    conversion = await client.ended(id)
+    assert conversion.problem
+    assert conversion.problem["code"] == "worker_lost"
+
+
 async def test_a_conversion_whose_checkpoint_is_gone_fails_in_words(client: Client, start_worker: StartWorker) -> None:
     id = await client.submit("plain")
     statements = ("alter table conversions drop constraint conversions_held_checkpoint", "delete from checkpoints")
