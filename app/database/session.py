@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from copy import copy
+from typing import Any
 
 from psycopg import AsyncConnection
 from sqlalchemy import text
@@ -11,9 +12,21 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from app.database.projects import session_info
 
-SESSION_OPTIONS = "-c idle_in_transaction_session_timeout=10s"
+TCP: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""Of libpq (seconds, milliseconds): a machine that vanished says nothing, and without these it is waited for by the
+defaults of TCP, which are minutes to hours."""
+SESSION_OPTIONS = (
+    "-c idle_in_transaction_session_timeout=10s "
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15s"
+)
 """A process that freezes within a transaction must not hold its row locks for ever: the server then ends its session,
-and others can rescue what it was working on. No transaction of ours waits for anything but the database."""
+and others can rescue what it was working on. No transaction of ours waits for anything but the database. The rest is
+TCP for the server's side."""
 
 
 class Database:
@@ -28,7 +41,7 @@ class Database:
             max_overflow=pool,
             pool_pre_ping=True,
             pool_timeout=10,
-            connect_args={"connect_timeout": 5, "application_name": "recast", "options": SESSION_OPTIONS},
+            connect_args={**TCP, "connect_timeout": 5, "application_name": "recast", "options": SESSION_OPTIONS},
         )
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 

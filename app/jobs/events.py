@@ -14,7 +14,7 @@ import structlog
 from psycopg import sql
 
 from app.database import checkpoints, conversions, events
-from app.database.session import Database
+from app.database.session import TCP, Database
 from app.database.tables import CheckpointOwner, Conversion, Event
 
 log = structlog.get_logger(__name__)
@@ -112,7 +112,7 @@ class Changes:
 
     async def _listen_once(self) -> None:
         connection = await psycopg.AsyncConnection.connect(
-            self._database.url, autocommit=True, connect_timeout=5, application_name="recast changes"
+            self._database.url, **TCP, autocommit=True, connect_timeout=5, application_name="recast changes"
         )
         async with connection:
             for name in (events.CHANNEL, *self._channels):
