@@ -51,6 +51,14 @@ def memory_ceiling(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+def memory_left() -> int | None:
+    """Bytes of private memory that this process may take beside what it has; None where nothing bounds it."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    return max(0, soft - int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize())
+
+
 @cache
 def libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)

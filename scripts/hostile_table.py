@@ -132,12 +132,12 @@ def measured(meter: Meter, id: str, designed: tuple[str, ...], send: Callable[[]
 
 
 def rows(client: httpx.Client, meter: Meter, canary: Path, only: str) -> Iterator[Row]:
-    for hostile in hostile_files():
-        if only in hostile.id:
-            yield measured(meter, hostile.id, (hostile.code or "read",), lambda h=hostile: send_file(client, h, canary))
     for ask in hostile_asks():
         if only in ask.id:
             yield measured(meter, ask.id, ask.codes, lambda a=ask: send_ask(client, a))
+    for hostile in hostile_files():
+        if only in hostile.id:
+            yield measured(meter, hostile.id, (hostile.code or "read",), lambda h=hostile: send_file(client, h, canary))
 
 
 def page(found: list[Row], before: int, after: int) -> str:

@@ -9,6 +9,7 @@ import torch
 from app.architectures.registry import load_registry
 from app.conversion.asked_axes import refuse_fixed_axes
 from app.conversion.checkpoint import open_checkpoint
+from app.conversion.forward_memory import refuse_beyond_limit
 from app.conversion.job import ConversionJob, ConversionOutcome, ProgressCallback, TemplateSource
 from app.conversion.loading import load_module
 from app.conversion.packaging import package
@@ -43,6 +44,7 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
             signature=description.signature,
         )
         request = export_request(loaded.module, description, job.options)
+        refuse_beyond_limit(request)
         refuse_fixed_axes(request, description.signature)
     workpiece = Workpiece(job, description, opened.inspection, loaded, request)
     produced = produce(workpiece, templates, clock)

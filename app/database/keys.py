@@ -1,6 +1,7 @@
 """API keys. Only their sha256 is kept: they are random, so that nothing slower is needed to keep them secret."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from app.domain.errors import NotFound
 from app.domain.identifiers import new_id
 
 PREFIX = "rk_"
+FORM = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 SHOWN = 8
 """Characters of a key that are kept readable, so that people can tell their keys apart."""
 NOTED_EVERY = timedelta(minutes=1)
@@ -53,6 +55,8 @@ def digest(secret: str) -> str:
 
 async def find_valid(session: AsyncSession, secret: str) -> ApiKey | None:
     """The key of that secret; None for one that is unknown, revoked or expired. Notes once a minute that it is used."""
+    if not FORM.fullmatch(secret):
+        return None  # without a question to the database, which strangers could make many of
     row = await session.scalar(select(ApiKey).where(ApiKey.digest == digest(secret), _valid()))
     if row is not None:
         stale = ApiKey.last_used_at.is_(None) | (ApiKey.last_used_at < func.now() - NOTED_EVERY)
