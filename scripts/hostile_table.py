@@ -5,7 +5,6 @@ api's memory grew.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import threading
@@ -19,9 +18,8 @@ import httpx
 import psutil
 
 from app.jobs.usage import private_memory
-from tests.hostile.asks import HostileAsk, hostile_asks
+from tests.hostile.asks import hostile_asks
 from tests.hostile.files import HostileFile, hostile_files
-from tests.service.requests import saved
 from tests.service.running import Service, free_port
 
 PAGE = Path(__file__).parents[1] / "docs" / "hostile-inputs.md"
@@ -107,21 +105,6 @@ def send_file(client: httpx.Client, hostile: HostileFile, canary: Path) -> httpx
     return client.post("/v1/checkpoints", content=hostile.make(canary), headers={"Prefer": "wait=300"})
 
 
-def send_ask(client: httpx.Client, ask: HostileAsk) -> httpx.Response:
-    data = {
-        "architecture": ask.architecture,
-        "target": ask.target,
-        "options": json.dumps(ask.options),
-        "architecture_options": json.dumps(ask.architecture_options),
-        "force": "true",
-        **ask.members,
-    }
-    files = {"file": ("weights.pth", saved(ask.weights))}
-    if ask.probes is not None:
-        files["probes"] = ("probes.npz", ask.probes)
-    return client.post("/v1/conversions", data=data, files=files, headers={"Prefer": "wait=600"})
-
-
 def measured(meter: Meter, id: str, designed: tuple[str, ...], send: Callable[[], httpx.Response]) -> Row:
     began = time.monotonic()
     with meter.measuring() as peak:
@@ -134,7 +117,7 @@ def measured(meter: Meter, id: str, designed: tuple[str, ...], send: Callable[[]
 def rows(client: httpx.Client, meter: Meter, canary: Path, only: str) -> Iterator[Row]:
     for ask in hostile_asks():
         if only in ask.id:
-            yield measured(meter, ask.id, ask.codes, lambda a=ask: send_ask(client, a))
+            yield measured(meter, ask.id, ask.codes, lambda a=ask: a.send(client))
     for hostile in hostile_files():
         if only in hostile.id:
             yield measured(meter, hostile.id, (hostile.code or "read",), lambda h=hostile: send_file(client, h, canary))
@@ -170,7 +153,7 @@ def main() -> int:
         service.start()
         try:
             with httpx.Client(base_url=service.url, timeout=700) as client:
-                send_ask(client, next(hostile_asks()))
+                next(hostile_asks()).send(client)
                 meter = Meter(service)
                 before = meter.api_memory()
                 found = []

@@ -32,6 +32,7 @@ CHAPTERS = {
     "conversion-matrix": "Conversion matrix",
     "field-cases": "Field cases",
     "registry-sample": "Registry sample",
+    "hostile-inputs": "Hostile inputs",
 }
 """Page name to title, in the order of reading. A page whose file is not there is left out."""
 LINK = re.compile(r"(?:\.\./)?(?:docs/)?([\w-]+)\.md(#.*)?")

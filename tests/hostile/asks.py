@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import numpy as np
 import torch
+
+from tests.service.requests import saved
 
 WEIGHTS = {"body.weight": torch.zeros(8, 8), "body.bias": torch.zeros(8), "bias": torch.tensor([0.5, -1.0, 2.0, 0.0])}
 FEATURES = "features"
@@ -32,6 +35,21 @@ class HostileAsk:
     target: str = "onnx"
     weights: Any = field(default_factory=lambda: WEIGHTS)
     members: dict[str, str] = field(default_factory=dict)
+
+    def send(self, client: httpx.Client) -> httpx.Response:
+        """The answer, once the conversion has ended."""
+        data = {
+            "architecture": self.architecture,
+            "target": self.target,
+            "options": json.dumps(self.options),
+            "architecture_options": json.dumps(self.architecture_options),
+            "force": "true",
+            **self.members,
+        }
+        files = {"file": ("weights.pth", saved(self.weights))}
+        if self.probes is not None:
+            files["probes"] = ("probes.npz", self.probes)
+        return client.post("/v1/conversions", data=data, files=files, headers={"Prefer": "wait=600"})
 
 
 def hostile_asks() -> Iterator[HostileAsk]:

@@ -4,6 +4,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.hostile.asks import HostileAsk, hostile_asks
 from tests.hostile.files import HostileFile, hostile_files
 from tests.service.running import Service
 
@@ -16,8 +17,7 @@ SENT = [
     for number, hostile in enumerate(hostile_files())
     if number % EVERY == 0 or hostile.id.endswith(ALWAYS + LARGE) or "namespace-after" in hostile.id
 ]
-
-
+ASKED = [ask for number, ask in enumerate(hostile_asks()) if number % EVERY == 0]
 API_GROWTH = 64 << 20
 """Bytes that the api may have more after all of them: what it is told of a file is bounded, and it keeps none of it."""
 
@@ -39,6 +39,13 @@ def test_a_hostile_upload_gets_its_code(
     assert answer.json().get("code") == hostile.code
     assert len(answer.content) < 1 << 20
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("ask", ASKED, ids=lambda ask: ask.id)
+def test_a_hostile_conversion_gets_its_code(ask: HostileAsk, client: httpx.Client, processes: dict[int, int]) -> None:
+    answer = ask.send(client)
+    assert answer.status_code < 500
+    assert (answer.json().get("code") or answer.json()["state"]) in ask.codes
 
 
 def test_the_service_is_as_it_was(client: httpx.Client, service: Service, processes: dict[int, int]) -> None:
