@@ -14,10 +14,6 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["app"]):
-    from app.conversion.templates.protobuf import fields as written_fields
-    from app.conversion.templates.protobuf import len_field, varint_field
-    from app.conversion.verification.artifact.protobuf_wire import MalformedFile
-    from app.conversion.verification.artifact.protobuf_wire import fields as read_fields
     from pydantic import TypeAdapter
 
     from app.conversion.checkpoint.extent import Extent
@@ -29,6 +25,10 @@ with atheris.instrument_imports(include=["app"]):
     from app.domain.errors import RecastError
     from app.jobs.child_problem import retold
     from app.jobs.messages import Done, Failed, understood
+    from app.targets.artifact import MalformedFile
+    from app.targets.onnx.reading.wire import fields as read_fields
+    from app.targets.onnx.writing.protobuf import fields as written_fields
+    from app.targets.onnx.writing.protobuf import len_field, varint_field
 
 import onnx
 
