@@ -80,9 +80,7 @@ def is_public(address: Address) -> bool:
         return is_public(address.ipv4_mapped)
     if any(address in network for network in TRANSLATED if network.version == address.version):
         return False
-    if (
-        isinstance(address, IPv6Address) and address.is_site_local
-    ):  # RFC 3879: of old networks
+    if isinstance(address, IPv6Address) and address.is_site_local:  # RFC 3879: of old networks
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
