@@ -16,6 +16,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OWN_PAGES = frozenset({"same-origin", "none"})
 """Values of Sec-Fetch-Site for what the service's own pages and people themselves ask."""
+HIDDEN_ORIGIN = "null"
+"""Origin of a form that is sent under the referrer policy below; Sec-Fetch-Site tells whose page it is of."""
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -117,12 +119,30 @@ class BrowserGuard:
         if method in SAFE_METHODS:
             return None
         origin = headers.get("origin")
+        site = headers.get("sec-fetch-site")
         if origin is None:
-            site = headers.get("sec-fetch-site", "none")
+            site = site or "none"
             return None if site in OWN_PAGES else CrossSiteRefused(f"Sec-Fetch-Site is {site[:50]!r}.")
+        if origin == HIDDEN_ORIGIN and site == "same-origin":
+            return None
         if origin in self.origins or (urlsplit(origin).netloc.lower() == host.lower() and host):
             return None
         return CrossSiteRefused(f"The request comes from a page of {origin[:200]!r}.")
+
+
+def refuse_other_pages(headers: Headers) -> None:
+    """Raises CrossSiteRefused unless the headers prove that one of the service's own pages asks.
+
+    Cookies are sent whoever makes a browser ask, so that here silence is no proof, and no other origin is admitted.
+    """
+    origin = headers.get("origin", HIDDEN_ORIGIN)
+    host = headers.get("host", "").lower()
+    if origin == HIDDEN_ORIGIN:
+        own = headers.get("sec-fetch-site") == "same-origin"
+    else:
+        own = bool(host) and urlsplit(origin).netloc.lower() == host
+    if not own:
+        raise CrossSiteRefused("Who signed in changes things from the service's own pages only.")
 
 
 def _name(host: str) -> str:

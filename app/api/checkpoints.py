@@ -196,13 +196,13 @@ async def list_checkpoints(
         labels=labels_of(label or ()),
         created_after=created_after,
         created_before=created_before,
-        before=None if cursor is None else _place(cursor),
+        before=None if cursor is None else place_of(cursor),
     )
     async with service.database.transaction() as session:
         found = await rows.newest(session, wanted, limit + 1)
         total = await rows.count(session, wanted)
     page = found[:limit]
-    next_cursor = _cursor(page[-1][0]) if len(found) > limit else None
+    next_cursor = cursor_of(page[-1][0].sha256, page[-1][0].created_at) if len(found) > limit else None
     link_next(request, response, next_cursor)
     items = [_summary(owner, size, usable) for owner, size, usable in page]
     return CheckpointList(items=items, next_cursor=next_cursor, total=total)
@@ -246,11 +246,13 @@ async def delete_checkpoint(sha256: Sha256, service: ServiceDependency) -> None:
         await rows.remove(session, sha256)
 
 
-def _cursor(owner: CheckpointOwner) -> str:
-    return f"{int(owner.created_at.timestamp() * 1_000_000)}.{owner.sha256}"
+def cursor_of(sha256: str, created_at: datetime) -> str:
+    """Where a list goes on after this file."""
+    return f"{int(created_at.timestamp() * 1_000_000)}.{sha256}"
 
 
-def _place(cursor: str) -> tuple[datetime, str]:
+def place_of(cursor: str) -> tuple[datetime, str]:
+    """What such a cursor means to a filter."""
     microseconds, sha256 = cursor.split(".")
     return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(microseconds)), sha256
 

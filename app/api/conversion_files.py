@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Header, Query, Request, Response
 from starlette.responses import RedirectResponse
 
-from app.api.conversion_resource import shown_problem
+from app.api.conversion_resource import path_of, shown_problem
 from app.api.conversions import POLL_SECONDS, ConversionId
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.ranges import Content, respond
@@ -22,6 +22,7 @@ from app.database import conversions as rows
 from app.database.tables import Conversion, ConversionFile
 from app.delivery import zip_layout
 from app.delivery.bundle import Bundle, BundledFile, make_bundle
+from app.delivery.onnx_file import NotReadable, weight_free
 from app.delivery.report_page import render
 from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverified
 from app.domain.report import ConversionReport, Verdict
@@ -79,8 +80,8 @@ async def get_artifact(
     An artifact that failed verification is quarantined: it is served only with `?unverified=true`.
     """
     del range_header  # read in respond; declared for the documentation
-    conversion, files = await _results(service, conversion_id)
-    file = _file(conversion, files, "artifact" if part == "model" else "artifact_data")
+    conversion, files = await results(service, conversion_id)
+    file = file_of(conversion, files, "artifact" if part == "model" else "artifact_data")
     _refuse_unverified(conversion, unverified)
     await _refuse_lost(service, file)
     if redirect and (url := service.store.url(file.sha256, PRESIGNED_FOR)) is not None:
@@ -105,8 +106,8 @@ async def get_bundle(
     the sha256 of each member. Its bytes are reproducible; ranges are supported.
     """
     del range_header
-    conversion, files = await _results(service, conversion_id)
-    _file(conversion, files, "artifact")
+    conversion, files = await results(service, conversion_id)
+    file_of(conversion, files, "artifact")
     _refuse_unverified(conversion, unverified)
     bundle = await _bundle(service, conversion, files)
 
@@ -138,13 +139,13 @@ async def get_report(
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
     """JSON, or a page for people when `Accept` prefers text/html. A failed conversion has one if it got that far."""
-    conversion, files = await _results(service, conversion_id)
-    file = _file(conversion, files, "report")
+    conversion, files = await results(service, conversion_id)
+    file = file_of(conversion, files, "report")
     headers = {"Vary": "Accept"}
     if not prefers_html(accept):
         await _refuse_lost(service, file)
         return respond(request, replace(_stored(service, file), disposition="inline"), headers)
-    page = await _page(service, file)
+    page = await _page(service, file, _hosted_links(conversion, files), hosted=True)
     etag = f'"{hashlib.sha256(page).hexdigest()}"'
 
     async def stream(start: int, end: int) -> AsyncIterator[Chunk]:
@@ -152,6 +153,38 @@ async def get_report(
 
     content = Content("report.html", "text/html; charset=utf-8", len(page), etag, stream, disposition="inline")
     return respond(request, content, {**headers, "Content-Security-Policy": PAGE_POLICY})
+
+
+@router.get(
+    "/{conversion_id}/graph",
+    summary="Read the graph without weights",
+    response_class=Response,
+    responses=_file_responses("application/octet-stream", "application/onnx"),
+)
+async def get_graph(conversion_id: ConversionId, request: Request, service: ServiceDependency) -> Response:
+    """The artifact's ONNX model with names, shapes and types of its weights and none of their values, for viewers.
+
+    There is one whatever the verdict, for it computes nothing; 409 for other targets than ONNX.
+    """
+    conversion, files = await results(service, conversion_id)
+    file = file_of(conversion, files, "artifact")
+    if conversion.target != "onnx":
+        raise NotReady("Only ONNX artifacts are shown as a graph.", hint="Convert to onnx to see the graph.")
+    await _refuse_lost(service, file)
+
+    async def read(start: int, end: int) -> bytes:
+        return b"".join([bytes(chunk) async for chunk in service.store.stream(file.sha256, start, end)])
+
+    try:
+        graph = await weight_free(read, file.bytes)
+    except NotReadable as error:
+        raise NotReady(f"The graph cannot be shown: {error}.", hint="Download the artifact and open it.") from None
+
+    async def stream(start: int, end: int) -> AsyncIterator[Chunk]:
+        yield graph[start:end]
+
+    etag = f'"graph-{file.sha256}"'
+    return respond(request, Content(file.filename, "application/onnx", len(graph), etag, stream, disposition="inline"))
 
 
 def prefers_html(accept: str | None) -> bool:
@@ -169,7 +202,8 @@ def prefers_html(accept: str | None) -> bool:
     return weights["text/html"] > weights["application/json"]
 
 
-async def _results(service: Service, conversion_id: str) -> tuple[Conversion, dict[str, ConversionFile]]:
+async def results(service: Service, conversion_id: str) -> tuple[Conversion, dict[str, ConversionFile]]:
+    """A conversion and its files by role. Raises NotFound, Expired."""
     async with service.database.transaction() as session:
         conversion = await rows.find(session, conversion_id)
         files = await rows.files(session, conversion_id)
@@ -178,7 +212,7 @@ async def _results(service: Service, conversion_id: str) -> tuple[Conversion, di
     return conversion, {file.role: file for file in files}
 
 
-def _file(conversion: Conversion, files: dict[str, ConversionFile], role: str) -> ConversionFile:
+def file_of(conversion: Conversion, files: dict[str, ConversionFile], role: str) -> ConversionFile:
     """The file of that role; NotReady that says where the conversion stands."""
     if role in files:
         return files[role]
@@ -195,8 +229,12 @@ def _file(conversion: Conversion, files: dict[str, ConversionFile], role: str) -
     )
 
 
+def _is_proved(conversion: Conversion) -> bool:
+    return conversion.state == "succeeded" or conversion.verdict in PROVED
+
+
 def _refuse_unverified(conversion: Conversion, asked_for: bool) -> None:
-    if conversion.state == "succeeded" or conversion.verdict in PROVED or asked_for:
+    if _is_proved(conversion) or asked_for:
         return
     raise Unverified(f"Verification ended with verdict {conversion.verdict or 'none'}.")
 
@@ -218,21 +256,48 @@ def _stored(service: Service, file: ConversionFile) -> Content:
     return Content(file.filename, file.media_type, file.bytes, f'"{file.sha256}"', stream, file.sha256)
 
 
-async def _page(service: Service, report: ConversionFile) -> bytes:
+def _hosted_links(conversion: Conversion, files: dict[str, ConversionFile]) -> dict[str, str]:
+    """Where the report's page leads while the service shows it."""
+    path, quarantined = path_of(conversion.id), "" if _is_proved(conversion) else "?unverified=true"
+    links = {"The conversion": f"/conversions/{conversion.id}"}
+    if "artifact" in files:
+        links |= {
+            f"Download {files['artifact'].filename}": f"{path}/artifact{quarantined}",
+            "Bundle": f"{path}/bundle{quarantined}",
+        }
+    return {**links, "The checkpoint": f"/checkpoints/{conversion.checkpoint_sha256}"}
+
+
+async def read_report(service: Service, report: ConversionFile) -> ConversionReport:
+    """Raises Unavailable where the store has lost it."""
+    await _refuse_lost(service, report)
+    document = b"".join([chunk async for chunk in service.store.stream(report.sha256)])
+    return await asyncio.to_thread(ConversionReport.model_validate_json, document)
+
+
+async def _page(service: Service, report: ConversionFile, links: dict[str, str], *, hosted: bool = False) -> bytes:
     """The report's page. Rendering takes tenths of a second for large nets, so it is done beside the event loop."""
     await _refuse_lost(service, report)
     document = b"".join([chunk async for chunk in service.store.stream(report.sha256)])
-    return await asyncio.to_thread(_render, document)
+    return await asyncio.to_thread(_render, document, tuple(links.items()), hosted)
 
 
 @lru_cache(maxsize=32)
-def _render(document: bytes) -> bytes:
-    return render(ConversionReport.model_validate_json(document)).encode("utf-8")
+def _render(document: bytes, links: tuple[tuple[str, str], ...], hosted: bool) -> bytes:
+    report = ConversionReport.model_validate_json(document)
+    certifying = certifying_page(report) if hosted else None
+    return render(report, dict(links), certifying).encode("utf-8")
+
+
+def certifying_page(report: ConversionReport) -> str | None:
+    """The page of the conversion that proved the graph which this one's weights were filled into."""
+    used = report.export.template
+    return f"/conversions/{used.certificate.conversion_id}" if used and used.certificate else None
 
 
 async def _bundle(service: Service, conversion: Conversion, files: dict[str, ConversionFile]) -> Bundle:
     listed = [files[role] for role in BUNDLE_ORDER if role in files]
-    page = await _page(service, files["report"])
+    page = await _page(service, files["report"], {file.filename: file.filename for file in listed})
     return make_bundle(conversion.id, [await _bundled(service, file) for file in listed], page)
 
 

@@ -36,6 +36,6 @@ def size_pair(options: Mapping[str, Any]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def normalised_images(name: str, *shape: int | str) -> InputSpec:
+def normalised_images(name: str, *shape: int | str, preprocessing: str | None = None) -> InputSpec:
     """A float input of pixels normalised per channel: about zero mean and unit variance."""
-    return InputSpec(name=name, shape=shape, distribution=Normal())
+    return InputSpec(name=name, shape=shape, distribution=Normal(), preprocessing=preprocessing)

@@ -1,7 +1,7 @@
 """timm's models by the names of its ``list_models()``. Signatures come from the models' default configurations."""
 
 import inspect
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -74,7 +74,7 @@ class TimmModels:
             library_version=timm.__version__,
             summary="Image classification" if defaults.num_classes else "Image features",
             options_schema=_options_schema(defaults),
-            signature=_signature,
+            signature=partial(_signature, _preprocessing(defaults)),
             construct=construct,
             convert=convert,
         )
@@ -125,10 +125,22 @@ def _options_schema(defaults: Any) -> dict[str, Any]:
     )
 
 
-def _signature(options: Options) -> Signature:
+def _preprocessing(defaults: Any) -> str:
+    """How timm prepares images for the published weights of this configuration (timm.data.create_transform)."""
+    _, height, width = defaults.input_size
+    resized = f"resized ({defaults.interpolation}) to {round(height / defaults.crop_pct)} pixels"
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (defaults.mean, defaults.std))
+    return (
+        f"For the published weights: images are {resized}, cropped in the middle to {height} × {width}, "
+        f"rescaled to [0, 1] and normalized by mean {mean} and std {std}."
+    )
+
+
+def _signature(preprocessing: str, options: Options) -> Signature:
     classes = options["num_classes"]
     logits = OutputSpec(name="logits", dtype="float32", shape=("batch", classes))
+    images = normalised_images("images", "batch", options["in_chans"], *size_pair(options), preprocessing=preprocessing)
     return Signature(
-        inputs=(normalised_images("images", "batch", options["in_chans"], *size_pair(options)),),
+        inputs=(images,),
         outputs=(logits,) if classes else (OutputSpec(name="features", dtype="float32"),),
     )

@@ -15,6 +15,12 @@ FLOW_UPDATES = 12
 """How many flows RAFT returns: the default of num_flow_updates in torchvision.models.optical_flow.RAFT.forward."""
 
 
+def _published(transforms: Any) -> str:
+    """How torchvision prepares images for its published weights, in its own words without what types it accepts."""
+    told = transforms().describe().replace("`", "").replace("InterpolationMode.", "")
+    return f"For the published weights: {told[told.find('objects. ') + len('objects. ') :]}"
+
+
 class Kind:
     """What models of one kind share. ``weights`` is a member of a weights enum: only its metadata is used."""
 
@@ -26,6 +32,7 @@ class Kind:
         self.meta: dict[str, Any] = weights.meta if weights else {}
         transforms = weights.transforms if weights else None
         self.preset: dict[str, Any] = getattr(transforms, "keywords", {})
+        self.preprocessing = _published(transforms) if transforms else None
 
     def options_schema(self) -> dict[str, Any]:
         """JSON Schema of the options."""
@@ -86,7 +93,7 @@ class Classification(Kind):
 
     def signature(self, options: Options) -> Signature:
         return Signature(
-            inputs=(normalised_images("images", "batch", 3, *size_pair(options)),),
+            inputs=(normalised_images("images", "batch", 3, *size_pair(options), preprocessing=self.preprocessing),),
             outputs=(OutputSpec(name="logits", dtype="float32", shape=("batch", options["num_classes"])),),
         )
 
@@ -135,7 +142,7 @@ class Segmentation(Kind):
         shape = ("batch", options["num_classes"], height, width)
         names = ("out", "aux") if options.get("aux_loss") else ("out",)
         return Signature(
-            inputs=(normalised_images("images", "batch", 3, height, width),),
+            inputs=(normalised_images("images", "batch", 3, height, width, preprocessing=self.preprocessing),),
             outputs=tuple(OutputSpec(name=name, dtype="float32", shape=shape) for name in names),
         )
 
@@ -168,7 +175,7 @@ class Video(Kind):
         frames = options.get("frames", self.meta.get("min_temporal_size", 16))
         height, width = size_pair(options) if "image_size" in options else (self._side(),) * 2
         return Signature(
-            inputs=(normalised_images("video", "batch", 3, frames, height, width),),
+            inputs=(normalised_images("video", "batch", 3, frames, height, width, preprocessing=self.preprocessing),),
             outputs=(OutputSpec(name="logits", dtype="float32", shape=("batch", options["num_classes"])),),
         )
 

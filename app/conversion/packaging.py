@@ -158,6 +158,7 @@ def _facts_of_the_job(work: Workpiece) -> dict[str, Any]:
         "family": description.family,
         "library": description.library,
         "library_version": description.library_version,
+        "signature": work.request.signature,
         "target": job.options.target,
         "options": job.options.model_dump(mode="json"),
         "checkpoint_sha256": job.checkpoint_sha256,

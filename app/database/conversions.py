@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, select, text, update
+from sqlalchemy import Row, Select, Table, delete, func, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import events, limits, publications, webhooks
 from app.database.projects import owner_of_new, project_of
-from app.database.tables import Conversion, ConversionFile
+from app.database.tables import Conversion, ConversionFile, Worker
+from app.database.workers import lives
 from app.domain import acceptance
 from app.domain.conversion import CommonOptions, Stage, State
 from app.domain.errors import InUse, NotFound, Problem, QueueFull
@@ -164,6 +165,31 @@ async def newest(session: AsyncSession, wanted: Filter, limit: int) -> Sequence[
     """Up to ``limit`` conversions, newest first."""
     query = _matching(select(Conversion), wanted, cursor=True)
     return (await session.scalars(query.order_by(Conversion.id.desc()).limit(limit))).all()
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A page of a list, how many conversions there are in each state, and how many workers live."""
+
+    rows: Sequence[Conversion]
+    counts: dict[State, int]
+    workers: int
+
+
+async def overview(session: AsyncSession, wanted: Filter, limit: int, lost_after: float) -> Overview:
+    """Up to ``limit`` conversions, newest first, and the counts beside them, in one query."""
+    listed: Table = Conversion.__table__  # type: ignore[assignment]
+    project = project_of(session)
+    owned = true() if project is None else listed.c.project_id == project
+    by_state = select(listed.c.state, func.count().label("count")).where(owned).group_by(listed.c.state).subquery()
+    counts = select(func.jsonb_object_agg(by_state.c.state, by_state.c.count)).scalar_subquery()
+    living = select(func.count(Worker.id)).where(lives(lost_after)).scalar_subquery()
+    query = _matching(select(Conversion, counts, living), wanted, cursor=True)
+    rows = (await session.execute(query.order_by(Conversion.id.desc()).limit(limit))).all()
+    _, told, workers = rows[0] if rows else (None, *(await session.execute(select(counts, living))).one())
+    return Overview(
+        [row for row, _, _ in rows], {State(state): count for state, count in (told or {}).items()}, workers
+    )
 
 
 def _matching(query: Select[Any], wanted: Filter, *, cursor: bool) -> Select[Any]:

@@ -57,7 +57,7 @@ async def find_valid(session: AsyncSession, secret: str) -> ApiKey | None:
     """The key of that secret; None for one that is unknown, revoked or expired. Notes once a minute that it is used."""
     if not FORM.fullmatch(secret):
         return None  # without a question to the database, which strangers could make many of
-    row = await session.scalar(select(ApiKey).where(ApiKey.digest == digest(secret), _valid()))
+    row = await session.scalar(select(ApiKey).where(ApiKey.digest == digest(secret), valid()))
     if row is not None:
         stale = ApiKey.last_used_at.is_(None) | (ApiKey.last_used_at < func.now() - NOTED_EVERY)
         await session.execute(update(ApiKey).where(ApiKey.id == row.id, stale).values(last_used_at=func.now()))
@@ -80,8 +80,9 @@ async def revoke(session: AsyncSession, id: str, project: str | None) -> ApiKey:
 
 
 async def any_valid(session: AsyncSession) -> bool:
-    return await session.scalar(select(ApiKey.id).where(_valid()).limit(1)) is not None
+    return await session.scalar(select(ApiKey.id).where(valid()).limit(1)) is not None
 
 
-def _valid() -> ColumnElement[bool]:
+def valid() -> ColumnElement[bool]:
+    """The condition that a key is neither revoked nor expired."""
     return ApiKey.revoked_at.is_(None) & (ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now()))

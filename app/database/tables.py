@@ -83,6 +83,18 @@ class ApiKey(Table):
     """To the minute."""
 
 
+class SignIn(Table):
+    """A browser that acts as a key since its owner signed in with it."""
+
+    __tablename__ = "sign_ins"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    """sha256 of the browser's secret, hexadecimal."""
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
 class AuditEntry(Table):
     """One thing that somebody asked the service to change, and how that ended."""
 

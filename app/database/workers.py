@@ -71,6 +71,11 @@ async def count_alive(session: AsyncSession, lost_after: float) -> int:
     return await session.scalar(select(func.count(Worker.id)).where(lives(lost_after))) or 0
 
 
+async def alive(session: AsyncSession, lost_after: float) -> Sequence[Worker]:
+    """The workers that gave a sign of life in the last ``lost_after`` seconds, the oldest first."""
+    return (await session.scalars(select(Worker).where(lives(lost_after)).order_by(Worker.started_at))).all()
+
+
 def lives(lost_after: float) -> ColumnElement[bool]:
     """Of a Worker: it gave a sign of life in the last ``lost_after`` seconds, and was not seen to have ended."""
     return _gives_signs(lost_after) & ~Worker.gone

@@ -8,6 +8,8 @@ GATE_AT = 70.0
 """Percent of the width at which the gate stands."""
 FARTHEST = 100.0
 """Times the gate at which the axis ends."""
+WEAKEST_EFFECT, STRONGEST_EFFECT = 1e-2, 1e6
+"""Ends of the axis of a perturbation's effect, in gates."""
 SLIVER = 0.6
 """Width in percent below which a bar could not be seen."""
 
@@ -47,6 +49,14 @@ def gate_ticks() -> tuple[Tick, ...]:
     """Ticks of that axis: parts of the gate, the gate itself, and multiples of it."""
     labels = {0.25: "¼", 0.5: "½", 0.75: "¾", 1.0: "gate", 10.0: "10×", FARTHEST: "100×"}
     return tuple(Tick(label, gate_position(ratio), ratio == 1.0) for ratio, label in labels.items())
+
+
+def effect_position(ratio: float) -> float:
+    """Where a perturbation's effect / gate lies on its axis, in percent: logarithmic, for effects span decades."""
+    if math.isnan(ratio) or ratio >= STRONGEST_EFFECT:
+        return 100.0
+    decades = math.log10(max(ratio, WEAKEST_EFFECT) / WEAKEST_EFFECT)
+    return max(SLIVER, decades / math.log10(STRONGEST_EFFECT / WEAKEST_EFFECT) * 100.0)
 
 
 def stacked(values: Mapping[str, float]) -> tuple[Segment, ...]:

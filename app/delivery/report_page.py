@@ -12,8 +12,21 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from app.delivery import charts, words
+from app.delivery.treemap import ledger_map
+from app.domain.architecture import Axis, Distribution, Integers, Mask, Normal, Signature, Uniform
 from app.domain.conversion import Stage
-from app.domain.report import ConversionReport, Ledger, OutputParity, ProbeResult, Verdict, VerificationReport
+from app.domain.reasons import REASONS
+from app.domain.report import (
+    ConversionReport,
+    Detection,
+    Finding,
+    LayerDetection,
+    Ledger,
+    OutputParity,
+    ProbeResult,
+    Verdict,
+    VerificationReport,
+)
 from app.targets.specs import SPECS
 
 LISTED_ROWS = 1000
@@ -68,13 +81,15 @@ def stage_seconds(timings: Mapping[str, float]) -> dict[str, float]:
 
 
 def headline(report: ConversionReport) -> str:
-    """What the verdict rests on, in one sentence."""
+    """What the verdict rests on, in one sentence; of a failure its first cause, for what follows from it is below."""
     verification = report.verification
+    deciding = deciding_findings(verification)
+    if deciding:
+        return deciding[0].detail
+    if verification.verdict is Verdict.inconclusive:
+        return "The checks that ran cannot decide."
     if report.problem is not None:
         return report.problem.detail
-    if verification.verdict is Verdict.inconclusive:
-        undecided = [f for f in verification.findings if f.severity == "inconclusive"]
-        return undecided[0].detail if undecided else "The checks that ran cannot decide."
     comparisons = sum(len(probe.outputs) for probe in verification.probes)
     if verification.worst_ratio is None:
         return "No output was compared."
@@ -86,6 +101,90 @@ def headline(report: ConversionReport) -> str:
     if verification.ledger is not None and verification.ledger.passed:
         sentence += f" All {words.count(len(verification.ledger.entries))} uploaded tensors are accounted for."
     return sentence
+
+
+def deciding_findings(verification: VerificationReport) -> tuple[Finding, ...]:
+    """Those that made the verdict a fail or an inconclusive, causes first."""
+    order = {reason: place for place, reason in enumerate(REASONS)}
+    deciding = [f for f in verification.findings if f.severity == verification.verdict.value]
+    return tuple(sorted(deciding, key=lambda finding: order[finding.reason]))
+
+
+def next_steps(report: ConversionReport) -> tuple[str, ...]:
+    """What to do now, the most useful first."""
+    verification = report.verification
+    if deciding := deciding_findings(verification):
+        return tuple(dict.fromkeys(remedy for f in deciding if (remedy := REASONS[f.reason].remedy)))
+    steps = [f"Download {words.name(report.artifact.filename)} and run it with the program under “Run it”."]
+    if report.artifact_data is not None:
+        steps.append(f"Keep {words.name(report.artifact_data.filename)} beside it: it holds the weights.")
+    steps += dict.fromkeys(remedy for f in verification.findings if (remedy := REASONS[f.reason].remedy))
+    steps.append("Prove it again where it will run: unpack the bundle there and run its check.py.")
+    return tuple(steps)
+
+
+@dataclass(frozen=True)
+class DetectionOfLayer:
+    """Negative control of one layer: how many perturbed tensors were seen, and the weakest effect on the outputs."""
+
+    layer: str
+    seen: int
+    trials: int
+    weakest: float
+    """The least effect / gate; 1 is the limit from which it is seen."""
+
+
+def detection_by_layer(detection: Detection) -> tuple[DetectionOfLayer, ...]:
+    """In the order in which the layers were tried."""
+    by_layer: dict[str, list[LayerDetection]] = {}
+    for trial in detection.trials:
+        by_layer.setdefault(trial.layer, []).append(trial)
+    return tuple(
+        DetectionOfLayer(layer, sum(t.seen for t in trials), len(trials), min(t.ratio for t in trials))
+        for layer, trials in by_layer.items()
+    )
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """One input as whoever runs the artifact must feed it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    values: str
+    preprocessing: str | None
+
+
+def input_contract(signature: Signature) -> tuple[InputContract, ...]:
+    return tuple(
+        InputContract(spec.name, spec.dtype, spec.shape, _values(spec.distribution), spec.preprocessing)
+        for spec in signature.inputs
+    )
+
+
+def axis_contract(signature: Signature) -> dict[str, str]:
+    """The sizes that each symbolic axis of the inputs may have, in words."""
+    used = {size: None for spec in signature.inputs for size in spec.shape if isinstance(size, str)}
+    return {name: _sizes(signature.axis(name)) for name in used}
+
+
+def _values(distribution: Distribution) -> str:
+    match distribution:
+        case Normal(mean=mean, std=std):
+            return f"real numbers about {mean:g} ± {std:g}"
+        case Uniform(low=low, high=high):
+            return f"real numbers from {low:g} to {high:g}"
+        case Integers(low=low, high=high):
+            return f"integers from {words.count(low)} to {words.count(high)}"
+        case Mask():
+            return "1 where there is something, 0 for padding at the end"
+
+
+def _sizes(axis: Axis) -> str:
+    upper = f" to {words.count(axis.maximum)}" if axis.maximum is not None else " up"
+    steps = f", multiples of {axis.multiple_of}" if axis.multiple_of > 1 else ""
+    return f"from {axis.minimum}{upper}{steps}"
 
 
 def ledger_bars(ledger: Ledger) -> dict[str, tuple[charts.Segment, ...]]:
@@ -115,6 +214,7 @@ def page_environment(*packages: str) -> Environment:
         moment=words.moment,
         reason=words.reason_words,
         position=charts.gate_position,
+        effect=charts.effect_position,
         proportion=charts.proportion,
     )
     return environment
@@ -125,8 +225,13 @@ def _environment() -> Environment:
     return page_environment("app.delivery")
 
 
-def report_values(report: ConversionReport) -> dict[str, Any]:
-    """What the templates of the report's sections need."""
+def report_values(
+    report: ConversionReport, links: Mapping[str, str] | None = None, certifying: str | None = None
+) -> dict[str, Any]:
+    """What the templates of the report's sections need.
+
+    ``links``: words to where they lead; ``certifying``: where the conversion is that proved the graph.
+    """
     verification = report.verification
     return {
         "report": report,
@@ -137,12 +242,20 @@ def report_values(report: ConversionReport) -> dict[str, Any]:
         "outputs": worst_of_outputs(verification),
         "stages": charts.stacked(stage_seconds(report.timings)),
         "total_seconds": sum(report.timings.values()),
+        "steps_to_take": next_steps(report),
         "ledger_bars": None if verification.ledger is None else ledger_bars(verification.ledger),
+        "layers": () if verification.ledger is None else ledger_map(verification.ledger),
+        "detection": () if verification.detection is None else detection_by_layer(verification.detection),
+        "contract": () if report.signature is None else input_contract(report.signature),
+        "axes": {} if report.signature is None else axis_contract(report.signature),
+        "programs": SPECS[report.target].usage(report),
+        "links": links or {},
+        "certifying": certifying,
         "ticks": charts.gate_ticks(),
         "rows": LISTED_ROWS,
     }
 
 
-def render(report: ConversionReport) -> str:
-    """The page. The same report gives the same bytes."""
-    return _environment().get_template("report/page.html").render(**report_values(report))
+def render(report: ConversionReport, links: Mapping[str, str] | None = None, certifying: str | None = None) -> str:
+    """The page. The same report and links give the same bytes."""
+    return _environment().get_template("report/page.html").render(**report_values(report, links, certifying))

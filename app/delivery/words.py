@@ -5,6 +5,7 @@ import math
 import unicodedata
 from datetime import UTC, datetime
 
+from app.domain.reasons import REASONS
 from app.domain.report import Reason, Verdict
 
 LONGEST_NAME = 160
@@ -17,45 +18,12 @@ VERDICT_WORDS: dict[Verdict, str] = {
     Verdict.fail: "Failed verification",
 }
 
-REASON_WORDS: dict[Reason, str] = {
-    Reason.parity: "The artifact computes something else than the model",
-    Reason.output_structure: "Outputs differ in number, name, shape or type",
-    Reason.non_finite: "Outputs hold NaN or infinity",
-    Reason.dims: "Wrong or failing at other sizes of a dynamic axis",
-    Reason.ledger: "The artifact does not carry exactly the uploaded weights",
-    Reason.opset: "The file does not have the opset that was asked for",
-    Reason.training_mode: "Something is in training mode",
-    Reason.attributes: "A constant of the graph is not one that the model uses",
-    Reason.checker: "The file breaks the rules of its format",
-    Reason.runtime: "The runtime cannot load or run the file",
-    Reason.check_failed: "A check of the verification could not be carried out",
-    Reason.insensitive: "The outputs hardly depend on the inputs, so that parity proves little",
-    Reason.nondeterministic: "The model gives different outputs for the same input",
-    Reason.shape_specialised: "The graph is fixed to the shape it was exported with",
-    Reason.frozen_values: "The model's code decides on values of its inputs, of which a trace keeps one case",
-    Reason.assumed_sizes: "The graph was made for fewer sizes of an axis than are declared",
-    Reason.unloaded_weights: "Parts of the model that act on its outputs are not from the checkpoint",
-    Reason.not_strict: "Not every tensor came from the checkpoint, or not every uploaded one was used",
-    Reason.constant_output: "An output is the same whatever the inputs",
-    Reason.oracle_unavailable: "No double-precision reference; a reordered single-precision one was used",
-    Reason.blind_layers: "The probes would not notice a fault in some layers; the ledger covers them",
-    Reason.unused_tensors: "Some uploaded tensors are not used by the architecture",
-    Reason.non_finite_weights: "Some uploaded weights are NaN or infinite",
-    Reason.static_axis: "An axis is fixed",
-    Reason.trace_warnings: "The tracer warned",
-    Reason.unfollowed_code: "The model's code was not followed to its end",
-    Reason.export_branch: "The model's code takes another way while it is exported",
-    Reason.fused_attention: "PyTorch's fused attention gives other values than the plain operators of the file",
-    Reason.template_discarded: "A stored graph did not fit and was not used",
-    Reason.mismatch_accepted: "A mismatch was accepted because on_mismatch=warn",
-}
-
 SIZE_UNITS = ("B", "kB", "MB", "GB", "TB")
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def reason_words(reason: Reason) -> str:
-    return REASON_WORDS.get(reason, reason.value.replace("_", " "))
+    return REASONS[reason].title
 
 
 def size(count: int) -> str:

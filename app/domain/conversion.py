@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from app.domain.base import Value
 
@@ -53,7 +53,12 @@ Names = Annotated[tuple[Name, ...], Field(max_length=MAX_NAMES, fail_fast=True)]
 
 
 class CommonOptions(Value):
-    """Options of every target; those of one are its own class, in its folder of app/targets."""
+    """Options of every target; those of one are its own class, in its folder of app/targets.
+
+    What stands below each is its description in the schema, and in forms made from it.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     target: TargetName
     example_shapes: dict[Name, Annotated[tuple[int, ...], Field(max_length=MAX_RANK, fail_fast=True)]] | None = None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from app.domain.architecture import Signature
 from app.domain.base import Value
 from app.domain.checkpoint import CheckpointInspection, LoadReport, ParameterReport
 from app.domain.conversion import TargetName
@@ -391,6 +392,8 @@ class ConversionReport(Value):
     family: str
     library: str
     library_version: str
+    signature: Signature | None = None
+    """What the artifact takes and gives, with the given options; None in reports of earlier versions."""
     target: TargetName
     options: dict[str, Any] = Field(default_factory=dict)
     checkpoint_sha256: str

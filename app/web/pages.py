@@ -1,34 +1,36 @@
-"""The pages: start, conversions, one conversion, architectures, a checkpoint, and what each error means."""
+"""The pages: start, conversions, one conversion, and what each error means."""
 
 import asyncio
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Header, Query
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from app.api.checkpoints import Sha256, checkpoint_resource
-from app.api.conversion_files import prefers_html
+from app.api.conversion_files import certifying_page, prefers_html
 from app.api.conversion_resource import conversion_resource
 from app.api.conversions import ConversionId
 from app.api.errors_table import explain_problem, problem_kinds
+from app.api.labels import labels_of
+from app.api.principals import Acting
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
-from app.database import checkpoints, conversions
+from app.database import conversions
 from app.database.conversions import Filter
 from app.database.tables import Conversion, ConversionFile
 from app.delivery.report_page import report_values
-from app.domain.conversion import CommonOptions, Stage, State
-from app.domain.report import ConversionReport
+from app.domain.conversion import CommonOptions, Stage, State, TargetName
+from app.domain.report import ConversionReport, Verdict
 from app.targets.specs import SPECS
-from app.web import guide
+from app.web import administration_page, catalog_pages, comparison_page, guide, sign_in
+from app.web.graph import install_graph_viewer, viewer_path
 from app.web.rendering import page
 
 router = ReadableRouter(include_in_schema=False)
 
 LISTED = 50
-CATALOG_PAGE = 60
 HIDDEN_OPTIONS = frozenset({"target", "runtime", "simplify", "precision"})
 """Target options with one admitted value."""
 
@@ -37,16 +39,19 @@ def install_pages(app: FastAPI) -> None:
     """Add the pages and the files that they use, before the resources whose paths some pages share."""
     app.include_router(router)
     app.include_router(guide.router)
+    for module in (catalog_pages, comparison_page, administration_page, sign_in):
+        app.include_router(module.router)
+    install_graph_viewer(app)
     app.mount("/static", StaticFiles(directory=str(files("app.web").joinpath("static"))), name="static")
 
 
 @router.get("/")
-async def start_page(service: ServiceDependency) -> HTMLResponse:
+async def start_page(service: ServiceDependency, acting: Acting) -> HTMLResponse:
     """Convert a file: choose it, name its architecture, go."""
     async with service.database.transaction() as session:
         recent = await conversions.newest(session, Filter(), 5)
     schemas = {spec.name: _shown_options(spec.options) for spec in SPECS.values()}
-    return page("start.html", targets=SPECS, schemas=schemas, recent=recent)
+    return page("start.html", acting=acting, targets=SPECS, schemas=schemas, recent=recent)
 
 
 @router.get("/favicon.ico")
@@ -62,75 +67,64 @@ async def report_style() -> Response:
 
 @router.get("/conversions")
 async def conversions_page(
+    *,
     service: ServiceDependency,
-    state: Annotated[State | None, Query()] = None,
+    acting: Acting,
+    state: Annotated[State | Literal[""], Query()] = "",
+    target: Annotated[TargetName | Literal[""], Query()] = "",
+    verdict: Annotated[Verdict | Literal[""], Query()] = "",
     architecture: Annotated[str, Query(max_length=300, pattern=r"^[^\x00]*$")] = "",
+    label: Annotated[str, Query(max_length=300, description="name=value")] = "",
     cursor: Annotated[str | None, Query(pattern="^cnv_[0-9a-f]{32}$")] = None,
 ) -> HTMLResponse:
-    wanted = Filter(state=state, architecture=architecture or None, before=cursor)
+    chosen = {"state": state, "target": target, "verdict": verdict, "architecture": architecture, "label": label}
+    wanted = Filter(
+        state=State(state) if state else None,
+        architecture=architecture or None,
+        target=target or None,
+        verdict=verdict or None,
+        labels=labels_of([label]) if label else {},
+        before=cursor,
+    )
     async with service.database.transaction() as session:
-        found = await conversions.newest(session, wanted, LISTED + 1)
-        counts = await conversions.count_by_state(session)
+        found = await conversions.overview(session, wanted, LISTED + 1, service.settings.worker_lost_after)
+    more = len(found.rows) > LISTED
+    query = urlencode({name: value for name, value in chosen.items() if value})
     return page(
         "conversions.html",
-        rows=found[:LISTED],
-        older=found[LISTED - 1].id if len(found) > LISTED else None,
-        counts=counts,
+        acting=acting,
+        rows=found.rows[:LISTED],
+        older=f"/conversions?{query}{'&' if query else ''}cursor={found.rows[LISTED - 1].id}" if more else None,
+        counts=found.counts,
+        workers=found.workers,
         states=list(State),
-        state=state,
-        architecture=architecture,
+        targets=SPECS,
+        verdicts=list(Verdict),
+        chosen=chosen,
     )
 
 
 @router.get("/conversions/{conversion_id}")
-async def conversion_page(conversion_id: ConversionId, service: ServiceDependency) -> HTMLResponse:
+async def conversion_page(conversion_id: ConversionId, service: ServiceDependency, acting: Acting) -> HTMLResponse:
     """One conversion: where it stands while it runs, what it yielded when it has ended."""
     async with service.database.transaction() as session:
         row = await conversions.find(session, conversion_id)
         kept = await conversions.files(session, conversion_id)
         others = await conversions.newest(session, Filter(checkpoint_sha256=row.checkpoint_sha256), 10)
     resource = conversion_resource(row, kept)
-    report = await _report(service, row, {file.role: file for file in kept})
-    values: dict[str, Any] = {} if report is None else await asyncio.to_thread(report_values, report)
+    kept_roles = {file.role: file for file in kept}
+    report = await _report(service, row, kept_roles)
+    values: dict[str, Any] = {} if report is None else await asyncio.to_thread(_values, report)
     return page(
         "conversion.html",
+        acting=acting,
         conversion=resource,
         has_report=report is not None,
+        graph=viewer_path(row.id, row.architecture) if "artifact" in kept_roles and row.target == "onnx" else None,
         others=[other for other in others if other.id != row.id],
         steps=[stage.value for stage in Stage],
-        snippets=None if report is None else SPECS[report.target].usage(report),
         **values,
     )
-
-
-@router.get("/architectures")
-async def architectures_page(
-    service: ServiceDependency,
-    query: Annotated[str, Query(max_length=200)] = "",
-    after: Annotated[str, Query(max_length=300)] = "",
-) -> HTMLResponse:
-    found = sorted((await service.catalog.current()).search(query, None), key=lambda entry: entry.name)
-    rest = [entry for entry in found if entry.name > after]
-    return page(
-        "architectures.html",
-        entries=rest[:CATALOG_PAGE],
-        total=len(found),
-        query=query,
-        next=rest[CATALOG_PAGE - 1].name if len(rest) > CATALOG_PAGE else None,
-    )
-
-
-@router.get("/architectures/{name:path}")
-async def architecture_page(name: str, service: ServiceDependency) -> HTMLResponse:
-    return page("architecture.html", entry=(await service.catalog.current()).get(name))
-
-
-@router.get("/checkpoints/{sha256}")
-async def checkpoint_page(sha256: Sha256, service: ServiceDependency) -> HTMLResponse:
-    async with service.database.transaction() as session:
-        row = await checkpoints.owner(session, sha256)
-        made = await conversions.newest(session, Filter(checkpoint_sha256=sha256), LISTED)
-    return page("checkpoint.html", checkpoint=checkpoint_resource(row), conversions=made)
 
 
 @router.get("/problems")
@@ -150,6 +144,10 @@ async def problem_kind(code: str, accept: Annotated[str | None, Header()] = None
         return await problem_kind_page(code)
     kind = await explain_problem(code)
     return Response(kind.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
+
+
+def _values(report: ConversionReport) -> dict[str, Any]:
+    return report_values(report, certifying=certifying_page(report))
 
 
 async def _report(service: Service, row: Conversion, kept: dict[str, ConversionFile]) -> ConversionReport | None:

@@ -27,7 +27,11 @@ HEADERS = {  # beside those that every answer gets (api/browsers.py)
 
 
 def page(template: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any) -> HTMLResponse:
-    """The template as an answer, with a policy that admits nothing from elsewhere and no inline script."""
+    """The template as an answer, with a policy that admits nothing from elsewhere and no inline script.
+
+    ``acting``, a Principal: on whose behalf the page is shown, which decides what it leads to.
+    """
+    values.setdefault("acting", None)
     body = _environment().get_template(template).render(**values)
     return HTMLResponse(body, status_code=status, headers={**HEADERS, **(headers or {})})
 

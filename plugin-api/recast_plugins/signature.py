@@ -70,6 +70,8 @@ class InputSpec(Declared):
     distribution: Distribution = Normal()
     in_list: bool = False
     """True: forward takes a list, of which this tensor is the only element (torchvision's detection models)."""
+    preprocessing: str | None = None
+    """What makes this input of raw data, in words; of a library's published weights, where it has such."""
     argument: str | None = None
     """The parameter of forward that takes this input, where the client gave the input another name."""
 

@@ -1,12 +1,20 @@
 """Keys and projects made as `recast keys` and `recast projects` make them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Any
 
 from app.database import keys, projects
 from app.database.limits import Limits
 from app.database.session import Database
+
+
+def _run(make: Callable[[], Coroutine[Any, Any, str]]) -> str:
+    """In a thread: the caller's may have a loop of its own, as with a browser."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(make())).result()
 
 
 def make_key(url: str, project: str, scopes: Sequence[str], expires_at: datetime | None = None) -> str:
@@ -19,7 +27,7 @@ def make_key(url: str, project: str, scopes: Sequence[str], expires_at: datetime
         finally:
             await database.close()
 
-    return asyncio.run(make())
+    return _run(make)
 
 
 def make_project(url: str, name: str, **limits: int) -> str:
@@ -31,4 +39,4 @@ def make_project(url: str, name: str, **limits: int) -> str:
         finally:
             await database.close()
 
-    return asyncio.run(make())
+    return _run(make)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.domain.architecture import InputSpec, OutputSpec, Signature
 from app.domain.checkpoint import CheckpointInspection, LoadReport, ParameterReport, Repair, TensorInfo
 from app.domain.errors import Problem
 from app.domain.report import (
@@ -220,6 +221,14 @@ def report(**changes: Any) -> ConversionReport:
         "family": "resnet",
         "library": "torchvision",
         "library_version": "0.29.1",
+        "signature": Signature(
+            inputs=(
+                InputSpec(
+                    name="input", shape=("batch", 3, 224, 224), preprocessing="For the published weights: rescaled."
+                ),
+            ),
+            outputs=(OutputSpec(name="logits"), OutputSpec(name="features")),
+        ),
         "target": "onnx",
         "options": {"opset": 18, "exporter": "auto", "strict": True},
         "checkpoint_sha256": "9f" * 32,

@@ -1,14 +1,17 @@
 """The pages in a real browser, on the real api; conversions end as the test says."""
 
 import httpx
+import psycopg
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import Engine, event
 
 from app.domain.conversion import State
 from app.domain.errors import Problem
 from app.domain.report import Verdict
 from tests.api.server import Backstage, submit, weights
 from tests.delivery.reports import failed_report
+from tests.web.artifacts import onnx_file
 
 
 def converted(client: httpx.Client, backstage: Backstage) -> str:
@@ -88,8 +91,8 @@ def test_what_the_service_refuses_is_shown_beside_the_form(tab: Page):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/conversions", "/architectures", "/architectures/torchvision/resnet18", "/problems",
-             "/problems/key_mismatch"]
+    "path", ["/", "/conversions", "/checkpoints", "/architectures", "/architectures/torchvision/resnet18", "/problems",
+             "/problems/key_mismatch", "/administration", "/sign-in"]
 )  # fmt: skip
 @pytest.mark.parametrize("width", [360, 1100])
 def test_every_page_fits_and_has_one_heading(tab: Page, path: str, width: int):
@@ -133,6 +136,64 @@ def test_the_list_filters_by_state_and_goes_on(tab: Page, client: httpx.Client, 
     expect(tab.locator(f"a[href='/conversions/{conversion}']")).to_be_visible()
     tab.goto("/conversions?state=timed_out")
     expect(tab.get_by_text("None yet.")).to_be_visible()
+    named = submit(client, labels={"team": "<vision>"}, name="nightly").json()["id"]
+    tab.goto("/conversions")
+    tab.get_by_label("Label").fill("team=<vision>")
+    tab.get_by_role("button", name="Filter").click()
+    expect(tab.locator("tbody tr")).to_have_count(1)
+    expect(tab.locator(f"a[href='/conversions/{named}']")).to_have_text("nightly")
+
+
+@pytest.fixture(scope="module")
+def ten_thousand(backstage: Backstage) -> None:
+    """As many finished conversions in the list, beside what other tests leave."""
+    with psycopg.connect(backstage.database_url) as connection:
+        connection.execute(
+            """insert into conversions (id, state, checkpoint_sha256, architecture, target, options, verdict, problem)
+               select 'cnv_' || md5(n::text), 'succeeded', 'ab', 'torchvision/resnet18', 'onnx',
+                      jsonb_build_object('filler', repeat('x', 500)), 'pass', null
+               from generate_series(1, 10000) n"""
+        )
+
+
+def test_the_list_takes_one_query_however_long_it_is(client: httpx.Client, ten_thousand: None):
+    asked: list[str] = []
+
+    def note(_connection, _cursor, statement, *_rest) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        page = client.get("/conversions", headers={"Accept": "text/html"})
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert page.text.count('name="id"') == 50
+    assert len(asked) == 1, asked
+
+
+def test_several_conversions_are_canceled_and_deleted_at_once(tab: Page, client: httpx.Client):
+    ids = [submit(client, labels={"batch": "bulk"}).json()["id"] for _ in range(3)]
+    tab.goto("/conversions?label=batch%3Dbulk")
+    tab.on("dialog", lambda dialog: dialog.accept())
+    for act, told in (("Cancel", "3 done"), ("Delete", "3 done")):
+        tab.get_by_label("Choose all on this page").check()
+        expect(tab.locator("#count")).to_have_text("3 chosen")
+        tab.get_by_role("button", name=act, exact=True).click()
+        expect(tab.locator("#told")).to_have_text(told)
+    assert [client.get(f"/v1/conversions/{id}").status_code for id in ids] == [404, 404, 404]
+
+
+def test_two_conversions_are_compared_from_the_list(tab: Page, client: httpx.Client, backstage: Backstage):
+    for opset, weight in ((18, 0.5), (20, 0.75)):
+        conversion = submit(client, options={"opset": opset}, labels={"pair": "yes"}).json()["id"]
+        backstage.finish(conversion, artifact=onnx_file(weight))
+    tab.goto("/conversions?label=pair%3Dyes")
+    tab.get_by_label("Choose all on this page").check()
+    tab.get_by_role("button", name="Compare two").click()
+    expect(tab.get_by_text("1 of 2 tensors of the artifacts differ.")).to_be_visible()
+    expect(tab.locator("tr", has_text="opset")).to_contain_text("18")
+    expect(tab.locator(".row", has_text="fc")).to_contain_text("0.5 1 of 1")
+    expect(tab.locator(".row", has_text="norm")).to_contain_text("the same")
 
 
 def test_the_form_can_be_used_by_keyboard_alone(tab: Page):

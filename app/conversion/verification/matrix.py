@@ -55,7 +55,8 @@ def _eager_ratio(reference: Reference, name: str) -> float:
 def _evaluated_cell(evaluator: Evaluator, subject: Subject, reference: Reference) -> MatrixCell:
     operations = reference.trace.operations
     if operations > EVALUATOR_BUDGET or not operations:
-        skipped = f"{operations:.1e} operations; the evaluator, which is plain numpy, runs up to {EVALUATOR_BUDGET:.0e}"
+        times = f"takes {operations / EVALUATOR_BUDGET:.0f} times the work" if operations else "may take more work"
+        skipped = f"the evaluator is plain numpy, and this model {times} that it is given"
         return MatrixCell(cell=evaluator.name, kind="translation", skipped=skipped)
     return _cell(evaluator.name, "translation", lambda: _evaluated(evaluator, subject, reference))
 

@@ -50,7 +50,7 @@ def template_key(
                 "source_digest": description.source_digest,
                 "architecture_options": dict(architecture_options),
                 "options": options.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
-                "signature": signature.model_dump(mode="json"),
+                "signature": signature.model_dump(mode="json", exclude={"inputs": {"__all__": {"preprocessing"}}}),
                 "toolchain": dict(toolchain or toolchain_versions()),
             }
         )

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from app.domain.conversion import CommonOptions
-from app.domain.report import ConversionReport
-from app.targets.spec import TargetSpec, arguments
+from app.targets.spec import TargetSpec
+from app.targets.torchscript.usage import programs
 
 
 class TorchScriptOptions(CommonOptions):
@@ -18,26 +18,4 @@ class TorchScriptOptions(CommonOptions):
     keep_debug: bool = False
 
 
-_PYTHON = """import torch
-
-model = torch.jit.load("{file}")
-with torch.inference_mode():
-    {names} = model({inputs})
-"""
-_CPP = """#include <torch/script.h>
-
-torch::jit::Module model = torch::jit::load("{file}");
-auto outputs = model.forward({{{inputs}}});
-"""
-
-
-def _usage(report: ConversionReport) -> dict[str, str]:
-    file, inputs = report.artifact.filename, arguments(report.export.input_names, "{1}")
-    names = arguments(report.export.output_names, "{1}") or "outputs"
-    return {
-        "Python": _PYTHON.format(file=file, names=names, inputs=inputs),
-        "C++": _CPP.format(file=file, inputs=inputs),
-    }
-
-
-SPEC = TargetSpec("torchscript", title="TorchScript", options=TorchScriptOptions, suffix=".pt", usage=_usage)
+SPEC = TargetSpec("torchscript", title="TorchScript", options=TorchScriptOptions, suffix=".pt", usage=programs)

@@ -1,7 +1,8 @@
+import { readHeader } from "/static/header.js";
 import { show } from "/static/problem.js";
 
 const form = document.getElementById("convert");
-const [file, drop, chosen] = ["file", "drop", "chosen"].map((id) => document.getElementById(id));
+const [file, drop, chosen, found] = ["file", "drop", "chosen", "found"].map((id) => document.getElementById(id));
 const [name, names, summary] = ["architecture", "names", "summary"].map((id) => document.getElementById(id));
 const [upload, told, problem] = ["upload", "told", "problem"].map((id) => document.getElementById(id));
 const schemas = JSON.parse(document.getElementById("schemas").textContent);
@@ -11,13 +12,35 @@ let described = null;
 
 const typeOf = (rule) => rule.type ?? (rule.anyOf ?? []).map((each) => each.type ?? (each.enum || each.const ? "enum" : null)).find((type) => type && type !== "null") ?? "json";
 
+// Every admitted value of a rule that admits a few; null for others.
 function choices(rule) {
   if (rule.enum) return rule.enum;
+  if ("const" in rule) return [rule.const];
   if (rule.type === "boolean") return [true, false];
-  return null;
+  const parts = (rule.anyOf ?? []).filter((each) => each.type !== "null").map(choices);
+  return parts.length && parts.every(Boolean) ? parts.flat() : null;
+}
+
+const shown = (value) => typeof value === "string" ? value : JSON.stringify(value);
+
+function checkboxes(option, rule) {
+  const set = document.createElement("fieldset"), legend = document.createElement("legend");
+  legend.textContent = option.replaceAll("_", " ");
+  set.append(legend);
+  set.dataset.list = option;
+  for (const value of rule.items.enum) {
+    const label = document.createElement("label"), box = document.createElement("input");
+    label.className = "choice";
+    box.type = "checkbox";
+    box.value = value;
+    label.append(box, ` ${value}`);
+    set.append(label);
+  }
+  return set;
 }
 
 function field(option, rule, prefix) {
+  if (rule.type === "array" && rule.items?.enum) return checkboxes(option, rule);
   const label = document.createElement("label");
   const id = `${prefix}-${option}`;
   label.htmlFor = id;
@@ -27,9 +50,13 @@ function field(option, rule, prefix) {
   control.id = id;
   control.dataset.option = option;
   control.dataset.type = typeOf(rule);
-  if (admitted) for (const value of ["", ...admitted]) control.add(new Option(value === "" ? "default" : String(value), value === "" ? "" : JSON.stringify(value)));
+  if (admitted) {
+    const usual = rule.default === undefined || rule.default === null ? "default" : `default: ${shown(rule.default)}`;
+    control.add(new Option(usual, ""));
+    for (const value of admitted) control.add(new Option(shown(value), JSON.stringify(value)));
+  }
   else {
-    control.placeholder = rule.default === undefined || rule.default === null ? "default" : JSON.stringify(rule.default).replace(/^"|"$/g, "");
+    control.placeholder = rule.default === undefined || rule.default === null ? "default" : shown(rule.default);
     if (["integer", "number"].includes(control.dataset.type)) control.inputMode = "decimal";
   }
   label.append(control);
@@ -48,8 +75,13 @@ function given(details) {
   for (const control of details.querySelectorAll("[data-option]")) {
     const text = control.value.trim();
     if (text === "") continue;
-    if (control.tagName !== "SELECT" && control.dataset.type === "string") values[control.dataset.option] = text;
+    if (control.dataset.type === "array" && !text.startsWith("[")) values[control.dataset.option] = text.split(",").map((each) => each.trim());
+    else if (control.tagName !== "SELECT" && control.dataset.type === "string") values[control.dataset.option] = text;
     else try { values[control.dataset.option] = JSON.parse(text); } catch { values[control.dataset.option] = text; }
+  }
+  for (const set of details.querySelectorAll("[data-list]")) {
+    const chosen = [...set.querySelectorAll(":checked")].map((box) => box.value);
+    if (chosen.length) values[set.dataset.list] = chosen;
   }
   return values;
 }
@@ -96,6 +128,35 @@ function choose() {
   const heading = document.createElement("b");
   heading.textContent = picked.name;
   chosen.replaceChildren(heading, ` (${(picked.size / 1e6).toFixed(1)} MB)`);
+  look(picked);
+}
+
+const LISTED = 300;
+const counted = (number) => number.toLocaleString("en").replaceAll(",", "\u202f");
+let header = null; // of the chosen file: what readHeader gave
+
+// What is in the file, read here before anything is sent.
+async function look(picked) {
+  header = null;
+  found.hidden = true;
+  let told = null;
+  try { told = await readHeader(picked); } catch { /* the service says what is wrong with it */ }
+  if (file.files[0] !== picked) return;
+  header = told;
+  if (!told) return;
+  const tensors = [...told.tensors];
+  const elements = tensors.reduce((sum, [, { shape }]) => sum + shape.reduce((size, each) => size * each, 1), 0);
+  const types = [...new Set(tensors.map(([, { dtype }]) => dtype))].join(", ");
+  const line = document.createElement("p");
+  line.textContent = `It holds ${counted(tensors.length)} tensors with ${counted(elements)} numbers (${types})${told.path.length ? `, under ${told.path.join(" → ")}` : ""}.`;
+  const details = document.createElement("details"), summaryOf = document.createElement("summary"), list = document.createElement("pre");
+  summaryOf.textContent = "Names and shapes";
+  list.tabIndex = 0;
+  list.textContent = tensors.slice(0, LISTED).map(([name, { dtype, shape }]) => `${name}  ${dtype} [${shape.join(", ")}]`).join("\n") + (tensors.length > LISTED ? `\n… ${tensors.length - LISTED} more` : "");
+  details.append(summaryOf, list);
+  found.replaceChildren(line, details);
+  found.hidden = false;
+  found.dispatchEvent(new Event("read"));
 }
 
 file.addEventListener("change", choose);

@@ -1,0 +1,35 @@
+"""The page for who administers a project, or the whole service: keys, projects and their limits, workers, the log."""
+
+from typing import Any
+
+from starlette.responses import HTMLResponse
+
+from app.api.principals import Acting
+from app.api.readable import ReadableRouter
+from app.api.service import WholeService
+from app.database import audit, keys, projects, workers
+from app.database.keys import SCOPES
+from app.database.limits import Limits
+from app.web.rendering import page
+
+router = ReadableRouter(include_in_schema=False)
+
+AUDITED = 50
+
+
+@router.get("/administration")
+async def administration_page(service: WholeService, acting: Acting) -> HTMLResponse:
+    acting.require("admin")
+    seen = None if acting.operator else acting.project
+    async with service.database.transaction() as session:
+        listed = await projects.listed(session, seen)
+        values: dict[str, Any] = {
+            "keys": await keys.listed(session, seen),
+            "projects": [(project, Limits.model_validate(project.limits)) for project in listed],
+            "entries": await audit.newest(session, seen, before=None, limit=AUDITED),
+            "workers": await workers.alive(session, service.settings.worker_lost_after) if acting.operator else (),
+        }
+    names = {project.id: project.name for project in listed}
+    return page(
+        "administration.html", acting=acting, scopes=SCOPES, names=names, limits=list(Limits.model_fields), **values
+    )
