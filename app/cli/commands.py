@@ -10,19 +10,27 @@ from app.cli.failure import UsageError, failing_in_words
 from app.processors import available_cores
 from app.targets.specs import SPECS
 
+PLAIN = None
+"""Help as plain text, whose lines are wrapped and never cut, whatever the width of the terminal."""
+
 app = typer.Typer(
     name="recast",
     help="Convert PyTorch weights to verified ONNX and TorchScript.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=PLAIN,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-templates_app = typer.Typer(help="Graph templates, the weight-free graphs that make repeated conversions fast.")
+templates_app = typer.Typer(
+    help="Graph templates, the weight-free graphs that make repeated conversions fast.", rich_markup_mode=PLAIN
+)
 app.add_typer(templates_app, name="templates", no_args_is_help=True)
-keys_app = typer.Typer(help="API keys: what programs and people prove themselves with.")
+keys_app = typer.Typer(help="API keys: what programs and people prove themselves with.", rich_markup_mode=PLAIN)
 app.add_typer(keys_app, name="keys", no_args_is_help=True)
-projects_app = typer.Typer(help="Projects, which own conversions and checkpoints and see nothing of each other.")
+projects_app = typer.Typer(
+    help="Projects, which own conversions and checkpoints and see nothing of each other.", rich_markup_mode=PLAIN
+)
 app.add_typer(projects_app, name="projects", no_args_is_help=True)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on (RECAST_HOST).")]

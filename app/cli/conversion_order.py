@@ -49,7 +49,7 @@ def order(
         raise UsageError(f"There is no target {target!r}.", hint=f"Targets: {', '.join(SPECS)}.")
     for file in (weights, probes):
         if file is not None and not file.is_file():
-            raise UsageError(f"There is no file {file}.")
+            raise UsageError(f"{file} is no file." if file.exists() else f"There is no file {file}.")
     for place in (output, report, bundle):
         if place is not None and not place.absolute().parent.is_dir():
             raise UsageError(f"There is no directory {place.absolute().parent}.")

@@ -22,7 +22,7 @@ class UsageError(RecastError):
 
 
 def failing_in_words(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
-    """Print RecastError as text and end with status 1, or 2 where the command line itself is wrong."""
+    """Print RecastError as text and end with status 1; one line and status 2 where the command line itself is wrong."""
 
     @wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -30,9 +30,12 @@ def failing_in_words(command: Callable[Arguments, None]) -> Callable[Arguments, 
 
         try:
             command(*args, **kwargs)
+        except UsageError as error:
+            typer.secho(f"recast: {error.detail} {error.told_hint}", fg="red", err=True)
+            raise typer.Exit(USAGE) from None
         except RecastError as error:
             tell(error.problem())
-            raise typer.Exit(USAGE if isinstance(error, UsageError) else FAILED) from None
+            raise typer.Exit(FAILED) from None
         except ValidationError as error:
             for fault in error.errors():
                 place = ".".join(str(part) for part in fault["loc"])

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.cli.present import print_table
 from app.cli.processes import migrated_database
 from app.database import keys, projects
 from app.database.limits import Limits
@@ -51,7 +51,7 @@ def list_keys(settings: Settings) -> None:
             row.id, row.shown, row.name, row.project_id, ",".join(row.scopes), _day(row.expires_at),
             _day(row.last_used_at), state,
         )  # fmt: skip
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 def revoke_key(settings: Settings, id: str) -> None:

@@ -1,6 +1,7 @@
 """Results on a terminal."""
 
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from app.delivery import words
 from app.domain.report import ConversionReport, Verdict
 from app.settings import Settings
 
+WIDE = 10_000
+"""Columns of what is no terminal."""
 STATUS = {Verdict.passed: 0, Verdict.pass_with_notes: 0, Verdict.inconclusive: 3, Verdict.fail: 1}
 COLOURS = {
     Verdict.passed: "green",
@@ -71,7 +74,7 @@ def show_architectures(entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         library = f"{entry['library']} {entry['library_version']}"
         table.add_row(entry["name"], entry["family"], library, ", ".join(entry["targets"]))
-    Console().print(table)
+    print_table(table)
 
 
 def show_templates(entries: Sequence[KeptTemplate]) -> None:
@@ -79,14 +82,26 @@ def show_templates(entries: Sequence[KeptTemplate]) -> None:
     for entry in entries:
         verdict = entry.certificate.verdict.value if entry.certificate else "none"
         table.add_row(entry.key[:16], words.size(entry.bytes), verdict, Text(entry.reason or ""))
-    Console().print(table)
+    print_table(table)
 
 
 def show_settings(settings: Settings) -> None:
     table = Table("variable", "value", "meaning", box=None, pad_edge=False)
     for name, field in type(settings).model_fields.items():
         table.add_row(f"RECAST_{name.upper()}", Text(shown_setting(getattr(settings, name))), field.description or "")
-    Console().print(table)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """On a terminal wrapped to its width; elsewhere every row is one line, for whoever reads it line by line."""
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=WIDE, file=StringIO())
+    wide.print(table)
+    assert isinstance(wide.file, StringIO)
+    console.file.writelines(f"{line.rstrip()}\n" for line in wide.file.getvalue().splitlines())
 
 
 def shown_setting(value: object) -> str:

@@ -28,7 +28,7 @@ def verify_bundle(path: Path) -> int:
     Raises UsageError when it is no bundle, DigestMismatch when a member is not what the manifest says.
     """
     if not zipfile.is_zipfile(path):
-        raise UsageError(f"{path} is not a zip archive.")
+        raise UsageError(f"{path} is not a zip archive." if path.exists() else f"There is no file {path}.")
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory(prefix="recast-verify-") as directory:
         members = _manifest(archive)
         (Path(directory) / MANIFEST).write_bytes(archive.read(MANIFEST))

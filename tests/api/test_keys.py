@@ -169,7 +169,7 @@ def test_no_route_tells_a_project_of_anothers_things(as_key, backstage, two_proj
         for method in methods:
             for conversion in (theirs["conversion_id"], theirs["waiting"]):
                 named = {**theirs, "conversion_id": conversion, "key_id": key_id}
-                place = path.format(**named, name="torchvision/resnet18", code="x")
+                place = path.format(**named, other_id=theirs["conversion_id"], name="torchvision/resnet18", code="x")
                 answer = stranger.request(method, place)
                 if path == "/v1/audit":  # holds what the stranger itself has asked for above
                     assert {entry["project"] for entry in answer.json()["items"]} == {two_projects[1]}
@@ -184,6 +184,13 @@ def test_no_route_tells_a_project_of_anothers_things(as_key, backstage, two_proj
         page = stranger.get(f"/{name.removeprefix('/')}", headers={"Accept": "text/html"})
         assert theirs["waiting"] not in page.text
         assert page.status_code == (404 if name.count("/") > 1 else 200)
+    ids = f"first={theirs['conversion_id']}&second={theirs['waiting']}"
+    for hidden in (f"/compare?{ids}", f"/graph/{theirs['conversion_id']}.onnx"):
+        assert stranger.get(hidden).status_code == 404
+    for told in ("/administration", "/checkpoints"):
+        assert not any(
+            id in stranger.get(told, headers={"Accept": "text/html"}).text for id in (*theirs.values(), key_id)
+        )
     assert owner.get(f"/v1/conversions/{theirs['waiting']}").json()["state"] == "queued"
     assert owner.get(f"/v1/checkpoints/{theirs['sha256']}").status_code == 200
 

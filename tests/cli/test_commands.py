@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.cli.present import shown_setting
+from app.cli.present import show_architectures, shown_setting
 from app.settings import Settings
 from tests.cli.running import recast
 
@@ -101,3 +101,40 @@ def test_what_is_no_bundle_is_refused_in_words(tmp_path):
         told = recast("verify", path)
         assert told.returncode == 2
         assert "Traceback" not in told.stderr
+
+
+def test_help_is_cut_nowhere_at_eighty_columns(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in (
+        (),
+        ("convert",),
+        ("architectures",),
+        ("keys", "create"),
+        ("projects", "create"),
+        ("templates", "warm"),
+    ):
+        shown = recast(*command, "--help").stdout
+        assert "…" not in shown
+        assert max(map(len, shown.splitlines())) <= 80, command
+
+
+def test_a_wrong_path_is_answered_in_one_line(tmp_path):
+    order = ("-a", "torchvision/resnet18", "-o", str(tmp_path / "a.onnx"))
+    for command in (("convert", str(tmp_path / "none.pth"), *order), ("convert", str(tmp_path), *order),
+                    ("verify", str(tmp_path / "none.zip")),
+                    ("convert", __file__, *order[:3], str(tmp_path / "nowhere" / "a.onnx"))):  # fmt: skip
+        done = recast(*command)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("recast: ")
+        assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_list_that_is_piped_has_whole_names_one_a_line(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    name = "acme/" + "a-very-long-name-" * 20
+    entry = {"name": name, "family": "f", "library": "l", "library_version": "1", "targets": ["onnx"]}
+    show_architectures([entry, {**entry, "name": "b"}])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", name, "b"]
+    assert not any(line.endswith(" ") for line in lines)
