@@ -33,6 +33,7 @@ HEADERS = {
 }
 """The cookie is Netron's own, and says that nothing needs to be asked; its script must be able to read it."""
 STYLE = re.compile(r"<style>\n?(.*?)</style>", re.DOTALL)
+STYLE_ATTRIBUTE = re.compile(r'\bstyle="([^"]*)"')
 VERSION = re.compile(r'<meta name="version" content="[^"]*">')
 DATE = re.compile(r'<meta name="date" content="[^"]*">\n?')
 POLICY_WITHIN = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>\n?')
@@ -97,4 +98,7 @@ def _page_and_style() -> tuple[str, str]:
     rewritten = STYLE.sub('<link rel="stylesheet" type="text/css" href="page.css">', page)
     rewritten = POLICY_WITHIN.sub("", DATE.sub("", VERSION.sub('<meta name="version" content="0.0.0">', rewritten)))
     rewritten = rewritten.replace("javascript:void(0)", "#").replace("https://github.com/lutzroeder/netron", "/guide")
-    return rewritten, style[1]
+    attributes = sorted(set(STYLE_ATTRIBUTE.findall(rewritten)))
+    rewritten = STYLE_ATTRIBUTE.sub(lambda found: f'data-style="{attributes.index(found[1])}"', rewritten)
+    rules = [f'[data-style="{place}"] {{ {rule} }}' for place, rule in enumerate(attributes)]
+    return rewritten, "\n".join([style[1], *rules])

@@ -1,11 +1,14 @@
 """The documentation as pages of the service, rendered from the same Markdown files that the repository shows."""
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Annotated
 
+from fastapi import Query
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
@@ -35,12 +38,78 @@ CHAPTERS = {
     "hostile-inputs": "Hostile inputs",
 }
 """Page name to title, in the order of reading. A page whose file is not there is left out."""
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 LINK = re.compile(r"(?:\.\./)?(?:docs/)?([\w-]+)\.md(#.*)?")
 
 
+MOST_FOUND = 30
+SNIPPET = 160
+"""Characters shown of a section that was found, on each side of the first word."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands under one heading of a chapter, as text."""
+
+    chapter: str
+    anchor: str
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True)
+class FoundSection:
+    """A section with the words that were looked for; ``before``, ``word`` and ``after`` are a piece of its text."""
+
+    section: Section
+    before: str
+    word: str
+    after: str
+
+
 @router.get("/guide")
-async def guide_page() -> HTMLResponse:
-    return await chapter_page(next(iter(_chapters())))
+async def guide_page(query: Annotated[str, Query(max_length=200)] = "") -> HTMLResponse:
+    """The first chapter, or the sections that hold every word of the query."""
+    words = query.casefold().split()
+    if not words:
+        return await chapter_page(next(iter(_chapters())))
+    return page("guide_search.html", chapters=_chapters(), name="", query=query, found=_found(tuple(words)))
+
+
+def _found(words: tuple[str, ...]) -> list[FoundSection]:
+    """Those with a word in their heading first, then in the order of reading."""
+    found = []
+    for section in _sections():
+        heading, text = section.heading.casefold(), section.text.casefold()
+        if all(word in heading or word in text for word in words):
+            place = next((text.index(word) for word in words if word in text), 0)
+            length = next((len(word) for word in words if word in text), 0)
+            whole = section.text
+            piece = FoundSection(
+                section,
+                whole[max(0, place - SNIPPET) : place],
+                whole[place : place + length],
+                whole[place + length : place + length + SNIPPET],
+            )
+            found.append((sum(word in heading for word in words), piece))
+    found.sort(key=lambda pair: -pair[0])
+    return [piece for _, piece in found[:MOST_FOUND]]
+
+
+@cache
+def _sections() -> tuple[Section, ...]:
+    sections = []
+    for name in _chapters():
+        heading, anchor, texts = "", "", list[str]()
+        for position, token in enumerate(tokens := _tokens(name)):
+            if token.type == "heading_open":
+                sections += [Section(name, anchor, heading, " ".join(texts))] if heading else []
+                heading, texts = tokens[position + 1].content, []
+                anchor = _anchor(heading)
+            elif token.type in ("inline", "fence", "code_block") and tokens[position - 1].type != "heading_open":
+                texts.append(token.content)
+        sections += [Section(name, anchor, heading, " ".join(texts))] if heading else []
+    return tuple(sections)
 
 
 @router.get("/guide/{name}")
@@ -48,7 +117,7 @@ async def chapter_page(name: str) -> HTMLResponse:
     chapters = _chapters()
     if name not in chapters:
         raise NotFound(f"The guide has no page {name[:100]!r}.", hint=f"It has: {', '.join(chapters)}.")
-    return page("guide.html", chapters=chapters, name=name, body=_rendered(name))
+    return page("guide.html", chapters=chapters, name=name, query="", body=_rendered(name))
 
 
 @cache
@@ -66,14 +135,17 @@ def _folder() -> Traversable:
 @cache
 def _rendered(name: str) -> Markup:
     """The page as HTML. Raw HTML in it is escaped; links between pages lead to pages of the guide."""
-    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = markdown.parse(_folder().joinpath(f"{name}.md").read_text(encoding="utf-8"))
+    tokens = _tokens(name)
     for position, token in enumerate(tokens):
         if token.type == "heading_open":
             token.attrSet("id", _anchor(tokens[position + 1].content))
         for inner in token.children or ():
             _relink(inner)
-    return Markup(markdown.renderer.render(tokens, markdown.options, {}))
+    return Markup(MARKDOWN.renderer.render(tokens, MARKDOWN.options, {}))
+
+
+def _tokens(name: str) -> list[Token]:
+    return MARKDOWN.parse(_folder().joinpath(f"{name}.md").read_text(encoding="utf-8"))
 
 
 def _relink(token: Token) -> None:

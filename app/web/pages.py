@@ -74,7 +74,7 @@ async def conversions_page(
     target: Annotated[TargetName | Literal[""], Query()] = "",
     verdict: Annotated[Verdict | Literal[""], Query()] = "",
     architecture: Annotated[str, Query(max_length=300, pattern=r"^[^\x00]*$")] = "",
-    label: Annotated[str, Query(max_length=300, description="name=value")] = "",
+    label: Annotated[str, Query(max_length=300, description="key:value")] = "",
     cursor: Annotated[str | None, Query(pattern="^cnv_[0-9a-f]{32}$")] = None,
 ) -> HTMLResponse:
     chosen = {"state": state, "target": target, "verdict": verdict, "architecture": architecture, "label": label}

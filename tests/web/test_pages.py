@@ -1,5 +1,7 @@
 """The pages in a real browser, on the real api; conversions end as the test says."""
 
+import re
+
 import httpx
 import psycopg
 import pytest
@@ -138,7 +140,7 @@ def test_the_list_filters_by_state_and_goes_on(tab: Page, client: httpx.Client, 
     expect(tab.get_by_text("None yet.")).to_be_visible()
     named = submit(client, labels={"team": "<vision>"}, name="nightly").json()["id"]
     tab.goto("/conversions")
-    tab.get_by_label("Label").fill("team=<vision>")
+    tab.get_by_label("Label").fill("team:<vision>")
     tab.get_by_role("button", name="Filter").click()
     expect(tab.locator("tbody tr")).to_have_count(1)
     expect(tab.locator(f"a[href='/conversions/{named}']")).to_have_text("nightly")
@@ -173,7 +175,7 @@ def test_the_list_takes_one_query_however_long_it_is(client: httpx.Client, ten_t
 
 def test_several_conversions_are_canceled_and_deleted_at_once(tab: Page, client: httpx.Client):
     ids = [submit(client, labels={"batch": "bulk"}).json()["id"] for _ in range(3)]
-    tab.goto("/conversions?label=batch%3Dbulk")
+    tab.goto("/conversions?label=batch:bulk")
     tab.on("dialog", lambda dialog: dialog.accept())
     for act, told in (("Cancel", "3 done"), ("Delete", "3 done")):
         tab.get_by_label("Choose all on this page").check()
@@ -187,7 +189,7 @@ def test_two_conversions_are_compared_from_the_list(tab: Page, client: httpx.Cli
     for opset, weight in ((18, 0.5), (20, 0.75)):
         conversion = submit(client, options={"opset": opset}, labels={"pair": "yes"}).json()["id"]
         backstage.finish(conversion, artifact=onnx_file(weight))
-    tab.goto("/conversions?label=pair%3Dyes")
+    tab.goto("/conversions?label=pair:yes")
     tab.get_by_label("Choose all on this page").check()
     tab.get_by_role("button", name="Compare two").click()
     expect(tab.get_by_text("1 of 2 tensors of the artifacts differ.")).to_be_visible()
@@ -212,5 +214,10 @@ def test_the_guide_is_read_in_the_service(tab: Page):
     tab.get_by_role("link", name="HTTP contract").click()
     expect(tab.locator("h1")).to_be_visible()
     assert tab.locator("main script").count() == 0
+    tab.get_by_label("Search the guide").fill("weight ledger")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("link", name="The weight ledger").last).to_be_visible()
+    expect(tab.locator("article b").first).to_have_text(re.compile("weight|ledger", re.IGNORECASE))
+    tab.goto("/guide/http-api")
     for link in tab.locator("article a[href^='/guide/']").all()[:20]:
         assert tab.request.get(link.get_attribute("href")).status == 200

@@ -42,3 +42,15 @@ document.getElementById("retry")?.addEventListener("click", async (event) => {
   event.target.disabled = true;
   if (await post(event.target.dataset.retry)) location.reload();
 });
+
+// The log, read as it grows once somebody wants to see it.
+const log = document.getElementById("log");
+log?.addEventListener("toggle", async () => {
+  const shown = log.querySelector("pre");
+  const answer = await fetch(log.dataset.log);
+  if (!answer.ok) { shown.textContent = (await answer.json()).detail; return; }
+  shown.textContent = "";
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) shown.append(value);
+  if (!shown.textContent) shown.textContent = "Nothing.";
+}, { once: true });
