@@ -17,7 +17,7 @@ from app.web.rendering import page
 
 router = ReadableRouter(include_in_schema=False)
 
-MOST_LAYERS = 80
+MOST_LAYERS = 30
 LISTED = 1000
 SMALLEST = 1e-8
 """Of the norm: where the axis of differences begins, about the rounding of float32."""
