@@ -98,6 +98,7 @@ def test_what_the_service_refuses_is_shown_beside_the_form(tab: Page):
 )  # fmt: skip
 @pytest.mark.parametrize("width", [360, 1100])
 def test_every_page_fits_and_has_one_heading(tab: Page, path: str, width: int):
+    tab.clock.set_fixed_time("2028-01-01T00:00:00Z")
     tab.set_viewport_size({"width": width, "height": 800})
     assert tab.goto(path).status == 200
     assert tab.locator("h1").count() == 1
@@ -207,6 +208,27 @@ def test_the_form_can_be_used_by_keyboard_alone(tab: Page):
         tab.keyboard.press("Tab")
         reached.add(tab.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
     assert {"file", "architecture", "Convert"} <= reached
+
+
+def test_a_conversion_is_asked_for_and_canceled_by_keyboard_alone(tab: Page):
+    def reach(name: str) -> None:
+        for _ in range(60):
+            tab.keyboard.press("Tab")
+            if tab.evaluate("document.activeElement.id || document.activeElement.textContent.trim()") == name:
+                return
+        pytest.fail(f"{name} is not reached by the keyboard")
+
+    tab.goto("/")
+    reach("file")
+    tab.locator("#file").set_input_files({"name": "k.pth", "mimeType": "x/y", "buffer": weights(b"keyboard")})
+    reach("architecture")
+    tab.keyboard.type("torchvision/resnet18")
+    reach("Convert")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#state")).to_have_text("Queued")
+    reach("cancel")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("button", name="Try again")).to_be_visible()
 
 
 def test_the_guide_is_read_in_the_service(tab: Page):
