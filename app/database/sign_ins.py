@@ -1,5 +1,6 @@
 """People who signed in with a key: a browser holds a secret of its own, and only its sha256 is kept."""
 
+import re
 import secrets
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from app.database.keys import digest, valid
 from app.database.tables import ApiKey, SignIn
 
 PREFIX = "rs_"
+FORM = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
 LASTS = timedelta(days=7)
 
 
@@ -23,6 +25,8 @@ async def begin(session: AsyncSession, key: ApiKey) -> str:
 
 async def find_key(session: AsyncSession, secret: str) -> ApiKey | None:
     """The key that was signed in with; None where the sign-in or the key is no longer valid."""
+    if not FORM.fullmatch(secret):
+        return None  # without a question to the database, which strangers could make many of
     query = select(ApiKey).join(SignIn, SignIn.key_id == ApiKey.id)
     query = query.where(SignIn.digest == digest(secret), SignIn.expires_at > func.now(), valid())
     return (await session.scalars(query)).first()
