@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 import sympy  # type: ignore[import-untyped]
@@ -21,15 +21,33 @@ _COMBINED = 4096
 _FUNCTIONS = {"math": math, "Eq": operator.eq, "Ne": operator.ne, "Max": max, "Min": min}
 
 
-def far_sides(condition: sympy.Basic, signature: Signature, start: Mapping[str, int]) -> list[Sizes]:
+def far_sides(
+    condition: sympy.Basic, signature: Signature, start: Mapping[str, int], path: Sequence[sympy.Basic] = ()
+) -> list[Sizes]:
     """Declared sizes at which ``condition``, which holds at ``start``, does not; nearest to ``start`` first.
 
-    Above and below, one axis changed at a time; where that does not reach the other side, several at once. After each
-    its neighbour on the near side, and the next one beyond: ``min(50, n)`` is n at 50 too.
+    ``path``: conditions that led to the question and hold at ``start``. They hold at the sizes too, where there are
+    such: elsewhere the code does not ask.
     """
+    asked = [_test(earlier) for earlier in path]
     holds = _test(condition)
-    names = sorted(str(symbol) for symbol in condition.free_symbols)
-    axes = [signature.axis(name) for name in names]
+    names = {str(symbol) for each in (condition, *path) for symbol in each.free_symbols}
+
+    def unreached(sizes: Sizes) -> bool:
+        return holds(sizes) or not all(led(sizes) for led in asked)
+
+    within = _across(unreached, names, signature, start) if path else []
+    return within or _across(holds, {str(symbol) for symbol in condition.free_symbols}, signature, start)
+
+
+def _across(
+    holds: Callable[[Sizes], bool], names: Iterable[str], signature: Signature, start: Mapping[str, int]
+) -> list[Sizes]:
+    """Above and below, one axis changed at a time; where that does not reach the other side, several at once.
+
+    After each its neighbour on the near side, and the next one beyond: ``min(50, n)`` is n at 50 too.
+    """
+    axes = [signature.axis(name) for name in sorted(names)]
     found: list[Sizes] = []
     for axis in axes:
         for sizes in (_above(axis, start[axis.name]), _below(axis, start[axis.name])):

@@ -6,7 +6,7 @@ No rule says which decision matters: artifact and model are run on both sides of
 import heapq
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import sympy  # type: ignore[import-untyped]
@@ -75,7 +75,9 @@ def find_decisions(module: nn.Module, signature: Signature) -> Decisions:
     search.take(first, search.start)
     search.look_beyond()
     search.spread(first)
-    if first.error is not None:
+    if first.error is None:
+        search.look_at_one()
+    else:
         search.compare_traces()
     return Decisions(
         tuple(search.found()),
@@ -96,9 +98,11 @@ class _Search:
         self.start = distinct_sizes(signature)
         self.values: dict[ValueRead, None] = {}
         self.left_out: list[Sizes] = []
+        self._seen: list[Sizes] = [self.start]
         self._left = OPERATORS
         self._seconds = self._first_seconds = LATER_SECONDS
-        self._guards: dict[str, tuple[SizeGuard, list[Sizes]]] = {}
+        self._guards: dict[tuple[str, Place | None], tuple[SizeGuard, list[Sizes]]] = {}
+        """By condition, and for what the model's own code asked by its line."""
         self._beyond: list[tuple[float, int, Sizes]] = []
         """Far sides to follow the code from: how far from the start, in which order found, and the sizes."""
         self._unnamed: dict[str, SizeDecision] = {}
@@ -124,28 +128,42 @@ class _Search:
     def take(self, followed: Followed, hints: Mapping[str, int]) -> None:
         """Note what was asked; the other side of what the model's own code asked is to be looked at."""
         self.values.update(dict.fromkeys(followed.reads))
+        path: list[sympy.Basic] = []
         for guard in followed.guards:
-            condition = str(guard.condition)
-            if {str(symbol) for symbol in guard.condition.free_symbols} <= followed.fixed:
-                continue  # ``spread`` looks at these axes
-            if condition not in self._guards and str(sympy.Not(guard.condition)) not in self._guards:
-                sides = far_sides(guard.condition, self._signature, hints)
-                self._guards[condition] = guard, sides
-                if guard.by_model and sides and _distinct(sides[0], self._signature):
-                    heapq.heappush(self._beyond, (self._distance(sides[0]), len(self._guards), sides[0]))
-            elif guard.by_model and condition in self._guards:
-                self._guards[condition] = guard, self._guards[condition][1]
+            if not {str(symbol) for symbol in guard.condition.free_symbols} <= followed.fixed:
+                self._note(guard, hints, path)  # ``spread`` looks at the axes of the others
+                if guard.by_model:
+                    path.append(guard.condition)
+
+    def _note(self, guard: SizeGuard, hints: Mapping[str, int], path: Sequence[sympy.Basic]) -> None:
+        place = guard.place if guard.by_model else None
+        if any((str(asked), place) in self._guards for asked in (guard.condition, sympy.Not(guard.condition))):
+            return
+        sides = far_sides(guard.condition, self._signature, hints, path)
+        self._guards[str(guard.condition), place] = guard, sides
+        if guard.by_model and sides:
+            heapq.heappush(self._beyond, (self._distance(sides[0]), len(self._guards), sides[0]))
 
     def _distance(self, sizes: Sizes) -> float:
-        return sum(abs(math.log2(size / self.start[axis])) for axis, size in sizes.items())
+        return sum(abs(math.log2(max(size, 0.5) / self.start[axis])) for axis, size in sizes.items())
 
     def look_beyond(self) -> None:
         """Follow the model's own code on the other sides of its questions, nearest first, and of those asked there."""
         while self._beyond:
             _, _, sizes = heapq.heappop(self._beyond)
+            if sizes in self._seen:
+                continue
+            self._seen.append(sizes)
             followed = self._further(sizes)
             if followed is not None and followed.error is None:
                 self.take(followed, sizes)
+
+    def look_at_one(self) -> None:
+        """Likewise from a size of 1, which a symbol never is: whether it is that, the code need not ask."""
+        for axis in self._signature.axes:
+            if smallest_size(axis) <= 1 and axis.multiple_of == 1:
+                heapq.heappush(self._beyond, (0.0, len(self._beyond), {**self.start, axis.name: 1}))
+        self.look_beyond()
 
     def _further(self, sizes: Sizes) -> Followed | None:
         """The forward from other sizes; None where what it would cost is spent, which is noted."""
@@ -208,8 +226,9 @@ class _Search:
                 self.left_out.append(sizes)
 
     def found(self) -> Iterator[SizeDecision]:
-        for guard, sides in self._guards.values():
-            if sides:
+        of_the_model = {condition for condition, place in self._guards if place is not None}
+        for (condition, place), (guard, sides) in self._guards.items():
+            if sides and (place is not None or condition not in of_the_model):
                 yield SizeDecision(str(guard.condition), guard.place, guard.by_model, tuple(sides))
         yield from (decision for decision in self._unnamed.values() if decision.sides)
 

@@ -115,7 +115,7 @@ def follow(
     with_values: bool = False,
     seconds: float = math.inf,
 ) -> Followed:
-    """Run the forward on tensors with a symbol for each axis of ``hints``, whose value is at least 2 and its own.
+    """Run the forward on tensors with a symbol for each axis of ``hints``; a size of 0 or 1 is a number.
 
     ``with_values``: the tensors have data too, as much as the hints say, so that questions about values are answered
     and the forward goes on. ``seconds``: processor time that it may take. What the module's attributes held is put
@@ -133,7 +133,7 @@ def follow(
         environment = _Environment()
         mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
         mode.cache_enabled = False  # with symbolic sizes its keys and checks take more time than the kernels
-        fake = _symbolic(mode, signature, inputs)
+        fake = _symbolic(mode, signature, inputs, shared=len({*hints.values()}) == len(hints))
         environment.name_axes(signature, fake)
         operators = _Operators(environment, fake.values(), with_values=with_values)
         failure: Exception | None = None
@@ -147,9 +147,13 @@ def follow(
         return environment.followed(operators, failure)
 
 
-def _symbolic(mode: FakeTensorMode, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _symbolic(
+    mode: FakeTensorMode, signature: Signature, inputs: Mapping[str, Tensor], *, shared: bool
+) -> dict[str, Tensor]:
+    """``shared``: equal sizes are one symbol, as those of one axis in several inputs should be."""
+    named = DimDynamic.DUCK if shared else DimDynamic.DYNAMIC
     dynamic = {
-        spec.name: [DimDynamic.DUCK if isinstance(size, str) else DimDynamic.STATIC for size in spec.shape]
+        spec.name: [named if isinstance(size, str) else DimDynamic.STATIC for size in spec.shape]
         for spec in signature.inputs
     }
     return {

@@ -98,11 +98,40 @@ def test_the_module_is_left_as_it_was() -> None:
     assert module.table is None
 
 
+VOLUMES = Signature(
+    inputs=(InputSpec(name="x", shape=("batch", "n", "m", 6)),),
+    axes=(Axis(name="batch"), Axis(name="n", sample=16, maximum=99), Axis(name="m", sample=20, maximum=99)),
+)
+
+
+class Square(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == x.shape[1] and x.shape[1] == x.shape[2]:
+            x = x.relu()
+        return self.last(x)
+
+
+class LongAlone(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 1:
+            return self.last(x.tanh() if x.shape[1] > 64 else x)
+        return self.last(x.relu() if x.shape[1] > 64 else x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"), [(Square, {"batch": 16, "n": 16, "m": 16}), (LongAlone, {"batch": 1, "n": 65, "m": 20})]
+)
+def test_what_is_asked_at_equal_sizes_or_at_one_is_found_with_sizes_at_which_it_is_asked(
+    kind: type[Net], side: dict[str, int]
+) -> None:
+    assert side in [sizes for decision in find_decisions(kind(), VOLUMES).sizes for sizes in decision.sides]
+
+
 def test_other_sides_that_were_not_followed_are_named_and_still_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "OPERATORS", 0)
     found = find_decisions(Nested(), SEQUENCES)
     assert [(decision.condition, decision.sides[0]["n"]) for decision in found.sizes] == [("n <= 64", 65)]
-    assert [sizes["n"] for sizes in found.left_out] == [65]
+    assert found.left_out[0] == {"batch": 2, "n": 65}
     assert not found.too_dear
 
 
@@ -141,4 +170,4 @@ def test_the_other_sides_of_a_models_own_questions_are_followed_nearest_first(mo
 
     monkeypatch.setattr(search, "OPERATORS", 1)
     found = find_decisions(Twice(), SEQUENCES)
-    assert [sizes["n"] for sizes in found.left_out] == [201]
+    assert found.left_out[0] == {"batch": 2, "n": 201}
