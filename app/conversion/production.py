@@ -285,14 +285,27 @@ class _Climb:
         return isinstance(self._known, StoredTemplate) and STORED not in self._errors
 
     def _failure(self) -> RecastError:
-        errors = list(self._errors.values())
-        if len({type(error) for error in errors}) == 1:
-            error = errors[-1]
-        else:
-            told = "; ".join(f"{exporter}: {error.detail}" for exporter, error in self._errors.items())
-            error = ExportFailed(told, stage=Stage.export.value)
-        error.extra.setdefault("rungs", [rung.model_dump() for rung in self._rungs])
-        return error
+        """Why there is no artifact: first what names the cause, then what the other exporters said."""
+        errors: dict[str, RecastError] = {}
+        for name, error in self._errors.items():
+            errors.setdefault(name.partition(" (opset")[0], error)
+        if len(errors) > 1:
+            errors.pop(STORED, None)
+        exporter = next((name for name, error in errors.items() if _names_a_cause(error)), next(iter(errors)))
+        cause = errors[exporter]
+        others = (f"{name}: {error.detail}" for name, error in errors.items() if name != exporter)
+        detail = "; ".join([cause.detail, *others])
+        alike = len({type(error) for error in errors.values()}) == 1
+        kind, extra = (type(cause), cause.extra) if alike else (ExportFailed, {})
+        hints = (error.told_hint for error in (cause, *errors.values()) if _names_a_cause(error))
+        advice = next((hint for hint in hints if hint and not any(f"={name}" in hint for name in errors)), kind.hint)
+        rungs = [rung.model_dump() for rung in self._rungs]
+        return kind(detail, hint=advice, stage=Stage.export.value, **{"rungs": rungs, **extra})
+
+
+def _names_a_cause(error: RecastError) -> bool:
+    """Whether the exporter's words were understood, so that there is a hint for them."""
+    return error.told_hint != type(error).hint
 
 
 def _rung(attempt: Attempt, outcome: str, started: float, reason: str | None = None) -> Rung:

@@ -34,6 +34,9 @@ _READS_INPUTS = """
         y = self.last(x) * torch.tensor([0.5, 1.5, 2.5, 3.5])
         return y if float(x.detach().abs().numpy().max()) < 1e6 else y * 2
 """
+_BESSEL = """
+        return torch.special.bessel_j0(self.last(x)) + [0.0 for _ in "script"][0]
+"""
 _BAKES_A_FEW = """
         return self.last(x) + self.last.bias.data
 """
@@ -151,6 +154,16 @@ def test_an_exporter_that_raises_anything_gives_way_to_the_next(
     outcome = converted(_PLAIN, OnnxOptions(), tmp_path)
     assert outcome.report.export.exporter == "torchscript"
     assert [rung.outcome for rung in outcome.report.export.rungs] == ["failed", "succeeded"]
+
+
+def test_the_first_sentence_of_a_failure_is_the_cause_that_an_exporter_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed) as refused:
+        converted(_BESSEL, OnnxOptions(), tmp_path)
+    cause, *others = refused.value.detail.split("; ")
+    assert "aten::special_bessel_j0" in cause
+    assert [other.partition(":")[0] for other in others] == ["dynamo", "torchscript-scripted"]
+    assert "exporter=torchscript" not in str(refused.value.told_hint)
+    assert len(refused.value.extra["rungs"]) > len(others)
 
 
 def test_an_optimiser_that_raises_leaves_the_graph_as_it_was_captured(

@@ -87,10 +87,14 @@ def _rename_initializers(model: ir.Model) -> None:
             model.graph.initializers[value.name] = value
 
 
-def _failure(error: Exception) -> RecastError:
-    root = error.__cause__ if error.__cause__ is not None else error
+def _failure(error: BaseException) -> RecastError:
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    specialised = [link for link in chain if any(words in str(link) for words in _SPECIALISED)]
+    root = (specialised or chain)[-1]
     said = first_lines(str(root)) or type(root).__name__
-    if any(words in str(root) for words in _SPECIALISED):
+    if specialised:
         return StaticAxis(
             f"The model's code fixes the size of an axis that was asked to be dynamic: {said}",
             stage="export",
