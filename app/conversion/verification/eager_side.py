@@ -32,7 +32,8 @@ from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Model
 from app.conversion.verification.surroundings import surroundings
 from app.conversion.verification.verdict import failure, inconclusive, note
-from app.domain.errors import memory_ran_out
+from app.domain.architecture import Integers, Signature
+from app.domain.errors import InvalidOptions, memory_ran_out
 from app.domain.report import Detection, Finding, ProbeResult, Reason
 from app.domain.text import message_of
 from app.processes import memory_ceiling
@@ -135,7 +136,10 @@ def _logged(part: str, not_run: dict[str, str] | None = None) -> Iterator[None]:
 
 
 def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerSide:
-    """Points 1 and 3: the eager module in its own dtype on every probe, with an oracle to be asked for each."""
+    """Points 1 and 3: the eager module in its own dtype on every probe, with an oracle to be asked for each.
+
+    Raises InvalidOptions for a client's probe on which the model does not run.
+    """
     references: list[Reference] = []
     skipped: list[ProbeResult] = []
     findings: list[Finding] = []
@@ -177,13 +181,29 @@ def _reference(model: Model, probe: Probe, findings: list[Finding]) -> Reference
     try:
         return reference(model.module, model.signature, probe)
     except ModelFailed as failed:
+        if probe.seed is None:
+            raise InvalidOptions(_refused_by_the_model(model.signature, probe, failed)) from failed
         exported = sample_sizes(model.signature)
-        if probe.seed is None or probe.sizes == exported:
+        if probe.sizes == exported:
             detail = f"the model does not run on {probe.name} at {probe.sizes}: {failed}"
             findings.append(inconclusive(Reason.shape_specialised, detail))
             return None
     # The dims certificate says that the model fails at those sizes; the draw is still worth having at the exported.
     return _reference(model, draw_probe(model.signature, exported, probe.seed, name=probe.name), findings)
+
+
+def _refused_by_the_model(signature: Signature, probe: Probe, failed: ModelFailed) -> str:
+    """A client's probe on which the model itself fails, and which of its numbers lie outside of what is declared."""
+    outside = []
+    for spec in signature.inputs:
+        if isinstance(values := spec.distribution, Integers):
+            value = probe.inputs[spec.name]
+            beyond = value[(value < values.low) | (value > values.high)]
+            if beyond.numel():
+                outside.append(f"input {spec.name!r} holds {beyond[0]}, where {values.low} to {values.high} is declared")
+    sizes = ", ".join(f"{axis} {size}" for axis, size in probe.sizes.items())
+    why = "; ".join([*outside, str(failed)])
+    return f"The model does not run on the probe {probe.name!r}{f' ({sizes})' if sizes else ''}: {why}"
 
 
 def _scaled_reference(model: Model, probe: Probe, skipped: list[ProbeResult]) -> Reference | None:

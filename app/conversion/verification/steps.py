@@ -6,15 +6,18 @@ gate is excused if eager gives that very answer when its results are rounded oth
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from app.conversion.verification.gate import FLIPPED, K, distances
 from app.conversion.verification.random_rounding import random_rounding
-from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
+from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference, is_inexact
 
 DRAWS = 16
 """Evaluations of eager: the first as it was, the others rounded otherwise."""
+SHY = 4
+"""Evaluations after which one with as many rows as the first says that rounding does not decide how many there are."""
 
 
 def settled(outputs: Mapping[str, Tensor], reference: Reference) -> dict[str, Tensor]:
@@ -33,13 +36,39 @@ def settled(outputs: Mapping[str, Tensor], reference: Reference) -> dict[str, Te
             moved = _rounded_otherwise(reference, seed) if seed else reference.y32
         except ModelFailed:
             continue
-        jumped = {name: _outside(name, value, reference) for name, value in moved.items()}
         for name, mask in outside.items():
-            if jumped[name].shape == mask.shape:
-                same = mask & jumped[name] & (distances(outputs[name], moved[name]) <= _width(name, reference))
+            if moved[name].shape == mask.shape:
+                jumped = _outside(name, moved[name], reference)
+                same = mask & jumped & (distances(outputs[name], moved[name]) <= _width(name, reference))
                 found[name][same] = _expected(name, reference)[same]
                 outside[name] = mask & ~same
     return found
+
+
+def as_many_rows(outputs: Mapping[str, Tensor], reference: Reference) -> Reference | None:
+    """Eager's answer where it gives as many rows as these outputs, when its results are rounded otherwise.
+
+    A threshold, as that of a detector's scores, decides how many there are. None where rounding decides nothing.
+    """
+    if [(n, v.dtype, v.dim()) for n, v in outputs.items()] != [(n, v.dtype, v.dim()) for n, v in reference.y32.items()]:
+        return None
+    steady = _shapes(reference.y32)
+    for seed in range(1, DRAWS):
+        try:
+            moved = _rounded_otherwise(reference, seed)
+        except ModelFailed:
+            continue
+        if _shapes(moved) == _shapes(outputs):
+            wide = {name: value.double() if is_inexact(value) else value for name, value in moved.items()}
+            answer = Exact(wide, "fp32-reordered", reference.trace)
+            return replace(reference, y32=moved, oracle=Oracle(None, answer), peers=())
+        if seed >= SHY and _shapes(moved) == steady:
+            return None
+    return None
+
+
+def _shapes(outputs: Mapping[str, Tensor]) -> list[tuple[int, ...]]:
+    return [tuple(value.shape) for value in outputs.values()]
 
 
 def _rounded_otherwise(reference: Reference, seed: int) -> dict[str, Tensor]:

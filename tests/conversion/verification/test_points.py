@@ -21,10 +21,12 @@ from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.verdict import failure, inconclusive, note, settle, verdict_of
 from app.conversion.verification.verify import Mode, examine, verify
 from app.conversion.verification.widening import OperatorCall, Trace
-from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
+from app.domain.architecture import Axis, InputSpec, Integers, OutputSpec, Signature
+from app.domain.errors import InvalidOptions
 from app.domain.report import Finding, Reason, Verdict
 from app.targets.onnx.spec import OnnxOptions
 from tests.conversion.verification.subjects import (
+    BATCH,
     FEATURES,
     IMAGES,
     Convolutional,
@@ -288,6 +290,30 @@ def test_the_clients_own_probes_are_judged_too(mode: Mode, tmp_path: Path) -> No
     report = verify(onnx_subject(Perceptron(), FEATURES, tmp_path, client_probes=tmp_path / "probes.npz"), mode)
     assert report.probes[-1].probe == "client"
     assert report.probes[-1].passed
+
+
+class Tokens(nn.Module):
+    """The mean of a table's rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+        self.eval()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.table(ids).mean(1)
+
+
+@pytest.mark.parametrize("mode", ["full", "certified"])
+def test_a_clients_probe_on_which_the_model_fails_is_refused_by_input_value_and_range(
+    mode: Mode, tmp_path: Path
+) -> None:
+    ids = InputSpec(name="ids", dtype="int64", shape=("batch", 3), distribution=Integers(low=0, high=9))
+    signature = Signature(inputs=(ids,), axes=(BATCH,), outputs=(OutputSpec(name="y"),))
+    np.savez(tmp_path / "probes.npz", ids=np.array([[1, 2, 3], [4, 10, 5]]))
+    made = onnx_subject(Tokens(), signature, tmp_path, client_probes=tmp_path / "probes.npz")
+    with pytest.raises(InvalidOptions, match=r"'client' \(batch 2\): input 'ids' holds 10, where 0 to 9 is declared"):
+        verify(made, mode)
 
 
 def test_certified_mode_proves_the_weights_with_one_probe(tmp_path: Path) -> None:

@@ -9,8 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.conversion.verification.oracle import reference
+from app.conversion.verification.parity import compared_with_oracle
+from app.conversion.verification.probes import Probe
+from app.conversion.verification.reference import Reference
 from app.conversion.verification.verify import verify
-from app.domain.architecture import InputSpec, OutputSpec, Signature, Uniform
+from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature, Uniform
 from app.domain.report import Reason, Verdict
 from tests.conversion.verification.subjects import BATCH, findings, onnx_subject
 
@@ -79,3 +83,44 @@ def test_what_lies_beside_a_step_fails(
     report = verify(onnx_subject(module, pixels(low), tmp_path, edit=edit))
     assert report.verdict is Verdict.fail
     assert Reason.parity in findings(report)
+
+
+class Selecting(nn.Module):
+    """The rows above a threshold, in the order of their scores."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores, order = (x * 3).sum(1).sort(descending=True)
+        kept = scores > 1
+        return scores[kept], order[kept]
+
+
+def detections() -> Reference:
+    """What the model gives on five rows, of which one lies on the threshold."""
+    inputs = torch.tensor([[0.2, 0.9], [1 / 3, 0.0], [0.1, 0.1], [0.7, 0.1], [0.4, 0.5]])
+    signature = Signature(
+        inputs=(InputSpec(name="x", shape=("rows", 2)),),
+        axes=(Axis(name="rows", sample=5),),
+        outputs=(OutputSpec(name="scores"), OutputSpec(name="order")),
+    )
+    return reference(Selecting(), signature, Probe("rows", {"rows": 5}, {"x": inputs}))
+
+
+def test_one_row_more_or_fewer_passes_only_where_rounding_decides() -> None:
+    taken = detections()
+    assert taken.y32["scores"].tolist() == pytest.approx([3.3, 2.7, 2.4])
+    with_the_fourth = {
+        "scores": torch.cat([taken.y32["scores"], torch.ones(1)]),
+        "order": torch.cat([taken.y32["order"], torch.tensor([1])]),
+    }
+    assert compared_with_oracle(with_the_fourth, taken).failure is None
+    without_the_third = {name: value[:2] for name, value in taken.y32.items()}
+    compared = compared_with_oracle(without_the_third, taken)
+    assert compared.failure is Reason.output_structure
+    assert compared.result.reason == "scores has shape (2,), the model gives (3,)"
+
+
+def test_evaluations_of_other_numbers_of_rows_are_no_reason_to_give_up() -> None:
+    taken = detections()
+    wrong = {"scores": taken.y32["scores"] * 1.01, "order": taken.y32["order"]}
+    compared = compared_with_oracle(wrong, taken)
+    assert compared.failure is Reason.parity
