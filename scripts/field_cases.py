@@ -137,6 +137,15 @@ def save_weights(case: ModuleType, declaration: Declaration, options: dict[str, 
     torch.save(module.eval().state_dict(), path)
 
 
+def uploaded_file(case: ModuleType, weights: Path) -> Path:
+    """The checkpoint to convert: what the case's ``checkpoint(state_dict)`` makes of the weights, else the weights."""
+    if not hasattr(case, "checkpoint"):
+        return weights
+    uploaded = weights.with_name(f"uploaded-{weights.name}")
+    torch.save(case.checkpoint(torch.load(weights, weights_only=True)), uploaded)
+    return uploaded
+
+
 def _calibrate(module: nn.Module, declaration: Declaration, options: dict[str, Any]) -> None:
     signature, generator = declaration.signature(options), torch.Generator().manual_seed(5)
     for _ in range(6):
@@ -174,7 +183,7 @@ def _converted(
     (work / "job").mkdir()
     job = ConversionJob(
         conversion_id=conversion_id(),
-        checkpoint=weights,
+        checkpoint=uploaded_file(case, weights),
         checkpoint_sha256="0" * 64,
         architecture=declaration.name,
         options=OPTIONS.validate_python(target_options),
