@@ -200,7 +200,9 @@ def _refused_by_the_model(signature: Signature, probe: Probe, failed: ModelFaile
             value = probe.inputs[spec.name]
             beyond = value[(value < values.low) | (value > values.high)]
             if beyond.numel():
-                outside.append(f"input {spec.name!r} holds {beyond[0]}, where {values.low} to {values.high} is declared")
+                outside.append(
+                    f"input {spec.name!r} holds {beyond[0]}, where {values.low} to {values.high} is declared"
+                )
     sizes = ", ".join(f"{axis} {size}" for axis, size in probe.sizes.items())
     why = "; ".join([*outside, str(failed)])
     return f"The model does not run on the probe {probe.name!r}{f' ({sizes})' if sizes else ''}: {why}"
