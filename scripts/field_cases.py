@@ -251,25 +251,33 @@ def cell(text: str, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def _earlier(file: Path | None) -> list[Row]:
+    return [Row(**row) for row in json.loads(file.read_text())] if file is not None and file.exists() else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="*", help="first letters of cases; all of them when none is given")
     parser.add_argument("--target", choices=TARGETS, action="append", help="both when none is given")
     parser.add_argument("--cases", type=Path, default=CASES, help="the folder of plug-ins")
     parser.add_argument("--output", type=Path, help="where the table goes; nowhere when cases are named")
-    parser.add_argument("--json", type=Path, help="the rows as JSON")
+    parser.add_argument("--json", type=Path, help="the rows as JSON; those of an earlier run are not made again")
     arguments = parser.parse_args()
-    rows = []
+    rows = _earlier(arguments.json)
+    known = {(row.case, row.target) for row in rows}
     for subject in subjects(arguments.cases, arguments.case, arguments.target or list(TARGETS)):
+        if (subject.name, subject.target) in known:
+            continue
         row = row_of(subject)
         rows.append(row)
         print(f"{row.outcome:6} {row.case:28} {row.target:11} {row.result:16} {row.exporter:12} {row.seconds:6.1f} s"
               f"  {cell(row.told, 300) if row.outcome != 'right' else ''}", flush=True)  # fmt: skip
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    rows.sort(key=lambda row: (row.case, row.target))
     output = arguments.output or (None if arguments.case else ROOT / "docs" / "field-cases.md")
     if output is not None:
         output.write_text(table(rows))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     print(", ".join(f"{number} {word}" for word, number in sorted(Counter(row.outcome for row in rows).items())))
     return int(any(row.outcome in ("WRONG", "CRASH") for row in rows))
 
