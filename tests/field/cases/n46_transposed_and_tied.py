@@ -55,9 +55,9 @@ JUDGE = {"length": [1, 2, 10, 64]}
 
 
 def checkpoint(state):
-    """As save_pretrained leaves it: without the tied head, under the base model's prefix, a stray buffer beside."""
+    """Without the tied head, under a base model's prefix, and a number of the average beside."""
     kept = {f"transformer.{name}": value for name, value in state.items() if name != "head.weight"}
-    return {**kept, "transformer.h.bias": torch.ones(1, 1, 4, 4).tril()}
+    return {**kept, "n_averaged": torch.tensor(3)}
 
 
 OPTIONS = {"prefix": "transformer."}
