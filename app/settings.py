@@ -139,6 +139,14 @@ class Settings(BaseSettings):
         10_000, gt=0, description="Conversions that may wait in the queue before new ones are refused with 429."
     )
 
+    worker_queues: tuple[Literal["conversions", "transfers"], ...] = Field(
+        ("conversions", "transfers"),
+        min_length=1,
+        description=(
+            "What a worker does, as a JSON list: `conversions`, which need no other machine than database and store; "
+            "`transfers`, which are webhooks, fetching and publishing."
+        ),
+    )
     children: int = Field(2, ge=1, le=64, description="Conversions that one worker runs at the same time.")
     child_threads: int | None = Field(
         None,

@@ -26,14 +26,14 @@ def test_every_copied_file_exists_and_is_not_ignored():
 def test_every_variable_of_ours_is_a_setting():
     settings = {f"RECAST_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"^\s+(RECAST_\w+)=", DOCKERFILE, re.MULTILINE)) <= settings
-    for service in ("api", "worker"):
+    for service in ("api", "worker", "courier"):
         environment = COMPOSE["services"][service]["environment"]
         assert {name for name in environment if name.startswith("RECAST_")} <= settings
 
 
 def test_a_worker_is_told_nothing_that_only_the_api_needs():
     api, worker = (COMPOSE["services"][service]["environment"] for service in ("api", "worker"))
-    assert set(worker) <= set(api)
+    assert set(worker) - {"RECAST_WORKER_QUEUES"} <= set(api)
     assert {name for name, value in worker.items() if "PASSWORD" in value} == {
         "RECAST_DATABASE_URL",
         "AWS_SECRET_ACCESS_KEY",
@@ -48,7 +48,7 @@ def test_no_password_has_a_default():
 
 
 def test_api_and_worker_can_change_nothing_of_their_container():
-    for name in ("api", "worker"):
+    for name in ("api", "worker", "courier"):
         service = COMPOSE["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -61,7 +61,12 @@ def test_only_the_api_is_reached_from_outside():
     assert COMPOSE["networks"]["inside"]["internal"] is True
     for name, service in COMPOSE["services"].items():
         assert ("ports" in service) == (name == "api"), name
-        assert (service["networks"] == ["inside"]) == (name != "api"), name
+        assert (service["networks"] == ["inside"]) == (name not in ("api", "courier")), name
+
+
+def test_what_converts_has_no_way_out_and_what_has_one_converts_nothing():
+    done = {name: COMPOSE["services"][name]["environment"]["RECAST_WORKER_QUEUES"] for name in ("worker", "courier")}
+    assert done == {"worker": '["conversions"]', "courier": '["transfers"]'}
 
 
 def test_the_image_runs_as_a_user_of_its_own_and_tells_its_health():

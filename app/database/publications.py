@@ -47,8 +47,11 @@ async def add(session: AsyncSession, conversion: Conversion, wanted: Sequence[Pu
         elif known[places.index(place)].state in ("failed", "skipped"):
             known[places.index(place)] = one
     conversion.publications = [one.model_dump(mode="json") for one in known]
+    conversion.updated_at = func.now()
     if conversion.state.final:
         await begin(session, conversion)
+    await session.flush()
+    await session.refresh(conversion)
 
 
 async def change(session: AsyncSession, conversion: Conversion, at: int, publication: Publication) -> None:

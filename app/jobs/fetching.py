@@ -38,6 +38,9 @@ RECONNECTS = 6
 """Connections in a row that may bring nothing, once something came, before the file is left for later."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
 """Seconds before each further connection, doubled from the first."""
+GRACE = 120.0
+LEAST_RATE = 16 << 10
+"""Bytes a second that a file must bring on the average once GRACE seconds are over: it holds a place for others."""
 TOLD_EVERY = 5.0
 """Seconds between two lines of the log on how far it is."""
 WATCH_INTERVAL = 1.0
@@ -102,7 +105,8 @@ async def resumed(source: Source, *, limit: int, say: Callable[[str], Awaitable[
     Raises Interrupted when they will not come, Changed where they are of another file, PayloadTooLarge, and what
     opening the source raises.
     """
-    received, failures, told = 0, 0, time.monotonic()
+    began = told = time.monotonic()
+    received = failures = 0
     validator: str | None = None
     while True:
         try:
@@ -112,6 +116,8 @@ async def resumed(source: Source, *, limit: int, say: Callable[[str], Awaitable[
                 validator = opened.validator
                 async for chunk in opened.chunks:
                     received, failures = received + len(chunk), 0
+                    if received < LEAST_RATE * (time.monotonic() - began - GRACE):
+                        raise FetchFailed(f"The file comes too slowly: {received} bytes in {GRACE:.0f} s and more.")
                     if time.monotonic() - told > TOLD_EVERY:
                         told = time.monotonic()
                         await say(f"{received // MIB} MiB of {'?' if opened.total is None else opened.total // MIB}")

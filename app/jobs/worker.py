@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -80,8 +80,11 @@ async def _work(
     settings: Settings, database_url: str, stop: asyncio.Event, tasks: Tasks, supervisor: str | None
 ) -> None:
     async with _tools(settings, database_url, tasks) as tools:
-        await tools.supervisor.warm_up()
-        log.info("worker_started", worker=tools.name, children=settings.children)
+        describing: tuple[Coroutine[None, None, None], ...] = ()
+        if _converts(settings):
+            await tools.supervisor.warm_up()
+            describing = (publish_catalog(tools), warm_templates(tools, settings.warm_templates))
+        log.info("worker_started", worker=tools.name, children=settings.children, queues=settings.worker_queues)
         clean = partial(
             clean_up,
             tools.database,
@@ -92,8 +95,7 @@ async def _work(
         publisher = Publisher(tools.database)
         async with _background(
             _every(CLEAN_UP_INTERVAL, clean),
-            publish_catalog(tools),
-            warm_templates(tools, settings.warm_templates),
+            *describing,
             _every(METRICS_INTERVAL, publisher.publish),
             at_end=tools.supervisor.end_forkserver,
         ):
@@ -130,45 +132,10 @@ async def _serve_queues(
 
 async def _consume(tools: Tools, settings: Settings, registration: Registration, stop: asyncio.Event) -> None:
     """Run the queues' jobs until ``stop``, and drain."""
-    consumer = partial(Consumer, tools.database, tools.changes, worker_id=registration.id)
-    consumers = (
-        consumer(
-            CONVERSIONS,
-            lacking=lambda: tools.offer.lacking,
-            concurrency=settings.children,
-            run=partial(running.run_conversion, tools),
-            hand_back=partial(running.hand_back_conversion, tools),
-            stumble=partial(running.conversion_stumbled, tools),
-        ),
-        consumer(
-            INSPECTIONS,
-            concurrency=INSPECTIONS_AT_ONCE,
-            run=partial(running.run_inspection, tools),
-            hand_back=partial(running.hand_back_inspection, tools),
-            stumble=partial(running.inspection_stumbled, tools),
-        ),
-        consumer(
-            DELIVERIES,
-            concurrency=DELIVERIES_AT_ONCE,
-            run=partial(deliveries.deliver, tools),
-            hand_back=partial(running.hand_back_entry, tools),
-            stumble=partial(deliveries.delivery_stumbled, tools),
-        ),
-        consumer(
-            TRANSFERS,
-            concurrency=TRANSFERS_AT_ONCE,
-            run=partial(fetching.fetch, tools),
-            hand_back=partial(running.hand_back_entry, tools),
-            stumble=partial(fetching.fetch_stumbled, tools),
-        ),
-        consumer(
-            PUBLICATIONS,
-            concurrency=PUBLICATIONS_AT_ONCE,
-            run=partial(publications.publish, tools),
-            hand_back=partial(running.hand_back_entry, tools),
-            stumble=partial(publications.publication_stumbled, tools),
-        ),
-    )
+    consumers = [
+        *(_converting(tools, settings, registration) if _converts(settings) else ()),
+        *(_carrying(tools, registration) if "transfers" in settings.worker_queues else ()),
+    ]
     try:
         async with asyncio.TaskGroup() as group:
             for one in consumers:
@@ -178,6 +145,50 @@ async def _consume(tools: Tools, settings: Settings, registration: Registration,
     finally:
         for one in consumers:
             await one.abandon()
+
+
+def _converts(settings: Settings) -> bool:
+    """Whether this worker makes processes at all."""
+    return "conversions" in settings.worker_queues
+
+
+def _converting(tools: Tools, settings: Settings, registration: Registration) -> Iterator[Consumer]:
+    """Consumers of what is done in processes."""
+    consumer = partial(Consumer, tools.database, tools.changes, worker_id=registration.id)
+    yield consumer(
+        CONVERSIONS,
+        lacking=lambda: tools.offer.lacking,
+        concurrency=settings.children,
+        run=partial(running.run_conversion, tools),
+        hand_back=partial(running.hand_back_conversion, tools),
+        stumble=partial(running.conversion_stumbled, tools),
+    )
+    yield consumer(
+        INSPECTIONS,
+        concurrency=INSPECTIONS_AT_ONCE,
+        run=partial(running.run_inspection, tools),
+        hand_back=partial(running.hand_back_inspection, tools),
+        stumble=partial(running.inspection_stumbled, tools),
+    )
+
+
+def _carrying(tools: Tools, registration: Registration) -> Iterator[Consumer]:
+    """Consumers of what the worker itself asks of other machines."""
+    for name, concurrency, run, stumble in (
+        (DELIVERIES, DELIVERIES_AT_ONCE, deliveries.deliver, deliveries.delivery_stumbled),
+        (TRANSFERS, TRANSFERS_AT_ONCE, fetching.fetch, fetching.fetch_stumbled),
+        (PUBLICATIONS, PUBLICATIONS_AT_ONCE, publications.publish, publications.publication_stumbled),
+    ):
+        yield Consumer(
+            tools.database,
+            tools.changes,
+            name,
+            worker_id=registration.id,
+            concurrency=concurrency,
+            run=partial(run, tools),
+            hand_back=partial(running.hand_back_entry, tools),
+            stumble=partial(stumble, tools),
+        )
 
 
 async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools) -> None:

@@ -50,7 +50,7 @@ def checked_publication(told: Any) -> Publication:
 async def publish(publication: Publication, model: Model, remote: Remote, egress: Egress) -> dict[str, Any]:
     """Put a model where it is to be; gives the receipt. Raises PublishFailed, Interrupted, AddressNotAllowed."""
     scheme = urlsplit(publication.uri).scheme
-    guard = egress.for_remote(internal=remote.internal)
+    guard = egress.admitting(remote.internal_hosts(publication.uri))
     if scheme == "oci":
         return await push(publication.uri, model, remote, guard)
     if scheme == "mlflow":

@@ -34,9 +34,9 @@ class Egress:
 
     internal: tuple[str, ...] = ()
 
-    def for_remote(self, *, internal: bool) -> "Egress":
-        """What may be reached for a place that the operator named, perhaps as one that is not public."""
-        return Egress((*self.internal, "0.0.0.0/0", "::/0")) if internal else self
+    def admitting(self, hosts: tuple[str, ...]) -> "Egress":
+        """The same and these hosts, although they are not public."""
+        return Egress((*self.internal, *hosts))
 
     def is_internal(self, host: str, address: Address | None) -> bool:
         """Whether a host, or the address that it leads to, was named as internal."""

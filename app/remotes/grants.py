@@ -36,7 +36,7 @@ class Remote(BaseModel):
     """Of an OCI registry: how the URL of its token service begins, where that is of another host."""
     region: str = "us-east-1"
     internal: bool = False
-    """Whether its hosts may have addresses that are not public."""
+    """Whether its host may have an address that is not public. Others that it leads to may not for that."""
     ca_file: Path | None = None
     """Certificates of authorities that its servers are known by, beside the usual ones."""
     credentials: dict[str, SecretStr] = Field(default_factory=dict)
@@ -49,6 +49,11 @@ class Remote(BaseModel):
         if urlsplit(prefix).scheme not in SCHEMES:
             raise ValueError(f"a prefix begins with one of {', '.join(SCHEMES)}")
         return prefix
+
+    def internal_hosts(self, uri: str) -> tuple[str, ...]:
+        """The host that is asked for a URI, where that may have an address that is not public."""
+        host = urlsplit(self.endpoint or uri).hostname
+        return (host,) if self.internal and host else ()
 
     def credential(self, name: str) -> str | None:
         found = self.credentials.get(name)
@@ -136,8 +141,7 @@ def without_query(uri: str) -> str:
 def _within(uri: str, prefix: str) -> bool:
     """Whether a URI lies below a prefix: a prefix that ends within a name is the whole name."""
     path = without_query(uri)
-    return (
-        path == prefix
-        or path.startswith(prefix if prefix.endswith(("/", ":")) else prefix + "/")
-        or (path.startswith(prefix) and path[len(prefix)] in "@:")
-    )
+    rest = path[len(prefix) :]
+    if path.startswith(prefix) and rest[:1] in ("@", ":") and "/" not in rest:
+        return True  # a revision or a tag of it
+    return path == prefix or path.startswith(prefix if prefix.endswith(("/", ":")) else prefix + "/")

@@ -68,8 +68,8 @@ async def ask(
     Raises Interrupted, AddressNotAllowed, and ``refused`` for any other answer.
     """
     content = None if told is None else json.dumps(told).encode()
-    kind = {} if content is None else {"content-type": "application/json"}
-    answer = await send(client, url, {**headers, **kind}, method=method, content=content, refused=refused)
+    about = {"accept-encoding": "identity"} | ({} if content is None else {"content-type": "application/json"})
+    answer = await send(client, url, {**headers, **about}, method=method, content=content, refused=refused)
     try:
         body = await _short(answer, refused)
         if answer.status_code == 404 and missing:
@@ -89,7 +89,7 @@ async def ask(
 async def _short(answer: httpx2.Response, refused: type[RecastError]) -> bytes:
     body = b""
     try:
-        async for chunk in answer.aiter_bytes():
+        async for chunk in answer.aiter_raw():
             body += chunk
             if len(body) > LONGEST_ANSWER:
                 raise refused("The answer is too long.")

@@ -132,7 +132,7 @@ async def source_of(uri: str, remote: Remote, egress: Egress, grants: Grants, ow
     Raises FetchFailed, InvalidRequest, AddressNotAllowed, Interrupted.
     """
     parts = urlsplit(uri)
-    guard = egress.for_remote(internal=remote.internal)
+    guard = egress.admitting(remote.internal_hosts(uri))
     match parts.scheme:
         case "s3" | "gs":
             bucket, path = bucket_and_path(uri)

@@ -140,7 +140,8 @@ def test_a_file_that_breaks_off_is_resumed_and_the_hash_is_checked(client: httpx
 def test_a_file_of_a_hub_is_found_behind_a_redirect_that_does_not_get_the_token(
     client: httpx.Client, files: FileServer, place: Path
 ):
-    with https_server(place, "127.0.0.1") as store:
+    (place / "store").mkdir()
+    with https_server(place / "store") as store:
         files.ca_file.write_bytes(files.ca_file.read_bytes() + store.ca_file.read_bytes())
         store.files["/blob"] = content()
         path = "/acme/net/resolve/v1.0/sub/model.safetensors"
@@ -172,6 +173,16 @@ def test_what_cannot_be_fetched_ends_the_conversion_with_its_reason(
     done = ended(client, files.url + path)
     assert (done["state"], done["problem"]["code"]) == ("failed", code), log(client, done)
     assert code in log(client, done)
+
+
+def test_a_hub_does_not_lead_to_places_inside(client: httpx.Client, files: FileServer, place: Path):
+    (place / "inside").mkdir()
+    with https_server(place / "inside", "127.0.0.1") as inside:
+        inside.files["/secret"] = content(10)
+        files.moved["/acme/net/resolve/main/inside.pth"] = f"{inside.url}/secret"
+        done = ended(client, "hf://acme/net/inside.pth")
+        assert (done["state"], done["problem"]["code"]) == ("failed", "address_not_allowed")
+        assert inside.asked == []
 
 
 def test_a_store_that_refuses_the_key_ends_the_conversion(client: httpx.Client, s3: str):

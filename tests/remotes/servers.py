@@ -67,6 +67,8 @@ class FileServer:
     files: dict[str, bytes] = field(default_factory=dict)
     breaks: dict[str, list[int]] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
+    held: dict[str, threading.Event] = field(default_factory=dict)
+    """Paths whose content comes when the event is set."""
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def ranges(self, path: str) -> list[str | None]:
@@ -108,6 +110,8 @@ def https_server(directory: Path, name: str = "localhost") -> Iterator[FileServe
             self.send_header("ETag", tag)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
+            if path in server.held:
+                server.held[path].wait(TIMEOUT)
             breaks = server.breaks.get(path, [])
             end = start + breaks.pop(0) if breaks else len(content)
             self.wfile.write(content[start:end])

@@ -1,8 +1,12 @@
 """The log of a real conversion: what each exporter said of a model that it could not express."""
 
+import json
+import time
+
 import torch
 
 from tests.plugins.branching import Branching
+from tests.plugins.tied import TiedLanguageModel
 from tests.service.requests import convert, saved
 
 
@@ -16,3 +20,26 @@ def test_the_log_tells_why_every_exporter_failed_with_the_cause(client):
         assert f"{rung['exporter']} failed" in said
     assert "direct cause" in said or "another exception occurred" in said, said
     assert "/site-packages" not in said
+
+
+def test_every_line_of_the_service_on_a_conversion_has_its_id_and_that_of_the_request(client, service):
+    torch.manual_seed(4)
+    client.headers["X-Request-ID"] = "req-of-the-log-test"
+    weights = saved(TiedLanguageModel(120, 24).state_dict())
+    id = convert(client, weights, "sample/tied", "onnx", force="true").json()["id"]
+    client.get(f"/v1/conversions/{id}")
+    lines = [json.loads(line) for line in service.log.splitlines() if id in line]
+    ended = [line for line in lines if line["event"] == "conversion_ended"]
+    assert [(line["conversion"], line["request_id"]) for line in ended] == [(id, "req-of-the-log-test")]
+    asked = [line for line in lines if line["event"] == "request"]
+    assert {(line["conversion"], line["request_id"]) for line in asked} == {(id, "req-of-the-log-test")}
+
+
+def test_what_workers_count_of_messages_and_files_shows_at_the_api(client):
+    webhook = client.post("/v1/webhooks", json={"url": "https://unknown.invalid/"}).json()
+    client.post(f"/v1/webhooks/{webhook['id']}/ping").raise_for_status()
+    deadline = time.monotonic() + 60
+    while 'recast_webhook_attempts_total{outcome="retried"}' not in client.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    client.delete(f"/v1/webhooks/{webhook['id']}").raise_for_status()
