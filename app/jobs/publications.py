@@ -22,14 +22,14 @@ from app.remotes.destinations import publish as publish_to
 from app.remotes.http import Interrupted
 from app.remotes.published import Model, PublishedFile, TensorShape
 from app.storage.objects import MissingObject
+from app.targets.specs import known_target
 
 log = structlog.get_logger(__name__)
 
 PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600, 7200))
 """Before each further attempt."""
 PUBLISHED_ROLES = ("artifact", "artifact_data", "report")
-OF_TARGET = {"torchscript": "-torchscript"}
-"""What ends the default name of a model: one name means one backend, in Triton at least."""
+
 ANY = -1
 
 
@@ -114,6 +114,8 @@ def _model(
     def opened(file: ConversionFile) -> AsyncIterator[bytes]:
         return _bytes(tools, file.sha256)
 
+    spec = known_target(conversion.target)
+    assert spec is not None
     published = tuple(
         PublishedFile(role, file.filename, file.sha256, file.bytes, file.media_type, partial(opened, file))
         for role in PUBLISHED_ROLES
@@ -122,10 +124,11 @@ def _model(
     return Model(
         conversion_id=conversion.id,
         architecture=conversion.architecture,
-        target=conversion.target,
+        target=spec.name,
+        serving=spec.serving,
         verdict=conversion.verdict or "none",
         checkpoint_sha256=conversion.checkpoint_sha256,
-        default_name=artifact_stem(conversion.architecture) + OF_TARGET.get(conversion.target, ""),
+        default_name=f"{artifact_stem(conversion.architecture)}-{spec.name}",  # a name means one backend, to Triton
         files=published,
         inputs=_inputs(report, signature),
         outputs=_outputs(report),

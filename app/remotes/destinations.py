@@ -22,10 +22,11 @@ from app.remotes.http import Interrupted
 from app.remotes.mlflow import register_model
 from app.remotes.oci import push
 from app.remotes.published import Model, PublishedFile
-from app.remotes.triton import BACKENDS, triton_config
+from app.remotes.triton import triton_config
 
 PART = 16 << 20
 MOST_VERSIONS_TRIED = 20
+BACKEND = re.compile(r'^\s*backend\s*:\s*"([^"]*)"', re.MULTILINE)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CLAIM = "recast.json"
 """In the directory of a version: which conversion it is of. Who writes it first has the version."""
@@ -63,7 +64,7 @@ async def _to_bucket(publication: Publication, model: Model, remote: Remote, egr
     parts = urlsplit(publication.uri)
     if not BUCKET.fullmatch(parts.netloc):
         raise PublishFailed(f"{parts.netloc!r} is no name of a bucket.")
-    if model.target not in BACKENDS:
+    if model.serving.triton_backend is None:
         raise PublishFailed(f"Triton has no backend for {model.target}.")
     bucket = open_bucket(parts.scheme, parts.netloc, remote, egress)
     name = publication.name or model.default_name
@@ -102,8 +103,8 @@ async def _refuse_another_backend(bucket: ObjectStore, folder: str, model: Model
         config = bytes(await found.bytes_async()).decode(errors="replace")
     except FileNotFoundError:
         return
-    others = [told for target, told in BACKENDS.items() if target != model.target]
-    if any(f'"{other}"' in config for other in others):
+    told = BACKEND.search(config)
+    if told is not None and told[1] != model.serving.triton_backend:
         raise PublishFailed(
             f"{folder.rpartition('/')[2]} is a model of another backend.", hint="Give this one another name."
         )

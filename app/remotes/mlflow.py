@@ -147,9 +147,9 @@ async def _upload(server: "_Server", run: dict[str, Any], model: Model) -> None:
 
 
 def _description(model: Model) -> str:
-    """MLmodel, as MLflow's flavour of ONNX has it. TorchScript has none."""
-    flavour = f"  onnx:\n    data: {model.artifact.filename}\n" if model.target == "onnx" else "  recast: {}\n"
-    return f"artifact_path: model\nflavors:\n{flavour}"
+    """MLmodel: which flavour the file is of."""
+    flavour = model.serving.mlflow_flavour or "recast"
+    return f"artifact_path: model\nflavors:\n  {flavour}:\n    data: {model.artifact.filename}\n"
 
 
 def _tags(model: Model) -> list[dict[str, str]]:

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from app.targets.spec import Serving
+
 
 @dataclass(frozen=True)
 class TensorShape:
@@ -32,6 +34,7 @@ class Model:
     conversion_id: str
     architecture: str
     target: str
+    serving: Serving
     verdict: str
     checkpoint_sha256: str
     default_name: str

@@ -18,19 +18,15 @@ TYPES = {
 }
 
 
-BACKENDS = {"onnx": "onnxruntime", "torchscript": "pytorch"}
-
-
 def triton_config(name: str, model: Model) -> str:
     """The configuration, without batching by Triton: the shapes are those of whole tensors, which is always right.
 
-    The backend of TorchScript knows tensors by their place (INPUT__0), as its models have no names for them.
+    Tensors without names are known by their place (INPUT__0).
     """
-    script = model.target == "torchscript"
-    lines = [f"name: {json.dumps(name)}", f'backend: "{BACKENDS[model.target]}"', "max_batch_size: 0"]
+    lines = [f"name: {json.dumps(name)}", f"backend: {json.dumps(model.serving.triton_backend)}", "max_batch_size: 0"]
     for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
         for at, tensor in enumerate(tensors):
-            told = f"{kind.upper()}__{at}" if script else tensor.name
+            told = f"{kind.upper()}__{at}" if model.serving.unnamed_tensors else tensor.name
             dims = ", ".join(str(size) for size in tensor.dims)
             lines.append(
                 f"{kind} [ {{ name: {json.dumps(told)}, data_type: {TYPES.get(tensor.dtype, 'TYPE_INVALID')}, "

@@ -8,6 +8,16 @@ from app.domain.report import ConversionReport
 
 
 @dataclass(frozen=True)
+class Serving:
+    """What servers of models know of a format; None: nothing."""
+
+    triton_backend: str | None = None
+    unnamed_tensors: bool = False
+    """Its files have no names for inputs and outputs: servers know them by their place."""
+    mlflow_flavour: str | None = None
+
+
+@dataclass(frozen=True)
 class TargetSpec:
     """One target. ``title`` is what people call its format, ``suffix`` ends the names of its files."""
 
@@ -19,3 +29,4 @@ class TargetSpec:
     usage: Callable[[ConversionReport], Mapping[str, str]]
     """Language to a program that loads the artifact of this report and runs it once."""
     media_type: str = "application/octet-stream"
+    serving: Serving = Serving()

@@ -4,12 +4,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from starlette.testclient import TestClient
 
 from app.api.readable import ReadableRouter
 from app.api.retirement import Retirements, retires
-from app.domain.errors import NotFound
 
 SINCE, SUNSET = datetime(2027, 1, 1, tzinfo=UTC), datetime(2028, 1, 1, tzinfo=UTC)
 
@@ -22,7 +21,7 @@ def client() -> TestClient:
     @retires(since=SINCE, sunset=SUNSET, instead="/guide/compatibility")
     def old(name: str) -> str:
         if name == "missing":
-            raise NotFound("It is gone.")
+            raise HTTPException(404)
         return name
 
     @router.get("/new")

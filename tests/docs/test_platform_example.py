@@ -14,7 +14,7 @@ def test_the_internal_platform_runs_from_import_to_publication():
     for told in (
         "told of conversion.succeeded: onnx, signature verified",
         "told of conversion.published: torchscript, signature verified",
-        "published s3://models/triton/examples-digits/1/model.onnx",
+        "published s3://models/triton/examples-digits-onnx/1/model.onnx",
         "published s3://models/triton/examples-digits-torchscript/1/model.pt",
     ):
         assert told in ran.stdout, ran.stdout

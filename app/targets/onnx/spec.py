@@ -6,7 +6,7 @@ from pydantic import Field
 
 from app.domain.conversion import INT32, CommonOptions
 from app.targets.onnx.usage import programs
-from app.targets.spec import TargetSpec
+from app.targets.spec import Serving, TargetSpec
 
 
 class OnnxOptions(CommonOptions):
@@ -27,4 +27,11 @@ class OnnxOptions(CommonOptions):
     """Of the weights and of what the file computes."""
 
 
-SPEC = TargetSpec("onnx", title="ONNX", options=OnnxOptions, suffix=".onnx", usage=programs)
+SPEC = TargetSpec(
+    "onnx",
+    title="ONNX",
+    options=OnnxOptions,
+    suffix=".onnx",
+    usage=programs,
+    serving=Serving(triton_backend="onnxruntime", mlflow_flavour="onnx"),
+)

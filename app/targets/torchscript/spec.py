@@ -3,7 +3,7 @@
 from typing import Literal
 
 from app.domain.conversion import CommonOptions
-from app.targets.spec import TargetSpec
+from app.targets.spec import Serving, TargetSpec
 from app.targets.torchscript.usage import programs
 
 
@@ -18,4 +18,11 @@ class TorchScriptOptions(CommonOptions):
     keep_debug: bool = False
 
 
-SPEC = TargetSpec("torchscript", title="TorchScript", options=TorchScriptOptions, suffix=".pt", usage=programs)
+SPEC = TargetSpec(
+    "torchscript",
+    title="TorchScript",
+    options=TorchScriptOptions,
+    suffix=".pt",
+    usage=programs,
+    serving=Serving(triton_backend="pytorch", unnamed_tensors=True),
+)
