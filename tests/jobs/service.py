@@ -59,12 +59,14 @@ def worker_processes(database_url: str, tmp_path: Path) -> Iterator[StartWorker]
         workers.append(worker)
         return worker
 
-    yield start
-    stopped.set()
-    poisoner.join()
-    for worker in workers:
-        worker.kill()
-        worker.wait()
+    try:
+        yield start
+    finally:
+        stopped.set()
+        poisoner.join()
+        for worker in workers:
+            worker.kill()
+            worker.wait()
 
 
 def running(directory: Path, mark: str) -> psutil.Process | None:
