@@ -80,7 +80,7 @@ async def submit_request(request: Request, service: Service) -> Submitted | Grou
     try:
         orders = [await _ordered(one, service, catalog, request_id(request)) for one in _single(received)]
     except RecastError as error:
-        if is_form(request):
+        if received.checkpoint_sha256:
             error.extra["checkpoint"] = received.checkpoint_sha256
         raise
     force = orders[0].force

@@ -82,13 +82,13 @@ class Grants:
         """The remote with the longest prefix of a checked URI that one of ``owners``, the id and the name of a
         project, may use. Raises SourceNotAllowed.
         """
-        if not (self._own and _within(uri, self._own)):
+        if not (self._own and is_within(uri, self._own)):
             allowed = [
                 remote
                 for remote in self._remotes()
                 if purpose in remote.allow
                 and (remote.projects is None or set(owners) & set(remote.projects))
-                and _within(uri, remote.prefix)
+                and is_within(uri, remote.prefix)
             ]
             if allowed:
                 return max(allowed, key=lambda remote: len(remote.prefix))
@@ -138,7 +138,7 @@ def without_query(uri: str) -> str:
     return uri.partition("?")[0]
 
 
-def _within(uri: str, prefix: str) -> bool:
+def is_within(uri: str, prefix: str) -> bool:
     """Whether a URI lies below a prefix: a prefix that ends within a name is the whole name."""
     path = without_query(uri)
     rest = path[len(prefix) :]

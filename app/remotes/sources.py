@@ -14,7 +14,7 @@ from obstore.store import ObjectStore
 from app.domain.errors import FetchFailed, InvalidRequest
 from app.remotes.buckets import bucket_and_path, open_bucket
 from app.remotes.egress import Egress, checked_url
-from app.remotes.grants import Grants, Remote, checked_uri, without_query
+from app.remotes.grants import Grants, Remote, checked_uri, is_within, without_query
 from app.remotes.http import PASSING, TIMEOUT, Interrupted, authorization, first_line, send
 from app.remotes.mlflow import located
 
@@ -87,13 +87,17 @@ class HttpFile:
         return answer
 
     def _redirected(self, url: str, location: str) -> str:
-        target = urljoin(url, location)
-        parts = urlsplit(target)
-        if not self.elsewhere and not target.startswith(self.remote.prefix):
-            raise FetchFailed(f"{without_query(self.url)} redirects to a place that may not be read from.")
+        """Where a redirect leads. Raises FetchFailed, AddressNotAllowed."""
+        here = without_query(self.url)
+        try:
+            target = urljoin(url, location).partition("#")[0]
+            parts = checked_url(target, self.egress)
+            if not self.elsewhere and not is_within(checked_uri(target), self.remote.prefix):
+                raise FetchFailed(f"{here} redirects to a place that may not be read from.")
+        except (ValueError, InvalidRequest):
+            raise FetchFailed(f"{here} redirects to what is no place to read from.") from None
         if parts.scheme != "https" and urlsplit(url).scheme == "https":
-            raise FetchFailed(f"{without_query(self.url)} redirects to a place that is not https.")
-        checked_url(target.partition("#")[0], self.egress)
+            raise FetchFailed(f"{here} redirects to a place that is not https.")
         return target
 
 
