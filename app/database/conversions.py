@@ -309,6 +309,14 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
     return conversion
 
 
+_FETCHING = text("""
+    select j.id from conversions c join procrastinate_jobs j on j.id = c.queue_job_id and j.status in ('todo', 'doing')
+    where c.project_id = :project and c.state = 'queued' and c.checkpoint_sha256 = '' and c.source_uri = :uri
+      and c.source_sha256 is not distinct from :sha256 and c.id <> :id
+    limit 1
+""")
+
+
 async def start(
     session: AsyncSession, id: str, queue_job_id: int, worker: str, worker_id: int | None = None
 ) -> Conversion | None:
@@ -328,29 +336,25 @@ async def start(
     return conversion
 
 
-async def find_awaiting(session: AsyncSession, id: str, queue_job_id: int) -> Conversion | None:
-    """A conversion that still waits under that queue entry, locked until the transaction ends; else None."""
-    query = select(Conversion).where(
-        Conversion.id == id, Conversion.queue_job_id == queue_job_id, Conversion.state == State.queued
-    )
-    return (await session.scalars(query.with_for_update().execution_options(populate_existing=True))).first()
+async def awaiting(session: AsyncSession, queue_job_id: int) -> Sequence[Conversion]:
+    """The conversions that wait under that queue entry for one file, locked until the transaction ends."""
+    query = select(Conversion).where(Conversion.queue_job_id == queue_job_id, Conversion.state == State.queued)
+    locked = query.order_by(Conversion.id).with_for_update().execution_options(populate_existing=True)
+    return (await session.scalars(locked)).all()
 
 
-async def awaiting_same_file(session: AsyncSession, conversion: Conversion) -> Sequence[Conversion]:
-    """The project's conversions that wait for a locked conversion's file too, locked as well; itself the first."""
-    query = (
-        select(Conversion)
-        .where(
-            Conversion.id != conversion.id,
-            Conversion.project_id == conversion.project_id,
-            Conversion.state == State.queued,
-            Conversion.checkpoint_sha256 == "",
-            Conversion.source_uri == conversion.source_uri,
-            Conversion.source_sha256.is_not_distinct_from(conversion.source_sha256),
-        )
-        .with_for_update(skip_locked=True)
+async def fetching_entry(session: AsyncSession, conversion: Conversion) -> int | None:
+    """The queue entry that fetches a conversion's file already, for another conversion of its project."""
+    entry: int | None = await session.scalar(
+        _FETCHING,
+        {
+            "id": conversion.id,
+            "project": conversion.project_id,
+            "uri": conversion.source_uri,
+            "sha256": conversion.source_sha256,
+        },
     )
-    return [conversion, *(await session.scalars(query)).all()]
+    return entry
 
 
 async def fetched(

@@ -18,12 +18,10 @@ QUEUE = App(connector=PsycopgConnector())
 """Never opened: every statement runs on the connection of a transaction of ours."""
 
 
-async def defer(
-    session: AsyncSession, queue: str, after: timedelta | None = None, lock: str | None = None, **arguments: str
-) -> int:
-    """Add an entry that may be taken ``after`` that time; gives its id. Of those with one lock one runs at a time."""
+async def defer(session: AsyncSession, queue: str, after: timedelta | None = None, **arguments: str) -> int:
+    """Add an entry that may be taken ``after`` that time; gives its id."""
     task = QUEUE.configure_task(
-        queue, queue=queue, lock=lock, connection=await driver_connection(session), schedule_in=_schedule(after)
+        queue, queue=queue, connection=await driver_connection(session), schedule_in=_schedule(after)
     )
     return await task.defer_async(**arguments)
 

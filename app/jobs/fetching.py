@@ -19,7 +19,7 @@ from app.database import checkpoints, conversions, logs, projects
 from app.database.entries import TRANSFERS, defer
 from app.database.tables import Conversion
 from app.domain.conversion import Stage, State
-from app.domain.errors import FetchFailed, NotFound, PayloadTooLarge, RecastError
+from app.domain.errors import FetchFailed, PayloadTooLarge, RecastError
 from app.domain.scrubbing import scrubbed
 from app.jobs import metrics, queue
 from app.jobs.consumer import Job
@@ -74,7 +74,7 @@ async def fetch_stumbled(tools: Tools, job: Job) -> None:
 async def _fetch(tools: Tools, job: Job, conversion: Conversion) -> None:
     began = time.monotonic()
     shown = without_query(conversion.source_uri or "")
-    say = partial(_say, tools, conversion)
+    say = partial(_say, tools, job)
     await say(f"fetch {shown}")
     try:
         source = await _source(tools, conversion)
@@ -142,13 +142,9 @@ async def _source(tools: Tools, conversion: Conversion) -> Source:
 
 
 async def _find(tools: Tools, job: Job) -> Conversion | None:
-    """The conversion of an entry; None where it is not that one's any more."""
+    """The first conversion that waits under an entry; None where none does any more."""
     async with tools.database.transaction() as session:
-        with suppress(NotFound):
-            conversion = await conversions.find(session, job.arguments["conversion_id"])
-            if conversion.state is State.queued and conversion.queue_job_id == job.entry:
-                return conversion
-        return None
+        return next(iter(await conversions.awaiting(session, job.entry)), None)
 
 
 async def _watch(tools: Tools, job: Job) -> None:
@@ -160,15 +156,12 @@ async def _watch(tools: Tools, job: Job) -> None:
 
 
 async def _take(tools: Tools, job: Job, stored: StoredObject, filename: str | None, seconds: float) -> None:
-    """Make the file the conversion's checkpoint, and let it wait for a process."""
+    """Make the file the checkpoint of all that wait for it, and let them wait for a process."""
     async with tools.database.transaction() as session:
-        conversion = await conversions.find_awaiting(session, job.arguments["conversion_id"], job.entry)
-        if conversion is None:
-            return
-        await checkpoints.add(session, stored.sha256, stored.bytes, filename, project=conversion.project_id)
-        for waiting in await conversions.awaiting_same_file(session, conversion):
-            await conversions.fetched(session, waiting, stored.sha256, filename, seconds)
-            await queue.enqueue_conversion(session, waiting)
+        for conversion in await conversions.awaiting(session, job.entry):
+            await checkpoints.add(session, stored.sha256, stored.bytes, filename, project=conversion.project_id)
+            await conversions.fetched(session, conversion, stored.sha256, filename, seconds)
+            await queue.enqueue_conversion(session, conversion)
 
 
 async def _later(tools: Tools, job: Job, say: Callable[[str], Awaitable[None]], why: str) -> None:
@@ -183,11 +176,10 @@ async def _later(tools: Tools, job: Job, say: Callable[[str], Awaitable[None]], 
 
     async def put_off() -> None:
         async with tools.database.transaction() as session:
-            conversion = await conversions.find_awaiting(session, job.arguments["conversion_id"], job.entry)
-            if conversion is not None:
-                conversion.queue_job_id = await defer(
-                    session, TRANSFERS, pause, conversion_id=conversion.id, tries=str(tries + 1)
-                )
+            told = {"conversion_id": job.arguments["conversion_id"], "tries": str(tries + 1)}
+            entry = await defer(session, TRANSFERS, pause, **told)
+            for conversion in await conversions.awaiting(session, job.entry):
+                conversion.queue_job_id = entry
                 await conversions.wait_queued(session, conversion, SOURCE)
 
     await patiently(put_off)
@@ -199,16 +191,16 @@ async def _fail(tools: Tools, job: Job, error: RecastError) -> None:
 
     async def end() -> None:
         async with tools.database.transaction() as session:
-            conversion = await conversions.find_awaiting(session, job.arguments["conversion_id"], job.entry)
-            if conversion is not None:
+            for conversion in await conversions.awaiting(session, job.entry):
                 await conversions.end(session, conversion, State.failed, error.problem())
 
     await patiently(end)
 
 
-async def _say(tools: Tools, conversion: Conversion, line: str) -> None:
-    """Add a line to the conversion's log."""
+async def _say(tools: Tools, job: Job, line: str) -> None:
+    """Add a line to the logs of all that wait for the file."""
     with suppress(*DatabaseAway):
         async with tools.database.transaction() as session:
             said = scrubbed(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}") + "\n"
-            await logs.append(session, conversion.id, conversion.attempt, said)
+            for conversion in await conversions.awaiting(session, job.entry):
+                await logs.append(session, conversion.id, conversion.attempt, said)

@@ -212,12 +212,12 @@ async def request_inspection(database: Database, sha256: str) -> CheckpointOwner
 async def enqueue_conversion(session: AsyncSession, conversion: Conversion) -> None:
     """Give a locked conversion a new queue entry; entries it had before no longer count.
 
-    One whose file is elsewhere waits for that to be fetched first.
+    One whose file is elsewhere waits for that to be fetched first, under one entry with others that wait for it.
     """
     if not conversion.checkpoint_sha256:
-        # One after the other, so that the file of several is fetched once (conversions.awaiting_same_file).
-        lock = f"{conversion.project_id} {conversion.source_uri}"
-        conversion.queue_job_id = await defer(session, TRANSFERS, lock=lock, conversion_id=conversion.id)
+        await session.flush()
+        entry = await conversions.fetching_entry(session, conversion)
+        conversion.queue_job_id = entry or await defer(session, TRANSFERS, conversion_id=conversion.id)
         await session.flush()
         return
     task = QUEUE.configure_task(CONVERT, queue=CONVERSIONS, connection=await driver_connection(session))

@@ -119,6 +119,31 @@ def test_an_object_of_an_s3_store_is_fetched_and_converted(client: httpx.Client,
     assert again.json()["stage"] != "fetch"  # the project has the file
 
 
+def test_a_file_that_several_name_is_fetched_once(client: httpx.Client, files: FileServer):
+    files.files["/weights/shared.pth"] = content()
+    group = client.post(
+        "/v1/groups",
+        headers={"Prefer": "wait=60"},
+        json={
+            "architecture": "test/net",
+            "checkpoint": {"uri": f"{files.url}/weights/shared.pth"},
+            "targets": [{"target": "onnx"}, {"target": "onnx", "options": {"opset": 17}}, {"target": "torchscript"}],
+        },
+    ).json()
+    assert group["state"] == "succeeded", group
+    assert len(files.ranges("/weights/shared.pth")) == 1
+    missing = client.post(
+        "/v1/groups",
+        headers={"Prefer": "wait=60"},
+        json={
+            "architecture": "test/net",
+            "checkpoint": {"uri": f"{files.url}/weights/absent.pth"},
+            "targets": [{"target": "onnx"}, {"target": "torchscript"}],
+        },
+    ).json()
+    assert [one["problem"]["code"] for one in missing["conversions"]] == ["fetch_failed"] * 2
+
+
 def test_a_file_that_breaks_off_is_resumed_and_the_hash_is_checked(client: httpx.Client, files: FileServer):
     held = content(5 << 20)
     files.files["/weights/net.pth"] = held
