@@ -2,7 +2,7 @@
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LEAST = 1_000
 """Bytes below which it is not worth a processor's time."""
@@ -20,8 +20,8 @@ AS_THEY_ARE = (
 class Compression(GZipMiddleware):
     """What is told of a whole answer is made true of the compressed one, as RFC 9110 and RFC 9530 demand."""
 
-    def __init__(self, app: object) -> None:
-        super().__init__(app, LEAST, LEVEL, exclude_content_types=AS_THEY_ARE)  # type: ignore[arg-type]
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app, LEAST, LEVEL, exclude_content_types=AS_THEY_ARE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def truly(message: Message) -> None:
