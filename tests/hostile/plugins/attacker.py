@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from app.jobs.child import SupervisorLine
 
+LINE = socket.socket(fileno=3) if os.path.exists("/proc/self/fd/3") else None
+"""The conversion's own line to its supervisor, which is never closed."""
+
 
 class Layer(nn.Module):
     def __init__(self) -> None:
@@ -26,12 +29,11 @@ class Layer(nn.Module):
 @architecture("hostile/attacker", signature=Signature(inputs=(InputSpec(name="features", shape=("batch", 8)),)))
 def attacker(attack: str = "", arguments: Any = None) -> nn.Module:
     """``attack``: a function of tests/hostile/attacks.py, or ``say``, which sends the arguments to the supervisor."""
-    line = SupervisorLine(socket.socket(fileno=os.dup(3)))
     if attack == "say":
-        line._line.sendall(json.dumps(arguments).encode() + b"\n")
+        LINE.sendall(json.dumps(arguments).encode() + b"\n")
         os._exit(0)
     if attack:
-        reached = globals()[attack](arguments, line)
+        reached = globals()[attack](arguments or os.environ["TMPDIR"], SupervisorLine(LINE))
         if reached:
             raise RuntimeError(f"reached {reached}")
     return Layer()
