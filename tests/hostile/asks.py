@@ -85,8 +85,6 @@ _INVALID_OPTIONS: dict[str, Any] = {
     "shape-short": {"example_shapes": {FEATURES: [8]}},
     "shape-of-many-axes": {"example_shapes": {FEATURES: [1] * 100}},
     "shape-long": {"example_shapes": {FEATURES: [1] * 10_000}},
-    "shape-of-other-width": {"example_shapes": {FEATURES: [1, 9]}},
-    "shape-of-64-bits": {"example_shapes": {FEATURES: [2**63, 8]}},
     "axes-of-nothing": {"dynamic_axes": {"nothing": {"0": "batch"}}},
     "axes-beyond": {"dynamic_axes": {FEATURES: {"7": "batch"}}},
     "axes-huge": {"dynamic_axes": {FEATURES: {str(2**70): "batch"}}},
@@ -101,7 +99,6 @@ _INVALID_OPTIONS: dict[str, Any] = {
     "names-numbers": {"input_names": [1]},
     "names-twice": {"input_names": ["scores"], "output_names": ["scores"]},
     "names-empty": {"input_names": [""]},
-    "names-path": {"input_names": ["../../etc/passwd"]},
     "names-line-end": {"input_names": ["a\nb"]},
     "names-right-to-left": {"input_names": ["\u202egpj.exe"]},
     "names-of-nothing": {"input_names": []},
@@ -118,7 +115,10 @@ _INVALID_OPTIONS: dict[str, Any] = {
 _OPTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "opset-old": ({"opset": 1}, ("unsupported_opset",)),
     "opset-new": ({"opset": 2**31 - 1}, ("unsupported_opset",)),
-    "opset-negative": ({"opset": -(2**31)}, ("unsupported_opset",)),
+    "opset-negative": ({"opset": -(2**31)}, ("unsupported_opset", "invalid_options")),
+    "shape-of-other-width": ({"example_shapes": {FEATURES: [1, 9]}}, ("model_refuses_inputs",)),
+    "shape-of-64-bits": ({"example_shapes": {FEATURES: [2**63, 8]}}, ("memory_estimate_exceeded",)),
+    "names-path": ({"input_names": ["../../etc/passwd"]}, ("verdict_not_accepted", DONE)),
     "shape-enormous": ({"example_shapes": {FEATURES: [_LARGE, _LARGE]}}, ("memory_estimate_exceeded",)),
     "shape-beyond": ({"example_shapes": {FEATURES: [10**18, 8]}}, ("memory_estimate_exceeded",)),
     "shape-tall": (
