@@ -65,7 +65,7 @@ def left_behind(service: Service) -> list[str]:
     for place in Path("/proc").iterdir():
         if place.name.isdigit():
             try:
-                if str(service.data_dir) in os.readlink(place / "fd" / "1"):
+                if os.readlink(place / "fd" / "1").startswith(f"{service.data_dir}/"):
                     found.append(place.name)
             except OSError:
                 continue
