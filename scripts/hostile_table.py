@@ -35,8 +35,8 @@ What `scripts/hostile-table` sent to a running service, and what it answered. Fi
 asked of a conversion. Memory is in MiB: what the api had at most meanwhile, and what the process that read the input
 took for itself. Seconds are those of the machine that it ran on, with all that it did besides.
 
-{inputs} inputs; {wrong} answers were not the designed ones; none was run. The api had {before} MiB before and {after}
-MiB after. The longest took {seconds} s (`{slowest}`), the largest process {process} MiB (`{largest}`).
+{inputs} inputs{share}; {wrong} answers were not the designed ones; none was run. The api had {before} MiB before and
+{after} MiB after. The longest took {seconds} s (`{slowest}`), the largest process {process} MiB (`{largest}`).
 
 """
 
@@ -114,20 +114,21 @@ def measured(meter: Meter, id: str, designed: tuple[str, ...], send: Callable[[]
     return Row(id, answer.status_code, code, designed, time.monotonic() - began, peak["api"], peak["process"])
 
 
-def rows(client: httpx.Client, meter: Meter, canary: Path, only: str) -> Iterator[Row]:
-    for ask in hostile_asks():
-        if only in ask.id:
-            yield measured(meter, ask.id, ask.codes, lambda a=ask: a.send(client))
-    for hostile in hostile_files():
-        if only in hostile.id:
-            yield measured(meter, hostile.id, (hostile.code or "read",), lambda h=hostile: send_file(client, h, canary))
+def rows(client: httpx.Client, meter: Meter, canary: Path, only: str, every: int) -> Iterator[Row]:
+    asks = [ask for ask in hostile_asks() if only in ask.id][::every]
+    files = [hostile for hostile in hostile_files() if only in hostile.id][::every]
+    for ask in asks:
+        yield measured(meter, ask.id, ask.codes, lambda a=ask: a.send(client))
+    for hostile in files:
+        yield measured(meter, hostile.id, (hostile.code or "read",), lambda h=hostile: send_file(client, h, canary))
 
 
-def page(found: list[Row], before: int, after: int) -> str:
+def page(found: list[Row], every: int, before: int, after: int) -> str:
     slowest = max(found, key=lambda row: row.seconds)
     largest = max(found, key=lambda row: row.process)
     head = INTRODUCTION.format(
         inputs=len(found),
+        share="" if every == 1 else f", one in {every} of the corpus,",
         wrong=sum(not row.good for row in found),
         before=before,
         after=after,
@@ -146,7 +147,9 @@ def page(found: list[Row], before: int, after: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="inputs whose name holds this; the page is then not written")
-    only = parser.parse_args().only
+    parser.add_argument("--every", type=int, default=1, help="one in so many of the inputs")
+    told = parser.parse_args()
+    only = told.only
     with tempfile.TemporaryDirectory(prefix="recast-hostile-") as directory:
         canary = Path(directory, "canary")
         service = Service(Path(directory, "data"), free_port())
@@ -157,7 +160,7 @@ def main() -> int:
                 meter = Meter(service)
                 before = meter.api_memory()
                 found = []
-                for row in rows(client, meter, canary, only):
+                for row in rows(client, meter, canary, only, told.every):
                     found.append(row)
                     mark = "" if row.good else f"   NOT {' or '.join(row.designed)}"
                     print(f"{row.seconds:6.1f} s {row.status} {row.code:24} {row.id}{mark}", flush=True)
@@ -166,7 +169,7 @@ def main() -> int:
             service.stop()
         ran = canary.exists()
     if not only:
-        PAGE.write_text(page(found, before, after))
+        PAGE.write_text(page(found, told.every, before, after))
     print(f"{len(found)} inputs, {sum(not row.good for row in found)} wrong, api {before} -> {after} MiB")
     print("something was run" if ran else "nothing was run", "and all parts live" if alive else "and a part died")
     return int(ran or not alive or not all(row.good for row in found) or after > before + 64)

@@ -20,6 +20,8 @@ from tests.service.requests import saved
 WEIGHTS = {"body.weight": torch.zeros(8, 8), "body.bias": torch.zeros(8), "bias": torch.tensor([0.5, -1.0, 2.0, 0.0])}
 FEATURES = "features"
 DONE = "succeeded"
+JUDGED = (DONE, "verdict_not_accepted")
+"""The net answers the same whatever it is asked, so that its verdict is inconclusive."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def hostile_asks() -> Iterator[HostileAsk]:
     for identifier, (architecture, options, codes) in _ARCHITECTURES.items():
         yield HostileAsk(f"architecture-{identifier}", codes, {}, architecture, options)
     for identifier, content in _probes().items():
-        yield HostileAsk(f"probes-{identifier}", ("invalid_options",), probes=content)
+        yield HostileAsk(f"probes-{identifier}", ("invalid_options", "empty_file"), probes=content)
     for identifier, (weights, options, codes) in _keys().items():
         yield HostileAsk(f"keys-{identifier}", codes, options, weights=weights)
     for identifier, (members, codes) in _MEMBERS.items():
@@ -118,18 +120,18 @@ _OPTIONS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "opset-negative": ({"opset": -(2**31)}, ("unsupported_opset", "invalid_options")),
     "shape-of-other-width": ({"example_shapes": {FEATURES: [1, 9]}}, ("model_refuses_inputs",)),
     "shape-of-64-bits": ({"example_shapes": {FEATURES: [2**63, 8]}}, ("memory_estimate_exceeded",)),
-    "names-path": ({"input_names": ["../../etc/passwd"]}, ("verdict_not_accepted", DONE)),
+    "names-path": ({"input_names": ["../../etc/passwd"]}, JUDGED),
     "shape-enormous": ({"example_shapes": {FEATURES: [_LARGE, _LARGE]}}, ("memory_estimate_exceeded",)),
     "shape-beyond": ({"example_shapes": {FEATURES: [10**18, 8]}}, ("memory_estimate_exceeded",)),
     "shape-tall": (
         {"example_shapes": {FEATURES: [_LARGE, 8]}},
-        (DONE, "verdict_not_accepted", "memory_estimate_exceeded"),
+        (*JUDGED, "memory_estimate_exceeded"),
     ),
-    "shape-prime": ({"example_shapes": {FEATURES: [999_983, 8]}}, (DONE, "verdict_not_accepted")),
-    "missing-stars": ({"allow_missing": ["*a" * 100] * 100}, ("verdict_not_accepted", DONE)),
+    "shape-prime": ({"example_shapes": {FEATURES: [999_983, 8]}}, JUDGED),
+    "missing-stars": ({"allow_missing": ["*a" * 100] * 100}, JUDGED),
     "key-of-nothing": ({"checkpoint_key": "a." * 500}, ("no_state_dict", "key_mismatch")),
-    "prefix-of-nothing": ({"prefix": "nothing."}, ("key_mismatch", "verdict_not_accepted", DONE)),
-    "name-emoji": ({"input_names": ["\N{PILE OF POO}"]}, ("invalid_options", "verdict_not_accepted", DONE)),
+    "prefix-of-nothing": ({"prefix": "nothing."}, ("key_mismatch", *JUDGED)),
+    "name-emoji": ({"input_names": ["\N{PILE OF POO}"]}, ("invalid_options", *JUDGED)),
 }
 _FITS = ("key_mismatch", "shape_mismatch", "memory_estimate_exceeded", "invalid_options", "build_failed")
 _ARCHITECTURES: dict[str, tuple[str, Any, tuple[str, ...]]] = {
@@ -194,22 +196,22 @@ def _keys() -> dict[str, tuple[Any, Any, tuple[str, ...]]]:
         "others": ({"w": torch.zeros(3)}, {}, ("key_mismatch",)),
         "many": (many, {}, ("key_mismatch",)),
         "many-not-strict": (many, {"strict": False}, ("key_mismatch",)),
-        "modules": ({f"{module}{key}": value for key, value in WEIGHTS.items()}, {}, (DONE, "key_mismatch")),
+        "modules": ({f"{module}{key}": value for key, value in WEIGHTS.items()}, {}, (*JUDGED, "key_mismatch")),
         "dots": ({"." * 900 + key: value for key, value in WEIGHTS.items()}, {}, ("key_mismatch",)),
-        "splits": (held, {"checkpoint_key": ".".join("a" * 60)}, (DONE, "no_state_dict", "key_mismatch")),
+        "splits": (held, {"checkpoint_key": ".".join("a" * 60)}, (*JUDGED, "no_state_dict", "key_mismatch")),
         "shape": ({**WEIGHTS, "bias": torch.zeros(5)}, {}, ("shape_mismatch", "key_mismatch")),
         "expanded": (
             {**WEIGHTS, "body.weight": torch.zeros(1).expand(8, 8)},
             {},
-            (DONE, "corrupt_checkpoint", "unsupported_tensor"),
+            (*JUDGED, "corrupt_checkpoint", "unsupported_tensor"),
         ),
-        "transposed": ({**WEIGHTS, "body.weight": torch.zeros(8, 8).t()}, {}, (DONE,)),
+        "transposed": ({**WEIGHTS, "body.weight": torch.zeros(8, 8).t()}, {}, JUDGED),
         "complex": ({**WEIGHTS, "bias": torch.zeros(4, dtype=torch.complex64)}, {}, _TYPES),
         "booleans": ({**WEIGHTS, "bias": torch.zeros(4, dtype=torch.bool)}, {}, (*_TYPES, DONE)),
         "integers": ({**WEIGHTS, "bias": torch.zeros(4, dtype=torch.int64)}, {}, (*_TYPES, DONE)),
-        "not-finite": ({**WEIGHTS, "bias": torch.full((4,), float("nan"))}, {}, (DONE, "verdict_not_accepted")),
-        "subnormal": ({**WEIGHTS, "bias": torch.full((4,), 1e-45)}, {}, (DONE, "verdict_not_accepted")),
-        "double": ({**WEIGHTS, "bias": torch.full((4,), 1e300, dtype=torch.float64)}, {}, (*_TYPES, DONE)),
+        "not-finite": ({**WEIGHTS, "bias": torch.full((4,), float("nan"))}, {}, ("non_finite",)),
+        "subnormal": ({**WEIGHTS, "bias": torch.full((4,), 1e-45)}, {}, JUDGED),
+        "double": ({**WEIGHTS, "bias": torch.full((4,), 1e300, dtype=torch.float64)}, {}, ("non_finite",)),
         "prefixes": ({f"p{n}.{key}": v for n in range(300) for key, v in WEIGHTS.items()}, {}, ("key_mismatch",)),
     }
 
