@@ -26,10 +26,10 @@ BURST = 10
 class Limits(Value):
     """Null: no limit of the project's own."""
 
-    requests_per_minute: int | None = Field(None, gt=0)
-    queued: int | None = Field(None, ge=0)
-    conversions_per_day: int | None = Field(None, ge=0)
-    stored_bytes: int | None = Field(None, ge=0)
+    requests_per_minute: int | None = Field(None, gt=0, strict=True)
+    queued: int | None = Field(None, ge=0, strict=True)
+    conversions_per_day: int | None = Field(None, ge=0, strict=True)
+    stored_bytes: int | None = Field(None, ge=0, strict=True)
 
 
 async def of(session: AsyncSession, project: str) -> Limits:

@@ -273,6 +273,9 @@ def test_admins_of_a_project_administer_that_one_alone(as_key, two_projects):
     assert {"default", "vision", "speech"} <= {p["name"] for p in operator.get("/v1/projects").json()["items"]}
     assert operator.post("/v1/keys", json={"name": "x", "scopes": ["read"], "project": "speech"}).status_code == 201
     assert operator.post("/v1/projects", json={"name": "vision"}).json()["code"] == "invalid_request"
+    for limit in (True, "5", 5.5, -1):
+        refused = operator.post("/v1/projects", json={"name": "odd", "limits": {"queued": limit}})
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request"), limit
 
 
 def test_the_audit_log_tells_who_did_what_and_how_it_ended(as_key, two_projects):
