@@ -59,9 +59,16 @@ def _calibrate(module: nn.Module, signature: Signature, seed: int) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-        norm.train()
+    hooks = [norm.register_forward_pre_hook(_learn_where_there_is_a_variance) for norm in norms]
     sizes = {axis.name: max(axis.sample, 4) if axis.name == "batch" else axis.sample for axis in signature.axes}
     for step in range(2):
         generator = torch.Generator().manual_seed(seed + step)
         call(module, signature, sample_inputs(signature, sizes, generator))
+    for hook in hooks:
+        hook.remove()
     module.eval()
+
+
+def _learn_where_there_is_a_variance(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """One value per channel, as at the end of a detector's pyramid, has none, and torch refuses to learn from it."""
+    norm.train(inputs[0].numel() > inputs[0].shape[1])

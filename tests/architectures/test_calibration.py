@@ -14,3 +14,10 @@ def test_calibrated_weights_keep_the_module_versions_that_load_hooks_ask_for() -
     assert state._metadata == module.state_dict()._metadata  # type: ignore[attr-defined]
     assert not any(bool((tensor == tensor.flatten()[0]).all()) for tensor in state.values() if tensor.numel() > 99)
     assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
+
+
+def test_a_norm_that_sees_one_value_per_channel_keeps_its_statistics() -> None:
+    state = calibrated_state_dict(load_registry(), "torchvision/ssdlite320_mobilenet_v3_large", {})
+    means = {key: value for key, value in state.items() if key.endswith("running_mean")}
+    assert bool(means["backbone.features.0.0.1.running_mean"].any())
+    assert any(not bool(value.any()) for value in means.values())
