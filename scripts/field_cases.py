@@ -49,7 +49,7 @@ Small architectures written after public bug reports, converted to both targets.
 `scripts/artifact_judge.py`, which shares no code with the verification, at sizes, scales and inputs that Recast did not
 choose. Made by `scripts/field-cases`.
 
-{conversions} conversions: {totals}.
+{conversions} of {every} conversions were made: {totals}.
 
 **right**: passed, and the judge agrees. **told**: refused or inconclusive, in words. **WRONG**: passed, and the judge
 disagrees. **CRASH**: ended without a designed code.
@@ -239,10 +239,11 @@ def row_of(subject: Subject) -> Row:
 def table(rows: list[Row]) -> str:
     counts = Counter(row.outcome for row in rows)
     totals = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
-    lines = [HEADING.format(conversions=len(rows), totals=totals)]
+    every = len(list(subjects(CASES, [], list(TARGETS))))
+    lines = [HEADING.format(conversions=len(rows), every=every, totals=totals)]
     for row in rows:
         cells = (row.case, row.report, row.target, row.outcome, f"`{row.result}`", row.exporter, row.told)
-        lines.append("| " + " | ".join(cell(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(cell(text) for text in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

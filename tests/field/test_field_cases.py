@@ -7,6 +7,7 @@ import pytest
 from app.domain.conversion import TargetName
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.torchscript.spec import TorchScriptOptions
+from scripts.field_cases import Row, table
 from tests.field.conversions import Case, cases_of, run
 
 HERE = Path(__file__).parent
@@ -46,3 +47,10 @@ def test_what_one_exporter_can_make_right_is_delivered(name: str, exporter: str,
     assert result.delivered, result
     assert result.outcome is not None
     assert result.outcome.report.export.exporter == exporter
+
+
+def test_the_table_counts_what_was_made_and_tells_each_row_on_one_line() -> None:
+    row = Row("c00", "a report", "onnx", "told", "export_failed", "", "two | lines\nof words", 1.0)
+    made = table([row])
+    assert "1 of " in made
+    assert "| c00 | a report | onnx | told | `export_failed` |  | two \\| lines of words |" in made
