@@ -189,7 +189,10 @@ class Fleet:
         for machine in self.machines.values():
             if machine.lives and machine.running:
                 machine.running.send_signal(signal.SIGTERM)
-        return max(abs(machine.stop()) for machine in self.machines.values())
+        statuses = [machine.stop() for machine in self.machines.values()]
+        return max(
+            (abs(status) for status in statuses if status != -signal.SIGTERM), default=0
+        )  # it did not yet listen to signals
 
     def end(self) -> None:
         """Leave nothing running."""
