@@ -5,7 +5,7 @@ from typing import Literal
 from app.domain.base import Value
 from app.domain.errors import Canceled, ChildCrashed, OutOfMemory, TimedOut, WorkerLost
 
-CheckpointFormat = Literal["torch-zip", "torch-legacy", "safetensors", "sharded", "distributed"]
+CheckpointFormat = Literal["torch-zip", "torch-legacy", "safetensors", "sharded", "distributed", "torchscript", "pt2"]
 
 READING_CUT_SHORT = frozenset(error.code for error in (TimedOut, WorkerLost, ChildCrashed, OutOfMemory, Canceled))
 """Codes of problems that say nothing of the file: reading it did not come to its end."""

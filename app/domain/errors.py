@@ -208,8 +208,8 @@ class CorruptCheckpoint(RecastError):
 
 
 class AlreadyTorchScript(RecastError):
-    code, status, title = "already_torchscript", 422, "This file is already TorchScript"
-    hint = "Save the weights instead: torch.save(torch.jit.load(path).state_dict(), 'weights.pth')."
+    code, status, title = "already_torchscript", 422, "This file is TorchScript whose weights have no names"
+    hint = "The module was frozen. Send the checkpoint that it was made of, or the file from before torch.jit.freeze."
 
 
 class PickledModule(RecastError):

@@ -24,6 +24,7 @@ CHAPTERS = {
     "quickstart": "Quickstart",
     "tasks": "How to …",
     "http-api": "HTTP contract",
+    "targets": "Targets",
     "plugins": "Your own architectures",
     "remotes": "Other machines",
     "compatibility": "What stays as it is",

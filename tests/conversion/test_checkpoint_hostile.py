@@ -15,7 +15,6 @@ import torch
 
 from app.conversion.checkpoint import open_checkpoint
 from app.domain.errors import (
-    AlreadyTorchScript,
     CorruptCheckpoint,
     EmptyFile,
     NoStateDict,
@@ -84,16 +83,6 @@ def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(EmptyFile):
         open_checkpoint(tmp_path / "f")
-
-
-def test_torchscript_and_exported_programs_are_recognised(tmp_path: Path) -> None:
-    module = torch.nn.Linear(2, 2)
-    torch.jit.script(module).save(tmp_path / "f.pt")
-    with pytest.raises(AlreadyTorchScript):
-        open_checkpoint(tmp_path / "f.pt")
-    torch.export.save(torch.export.export(module, (torch.ones(1, 2),)), tmp_path / "f.pt2")
-    with pytest.raises(UnsupportedFormat, match="pt2"):
-        open_checkpoint(tmp_path / "f.pt2")
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -304,8 +304,10 @@ def _zips() -> Cases:
         "a-zip": (_zip_of({"readme.txt": b"hello"}), "unsupported_format"),
         "an-empty-zip": (_zip_of({}), "unsupported_format"),
         "npz": (_npz(), "unsupported_format"),
-        "torchscript": (_torchscript(), "already_torchscript"),
-        "pt2": (_pt2(), "unsupported_format"),
+        "torchscript": (_torchscript(), None),
+        "frozen-torchscript": (_torchscript(torch.jit.freeze), "already_torchscript"),
+        "torchscript-without-storage": (_without(_torchscript(), "data/0"), "corrupt_checkpoint"),
+        "pt2-without-table": (_pt2(), "corrupt_checkpoint"),
     }
 
 
@@ -338,10 +340,15 @@ def _npz() -> bytes:
     return stream.getvalue()
 
 
-def _torchscript() -> bytes:
+def _torchscript(changed: Callable[[torch.jit.ScriptModule], torch.jit.ScriptModule] = lambda module: module) -> bytes:
     stream = io.BytesIO()
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), stream)
+    torch.jit.save(changed(torch.jit.script(torch.nn.Linear(2, 2).eval())), stream)
     return stream.getvalue()
+
+
+def _without(content: bytes, record: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+        return _zip_of({n: opened.read(n) for n in opened.namelist() if not n.endswith(f"/{record}")})
 
 
 def _pt2() -> bytes:

@@ -11,12 +11,13 @@ import torch
 
 from app.conversion.checkpoint.distributed import metadata_of, read_distributed
 from app.conversion.checkpoint.extent import Extent
+from app.conversion.checkpoint.programs import program_of, read_pt2, read_torchscript
 from app.conversion.checkpoint.safetensors_file import read_safetensors
 from app.conversion.checkpoint.sharded import index_of, read_sharded
 from app.conversion.checkpoint.stored_tensors import Memory
 from app.conversion.checkpoint.torch_files import Contents, read_legacy, read_zip
 from app.conversion.checkpoint.unwrap import unwrap
-from app.conversion.checkpoint.zip_layout import members_of
+from app.conversion.checkpoint.zip_layout import members_of, read_layout
 from app.conversion.checkpoint.zipped_directory import ZippedDirectory
 from app.domain.checkpoint import CheckpointFormat, CheckpointInspection, TensorInfo
 from app.domain.checkpoint_format import recognise
@@ -79,6 +80,10 @@ def _read(file: Extent, kind: CheckpointFormat, scratch: Path) -> tuple[Checkpoi
         return kind, read_legacy(file)
     members = members_of(file)
     names = [member.filename for member in members]
+    program = program_of(names)
+    if program is not None:
+        layout = read_layout(file, program=True)
+        return program, read_torchscript(layout) if program == "torchscript" else read_pt2(layout)
     index = index_of(names)
     if index is not None:
         return "sharded", read_sharded(ZippedDirectory(file, members, scratch), index)

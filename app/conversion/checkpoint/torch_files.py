@@ -40,14 +40,19 @@ def read_zip(archive: Extent) -> Contents:
     swapped = _is_big_endian(layout)
     pickles = Pickles(pickled.read())
     root = pickles.read()
+    place_storages(pickles, layout, swapped=swapped)
+    notes = ("written on a big-endian machine; bytes were swapped",) if swapped else ()
+    return Contents(root, (*pickles.notes(), *notes))
+
+
+def place_storages(pickles: "Pickles", layout: ZipLayout, *, swapped: bool = False) -> None:
+    """Find the record of every storage that was declared. Raises CorruptCheckpoint."""
     for storage in pickles.storages.values():
         storage.extent, storage.swapped = layout.records.get(f"data/{storage.key}"), swapped
         if storage.extent is None or storage.extent.size != storage.bytes:
             raise CorruptCheckpoint(
                 f"The pickle declares a storage of {storage.bytes} bytes that no record of that size holds."
             )
-    notes = ("written on a big-endian machine; bytes were swapped",) if swapped else ()
-    return Contents(root, (*pickles.notes(), *notes))
 
 
 def read_legacy(file: Extent) -> Contents:

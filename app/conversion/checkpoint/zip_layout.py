@@ -12,7 +12,7 @@ from mmap import mmap
 
 from app.conversion.checkpoint.extent import Extent
 from app.domain.checkpoint_format import foreign
-from app.domain.errors import AlreadyTorchScript, CorruptCheckpoint, UnsupportedFormat
+from app.domain.errors import CorruptCheckpoint, UnsupportedFormat
 
 MAX_RECORDS = 1_000_000
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT 4.3.7
@@ -25,14 +25,15 @@ class ZipLayout:
     """Stored members by name, without the root folder."""
 
 
-def read_layout(archive: Extent) -> ZipLayout:
-    """The records of a torch.save archive.
+def read_layout(archive: Extent, *, program: bool = False) -> ZipLayout:
+    """The records of an archive that torch.save wrote, or of a ``program``, whose root folder is that of all members.
 
-    Raises CorruptCheckpoint for a damaged or tricked container, AlreadyTorchScript, and UnsupportedFormat for
-    other kinds of zip files (``.pt2``, ``.npz``, anything else).
+    Raises CorruptCheckpoint for a damaged or tricked container, and UnsupportedFormat for other kinds of zip files
+    (``.npz``, anything else).
     """
     members = members_of(archive)
-    root = _identify([member.filename for member in members])
+    names = [member.filename for member in members]
+    root = _common_root(names) if program else _identify(names)
     return ZipLayout(root, {name.removeprefix(root): extent for name, extent in stored(archive, members).items()})
 
 
@@ -80,16 +81,15 @@ def located(archive: Extent, members: list[zipfile.ZipInfo]) -> dict[str, Extent
     return records
 
 
+def _common_root(names: list[str]) -> str:
+    roots = {name.partition("/")[0] for name in names}
+    if len(roots) > 1:
+        raise CorruptCheckpoint("The archive holds records outside of its folder.")
+    return f"{roots.pop()}/"
+
+
 def _identify(names: list[str]) -> str:
     """The root folder of a torch.save archive; raises for every other kind of zip."""
-    ends = {name.rpartition("/")[2] for name in names}
-    if "constants.pkl" in ends and any("/code/" in name or name.startswith("code/") for name in names):
-        raise AlreadyTorchScript("The archive holds TorchScript code (constants.pkl, code/).")
-    if "archive_format" in ends or any("/models/" in name and name.endswith(".json") for name in names):
-        raise foreign(
-            "a torch.export archive (.pt2)",
-            "Save the weights instead: torch.save(torch.export.load(path).module().state_dict(), 'weights.pth').",
-        )
     if names and all(name.endswith(".npy") for name in names):
         raise foreign(
             "a NumPy .npz archive", "Turn the arrays into tensors and save them with torch.save or safetensors."

@@ -9,18 +9,16 @@ inert record of its arguments. Nothing is imported, nothing runs.
 import io
 import pickle
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 import torch
 
 from app.targets.artifact import Bytes, MalformedFile, StoredTensor
+from app.targets.records import Records
 
 _STORAGES = {
     "FloatStorage": torch.float32,
@@ -36,12 +34,11 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
 }
-_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _SIGNS_OF_DAMAGE = (
-    *(BadZipFile, struct.error, pickle.UnpicklingError, OSError),
+    *(pickle.UnpicklingError, OSError),
     *(EOFError, LookupError, TypeError, ValueError, AttributeError, RecursionError),
 )
-"""What zipfile, struct and pickle raise for archives that are not what they claim to be."""
+"""What pickle raises for archives that are not what they claim to be."""
 _DEEPEST = 200
 
 
@@ -126,13 +123,9 @@ class _Archive:
     found: dict[tuple[str, int, tuple[int, ...], tuple[int, ...]], StoredTensor] = field(default_factory=dict)
 
     def read(self) -> tuple[StoredTensor, ...]:
-        with self.path.open("rb") as file, ZipFile(file) as archive:
-            self.buffer = mmap(file.fileno(), 0, access=ACCESS_READ)
-            records = archive.infolist()
-            self.top = records[0].filename.split("/")[0]
-            self.records = {record.filename.removeprefix(f"{self.top}/"): record for record in records}
-            attributes = self._unpickle(archive, "data")
-            constants = self._unpickle(archive, "constants")
+        self.records = Records(self.path)
+        attributes = self._unpickle("data")
+        constants = self._unpickle("constants")
         for name, view in _tensors(attributes, ""):
             self._store(name, view)
         for number, value in enumerate(_parts(constants)):
@@ -141,8 +134,8 @@ class _Archive:
         loose = [self._loose(name) for name in self.records if self._unread(name)]
         return (*self.found.values(), *loose)
 
-    def _unpickle(self, archive: ZipFile, name: str) -> object:
-        return _Unpickler(archive.read(self.records[f"{name}.pkl"]), name).load()
+    def _unpickle(self, name: str) -> object:
+        return _Unpickler(self.records[f"{name}.pkl"].tobytes(), name).load()
 
     def _store(self, name: str, view: _View) -> None:
         """Note the tensor of a view under its name; one that several attributes share is one tensor."""
@@ -156,7 +149,7 @@ class _Archive:
 
     def _data(self, view: _View) -> Bytes:
         item = view.storage.dtype.itemsize
-        record = self._record(self.records[view.storage.record])
+        record = self.records[view.storage.record]
         reach = view.offset + sum((size - 1) * step for size, step in zip(view.size, view.stride, strict=True)) + 1
         numel = int(np.prod(view.size, dtype=np.int64))
         if min((view.offset, *view.size, *view.stride)) < 0 or (numel and reach * item > record.size):
@@ -168,23 +161,13 @@ class _Archive:
         elements = np.lib.stride_tricks.as_strided(record[start:], (*view.size, item), strides, writeable=False)
         return np.ascontiguousarray(elements).reshape(-1)
 
-    def _record(self, record: ZipInfo) -> Bytes:
-        """The bytes of an uncompressed record, at the place that its own header gives."""
-        if record.compress_type != ZIP_STORED:
-            raise MalformedFile(f"the record {record.filename} is compressed")
-        header = _LOCAL_HEADER.unpack_from(self.buffer, record.header_offset)
-        start = record.header_offset + _LOCAL_HEADER.size + header[-2] + header[-1]
-        if header[0] != b"PK\x03\x04" or start + record.file_size > len(self.buffer):
-            raise MalformedFile(f"the record {record.filename} is not where the directory says")
-        return np.frombuffer(self.buffer, np.uint8, record.file_size, start)
-
     def _unread(self, name: str) -> bool:
         known = {key[0] for key in self.found}
         return re.fullmatch(r"(data|constants)/\d+", name) is not None and name not in known
 
     def _loose(self, name: str) -> StoredTensor:
         """A storage that no tensor refers to: bytes without a type."""
-        data = self._record(self.records[name])
+        data = self.records[name]
         return StoredTensor(name, (data.size,), None, data)
 
 

@@ -1,0 +1,125 @@
+"""Weights inside of programs: TorchScript archives and torch.export's, read without their code.
+
+A TorchScript archive holds its module as a pickle of objects whose classes the archive's own code defines
+(torch/csrc/jit/serialization/pickler.cpp); a ``.pt2`` archive has tables in JSON that say where each tensor lies
+(torch/export/pt2_archive/_package.py). The weights come out under the names that the program has for them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+from app.conversion.checkpoint.names import check_key
+from app.conversion.checkpoint.pickle_machine import MAX_PICKLE
+from app.conversion.checkpoint.pickle_values import Made, Vocabulary
+from app.conversion.checkpoint.stored_tensors import Storage, Stored, TensorView, Unreadable
+from app.conversion.checkpoint.torch_files import Contents, Pickles, place_storages
+from app.conversion.checkpoint.torch_vocabulary import TORCH
+from app.conversion.checkpoint.zip_layout import ZipLayout
+from app.domain.errors import AlreadyTorchScript, CorruptCheckpoint, PayloadTooLarge
+
+_DEEPEST = 200
+_TAGS = "torch.jit._pickle."
+"""Functions by which TorchScript says of a list or a dict what its elements are."""
+_WEIGHTS = "data/weights/"
+_TABLE = f"{_WEIGHTS}model_weights_config.json"
+_DTYPES = {
+    1: torch.uint8,
+    2: torch.int8,
+    3: torch.int16,
+    4: torch.int32,
+    5: torch.int64,
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    9: torch.complex32,
+    10: torch.complex64,
+    11: torch.complex128,
+    12: torch.bool,
+    13: torch.bfloat16,
+    28: torch.uint16,
+    29: torch.float8_e4m3fn,
+    30: torch.float8_e5m2,
+    31: torch.float8_e4m3fnuz,
+    32: torch.float8_e5m2fnuz,
+    33: torch.float8_e8m0fnu,
+    34: torch.uint32,
+    35: torch.uint64,
+}
+"""Of each number of ScalarType in torch/_export/serde/schema.py."""
+
+ProgramFormat = Literal["torchscript", "pt2"]
+
+
+def program_of(names: Sequence[str]) -> ProgramFormat | None:
+    """Whether an archive with these members is a program, and which kind."""
+    ends = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in ends and any("/code/" in name or name.startswith("code/") for name in names):
+        return "torchscript"
+    if "archive_format" in ends or any("/models/" in name and name.endswith(".json") for name in names):
+        return "pt2"
+    return None
+
+
+def read_torchscript(layout: ZipLayout) -> Contents:
+    """The attributes of the module that are tensors, by their dotted paths.
+
+    Raises AlreadyTorchScript where they have no names (a frozen module), CorruptCheckpoint and what reading a pickle
+    raises.
+    """
+    pickled = layout.records.get("data.pkl")
+    if pickled is None or pickled.size > MAX_PICKLE:
+        raise PayloadTooLarge(f"data.pkl is missing, or longer than {MAX_PICKLE >> 20} MiB.")
+    vocabulary = Vocabulary(TORCH.rules, TORCH.values, lambda name: name.startswith(("__torch__.", _TAGS)))
+    pickles = Pickles(pickled.read(), vocabulary=vocabulary)
+    root = pickles.read()
+    place_storages(pickles, layout)
+    tensors = dict(_tensors(root, (), 0))
+    if not tensors:
+        raise AlreadyTorchScript("The archive's weights have no names: the module was frozen into its code.")
+    return Contents(tensors, ("read from a TorchScript archive; its code was not run",))
+
+
+def _tensors(value: object, path: tuple[str, ...], depth: int) -> Iterator[tuple[str, Stored]]:
+    """Tensors below an object; attributes of a module before what lists and dicts repeat of them."""
+    if depth > _DEEPEST:
+        raise CorruptCheckpoint("The module's objects nest too deep.")
+    if isinstance(value, (TensorView, Unreadable)):
+        yield ".".join(path), value
+    elif isinstance(value, Made) and value.by.startswith("__torch__.") and isinstance(value.state, Mapping):
+        for name, part in value.state.items():
+            yield from _tensors(part, (*path, check_key(str(name))), depth + 1)
+
+
+def read_pt2(layout: ZipLayout) -> Contents:
+    """The state dict of the program in a ``.pt2`` archive. Raises CorruptCheckpoint."""
+    record = layout.records.get(_TABLE)
+    if record is None:
+        raise CorruptCheckpoint(
+            "The archive has no table of its weights: it was written by torch before 2.9, or holds no model.",
+            hint="Save the weights instead: torch.save(torch.export.load(path).state_dict, 'weights.pth').",
+        )
+    if record.size > MAX_PICKLE:
+        raise PayloadTooLarge(f"The table of weights is longer than {MAX_PICKLE >> 20} MiB.")
+    try:
+        table = json.loads(record.read())["config"]
+        storages: dict[str, Storage] = {}
+        tensors = {check_key(str(key)): _weight(key, entry, layout, storages) for key, entry in table.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptCheckpoint(f"The table of weights cannot be read: {type(error).__name__}.") from error
+    return Contents(tensors, ("read from a torch.export archive; its program was not run",))
+
+
+def _weight(key: str, entry: Mapping[str, Any], layout: ZipLayout, storages: dict[str, Storage]) -> Stored:
+    if entry["use_pickle"] is not False:
+        return Unreadable("stored as a pickle of a tensor subclass", "Save its plain tensors.")
+    meta, name = entry["tensor_meta"], f"{_WEIGHTS}{entry['path_name']}"
+    extent = layout.records.get(name)
+    if extent is None:
+        raise CorruptCheckpoint(f"No record of the archive holds the weight {key!r}.")
+    dtype = _DTYPES[meta["dtype"]]
+    storage = storages.setdefault(name, Storage(name, dtype, extent.size, extent))
+    sizes, strides = (tuple(size["as_int"] for size in meta[part]) for part in ("sizes", "strides"))
+    return TensorView(storage, dtype, meta["storage_offset"]["as_int"], sizes, strides)
