@@ -68,6 +68,7 @@ class Workpiece:
             seed=seed,
             threads=self.job.threads,
             client_probes=self.job.client_probes,
+            coarseness=self.job.options.coarseness,
             asked_axes=frozenset(name for axes in asked.values() for name in axes.values()),
         )
 

@@ -78,3 +78,8 @@ class CommonOptions(Value):
     verification: VerificationMode = "auto"
     measure: tuple[Measurement, ...] = ()
     """Figures for the report that no verdict rests on: latency of model and artifact, the parity matrix."""
+
+    @property
+    def coarseness(self) -> float:
+        """Times the unit roundoff of the model's own dtype with which the artifact shall compute."""
+        return 1.0

@@ -26,8 +26,7 @@ def test_a_default_that_is_spelled_out_asks_for_the_same_artifact(option: str, v
     [
         ("runtime", "tensorrt", "'onnxruntime'"),
         ("simplify", False, "True"),
-        ("precision", "fp16", "'fp32'"),
-        ("precision", "int8-dynamic", "'fp32'"),
+        ("precision", "int8-dynamic", "'fp32' or 'fp16'"),
     ],
 )
 def test_what_is_not_done_yet_is_refused_with_what_is(option: str, value: object, supported: str) -> None:

@@ -14,7 +14,8 @@ Rules 2 to 4 need straight-line graphs: they are not applied to a graph with loo
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,10 @@ from app.targets.artifact import GraphConstants
 from app.targets.operators import CLAMPS
 
 
-def audit(trace: Trace, graph: GraphConstants) -> list[str]:
-    """Complaints; empty when every audited constant is accounted for."""
+def audit(trace: Trace, graph: GraphConstants, *, half: bool = False) -> list[str]:
+    """Complaints; empty when every audited constant is accounted for. ``half``: tensors of the graph may be float16."""
+    stored = np.float16 if half else _single
+    added = {stored(scalar) for scalar in trace.scalars}
     used = {_single(scalar) for scalar in trace.scalars}
     complaints = [
         f"{kind} has epsilon {epsilon:g}, which the model does not use"
@@ -34,10 +37,10 @@ def audit(trace: Trace, graph: GraphConstants) -> list[str]:
     complaints += [
         f"a constant {epsilon:g} is added before a square root, which the model does not use"
         for epsilon in graph.hidden
-        if _single(epsilon) not in used
+        if stored(epsilon) not in added
     ]
     if graph.straight:
-        complaints += _epsilons_one_for_one(trace, graph) + _gelu(trace, graph) + _bounds(trace, graph)
+        complaints += _epsilons_one_for_one(trace, graph) + _gelu(trace, graph) + _bounds(trace, graph, stored)
     return list(dict.fromkeys(complaints))
 
 
@@ -67,11 +70,10 @@ def _gelu(trace: Trace, graph: GraphConstants) -> list[str]:
     return complaints
 
 
-def _bounds(trace: Trace, graph: GraphConstants) -> list[str]:
-    given = Counter(
-        _single(float(value)) for call in trace.calls if call.name in CLAMPS for name, value in call.attributes
-    )
-    delivered = Counter(_single(bound) for bound in graph.bounds)
+def _bounds(trace: Trace, graph: GraphConstants, stored: Callable[[float], Any]) -> list[str]:
+    calls = (call for call in trace.calls if call.name in CLAMPS)
+    given = Counter(float(stored(float(value))) for call in calls for _, value in call.attributes)
+    delivered = Counter(float(stored(bound)) for bound in graph.bounds)
     if delivered.total() != given.total() or delivered == given:
         return []
     return [f"clamps have the bounds {_listed(delivered)}, the model uses {_listed(given)}"]

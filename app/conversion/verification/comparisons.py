@@ -118,6 +118,9 @@ def check_extremes(evidence: Evidence) -> None:
     subject = evidence.subject
     if evidence.runner is None or not evidence.references or evidence.failed or not has_float_inputs(subject.signature):
         return
+    if subject.coarseness > 1:
+        evidence.not_run["extremes"] = "a file of less precision has less range too"
+        return
     with evidence.clock.part("extremes"):
         screened = screen(subject, evidence.runner, cheapest(evidence.references))
     evidence.findings += _failures(screened.comparisons)
@@ -155,7 +158,7 @@ def check_dims(evidence: Evidence) -> None:
 
     def trial(sizes: Mapping[str, int]) -> Comparison:
         probe = draw_probe(subject.signature, sizes, subject.seed)
-        taken = reference(subject.module, subject.signature, probe)
+        taken = reference(subject.module, subject.signature, probe, subject.coarseness)
         return compare(runner, taken)
 
     with evidence.clock.part("dims"):
@@ -238,4 +241,6 @@ def _others(evidence: Evidence) -> Iterator[Reference]:
             continue
         wide = {name: value.double() if value.is_floating_point() else value for name, value in outputs.items()}
         answer = Exact(wide, "fp64", first.trace)
-        yield Reference(probe, outputs, first.trace, Oracle(None, answer), again=first.again)
+        yield Reference(
+            probe, outputs, first.trace, Oracle(None, answer), again=first.again, coarseness=first.coarseness
+        )

@@ -31,7 +31,7 @@ def judged_by_eager(name: str, value: Tensor, reference: Reference) -> OutputPar
     if not bool(torch.isfinite(value).all()) or not bool(torch.isfinite(y32).all()):
         return None
     scale = float(y32.abs().max()) if y32.numel() else 0.0
-    least = C * unit_roundoff(y32.dtype)
+    least = C * unit_roundoff(y32.dtype) * reference.coarseness
     bound = (K - 1) * least * scale * (1 - 2 * least)
     error = farthest(value, y32)
     # The very bits of eager are inside whatever the gate is, and a jump that eager makes is excused.

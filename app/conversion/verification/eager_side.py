@@ -67,7 +67,10 @@ class EagerSide:
 
 def full_probes(model: Model) -> list[Probe]:
     """The draws of a full verification, then the client's own. Raises InvalidOptions for probes that do not fit."""
-    return [*draw_probes(model.signature, model.seed), *_client_probes(model)]
+    drawn = draw_probes(model.signature, model.seed)
+    if model.coarseness > 1:  # a dtype of less range overflows where the model is not meant to be used
+        drawn = [probe for probe in drawn if not probe.scaled]
+    return [*drawn, *_client_probes(model)]
 
 
 def certified_probes(model: Model) -> list[Probe]:
@@ -179,7 +182,7 @@ def unfit_at_scale(model: Model, taken: Reference) -> str | None:
 
 def _reference(model: Model, probe: Probe, findings: list[Finding]) -> Reference | None:
     try:
-        return reference(model.module, model.signature, probe)
+        return reference(model.module, model.signature, probe, model.coarseness)
     except ModelFailed as failed:
         if probe.seed is None:
             raise InvalidOptions(_refused_by_the_model(model.signature, probe, failed)) from failed
@@ -212,7 +215,7 @@ def _scaled_reference(model: Model, probe: Probe, skipped: list[ProbeResult]) ->
     """As ``_reference``, for what lies outside the declared distribution: the model may refuse it, or cost too much."""
     try:
         with memory_ceiling(LEAST_BYTES):
-            return reference(model.module, model.signature, probe)
+            return reference(model.module, model.signature, probe, model.coarseness)
     except ModelFailed as failed:
         skipped.append(skipped_probe(probe, f"the model itself does not run at this scale: {failed}"))
         return None

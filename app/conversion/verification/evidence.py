@@ -119,7 +119,7 @@ class Evidence:
             verdict=verdict_of(findings),
             findings=findings,
             mode=mode,
-            gate=constants(dtype),
+            gate=constants(dtype, self.subject.coarseness),
             oracle="fp32-reordered" if reordered else "fp64",
             probes=tuple(c.result for c in self.compared) + tuple(self.skipped),
             dims=self.dims,

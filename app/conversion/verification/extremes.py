@@ -103,7 +103,7 @@ def _draws(subject: Subject, taken: Reference, scales: Sequence[float]) -> Itera
 
 def _judged(subject: Subject, runner: Runner, probe: Probe) -> Iterator[Comparison]:
     try:
-        taken = reference(subject.module, subject.signature, probe)
+        taken = reference(subject.module, subject.signature, probe, subject.coarseness)
     except ModelFailed:
         return
     if not taken.finite:

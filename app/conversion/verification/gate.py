@@ -12,7 +12,7 @@ Fixed tolerances are wrong both ways: an output of scale 310 has an honest error
 (onnxruntime's is off by up to 5e-8 at 1e-4, which is 5e-4 of the output's own size).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,9 +32,9 @@ UNBOUNDED = 1e30
 """Stands in a report for an error or ratio that is not finite: JSON has no infinity."""
 
 
-def constants(dtype: torch.dtype = torch.float32) -> GateConstants:
+def constants(dtype: torch.dtype = torch.float32, coarseness: float = 1.0) -> GateConstants:
     """The gate's constants as the report states them."""
-    return GateConstants(K=K, c=C, u=unit_roundoff(dtype))
+    return GateConstants(K=K, c=C, u=unit_roundoff(dtype) * coarseness)
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
@@ -60,6 +60,10 @@ class Gate:
     width: float
     scale: float
     eager_error: float
+
+    def widened(self, coarseness: float) -> "Gate":
+        """The gate of an evaluation that rounds so many times as coarsely: both of its terms are in proportion to u."""
+        return replace(self, width=self.width * coarseness)
 
     @property
     def base(self) -> float:

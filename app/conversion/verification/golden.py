@@ -46,6 +46,7 @@ def _allowed(name: str, reference: Reference, distance: float) -> float:
         return reference.gate(name).width
     y32 = reference.y32[name]
     least = C * unit_roundoff(y32.dtype) * (float(y32.abs().max()) if y32.numel() else 0.0)
+    least *= reference.coarseness
     return (K + 1) * max(least, 2 * distance) if distance else K * FAR * least
 
 

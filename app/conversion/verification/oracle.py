@@ -27,11 +27,14 @@ from app.domain.architecture import Signature
 from app.domain.text import message_of
 
 
-def reference(module: nn.Module, signature: Signature, probe: Probe) -> Reference:
-    """The outputs in the model's own dtype, and an oracle to be asked. Raises ModelFailed."""
+def reference(module: nn.Module, signature: Signature, probe: Probe, coarseness: float = 1.0) -> Reference:
+    """The outputs in the model's own dtype, and an oracle to be asked. Raises ModelFailed.
+
+    ``coarseness``: as of Reference.
+    """
     y32, trace = observed(module, signature, probe.inputs)
     again = partial(eager_once_more, module, signature)
-    taken = Reference(probe, y32, trace, Oracle(None), again=again)
+    taken = Reference(probe, y32, trace, Oracle(None), again=again, coarseness=coarseness)
     return replace(taken, oracle=oracle(module, signature, taken))
 
 

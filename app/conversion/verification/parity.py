@@ -140,7 +140,7 @@ def _ties(value: Tensor, expected: Tensor, differing: Tensor, reference: Referen
         chosen, best = _scores_at(scores, value, dim), _scores_at(scores, indices, dim)
         if chosen is not None and best is not None:
             chosen, best = chosen[differing], best[differing]
-            relative = 2 * K * C * unit_roundoff(torch.float32) * _depth(reference)
+            relative = 2 * K * C * unit_roundoff(torch.float32) * reference.coarseness * _depth(reference)
             width = relative * torch.maximum(chosen.abs(), best.abs())
             return bool(((chosen - best).abs() <= width).all() and torch.isfinite(width).all())
     return False

@@ -77,7 +77,10 @@ def audit_modes_and_attributes(evidence: Evidence) -> None:
         traced = next((r.trace for r in evidence.references if r.trace.operations), None)
         constants = evidence.facts.constants
         if traced is not None and constants is not None:
-            evidence.findings += [failure(Reason.attributes, complaint) for complaint in audit.audit(traced, constants)]
+            half = evidence.subject.coarseness > 1
+            evidence.findings += [
+                failure(Reason.attributes, complaint) for complaint in audit.audit(traced, constants, half=half)
+            ]
 
 
 def _check_versions(evidence: Evidence) -> None:

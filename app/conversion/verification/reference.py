@@ -82,6 +82,8 @@ class Reference:
     """Errors of eager that were measured otherwise; None: the oracle's, and those that the peers tell."""
     peers: tuple["Reference", ...] = ()
     """References of other draws, from whose errors those of outputs with few elements are told."""
+    coarseness: float = field(default=1.0, kw_only=True)
+    """Times the unit roundoff of the model's dtype with which the artifact was asked to compute."""
     again: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = field(kw_only=True)
     """The model in its own dtype on other inputs. Raises ModelFailed."""
 
@@ -95,7 +97,8 @@ class Reference:
 
     def gate(self, output: str) -> Gate:
         """The gate of a float output on this probe."""
-        return self._gate(output, self._eager(output), self.y64[output], self.measured_noise((output, "")))
+        gate = self._gate(output, self._eager(output), self.y64[output], self.measured_noise((output, "")))
+        return gate.widened(self.coarseness)
 
     def small_parts(self, output: str) -> Iterator[tuple[Part, Gate]]:
         """Parts of a float output that are much smaller than the whole, each with its gate."""
@@ -103,7 +106,7 @@ class Reference:
             y64 = part.of(self.y64[output])
             luck = LUCK * C * unit_roundoff(self.y32[output].dtype) * float(y64.abs().max())
             noise = max(luck, self.measured_noise((output, str(part))))
-            yield part, self._gate(output, part.of(self._eager(output)), y64, noise)
+            yield part, self._gate(output, part.of(self._eager(output)), y64, noise).widened(self.coarseness)
 
     def errors(self, outputs: Mapping[str, Tensor]) -> Iterator[tuple[NoiseOf, float]]:
         """How far the model's outputs in another evaluation lie from the oracle, by output and small part."""

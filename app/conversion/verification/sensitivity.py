@@ -111,7 +111,7 @@ def _least(name: str, taken: Reference) -> float:
     """The least gate, were the output what a sigmoid gave."""
     y32 = taken.y32[name]
     scale = float(y32.abs().max()) if y32.numel() else 0.0
-    return K * unit_roundoff(y32.dtype) * max(C * scale, 1.0)
+    return K * unit_roundoff(y32.dtype) * taken.coarseness * max(C * scale, 1.0)
 
 
 def _moved(left: Tensor, right: Tensor, *widths: float) -> float:

@@ -20,7 +20,7 @@ def disagreement(model: Model, runner: Runner, probe: Probe) -> str | None:
 
     Raises ModelFailed where the model itself cannot run on the probe.
     """
-    taken = reference(model.module, model.signature, probe)
+    taken = reference(model.module, model.signature, probe, model.coarseness)
     if taken.finite:
         return compare(runner, taken).result.reason
     try:

@@ -30,6 +30,8 @@ class Model:
     asked_axes: frozenset[str] = frozenset()
     """Axes that the client itself asked to be dynamic."""
     client_probes: Path | None = None
+    coarseness: float = 1.0
+    """Times the unit roundoff of the model's dtype with which the artifact was asked to compute."""
 
     @property
     def reader(self) -> Reader:

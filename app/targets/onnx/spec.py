@@ -8,6 +8,9 @@ from app.domain.conversion import INT32, CommonOptions
 from app.targets.onnx.usage import programs
 from app.targets.spec import Serving, TargetSpec
 
+_COARSENESS = {"fp32": 1.0, "fp16": 2.0**13}
+"""Unit roundoff of each precision, by that of float32: 2^-11 and 2^-24 (IEEE 754)."""
+
 
 class OnnxOptions(CommonOptions):
     """Options of target ``onnx``."""
@@ -23,8 +26,12 @@ class OnnxOptions(CommonOptions):
     """The runtime that the file is made for and proved with."""
     simplify: Literal[True] = True
     """Constants are folded and the graph is simplified, always: verification holds for the simplified file."""
-    precision: Literal["fp32"] = "fp32"
-    """Of the weights and of what the file computes."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """Of the weights and of what the file computes; its inputs and outputs are as the model's own."""
+
+    @property
+    def coarseness(self) -> float:
+        return _COARSENESS[self.precision]
 
 
 SPEC = TargetSpec(

@@ -10,18 +10,21 @@ from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
 from app.domain.architecture import Signature
-from app.domain.conversion import TargetName
+from app.domain.conversion import CommonOptions, TargetName
 from app.domain.report import ExportReport
 from app.targets.claims import Claim
 from app.targets.onnx.spec import OnnxOptions
+from app.targets.pt2.spec import Pt2Options
 from app.targets.request import ExportRequest
+from app.targets.safetensors.spec import SafetensorsOptions
 from app.targets.specs import SPECS
 from app.targets.torchscript.spec import TorchScriptOptions
 from app.targets.writer import writer_of
 
 DYNAMO, SIDE_FILE, TRACED_ONNX = "dynamo", "dynamo, external data", "torchscript exporter"
 TRACE, FROZEN, DEBUG, SCRIPT = "traced", "traced, frozen", "traced, with debug records", "scripted"
-_OPTIONS: dict[str, tuple[str, OnnxOptions | TorchScriptOptions]] = {
+PROGRAM, WEIGHTS, HALF = "torch.export", "state dict", "dynamo, float16"
+_OPTIONS: dict[str, tuple[str, CommonOptions]] = {
     DYNAMO: ("dynamo", OnnxOptions()),
     SIDE_FILE: ("dynamo", OnnxOptions(external_data=True)),
     TRACED_ONNX: ("torchscript", OnnxOptions()),
@@ -29,6 +32,9 @@ _OPTIONS: dict[str, tuple[str, OnnxOptions | TorchScriptOptions]] = {
     FROZEN: ("trace", TorchScriptOptions(freeze=True)),
     DEBUG: ("trace", TorchScriptOptions(keep_debug=True)),
     SCRIPT: ("script", TorchScriptOptions()),
+    PROGRAM: ("torch.export", Pt2Options()),
+    WEIGHTS: ("state_dict", SafetensorsOptions()),
+    HALF: ("dynamo", OnnxOptions(precision="fp16")),
 }
 """Exporter and options of each way."""
 WAYS = tuple(_OPTIONS)
@@ -40,6 +46,7 @@ class Artifact:
     target: TargetName
     export: ExportReport
     claims: Mapping[str, Claim]
+    coarseness: float = 1.0
 
 
 Writer = Callable[[Mapping[str, Tensor], Path], Artifact]
@@ -60,6 +67,6 @@ def writer(module: nn.Module, signature: Signature, way: str, directory: Path) -
 
     def fill(tensors: Mapping[str, Tensor], path: Path) -> Artifact:
         written = target.fill(template, tensors, request, path.with_suffix(SPECS[options.target].suffix))
-        return Artifact(written.path, options.target, report, claims)
+        return Artifact(written.path, options.target, report, claims, options.coarseness)
 
     return fill

@@ -13,6 +13,7 @@ from app.domain.errors import ExportFailed
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import strip_debug
+from app.targets.onnx.writing.half import to_half, without_unused
 from app.targets.onnx.writing.optimise import lift_constants, optimise
 from app.targets.onnx.writing.prologue import fold_prologue
 from app.targets.onnx.writing.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fields
@@ -46,12 +47,14 @@ def build_template(
     model, weights = _optimised(captured.model, forms)
     if request is None or not cast(OnnxOptions, request.options).keep_debug:
         strip_debug(model)
+    kept = _lowered(model, weights, request)
     prologue = fold_prologue(model, weights)
+    without_unused(model.graph)
     model_head, graph_head, graph_tail, model_tail = _serialise(model)
     template = OnnxTemplate(
         path=path,
         exporter=captured.exporter,
-        warnings=captured.warnings,
+        warnings=(*captured.warnings, *kept),
         structure=structure_digest(module),
         weights=weight_table(prologue.slots, forms, groups),
         slots=prologue.slots,
@@ -64,6 +67,14 @@ def build_template(
     )
     save_onnx_template(template)
     return template
+
+
+def _lowered(model: ir.Model, weights: Mapping[str, ir.Value], request: ExportRequest | None) -> tuple[str, ...]:
+    """Bring the graph to the precision that was asked for; in words, what stays in float32."""
+    if request is None or cast(OnnxOptions, request.options).precision != "fp16":
+        return ()
+    kept = to_half(model, weights, request.sample, request.module.state_dict())
+    return (f"fp16: {len(kept)} operators stay in float32: {', '.join(kept)}",) if kept else ()
 
 
 def _against_reuse(exporter: str, module: nn.Module, request: ExportRequest | None) -> str | None:
