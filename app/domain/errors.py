@@ -286,7 +286,7 @@ class StaticAxis(ConversionError):
 
 class ExportFailed(ConversionError):
     code, title = "export_failed", "No exporter could express this model"
-    hint = "The detail says why each exporter failed; the other target may be able to."
+    hint = "The detail says why each exporter failed; another target may be able to."
 
 
 class ModelRefuses(ConversionError):

@@ -15,7 +15,7 @@ from app.conversion.checkpoint.names import check_key
 from app.conversion.checkpoint.pickle_machine import MAX_PICKLE
 from app.conversion.checkpoint.pickle_values import Made, Vocabulary
 from app.conversion.checkpoint.stored_tensors import Storage, Stored, TensorView, Unreadable
-from app.conversion.checkpoint.torch_files import Contents, Pickles, place_storages
+from app.conversion.checkpoint.torch_files import Contents, Pickles, is_big_endian, place_storages
 from app.conversion.checkpoint.torch_vocabulary import TORCH
 from app.conversion.checkpoint.zip_layout import ZipLayout
 from app.domain.errors import AlreadyTorchScript, CorruptCheckpoint, PayloadTooLarge
@@ -75,7 +75,7 @@ def read_torchscript(layout: ZipLayout) -> Contents:
     vocabulary = Vocabulary(TORCH.rules, TORCH.values, lambda name: name.startswith(("__torch__.", _TAGS)))
     pickles = Pickles(pickled.read(), vocabulary=vocabulary)
     root = pickles.read()
-    place_storages(pickles, layout)
+    place_storages(pickles, layout, swapped=is_big_endian(layout))
     tensors = dict(_tensors(root, (), 0))
     if not tensors:
         raise AlreadyTorchScript("The archive's weights have no names: the module was frozen into its code.")
@@ -120,6 +120,6 @@ def _weight(key: str, entry: Mapping[str, Any], layout: ZipLayout, storages: dic
     if extent is None:
         raise CorruptCheckpoint(f"No record of the archive holds the weight {key!r}.")
     dtype = _DTYPES[meta["dtype"]]
-    storage = storages.setdefault(name, Storage(name, dtype, extent.size, extent))
+    storage = storages.setdefault(name, Storage(name, dtype, extent.size, extent, swapped=is_big_endian(layout)))
     sizes, strides = (tuple(size["as_int"] for size in meta[part]) for part in ("sizes", "strides"))
     return TensorView(storage, dtype, meta["storage_offset"]["as_int"], sizes, strides)

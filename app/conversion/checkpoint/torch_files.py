@@ -37,7 +37,7 @@ def read_zip(archive: Extent) -> Contents:
     pickled = layout.records["data.pkl"]
     if pickled.size > MAX_PICKLE:
         raise PayloadTooLarge(f"data.pkl is longer than {MAX_PICKLE >> 20} MiB; weights alone need much less.")
-    swapped = _is_big_endian(layout)
+    swapped = is_big_endian(layout)
     pickles = Pickles(pickled.read())
     root = pickles.read()
     place_storages(pickles, layout, swapped=swapped)
@@ -80,7 +80,7 @@ def read_legacy(file: Extent) -> Contents:
     return Contents(root, pickles.notes())
 
 
-def _is_big_endian(layout: ZipLayout) -> bool:
+def is_big_endian(layout: ZipLayout) -> bool:
     if "byteorder" not in layout.records:
         return False
     order = layout.records["byteorder"].read(16)

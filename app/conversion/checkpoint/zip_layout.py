@@ -34,6 +34,9 @@ def read_layout(archive: Extent, *, program: bool = False) -> ZipLayout:
     members = members_of(archive)
     names = [member.filename for member in members]
     root = _common_root(names) if program else _identify(names)
+    if program:  # its code is compressed, and is not read
+        check_members(members)
+        members = [member for member in members if not member.filename.startswith(f"{root}code/")]
     return ZipLayout(root, {name.removeprefix(root): extent for name, extent in stored(archive, members).items()})
 
 

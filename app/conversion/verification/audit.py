@@ -26,7 +26,7 @@ from app.targets.operators import CLAMPS
 
 def audit(trace: Trace, graph: GraphConstants, *, half: bool = False) -> list[str]:
     """Complaints; empty when every audited constant is accounted for. ``half``: tensors of the graph may be float16."""
-    stored = np.float16 if half else _single
+    stored = _half if half else _single
     added = {stored(scalar) for scalar in trace.scalars}
     used = {_single(scalar) for scalar in trace.scalars}
     complaints = [
@@ -82,6 +82,12 @@ def _bounds(trace: Trace, graph: GraphConstants, stored: Callable[[float], Any])
 def _single(value: float) -> float:
     """The value as float32 stores it, to six digits: exporters write epsilons as float32 or as text."""
     return float(f"{np.float32(value):.6g}")
+
+
+def _half(value: float) -> float:
+    """The value as float16 stores it."""
+    with np.errstate(over="ignore"):
+        return float(np.float16(value))
 
 
 def _listed(epsilons: Counter[float]) -> str:

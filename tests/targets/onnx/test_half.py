@@ -31,7 +31,8 @@ def test_other_weights_fill_a_graph_in_half_precision(kind: type[nn.Module], tmp
     kinds = {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
     assert kinds <= {TensorProto.FLOAT, TensorProto.INT64}
     floats = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT and tensor.dims]
-    assert not floats
+    recurrent = {name for node in model.graph.node if node.op_type == "LSTM" for name in node.input}
+    assert {tensor.name for tensor in floats} <= recurrent  # whose operators have no float16 form in the runtime
     x = draw(other.signature.inputs[0], 3)
     with torch.inference_mode():
         expected = other.module(x)

@@ -69,6 +69,7 @@ def _clamp_constants(graph: ir.Graph) -> None:
         tensor = value.const_value
         if tensor is None or tensor.dtype != SINGLE:
             continue
+        value.type = ir.TensorType(SINGLE)
         array = tensor.numpy()
         if array.size and float(np.abs(array[np.isfinite(array)]).max(initial=0.0)) > LARGEST:
             clamped = np.where(np.isfinite(array), np.clip(array, -LARGEST, LARGEST), array)

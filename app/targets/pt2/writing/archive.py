@@ -21,6 +21,7 @@ from app.targets.capturing.quiet import collected
 
 MODEL = "models/model.json"
 WEIGHTS, CONSTANTS = "data/weights/", "data/constants/"
+_WEIGHT = f"{WEIGHTS}weight_"
 CONFIGS = {WEIGHTS: f"{WEIGHTS}model_weights_config.json", CONSTANTS: f"{CONSTANTS}model_constants_config.json"}
 """Which tensor lies in which record, for each folder of records."""
 _NAMES = frozenset({"parameter_name", "buffer_name", "tensor_constant_name"})
@@ -29,14 +30,16 @@ _NAMES = frozenset({"parameter_name", "buffer_name", "tensor_constant_name"})
 def archive_records(program: ExportedProgram, beside: Path, *, keep_debug: bool) -> dict[str, bytes]:
     """Content of every record below the root folder, in the order in which the archive shall hold them.
 
-    ``beside`` is where room on disk is. Raises ExportFailed where torch would pickle a tensor or an object.
+    Records of weights, which slots will fill, are left empty. ``beside`` is where room on disk is. Raises ExportFailed
+    where torch would pickle a tensor or an object.
     """
     program.example_inputs = None
     with tempfile.TemporaryDirectory(dir=beside.parent, prefix="pt2-") as scratch, collected():
         saved = Path(scratch) / "archive.pt2"
         torch.export.save(program, str(saved))
         with zipfile.ZipFile(saved) as archive:
-            records = {info.filename.partition("/")[2]: archive.read(info) for info in archive.infolist()}
+            names = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+            records = {name: b"" if name.startswith(_WEIGHT) else archive.read(info) for name, info in names.items()}
     records.pop(".data/serialization_id", None)
     for config in CONFIGS.values():
         records[config] = _rewritten(records[config], _without_prefix_in_config)
