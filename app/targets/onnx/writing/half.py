@@ -25,11 +25,11 @@ SMALLEST = 2.0**-14
 _IN_SINGLE = frozenset(
     {"Range", "CumSum", "Resize", "Upsample", "NonMaxSuppression", "TopK", "RoiAlign", "MaxRoiPool", "GridSample"}
     | {"DeformConv", "DFT", "STFT", "MelWeightMatrix", "EyeLike", "Bernoulli", "Multinomial", "RandomNormal"}
-    | {"LSTM", "GRU", "RNN"}
     | {"RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
-"""Operators on positions and scales, of which float16 holds whole numbers to 2048 only; those that draw numbers;
-recurrent ones, for whose float16 form onnxruntime has no kernel (1.32 crashes while it creates the session)."""
+"""Operators on positions and scales, of which float16 holds whole numbers to 2048 only; those that draw numbers."""
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+"""onnxruntime 1.32 crashes while it creates a session of such an operator beside others in float16."""
 _SENSITIVE = frozenset({"Sqrt", "Div", "Reciprocal", "Log", "Pow"})
 """Operators that make much of a small number: behind one that stays in float32 they do so too."""
 _SMALL = "a small number"
@@ -40,13 +40,14 @@ def to_half(
 ) -> list[str]:
     """Change the graph in place; ``weights`` are its values without a producer, by key, whose tensors are ``state``.
 
-    Gives the operators that stay in float32, with the reason. Raises ExportFailed for graphs with branches or loops,
-    and where the graph cannot be run on the sample.
+    Gives the operators that stay in float32, with the reason. Raises ExportFailed for graphs with branches, loops
+    or recurrent operators, and where the graph cannot be run on the sample.
     """
     graph = model.graph
     kinds = {attribute.type for node in graph for attribute in node.attributes.values()}
-    if kinds & {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}:
-        raise ExportFailed("precision fp16 takes no graph with branches or loops.", stage="export", hint="Use fp32.")
+    if kinds & {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS} or any(node.op_type in _RECURRENT for node in graph):
+        what = "branches, loops or recurrent operators"
+        raise ExportFailed(f"precision fp16 takes no graph with {what}.", stage="export", hint="Use fp32.")
     _clamp_constants(graph)
     graph.inputs.extend(weights.values())
     try:
