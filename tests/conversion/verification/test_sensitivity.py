@@ -57,6 +57,8 @@ class Sentence(nn.Module):
 class InPlaceOf:
     """The model in the place of its artifact."""
 
+    names_outputs = True
+
     def __init__(self, module: nn.Module, signature: Signature) -> None:
         self.module, self.signature = module, signature
 

@@ -32,6 +32,8 @@ class Lookup(nn.Module):
 class Itself:
     """The model in the place of its artifact."""
 
+    names_outputs = True
+
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
