@@ -1,10 +1,12 @@
 """What can be said of target ``pt2`` without torch."""
 
+import json
 from typing import Literal
 
 from app.domain.conversion import CommonOptions
 from app.domain.report import ConversionReport
-from app.targets.spec import TargetSpec, arguments
+from app.targets.spec import TargetSpec
+from app.targets.usage import fed_inputs, tuple_of
 
 
 class Pt2Options(CommonOptions):
@@ -17,21 +19,25 @@ class Pt2Options(CommonOptions):
 _PYTHON = """import torch
 
 # Written by torch {torch}; a torch of another minor version may refuse it.
-model = torch.export.load("{file}").module()
+model = torch.export.load({file}).module()
+inputs = [
+{inputs}
+]
 with torch.inference_mode():
-    {names}, = model({inputs})
+    outputs = model(*inputs)
 """
 
 
-def _usage(report: ConversionReport) -> dict[str, str]:
-    inputs, outputs = report.export.input_names, report.export.output_names
-    names = arguments(outputs, "{1}") or "output"
-    version = report.environment.get("torch", "")
-    return {
-        "Python": _PYTHON.format(
-            file=report.artifact.filename, torch=version, names=names, inputs=arguments(inputs, "{1}")
-        )
-    }
+def _programs(report: ConversionReport) -> dict[str, str]:
+    inputs = fed_inputs(report)
+    if not inputs:
+        return {}
+    lines = (
+        f"    torch.full({tuple_of(fed.shape)}, {fed.fill}, dtype=torch.{fed.spec.dtype}),  # {fed.meaning}"
+        for fed in inputs
+    )
+    version, file = report.environment.get("torch", ""), json.dumps(report.artifact.filename)
+    return {"Python": _PYTHON.format(torch=version, file=file, inputs="\n".join(lines))}
 
 
-SPEC = TargetSpec("pt2", title="PyTorch export (.pt2)", options=Pt2Options, suffix=".pt2", usage=_usage)
+SPEC = TargetSpec("pt2", title="PyTorch export (.pt2)", options=Pt2Options, suffix=".pt2", usage=_programs)

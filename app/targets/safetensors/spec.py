@@ -1,5 +1,6 @@
 """What can be said of target ``safetensors`` without torch."""
 
+import json
 from typing import Literal
 
 from app.domain.conversion import CommonOptions
@@ -13,14 +14,20 @@ class SafetensorsOptions(CommonOptions):
     target: Literal["safetensors"] = "safetensors"
 
 
-_PYTHON = """from safetensors.torch import load_model
+_PYTHON = """from safetensors.torch import load_file
 
-load_model(model, "{file}")  # model: your nn.Module of {architecture}, whose keys the file has
+state_dict = load_file({file})  # safetensors.torch.load_model(model, ...) also ties what the file stores once
 """
 
 
-def _usage(report: ConversionReport) -> dict[str, str]:
-    return {"Python": _PYTHON.format(file=report.artifact.filename, architecture=report.architecture)}
+def _programs(report: ConversionReport) -> dict[str, str]:
+    return {"Python": _PYTHON.format(file=json.dumps(report.artifact.filename))}
 
 
-SPEC = TargetSpec("safetensors", title="safetensors", options=SafetensorsOptions, suffix=".safetensors", usage=_usage)
+SPEC = TargetSpec(
+    "safetensors",
+    title="safetensors",
+    options=SafetensorsOptions,
+    suffix=".safetensors",
+    usage=_programs,
+)
