@@ -40,6 +40,8 @@ def taken_away(old: Any, new: Any, place: str = "") -> Iterator[str]:
         for key, value in old.items():
             if key in WORDS and not isinstance(value, dict):
                 continue
+            if key == "const" and value in new.get("enum", ()):
+                continue  # where one value was admitted, several are
             if key not in new:
                 yield f"{place}/{key}"
             else:

@@ -40,4 +40,4 @@ def _programs(report: ConversionReport) -> dict[str, str]:
     return {"Python": _PYTHON.format(torch=version, file=file, inputs="\n".join(lines))}
 
 
-SPEC = TargetSpec("pt2", title="PyTorch export (.pt2)", options=Pt2Options, suffix=".pt2", usage=_programs)
+SPEC = TargetSpec("pt2", title="torch.export", options=Pt2Options, suffix=".pt2", usage=_programs)
