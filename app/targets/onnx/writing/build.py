@@ -13,7 +13,7 @@ from app.domain.errors import ExportFailed
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import strip_debug
-from app.targets.onnx.writing.half import to_half, without_unused
+from app.targets.onnx.writing.half import to_half
 from app.targets.onnx.writing.optimise import lift_constants, optimise
 from app.targets.onnx.writing.prologue import fold_prologue
 from app.targets.onnx.writing.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fields
@@ -49,7 +49,6 @@ def build_template(
         strip_debug(model)
     kept = _lowered(model, weights, request)
     prologue = fold_prologue(model, weights)
-    without_unused(model.graph)
     model_head, graph_head, graph_tail, model_tail = _serialise(model)
     template = OnnxTemplate(
         path=path,

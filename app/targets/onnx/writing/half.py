@@ -57,6 +57,7 @@ def to_half(
         del graph.inputs[len(graph.inputs) - len(weights) :]
     kept = _kept(graph, largest)
     _Lowering(graph, set(kept)).run()
+    _drop_unused(graph)
     return [f"{node.op_type} {node.name or node.outputs[0].name} ({why})" for node, why in kept.items()]
 
 
@@ -207,7 +208,7 @@ def _lower_attributes(node: ir.Node) -> None:
             node.attributes[name] = ir.AttrInt64(name, int(HALF))
 
 
-def without_unused(graph: ir.Graph) -> None:
+def _drop_unused(graph: ir.Graph) -> None:
     """Drop the initializers whose float16 copies are read instead."""
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
