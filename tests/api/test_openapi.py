@@ -40,12 +40,10 @@ def taken_away(old: Any, new: Any, place: str = "") -> Iterator[str]:
         for key, value in old.items():
             if key in WORDS and not isinstance(value, dict):
                 continue
-            if key == "const" and value in new.get("enum", ()):
-                continue  # where one value was admitted, several are
-            if key not in new:
+            if key not in new and not (key == "const" and value in new.get("enum", ())):
                 yield f"{place}/{key}"
-            else:
-                yield from taken_away(value, new[key], f"{place}/{key}")
+            else:  # where one value was admitted, several may be
+                yield from taken_away(value, new.get(key, value), f"{place}/{key}")
     elif isinstance(old, list) and isinstance(new, list):
         for value in old:
             if not any(not list(taken_away(value, candidate)) for candidate in new):
