@@ -109,7 +109,7 @@ def shards() -> Cases:
         ),
         "script-as-shard": (
             sharded(mapped, a=zipped({"m/constants.pkl": b"", "m/code/x.py": b""})),
-            "already_torchscript",
+            "unsupported_format",
         ),
     }
 
