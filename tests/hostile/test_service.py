@@ -65,7 +65,7 @@ def left_behind(service: Service) -> list[str]:
     for place in Path("/proc").iterdir():
         if place.name.isdigit():
             try:
-                if os.readlink(place / "fd" / "1").startswith(f"{service.data_dir}/"):
+                if os.readlink(place / "fd" / "1").startswith(f"{service.data_dir}/work/"):
                     found.append(place.name)
             except OSError:
                 continue
@@ -86,6 +86,7 @@ def test_the_layers_that_the_platform_refuses_are_named(service: Service, reques
 def test_nothing_of_the_service_or_the_machine_is_reached(service: Service) -> None:
     data = service.data_dir
     database = next(data.glob("postgres/**/.s.PGSQL.*"), data / "postgres")
+    assert attack(service, "")[0] == "ok"
     stored = next(path for path in data.glob("objects/sha256/*/*"))
     attempts = {
         "open_sockets": [str(database), service.port],
