@@ -16,7 +16,7 @@ from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Re
 
 DRAWS = 16
 """Evaluations of eager: the first as it was, the others rounded otherwise."""
-SHY = 4
+STEADY_DRAWS = 4
 """Evaluations after which one with as many rows as the first says that rounding does not decide how many there are."""
 
 
@@ -62,7 +62,7 @@ def as_many_rows(outputs: Mapping[str, Tensor], reference: Reference) -> Referen
             wide = {name: value.double() if is_inexact(value) else value for name, value in moved.items()}
             answer = Exact(wide, "fp32-reordered", reference.trace)
             return replace(reference, y32=moved, oracle=Oracle(None, answer), peers=())
-        if seed >= SHY and _shapes(moved) == steady:
+        if seed >= STEADY_DRAWS and _shapes(moved) == steady:
             return None
     return None
 
