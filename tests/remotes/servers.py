@@ -1,5 +1,6 @@
 """The real counterparts of what is fetched and published: an S3-speaking store, an HTTPS server of an own authority."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -177,12 +178,16 @@ def mlflow_server(directory: Path) -> Iterator[str]:
 
 
 def _mlflow_python() -> Path:
-    """The interpreter of an environment of MLflow's own, made once: its pins are not ours."""
+    """The interpreter of an environment of MLflow's own, made once, whoever asks first: its pins are not ours."""
     place = Path.home() / ".cache" / "recast-tests" / f"mlflow-{MLFLOW}"
-    python = place / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"mlflow=={MLFLOW}"], check=True)
+    python, whole = place / "bin" / "python", place / "whole"
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"mlflow=={MLFLOW}"], check=True)
+            whole.touch()
     return python
 
 
