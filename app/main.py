@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
@@ -20,6 +21,7 @@ from app.api import (
     events,
     groups,
     operations,
+    resumable,
     webhooks,
 )
 from app.api.browsers import CORS, BrowserGuard, allowed_hosts
@@ -27,7 +29,7 @@ from app.api.catalog import CatalogReader
 from app.api.compression import Compression
 from app.api.documentation import install_documentation
 from app.api.early_answers import EarlyAnswers
-from app.api.observe import Observe
+from app.api.observe import PROBES, Observe
 from app.api.openapi import describe
 from app.api.parameters import refuse_unknown_parameters
 from app.api.principals import Authenticator
@@ -35,6 +37,7 @@ from app.api.problems import install_problem_handlers
 from app.api.retirement import Retirements
 from app.api.service import Service
 from app.api.upload_slots import UploadSlots
+from app.database.backlog import Backlog
 from app.database.owned_store import OwnedStore
 from app.database.session import Database
 from app.domain.versions import service_version
@@ -50,6 +53,7 @@ ROUTERS = (
     administration,
     architectures,
     checkpoints,
+    resumable,
     conversions,
     events,
     conversion_files,
@@ -60,6 +64,15 @@ ROUTERS = (
     operations,
     webhooks,
 )
+
+TRACES = TelemetryConfig(
+    metrics=False,
+    logs=False,  # they would hold bodies
+    operation_spans=False,
+    auto_configure=False,
+    exclude=lambda scope: scope.get("path") in PROBES,
+)
+"""What is traced where the process has traces configured (telemetry.py)."""
 
 
 def create_app(settings: Settings, database_url: str, supervisor: str | None = None) -> FastAPI:
@@ -85,6 +98,7 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
                 uploads,
                 Egress(settings.internal_hosts),
                 Grants(settings.remotes_file, settings.objects_location),
+                Backlog(settings.max_queued),
                 supervisor,
             )
             yield
@@ -99,10 +113,12 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
         redirect_slashes=False,
         generate_unique_id_function=_operation_id,
         dependencies=[Depends(refuse_unknown_parameters)],
+        telemetry=TRACES,
     )
     app.add_middleware(Retirements)
     app.add_middleware(Compression)
     app.add_middleware(EarlyAnswers)
+    app.add_middleware(resumable.TusHeaders)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **CORS, allow_origins=settings.cors_origins)
     app.add_middleware(BrowserGuard, hosts=allowed_hosts(settings), origins=settings.cors_origins)

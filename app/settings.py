@@ -136,7 +136,12 @@ class Settings(BaseSettings):
         ),
     )
     max_queued: int = Field(
-        10_000, gt=0, description="Conversions that may wait in the queue before new ones are refused with 429."
+        10_000,
+        gt=0,
+        description=(
+            "Conversions that may wait in the queue before new ones are refused with 429; a project that has less than "
+            "its equal part of them waiting is taken in nevertheless."
+        ),
     )
 
     worker_queues: tuple[Literal["conversions", "transfers"], ...] = Field(
@@ -208,6 +213,11 @@ class Settings(BaseSettings):
     retention_days: float | None = Field(
         30, gt=0, description="Days that a finished conversion and its files are kept; `null`: for ever."
     )
+    upload_expiry: float = Field(
+        86_400,
+        ge=60,
+        description="Seconds after its last byte at which an unfinished resumable upload is given up.",
+    )
     orphan_grace: float = Field(
         3600, ge=60, description="Age in seconds from which a stored object that nothing refers to is deleted."
     )
@@ -230,6 +240,11 @@ class Settings(BaseSettings):
     def retention(self) -> timedelta | None:
         """How long a finished conversion and its files are kept; None: for ever."""
         return None if self.retention_days is None else timedelta(days=self.retention_days)
+
+    @property
+    def uploads_kept(self) -> timedelta:
+        """How long an unfinished upload is kept after its last byte."""
+        return timedelta(seconds=self.upload_expiry)
 
     @property
     def keys_required(self) -> bool:

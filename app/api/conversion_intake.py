@@ -27,7 +27,7 @@ from app.api.multipart import Part
 from app.api.problems import request_id
 from app.api.service import Service
 from app.api.uploads import FORM_OVERHEAD, chosen, form_reader, is_form, recognised
-from app.database import checkpoints, conversions, projects
+from app.database import checkpoints, projects
 from app.database.conversions import NewConversion, SourceReference
 from app.database.groups import NewGroup
 from app.database.idempotency import Idempotency
@@ -116,7 +116,8 @@ def _single(received: Received) -> list[Received]:
 
 async def _ordered(received: Received, service: Service, catalog: Catalog, request_id: str) -> _Order:
     """One conversion, checked. Raises the errors of checking."""
-    asked = await asyncio.to_thread(conversion_request, received.members, catalog, service.egress)
+    longest = service.settings.job_timeout
+    asked = await asyncio.to_thread(conversion_request, received.members, catalog, service.egress, longest=longest)
     received = await _known_already(received, service)
     await refuse_places(service, asked.publish)
     source = received.source
@@ -134,10 +135,12 @@ async def _ordered(received: Received, service: Service, catalog: Catalog, reque
         accept=asked.accept,
         name=asked.name,
         labels=asked.labels,
+        priority=asked.priority,
+        timeout=asked.timeout,
+        backlog=service.backlog,
         webhook=asked.webhook,
         publish=asked.publish,
         request_id=request_id,
-        queue_limit=service.settings.max_queued,
     )
     return _Order(new, asked.idempotency_digest(digest), asked.force)
 
@@ -251,10 +254,11 @@ async def _refuse_early(request: Request, service: Service, fields: Mapping[str,
     """
     if _idempotency_key(request) is None:
         async with service.database.transaction() as session:
-            await conversions.refuse_full_queue(session, service.settings.max_queued)
+            await service.backlog.refuse_when_full(session, owner_of_new(session))
     members = form_members(fields)
     if "architecture" in members and "target" in members:
-        await asyncio.to_thread(conversion_request, members, catalog, service.egress)
+        longest = service.settings.job_timeout
+        await asyncio.to_thread(conversion_request, members, catalog, service.egress, longest=longest)
     elif "architecture" in members:
         await asyncio.to_thread(catalog.get, members["architecture"])
 

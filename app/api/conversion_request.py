@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ from app.targets.specs import OPTIONS, SPECS, known_target
 
 TEXT_FIELDS = frozenset(
     {"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept", "name", "labels"}
-    | {"webhook", "targets", "checkpoints", "publish"}
+    | {"webhook", "targets", "checkpoints", "publish", "priority", "timeout"}
 )
 """Members of the JSON form, and text fields of the multipart form."""
 FILE_FIELDS = frozenset({"file", "probes"})
@@ -39,6 +40,10 @@ MOST_PLACES = 10
 MOST_CONVERSIONS = 100
 """That one request may ask for."""
 NOTHING_INTERNAL = Egress()
+LEAST_PRIORITY, MOST_PRIORITY = -100, 100
+LEAST_TIMEOUT = 1.0
+"""Seconds."""
+NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,9})?", re.ASCII)
 YES = (True, "true", "1")
 NO = (False, "false", "0", "")
 
@@ -55,6 +60,9 @@ class ConversionRequest:
     force: bool = False
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    priority: int = 0
+    timeout: float | None = None
+    """Seconds that an attempt may take."""
     webhook: NewWebhook | None = None
     publish: tuple[Publication, ...] = ()
     """Where its files are to be put when it has succeeded."""
@@ -78,6 +86,8 @@ class ConversionRequest:
         asked = f"{result}\nforce={self.force}"
         if self.accept != acceptance.DEFAULT:
             asked += f"\naccept={','.join(self.accept)}"
+        if self.priority or self.timeout is not None:
+            asked += f"\npriority={self.priority} timeout={self.timeout}"
         if self.webhook is not None:
             asked += f"\nwebhook={self.webhook.model_dump_json(exclude={'name'})}"
         for place in self.publish:
@@ -146,9 +156,16 @@ def refuse_unknown_members(names: set[str], known: frozenset[str]) -> None:
 
 
 def conversion_request(
-    members: Mapping[str, Any], catalog: Catalog, egress: Egress = NOTHING_INTERNAL
+    members: Mapping[str, Any],
+    catalog: Catalog,
+    egress: Egress = NOTHING_INTERNAL,
+    *,
+    longest: float = float("inf"),
 ) -> ConversionRequest:
-    """Check what was asked for. Raises InvalidRequest, UnknownArchitecture, InvalidOptions, AddressNotAllowed."""
+    """Check what was asked for; an attempt takes no longer than ``longest`` seconds.
+
+    Raises InvalidRequest, UnknownArchitecture, InvalidOptions, AddressNotAllowed.
+    """
     architecture = _text(members, "architecture")
     target = _text(members, "target")
     spec = known_target(target)
@@ -170,6 +187,8 @@ def conversion_request(
         force=_flag(members, "force"),
         name=checked_name(members.get("name")),
         labels=checked_labels(_mapping(members, "labels")),
+        priority=int(_number(members, "priority", LEAST_PRIORITY, MOST_PRIORITY, whole=True) or 0),
+        timeout=_number(members, "timeout", LEAST_TIMEOUT, longest),
         webhook=_webhook(members, egress),
         publish=checked_places(members.get("publish")),
     )
@@ -200,6 +219,20 @@ def _text(members: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"{name} is missing." if value is None else f"{name} must be a non-empty string.")
     return value
+
+
+def _number(members: Mapping[str, Any], name: str, least: float, most: float, *, whole: bool = False) -> float | None:
+    """A number, in a form as its text; None where there is none."""
+    value = members.get(name)
+    if value is None:
+        return None
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most or (whole and value != int(value)):
+        kind = "a whole number" if whole else "a number"
+        raise InvalidRequest(f"{name} must be {kind} from {least:g} to {most:g}.")
+    return float(value)
 
 
 def _flag(members: Mapping[str, Any], name: str) -> bool:

@@ -71,6 +71,9 @@ class ConversionResource(BaseModel):
     id: str
     name: str | None
     labels: dict[str, str]
+    priority: int
+    timeout: float | None
+    """Seconds that an attempt may take; null: what the service allows."""
     state: State
     stage: str | None
     progress: float
@@ -120,6 +123,8 @@ def conversion_resource(
         id=row.id,
         name=row.name,
         labels=row.labels,
+        priority=row.priority,
+        timeout=row.timeout,
         state=row.state,
         stage=row.stage,
         progress=row.progress,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.api.conversion_request import MOST_CONVERSIONS, MOST_PLACES
+from app.api.conversion_request import LEAST_PRIORITY, LEAST_TIMEOUT, MOST_CONVERSIONS, MOST_PLACES, MOST_PRIORITY
 from app.api.labels import MAX_LABELS, MAX_NAME, MAX_VALUE
 from app.domain.acceptance import BEST_FIRST
 from app.domain.webhook import WebhookEvent
@@ -16,6 +16,17 @@ _NAMED: dict[str, Any] = {
     "architecture": {"type": "string", "description": "Name of a registered architecture"},
     "target": {"type": "string", "enum": list(SPECS)},
     "name": {"type": "string", "maxLength": MAX_NAME, "description": "What people shall call it"},
+    "priority": {
+        "type": "integer",
+        "minimum": LEAST_PRIORITY,
+        "maximum": MOST_PRIORITY,
+        "description": "Among the waiting conversions of the same project: higher first. Default: 0.",
+    },
+    "timeout": {
+        "type": "number",
+        "minimum": LEAST_TIMEOUT,
+        "description": "Seconds that an attempt may take; at most, and by default, what the service allows",
+    },
     "force": {"type": "boolean", "description": "Convert again although the result is known. Default: false."},
 }
 _LABELS = {

@@ -14,6 +14,7 @@ from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
 from app.api.service import Service, WholeService
 from app.database import catalogs, conversions, sums, workers
+from app.database.backlog import oldest_seconds
 from app.delivery.report_schema import report_schema
 from app.domain.conversion import State
 from app.domain.errors import RecastError, Unavailable
@@ -89,9 +90,10 @@ async def metrics(service: WholeService, acting: Acting) -> Response:
     acting.require_operator()
     async with service.database.transaction() as session:
         counts = await conversions.count_by_state(session)
+        waited = await oldest_seconds(session)
         counted_by_workers = await sums.all_sums(session)
-    _, sandbox = await _living_workers(service)
-    gauges = exposition(counted_by_workers) + _conversion_gauge(counts) + _sandbox_gauge(sandbox)
+    living, sandbox = await _living_workers(service)
+    gauges = exposition(counted_by_workers) + _conversion_gauges(counts, waited, living) + _sandbox_gauge(sandbox)
     return Response(generate_latest(REGISTRY) + gauges, media_type=CONTENT_TYPE_LATEST)
 
 
@@ -131,7 +133,7 @@ async def _living_workers(service: Service) -> tuple[int, Sandbox | None]:
 
 async def _queue(service: Service) -> None:
     async with service.database.transaction() as session:
-        await conversions.count_queued(session)
+        await oldest_seconds(session)
 
 
 async def _architectures(service: Service) -> None:
@@ -153,13 +155,19 @@ async def _notes_on_plugins(service: Service) -> tuple[str, ...]:
     return (*broken, *late)
 
 
-def _conversion_gauge(counts: Mapping[State, int]) -> bytes:
+def _conversion_gauges(counts: Mapping[State, int], waited: float, workers: int) -> bytes:
     registry = CollectorRegistry()
     gauge = Gauge("recast_conversions", "Conversions known, by state", ["state"], registry=registry)
     for state in State:
         gauge.labels(state.value).set(counts.get(state, 0))
     running = Gauge("recast_children_running", "Conversion processes that run now", registry=registry)
     running.set(counts.get(State.running, 0))
+    age = Gauge(
+        "recast_queue_oldest_seconds", "For how long the oldest waiting conversion has waited", registry=registry
+    )
+    age.set(waited)
+    alive = Gauge("recast_workers", "Workers that gave a sign of life lately", registry=registry)
+    alive.set(workers)
     return generate_latest(registry)
 
 

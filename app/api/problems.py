@@ -26,6 +26,8 @@ HEADERS_OF_MEMBERS = {
     "content_range": "Content-Range",
     "location": "Location",
     "www_authenticate": "WWW-Authenticate",
+    "upload_offset": "Upload-Offset",
+    "tus_version": "Tus-Version",
 }
 """Members of a problem that are also said in a header."""
 

@@ -1,6 +1,7 @@
 """What every handler may use: the parts of the running service, found on the application's state."""
 
-from dataclasses import dataclass, replace
+import asyncio
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -8,6 +9,7 @@ from fastapi import Depends, Request
 from app.api.catalog import CatalogReader
 from app.api.principals import Acting
 from app.api.upload_slots import UploadSlots
+from app.database.backlog import Backlog
 from app.database.session import Database
 from app.jobs.events import Changes
 from app.remotes.egress import Egress
@@ -30,8 +32,11 @@ class Service:
     """What of other machines may be named in requests."""
     grants: Grants
     """Which places may be named to read from and to publish to."""
+    backlog: Backlog
     supervisor: str | None = None
     """The run of `recast serve` that this api belongs to; None: it was started alone."""
+    assembling: "dict[str, asyncio.Task[None]]" = field(default_factory=dict)
+    """Resumable uploads that this process makes checkpoints of now, by id."""
 
 
 def _whole(request: Request) -> Service:

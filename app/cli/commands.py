@@ -248,6 +248,9 @@ def create_project(
     queued: Annotated[int | None, typer.Option(min=0, help="Conversions that may wait.")] = None,
     conversions_per_day: Annotated[int | None, typer.Option(min=0, help="Conversions a day.")] = None,
     stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes of checkpoints.")] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0.001, help="Of the machines: as much as so many other projects.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make a project and print its id."""
@@ -259,6 +262,7 @@ def create_project(
         queued=queued,
         conversions_per_day=conversions_per_day,
         stored_bytes=stored_bytes,
+        share=share,
     )
     create(_settings(data_dir=data_dir), name, limits)
 
@@ -291,6 +295,43 @@ def claim_store(
     from app.cli.store import claim_store as claim
 
     claim(_settings(data_dir=data_dir), take_over)
+
+
+@app.command()
+@failing_in_words
+def migrate(data_dir: DataDir = None) -> None:
+    """Bring the database to the newest schema, which api and workers do as well when they start."""
+    from app.cli.processes import migrated_database
+
+    with migrated_database(_settings(data_dir=data_dir)):
+        typer.echo("The database has the newest schema.")
+
+
+@app.command()
+@failing_in_words
+def backup(
+    directory: Annotated[Path, typer.Argument(help="Where it goes; an earlier backup there is brought up to date.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Copy database and store, as they are at one moment, into a directory; the service may run meanwhile."""
+    from app.cli.backup import backup as back_up
+
+    raise typer.Exit(back_up(_settings(data_dir=data_dir), directory))
+
+
+@app.command()
+@failing_in_words
+def restore(
+    directory: Annotated[Path, typer.Argument(help="What `recast backup` wrote.")],
+    data_dir: DataDir = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Although the database holds checkpoints or conversions, which are lost.")
+    ] = False,
+) -> None:
+    """Make database and store what they were when a backup was taken; api and workers must be stopped."""
+    from app.cli.backup import restore as put_back
+
+    put_back(_settings(data_dir=data_dir), directory, replace)
 
 
 @app.command()

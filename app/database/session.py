@@ -58,6 +58,18 @@ class Database:
         async with self._sessions.begin() as session:
             yield session
 
+    @asynccontextmanager
+    async def exclusively(self, key: int) -> AsyncIterator[bool]:
+        """Hold the advisory lock of that key for the block, without a transaction; False where another holds it."""
+        async with self._engine.connect() as pooled:
+            connection = await pooled.execution_options(isolation_level="AUTOCOMMIT")
+            ours = bool(await connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": key}))
+            try:
+                yield ours
+            finally:
+                if ours:
+                    await connection.execute(text("select pg_advisory_unlock(:key)"), {"key": key})
+
     async def ping(self) -> None:
         """One round trip; raises sqlalchemy.exc.SQLAlchemyError when the database does not answer."""
         async with self._engine.connect() as connection:
@@ -65,6 +77,15 @@ class Database:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+async def commit_without_waiting(session: AsyncSession) -> None:
+    """Let the session's commit not wait until it is on the disk: a crash of the database may lose it, nothing else.
+
+    Commits that notify hold a lock of the whole server until they are on the disk, one after the other
+    (PreCommit_Notify in PostgreSQL's async.c). So what is told often and may be lost must not wait (docs/scaling.md).
+    """
+    await session.execute(text("set local synchronous_commit to off"))
 
 
 async def driver_connection(session: AsyncSession) -> AsyncConnection[tuple[object, ...]]:

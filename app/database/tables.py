@@ -7,12 +7,25 @@ and are described in migrations/queue.py only.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Computed, DateTime, Enum, ForeignKey, ForeignKeyConstraint, Index, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    Computed,
+    DateTime,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    SmallInteger,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.domain.conversion import State
 
+UNREAD = "queue_job_id is not null"
 HELD = "case when state in ('queued', 'running') then nullif(checkpoint_sha256, '') end"
 
 
@@ -33,7 +46,10 @@ class Checkpoint(Table):
     """An uploaded weights file. Its bytes lie in the object store under ``sha256``."""
 
     __tablename__ = "checkpoints"
-    __table_args__ = (Index("checkpoints_worker", "worker_id", postgresql_where=text("worker_id is not null")),)
+    __table_args__ = (
+        Index("checkpoints_worker", "worker_id", postgresql_where=text("worker_id is not null")),
+        Index("checkpoints_unread", "sha256", postgresql_where=text(UNREAD)),
+    )
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int]
@@ -125,6 +141,60 @@ class Rate(Table):
     next_at: Mapped[datetime]
 
 
+class Share(Table):
+    """What a project has been served while others waited (jobs/fairness.py), in seconds of conversions."""
+
+    __tablename__ = "shares"
+
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    began: Mapped[float]
+    """``served`` as it was before the latest conversion."""
+    served: Mapped[float]
+
+
+class Upload(Table):
+    """A resumable upload: of a file that arrives in parts, at any replica."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index("uploads_project", "project_id"), Index("uploads_expiry", "expires_at"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
+    length: Mapped[int]
+    """Bytes of the whole file."""
+    received: Mapped[int] = mapped_column(server_default=text("0"))
+    """Bytes that have arrived and are durable."""
+    lease: Mapped[int] = mapped_column(server_default=text("0"))
+    """Who wrote this number may add parts, until somebody writes the next."""
+    told: Mapped[str | None]
+    """The client's Upload-Metadata, as it came."""
+    filename: Mapped[str | None]
+    name: Mapped[str | None]
+    labels: Mapped[dict[str, Any] | None]
+    expected_sha256: Mapped[str | None]
+    checkpoint_sha256: Mapped[str | None]
+    """The checkpoint that it became."""
+    problem: Mapped[dict[str, Any] | None]
+    """A Problem: why it became none."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+    """When ``checkpoint_sha256`` or ``problem`` was found; the parts are gone then."""
+    expires_at: Mapped[datetime]
+
+
+class UploadPart(Table):
+    """Bytes of an unfinished upload, in the object store under ``sha256``."""
+
+    __tablename__ = "upload_parts"
+    __table_args__ = (Index("upload_parts_object", "sha256"),)
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    start: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Of its first byte in the file."""
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+
+
 class CheckpointOwner(Table):
     """That a project has uploaded a file, under which name, and what is known of it there.
 
@@ -172,6 +242,11 @@ class Conversion(Table):
         Index("conversions_project", "project_id", "id"),
         Index("conversions_labels", "labels", postgresql_using="gin"),
         Index("conversions_worker", "worker_id", postgresql_where=text("worker_id is not null")),
+        Index(
+            "conversions_waiting", "project_id", text("priority desc"), "id", postgresql_where=text("state = 'queued'")
+        ),
+        Index("conversions_queued", "id", postgresql_where=text("state = 'queued'")),
+        Index("conversions_state", "state"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -195,6 +270,10 @@ class Conversion(Table):
     project_id: Mapped[str] = mapped_column(server_default=text("'default'"))
     name: Mapped[str | None]
     labels: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    priority: Mapped[int] = mapped_column(SmallInteger(), server_default=text("0"))
+    """Among the waiting ones of its project: higher first."""
+    timeout: Mapped[float | None]
+    """Seconds that an attempt may take, where that is less than what the worker allows."""
 
     checkpoint_sha256: Mapped[str]
     """Empty until the file of ``source_uri`` was fetched."""

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import structlog
 from pydantic import BaseModel, TypeAdapter
 
+from app import telemetry
 from app.conversion.job import ConversionJob, ConversionOutcome
 from app.database import conversions, deaths, templates
 from app.database.conversions import AttemptLost, Ending
@@ -101,6 +102,12 @@ class Attempt:
 
     async def run(self) -> None:
         """To the end: results published and the final state written, or queued again, unless AttemptLost."""
+        try:
+            await self._run()
+        finally:
+            self._seconds.end_span()
+
+    async def _run(self) -> None:
         disk = Disk(self._tools.work_dir, FILES_PER_CHECKPOINT * self._checkpoint_bytes)
         while True:
             self._job.idle = False
@@ -200,6 +207,7 @@ class Attempt:
         file_bytes = min(largest, limits.file_bytes or largest)
         return replace(
             limits,
+            timeout=min(limits.timeout, self._conversion.timeout or limits.timeout),
             memory=(limits.memory or self._memory) + self._checkpoint_bytes,  # which is mapped, copied on write
             file_bytes=file_bytes,
             disk_bytes=DISK_PER_FILE * file_bytes,
@@ -297,6 +305,8 @@ class Attempt:
             await templates.give_up(session, self._holder)
 
     def _count(self, ending: Ending) -> None:
+        code = ending.problem.code if ending.problem else None
+        telemetry.tell_end(ending.state.value, ending.verdict and ending.verdict.value, code)
         metrics.conversions_ended.labels(ending.state.value, self._conversion.target).inc()
         for stage, seconds in ending.timings.items():
             metrics.stage_seconds.labels(stage).observe(seconds)
@@ -304,7 +314,7 @@ class Attempt:
             "conversion_ended",
             conversion=self._conversion.id,
             state=ending.state.value,
-            code=ending.problem.code if ending.problem else None,
+            code=code,
         )
 
 

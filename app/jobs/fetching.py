@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
+from app import telemetry
 from app.database import checkpoints, conversions, logs, projects
 from app.database.entries import TRANSFERS, defer
 from app.database.tables import Conversion
@@ -29,6 +30,7 @@ from app.remotes.grants import without_query
 from app.remotes.http import Interrupted
 from app.remotes.sources import Changed, Source, source_of
 from app.storage.objects import StoredObject
+from app.telemetry import carried_on
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +60,11 @@ async def fetch(tools: Tools, job: Job) -> None:
         return
     structlog.contextvars.bind_contextvars(request_id=conversion.request_id)
     try:
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(_watch(tools, job))
-            await _fetch(tools, job, conversion)
-            watching.cancel()
+        with telemetry.continued(job.arguments, "fetch", {"recast.conversion": conversion.id}):
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(_watch(tools, job))
+                await _fetch(tools, job, conversion)
+                watching.cancel()
     except* _Given:
         log.info("fetch_given_up", conversion=conversion.id)
 
@@ -177,7 +180,7 @@ async def _later(tools: Tools, job: Job, say: Callable[[str], Awaitable[None]], 
     async def put_off() -> None:
         async with tools.database.transaction() as session:
             told = {"conversion_id": job.arguments["conversion_id"], "tries": str(tries + 1)}
-            entry = await defer(session, TRANSFERS, pause, **told)
+            entry = await defer(session, TRANSFERS, pause, **told, **carried_on())
             for conversion in await conversions.awaiting(session, job.entry):
                 conversion.queue_job_id = entry
                 await conversions.wait_queued(session, conversion, SOURCE)

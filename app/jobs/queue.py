@@ -17,7 +17,9 @@ from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group
 from app.domain.conversion import State
 from app.domain.errors import AlreadyFinished, Canceled, Expired, InUse, NotFound, NotReady
 from app.domain.publication import Publication
+from app.jobs import fairness
 from app.storage.objects import StoredObject
+from app.telemetry import carried_on
 
 CONVERSIONS = "conversions"
 """The queue of conversions; a worker runs as many at once as it has children."""
@@ -36,16 +38,18 @@ NO_LIVE_WORKER = """(
 )"""
 """Of an entry j that is being worked on: nobody does any more. The second half is for workers of earlier versions that
 the queue alone knows."""
-_TAKE = text("""
+_TAKE = """
     update procrastinate_jobs set status = 'doing', worker_id = :worker_id
     where id = (
-        select j.id from procrastinate_jobs j left join conversions c on c.id = j.args ->> 'conversion_id'
-        where j.status = 'todo' and j.queue_name = :queue and (j.scheduled_at is null or j.scheduled_at <= now())
-          and not coalesce(c.architecture = any(:lacking), false)
-        order by j.priority desc, j.id for update of j skip locked limit 1
+        select j.id from procrastinate_jobs j
+        where j.status = 'todo' and j.queue_name = '{queue}' and (j.scheduled_at is null or j.scheduled_at <= now())
+        order by j.priority desc, j.id limit 1 for update of j skip locked
     )
     returning id, args
-""")
+"""
+_TAKES = {queue: text(_TAKE.format(queue=queue)) for queue in (INSPECTIONS, *REPEATABLE)}
+"""Each names its queue, so that an index is walked that holds no conversions, however many wait (migrations/queue.py).
+Conversions are given out by projects (fairness.py)."""
 _PUT_BACK = text("update procrastinate_jobs set status = 'todo', worker_id = null where id = :id and status = 'doing'")
 _POSTPONE = text("""
     update procrastinate_jobs
@@ -217,11 +221,13 @@ async def enqueue_conversion(session: AsyncSession, conversion: Conversion) -> N
     if not conversion.checkpoint_sha256:
         await session.flush()
         entry = await conversions.fetching_entry(session, conversion)
-        conversion.queue_job_id = entry or await defer(session, TRANSFERS, conversion_id=conversion.id)
+        conversion.queue_job_id = entry or await defer(
+            session, TRANSFERS, None, conversion_id=conversion.id, **carried_on()
+        )
         await session.flush()
         return
     task = QUEUE.configure_task(CONVERT, queue=CONVERSIONS, connection=await driver_connection(session))
-    conversion.queue_job_id = await task.defer_async(conversion_id=conversion.id)
+    conversion.queue_job_id = await task.defer_async(conversion_id=conversion.id, **carried_on())
     await session.flush()
 
 
@@ -246,13 +252,15 @@ def channel(queue: str) -> str:
 
 
 async def take(session: AsyncSession, queue: str, worker_id: int, lacking: Collection[str] = ()) -> Taken | None:
-    """Give the first waiting entry of a queue to a worker, but none of an architecture that it is ``lacking``; None
-    when none waits.
+    """Give the next waiting entry of a queue to a worker, but none of an architecture that it is ``lacking``; None when
+    none waits.
 
     Raises IntegrityError for a worker that is not registered.
     """
-    wanted = {"queue": queue, "worker_id": worker_id, "lacking": list(lacking)}
-    row = (await session.execute(_TAKE, wanted)).one_or_none()
+    if queue == CONVERSIONS:
+        next_one = await fairness.take(session, queue, worker_id, lacking)
+        return None if next_one is None else Taken(*next_one)
+    row = (await session.execute(_TAKES[queue], {"worker_id": worker_id})).first()
     return None if row is None else Taken(row.id, row.args)
 
 

@@ -8,7 +8,7 @@ worker wakes up again.
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import checkpoints, conversions, deaths, workers
@@ -27,11 +27,24 @@ _NO_LIVE_ENTRY = f"""(
     or j.status not in ('todo', 'doing')
     or j.status = 'doing' and {queue.NO_LIVE_WORKER}
 )"""
-_ABANDONED_CONVERSIONS = text(
+_ABANDONED = (
     f"select owner.id from conversions owner {_ENTRY}"
-    f" where owner.state in ('queued', 'running') and {_NO_LIVE_ENTRY}"
-    " order by owner.id for update of owner skip locked limit 100"
+    " where owner.state in ('queued', 'running')"
+    f" and ({_NO_LIVE_ENTRY} or owner.state = 'running' and j.status = 'todo')"
+    " {among} order by owner.id for update of owner skip locked limit 100"
 )
+_UNDER_WAY = """
+    and owner.id in (
+        select id from conversions where state = 'running'
+        union all
+        select args ->> 'conversion_id' from procrastinate_jobs where status = 'doing' and worker_id is not null
+        union all
+        select unnest(cast(:freed as text[]))
+    )
+"""
+_ABANDONED_UNDER_WAY = text(_ABANDONED.format(among=_UNDER_WAY))
+"""Those that somebody has begun: they are few, however many wait."""
+_ABANDONED_CONVERSIONS = text(_ABANDONED.format(among=""))
 _ABANDONED_INSPECTIONS = text(
     f"select owner.sha256 from checkpoints owner {_ENTRY}"
     " where owner.queue_job_id is not null and exists ("
@@ -39,10 +52,11 @@ _ABANDONED_INSPECTIONS = text(
     "   where o.sha256 = owner.sha256 and o.inspection is null and o.problem is null)"
     f" and {_NO_LIVE_ENTRY} for update of owner skip locked limit 100"
 )
-_DROP_ENTRIES = text(
-    "delete from procrastinate_jobs"
-    " where worker_id = :worker_id and status = 'doing' and not queue_name = any(:repeatable)"
-)
+_DROP_ENTRIES = text("""
+    delete from procrastinate_jobs
+    where worker_id = :worker_id and status = 'doing' and not queue_name = any(:repeatable)
+    returning args ->> 'conversion_id'
+""")
 _DROP_ENTRY = text("delete from procrastinate_jobs where id = :id and status = 'doing'")
 
 
@@ -62,15 +76,21 @@ class Rescuer:
         ``may_judge``: silence counts as death; else only workers that were seen to have ended.
         """
         async with self.database.transaction() as session:
+            freed: list[str] = []
             for worker in await workers.dead(session, self.lost_after if may_judge else None):
-                await self._bury(session, worker)
-            rescued = await _requeue_abandoned(session)
+                freed += await self._bury(session, worker)
+            rescued = await _requeue_abandoned(session, _ABANDONED_UNDER_WAY.bindparams(freed=freed))
             await queue.put_back_abandoned(session)
         metrics.jobs_rescued.inc(rescued)
         return rescued
 
-    async def _bury(self, session: AsyncSession, worker: Worker) -> None:
-        """Note the death of a worker against what ran in it, and free all of that."""
+    async def requeue_forgotten(self) -> None:
+        """Queue again what waits without an entry, which no death leaves behind: a look at all that waits."""
+        async with self.database.transaction() as session:
+            metrics.jobs_rescued.inc(await _requeue_abandoned(session, _ABANDONED_CONVERSIONS))
+
+    async def _bury(self, session: AsyncSession, worker: Worker) -> list[str]:
+        """Note the death of a worker against what ran in it, and free all of that; gives the conversions."""
         ran = await conversions.running_in(session, worker.id)
         read = await checkpoints.being_read_in(session, worker.id)
         together = {conversion.id for conversion in ran} | {checkpoint.sha256 for checkpoint in read}
@@ -89,8 +109,10 @@ class Rescuer:
             if counts:
                 await self._blame_reading(session, checkpoint, together)
         await session.flush()
-        await session.execute(_DROP_ENTRIES, {"worker_id": worker.id, "repeatable": list(queue.REPEATABLE)})
+        dropped = {"worker_id": worker.id, "repeatable": list(queue.REPEATABLE)}
+        taken = (await session.scalars(_DROP_ENTRIES, dropped)).all()
         await workers.forget(session, worker.id)
+        return [conversion.id for conversion in ran] + [id for id in taken if id is not None]
 
     async def _blame_conversion(self, session: AsyncSession, conversion: Conversion, together: set[str]) -> None:
         found = await suspect(session, conversion.id, conversion.workers_lost, together, self.max_attempts)
@@ -108,18 +130,21 @@ class Rescuer:
             await checkpoints.record_inspection(session, checkpoint.sha256, error.problem())
 
 
-async def _requeue_abandoned(session: AsyncSession) -> int:
-    ids = (await session.scalars(_ABANDONED_CONVERSIONS)).all()
-    for id in ids:
-        conversion = await conversions.find_locked(session, id)
-        await session.execute(_DROP_ENTRY, {"id": conversion.queue_job_id})
-        if conversion.state is State.running:
-            await conversions.requeue(session, conversion)
-        await queue.enqueue_conversion(session, conversion)
-        log.warning("conversion_rescued", conversion=id, attempt=conversion.attempt, losses=conversion.workers_lost)
+async def _requeue_abandoned(session: AsyncSession, abandoned: TextClause) -> int:
+    rescued = 0
+    while ids := (await session.scalars(abandoned)).all():
+        rescued += len(ids)
+        for id in ids:
+            conversion = await conversions.find_locked(session, id)
+            await session.execute(_DROP_ENTRY, {"id": conversion.queue_job_id})
+            if conversion.state is State.running:
+                await conversions.requeue(session, conversion)
+            await queue.enqueue_conversion(session, conversion)
+            losses = conversion.workers_lost
+            log.warning("conversion_rescued", conversion=id, attempt=conversion.attempt, losses=losses)
     sha256s = (await session.scalars(_ABANDONED_INSPECTIONS)).all()
     for sha256 in sha256s:
         checkpoint = await checkpoints.find_locked(session, sha256)
         await session.execute(_DROP_ENTRY, {"id": checkpoint.queue_job_id})
         await queue.enqueue_inspection(session, checkpoint)
-    return len(ids) + len(sha256s)
+    return rescued + len(sha256s)

@@ -7,6 +7,8 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.database import uploads
+from app.database.references import COLLECTING, REFERRED_TO
 from app.database.session import Database
 from app.domain.checkpoint import READING_CUT_SHORT
 from app.jobs.queue import NO_LIVE_WORKER, REPEATABLE
@@ -54,12 +56,13 @@ _DROP_ENTRIES = text(f"""
        or j.status not in ('todo', 'doing')
       and not exists (select from procrastinate_events e where e.job_id = j.id and e.at > now() - interval '1 day')
 """)
-_REFERRED_TO = text("""
-    select sha256 from checkpoints where sha256 = any(:candidates)
-    union select sha256 from conversion_files where sha256 = any(:candidates)
-    union select object_sha256 from templates where object_sha256 = any(:candidates)
-    union select probes_sha256 from conversions where probes_sha256 = any(:candidates)
+_DROP_STALE = text("""
+    delete from procrastinate_jobs j
+    where j.status = 'todo' and j.queue_name = 'conversions' and not exists (
+        select from conversions c where c.id = j.args ->> 'conversion_id' and c.queue_job_id = j.id
+    )
 """)
+"""Entries that wait and are no longer their conversion's own: nobody takes them."""
 
 
 async def clean_up(
@@ -76,15 +79,21 @@ async def clean_up(
 async def collect_orphans(database: Database, store: ObjectStore, grace: timedelta) -> int:
     """Remove objects that no row refers to and that were written before the grace period began; gives how many.
 
-    An upload is stored before its row exists; the grace period covers the time between.
+    An upload is stored before its row exists; the grace period covers the time between. Nothing is removed while
+    another process does so, or while somebody copies the store.
     """
+    async with database.exclusively(COLLECTING) as ours:
+        return await _collect(database, store, grace) if ours else 0
+
+
+async def _collect(database: Database, store: ObjectStore, grace: timedelta) -> int:
     before = datetime.now(UTC) - grace
     found = [sha256 async for sha256 in store.older_than(before)]
     collected = 0
     candidates = iter(found)
     while batch := list(islice(candidates, BATCH)):
         async with database.transaction() as session:
-            referred = set(await session.scalars(_REFERRED_TO, {"candidates": batch}))
+            referred = set(await session.scalars(REFERRED_TO, {"candidates": batch}))
         for sha256 in set(batch) - referred:
             collected += await store.collect(sha256, before)
     if collected:
@@ -100,9 +109,11 @@ async def _drop_rows(session: AsyncSession, retention: timedelta | None, orphan_
     await _drop_checkpoints(session, before, bad_before)
     await session.execute(_DROP_TEMPLATES, {"before": before})
     await session.execute(_DROP_KEYS, {"before": now - KEYS_KEPT})
+    await uploads.drop_expired(session)
     await session.execute(_DROP_CATALOGS)
     await session.execute(_DROP_DELIVERIES, {"before": now - DELIVERIES_KEPT})
     await session.execute(_DROP_ENTRIES, {"repeatable": list(REPEATABLE)})
+    await session.execute(_DROP_STALE)
 
 
 async def _drop_checkpoints(session: AsyncSession, before: datetime, bad_before: datetime) -> None:

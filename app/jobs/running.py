@@ -10,15 +10,16 @@ from functools import partial
 
 import structlog
 
-from app.database import checkpoints, conversions
+from app import telemetry
+from app.database import checkpoints, conversions, limits
 from app.database.conversions import AttemptLost
 from app.database.tables import CheckpointOwner, Conversion
 from app.domain.conversion import State
 from app.domain.errors import MemoryEstimateExceeded, NotFound, UnknownCheckpoint, WorkerLost
-from app.jobs import metrics, queue
+from app.jobs import fairness, metrics, queue
 from app.jobs.attempt import Attempt
 from app.jobs.consumer import Job, Postponed
-from app.jobs.patience import patiently
+from app.jobs.patience import DatabaseAway, patiently
 from app.jobs.reading import Reading
 from app.jobs.suspicion import control_seconds
 from app.jobs.tools import TASKS, Tasks, Tools
@@ -116,15 +117,32 @@ async def _attempt(
         metrics.queue_seconds.observe((datetime.now(UTC) - started.created_at).total_seconds())
     tools.running.add(conversion_id)
     attempt = Attempt(tools, started, job, checkpoint_bytes, memory)
+    began = time.monotonic()
+    described = {
+        "recast.conversion": conversion_id,
+        "recast.architecture": started.architecture,
+        "recast.target": started.target,
+        "recast.attempt": started.attempt,
+    }
     try:
-        async with asyncio.TaskGroup() as group:
-            watching = group.create_task(attempt.watch())
-            await do(attempt)
-            watching.cancel()
+        with telemetry.continued(job.arguments, "convert", described):
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(attempt.watch())
+                await do(attempt)
+                watching.cancel()
     except* AttemptLost:
         log.info("attempt_lost", conversion=conversion_id, attempt=started.attempt)
     finally:
         tools.running.discard(conversion_id)
+    with suppress(*DatabaseAway):
+        await _charge(tools, started.project_id, time.monotonic() - began)
+
+
+async def _charge(tools: Tools, project: str, seconds: float) -> None:
+    """Count what a project was served, for whose turn it is next."""
+    async with tools.database.transaction() as session:
+        share = (await limits.of(session, project)).share or 1.0
+        await fairness.charge(session, project, seconds, share)
 
 
 async def hand_back_conversion(tools: Tools, job: Job) -> None:

@@ -122,7 +122,8 @@ async def _serve_queues(
         mistaken = None
         try:
             telling = _tell_confinement(tools, registration)
-            async with _background(registration.keep(), _every(lost_after / RESCUES, rescue), telling):
+            forgotten = _every(CLEAN_UP_INTERVAL, rescuer.requeue_forgotten)
+            async with _background(registration.keep(), _every(lost_after / RESCUES, rescue), forgotten, telling):
                 await _consume(tools, settings, registration, stop)
         except* Forgotten:
             log.warning("taken_for_dead", worker=tools.name)

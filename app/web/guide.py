@@ -29,6 +29,7 @@ CHAPTERS = {
     "remotes": "Other machines",
     "compatibility": "What stays as it is",
     "operations": "Running it for real",
+    "scaling": "How far it goes",
     "verification": "How a conversion is judged",
     "ledger": "The weight ledger",
     "templates": "Templates",

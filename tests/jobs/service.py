@@ -108,11 +108,13 @@ class Client:
         await queue.register_checkpoint(self.database, stored, "weights.pth", inspect=inspect)
         return stored.sha256
 
-    async def submit(self, behaviour: str, content: bytes = b"weights") -> str:
-        return await self.submit_named(f"test/{behaviour}", content)
+    async def submit(self, behaviour: str, content: bytes = b"weights", *, timeout: float | None = None) -> str:
+        return await self.submit_named(f"test/{behaviour}", content, timeout=timeout)
 
-    async def submit_named(self, architecture: str, content: bytes = b"weights") -> str:
-        new = NewConversion(await self.checkpoint(content), architecture, OnnxOptions())
+    async def submit_named(
+        self, architecture: str, content: bytes = b"weights", *, timeout: float | None = None
+    ) -> str:
+        new = NewConversion(await self.checkpoint(content), architecture, OnnxOptions(), timeout=timeout)
         return (await queue.submit(self.database, new)).conversion.id
 
     async def ended(self, id: str) -> Conversion:

@@ -91,9 +91,12 @@ async def test_cancelling_ends_the_running_child(client: Client, start_worker: S
 
 
 async def test_a_conversion_that_takes_too_long_is_timed_out(client: Client, start_worker: StartWorker) -> None:
-    start_worker(job_timeout=5)
-    conversion = await client.ended(await client.submit("sleep:60"))
-    assert conversion.state is State.timed_out
+    start_worker(job_timeout=5, children=2)
+    ids = [await client.submit("sleep:60"), await client.submit("sleep:60", timeout=2)]
+    for conversion, seconds in zip([await client.ended(id) for id in ids], (5, 2), strict=True):
+        assert conversion.state is State.timed_out
+        assert conversion.problem
+        assert f"longer than {seconds} seconds" in conversion.problem["detail"]
     assert conversion.problem
     assert conversion.problem["stage"] == "export"
     assert set(conversion.timings) == {"export"}

@@ -8,6 +8,7 @@ import sys
 from app.jobs.running import Tasks
 from app.jobs.worker import run_worker
 from app.settings import Settings
+from app.telemetry import configure_traces
 
 MODULE = os.environ.get("RECAST_TEST_TASKS", "tests.jobs.tasks")
 TASKS = Tasks(
@@ -22,4 +23,5 @@ async def main(database_url: str) -> None:
 
 
 if __name__ == "__main__":
+    configure_traces("worker", "test")
     asyncio.run(main(sys.argv[1]))

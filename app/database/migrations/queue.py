@@ -25,11 +25,23 @@ def migrate_queue(connection: Connection) -> None:
         if connection.scalar(text("select to_regclass('procrastinate_jobs')")) is None:
             _execute(connection, SchemaManager.get_schema())
             _remember(connection, missing)
-            return
+            missing = []
     for file in missing:
         with connection.begin():
             _execute(connection, file.read_text(encoding="utf-8"))
             _remember(connection, [file])
+    with connection.begin():
+        _index_what_waits(connection)
+
+
+def _index_what_waits(connection: Connection) -> None:
+    """What the queue's own indexes do not offer: what waits beside conversions, of which many may wait."""
+    connection.execute(
+        text(
+            "create index if not exists recast_waiting_beside on procrastinate_jobs (queue_name, priority desc, id)"
+            " where status = 'todo' and queue_name <> 'conversions'"
+        )
+    )
 
 
 def _remember(connection: Connection, files: list[Path]) -> None:
