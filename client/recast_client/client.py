@@ -21,7 +21,8 @@ from recast_client.models import Conversion, Event
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 20.0
 """Seconds; each further pause is up to twice as long, drawn at random so that many clients do not come back at once."""
-PASSING = frozenset({429, 502, 503, 504})
+PASSING = frozenset({429, 460, 502, 503, 504})
+"""Statuses after which the same request may succeed; 460: bytes changed on their way (tus)."""
 TIMEOUT = httpx2.Timeout(30, read=120, write=120)
 BLOCK = 1 << 20
 Result = TypeVar("Result")
@@ -55,6 +56,8 @@ def _arguments(call: Call, files: ExitStack) -> dict[str, Any]:
     if call.upload is not None:
         file = files.enter_context(call.upload.open("rb"))
         sent["files"] = {"file": (call.upload.name, _Watched(file, call.progress) if call.progress else file)}
+    if call.part is not None:
+        sent["content"] = call.part.read()
     return sent
 
 
@@ -92,6 +95,11 @@ def _body(answer: httpx2.Response) -> Any:
     if answer.is_error or not kind.startswith("application/json"):
         raise Unreachable(f"{answer.url} answered {answer.status_code} {kind}: this is not a Recast service.")
     return answer.json()
+
+
+def _result(call: Call, answer: httpx2.Response) -> Any:
+    """What a call's flow is given: the body, or status and headers where it expects that."""
+    return (answer.status_code, answer.headers) if answer.status_code in call.expected else _body(answer)
 
 
 def _event(told: httpx2.ServerSentEvent) -> Event:
@@ -237,7 +245,7 @@ class Client(_Common):
                 with ExitStack() as files:
                     answer = self._http.request(step.method, step.path, **_arguments(step, files))
                 if last or answer.status_code not in PASSING:
-                    return _body(answer)
+                    return _result(step, answer)
             except httpx2.TransportError as error:
                 if last:
                     raise Unreachable(f"{self._http.base_url} does not answer: {error}") from error
@@ -354,7 +362,7 @@ class AsyncClient(_Common):
                 with ExitStack() as files:
                     answer = await self._http.request(step.method, step.path, **_arguments(step, files))
                 if last or answer.status_code not in PASSING:
-                    return _body(answer)
+                    return _result(step, answer)
             except httpx2.TransportError as error:
                 if last:
                     raise Unreachable(f"{self._http.base_url} does not answer: {error}") from error

@@ -3,7 +3,9 @@
 ``Client`` and ``AsyncClient`` drive the same flows (client.py).
 """
 
+import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +25,32 @@ BETWEEN_POLLS = 0.5
 """Seconds; a service that does not wait is not asked without a pause."""
 
 
+RESUMABLE = 64 << 20
+"""Bytes from which a file is sent in parts (tus 1.0), so that a connection that breaks off costs one part."""
+PART = 16 << 20
+TUS = {"Tus-Resumable": "1.0.0"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of a file."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+
 @dataclass(frozen=True)
 class Call:
-    """One request. ``upload`` is a file sent as the form field ``file`` beside ``form``."""
+    """One request. ``upload`` is a file sent as the form field ``file`` beside ``form``; ``part`` is the whole body.
+
+    ``expected``: statuses of which status and headers are wanted, not the body; others are errors then.
+    """
 
     method: str
     path: str
@@ -35,6 +60,8 @@ class Call:
     form: Mapping[str, str] | None = None
     upload: Path | None = None
     progress: Progress | None = None
+    part: Part | None = None
+    expected: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -58,7 +85,7 @@ class Pause:
 Step = Call | Download | Pause
 Result = TypeVar("Result")
 Flow = Generator[Step, Any, Result]
-"""Yields what to do; gets the parsed JSON body of a call, and None after anything else."""
+"""Yields what to do; gets the parsed JSON body of a call, or its status and headers, and None after anything else."""
 
 
 def submit(
@@ -85,8 +112,11 @@ def submit(
         **(members or {}),
     }
     headers = {"Idempotency-Key": uuid4().hex}
-    if _is_sha256(weights):
-        body = {**asked, "checkpoint": str(weights)}
+    known = str(weights) if _is_sha256(weights) else None
+    if known is None and Path(weights).stat().st_size >= RESUMABLE:
+        known = yield from upload(Path(weights), progress)
+    if known is not None:
+        body = {**asked, "checkpoint": known}
         document = yield Call("POST", "/v1/conversions", headers=headers, json=body)
     else:
         form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asked.items()}
@@ -94,6 +124,36 @@ def submit(
             "POST", "/v1/conversions", headers=headers, form=form, upload=Path(weights), progress=progress
         )
     return Conversion(document)
+
+
+def upload(file: Path, progress: Progress | None = None) -> Flow[str | None]:
+    """Send a file in parts and give its sha256; None where the service knows no resumable uploads.
+
+    Raises RecastError for what is no checkpoint.
+    """
+    size = file.stat().st_size
+    filename = b64encode(file.name.encode()).decode()
+    begin = {**TUS, "Upload-Length": str(size), "Upload-Metadata": f"filename {filename}"}
+    status, told = yield Call("POST", "/v1/uploads", headers=begin, expected=frozenset({201, 404, 405}))
+    if status != 201:
+        return None
+    place, offset = told["location"], 0
+    while offset < size:
+        part = Part(file, offset, min(PART, size - offset))
+        sent = {**TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
+        sent["Upload-Checksum"] = f"sha256 {b64encode(hashlib.sha256(part.read()).digest()).decode()}"
+        # 409: more has arrived than we were told of, before a connection broke off.
+        _, told = yield Call("PATCH", place, headers=sent, part=part, expected=frozenset({204, 409}))
+        offset = int(told.get("upload-offset", offset))
+        if progress is not None:
+            progress(offset, size)
+    while True:
+        document = yield Call("GET", place, headers={"Prefer": f"wait={LONG_POLL}"})
+        if document["problem"] is not None:
+            raise RecastError(document["problem"])
+        if document["complete"]:
+            return str(document["checkpoint"])
+        yield Pause(BETWEEN_POLLS)
 
 
 def convert(accept: tuple[str, ...], submitting: Flow[Conversion]) -> Flow[Conversion]:

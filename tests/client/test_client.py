@@ -19,14 +19,16 @@ from recast_client import (
     NotAccepted,
     RecastError,
     Unreachable,
+    flows,
     verify_bundle,
 )
 from recast_client.flows import ACCEPTED, accepted
 
+from app.api import resumable
 from app.domain.conversion import State
 from app.domain.errors import Problem
 from app.domain.report import Verdict
-from tests.api.server import Backstage, weights
+from tests.api.server import Backstage, sha256, weights
 
 
 @pytest.fixture
@@ -67,6 +69,53 @@ def test_a_file_is_converted_downloaded_and_its_bundle_verified(
     assert verify_bundle(bundle)["conversion_id"] == finished.id
     assert list(tmp_path.glob("out/.*")) == []
     assert "pass" in finished._repr_html_()
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as large, and nobody waits for them to be read, which no worker does here."""
+    monkeypatch.setattr(flows, "RESUMABLE", 50_000)
+    monkeypatch.setattr(flows, "PART", 40_000)
+    monkeypatch.setattr(resumable, "READING_PATIENCE", 0)
+
+
+@pytest.mark.usefixtures("in_parts")
+def test_a_large_file_is_sent_in_parts(recast: Client, checkpoint: Path, url: str):
+    checkpoint.write_bytes(checkpoint.read_bytes().ljust(100_000, b"x"))
+    sent: list[tuple[int, int]] = []
+    conversion = asked(recast, checkpoint, progress=lambda done, total: sent.append((done, total)))
+    assert sent == [(40_000, 100_000), (80_000, 100_000), (100_000, 100_000)]
+    assert conversion.document["checkpoint"]["sha256"] == sha256(checkpoint.read_bytes())
+    checkpoint.write_bytes(b"<html>".ljust(100_000))
+    with pytest.raises(RecastError) as refused:
+        asked(recast, checkpoint)
+    assert refused.value.code == "unsupported_format"
+
+    async def concurrently() -> str:
+        checkpoint.write_bytes(weights(uuid4().bytes).ljust(60_000, b"y"))
+        async with AsyncClient(url) as other:
+            made = await other.convert(checkpoint, architecture="torchvision/resnet18", wait=False)
+            return str(made.document["checkpoint"]["sha256"])
+
+    assert asyncio.run(concurrently()) == sha256(checkpoint.read_bytes())
+
+
+def test_a_part_that_arrived_unnoticed_is_not_sent_again(checkpoint: Path):
+    checkpoint.write_bytes(b"x" * 100_000)
+    sending = flows.upload(checkpoint)
+    next(sending)
+    first = sending.send((201, {"location": "/v1/uploads/upl_1"}))
+    assert (first.part.offset, first.part.length) == (0, 100_000)
+    second = sending.send((409, {"upload-offset": "70000"}))
+    assert (second.part.offset, second.part.length) == (70_000, 30_000)
+
+
+def test_an_older_service_gets_large_files_in_one_piece(checkpoint: Path):
+    sending = flows.upload(checkpoint)
+    next(sending)
+    with pytest.raises(StopIteration) as end:
+        sending.send((404, {}))
+    assert end.value.value is None
 
 
 def test_options_reach_the_service(recast: Client, checkpoint: Path):
