@@ -1,0 +1,88 @@
+{{- define "recast.labels" -}}
+app.kubernetes.io/name: recast
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "recast.selector" -}}
+app.kubernetes.io/name: recast
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .part }}
+{{- end }}
+
+{{- define "recast.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag }}
+{{- end }}
+{{- end }}
+
+{{- define "recast.databaseSecret" -}}
+{{ .Values.database.existingSecret | default (printf "%s-database" .Release.Name) }}
+{{- end }}
+
+{{/* The environment of api, worker and migrations. */}}
+{{- define "recast.environment" -}}
+- name: RECAST_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "recast.databaseSecret" . }}
+      key: url
+- name: RECAST_STORE_URL
+  value: {{ required "store.url must say where the objects go" .Values.store.url | quote }}
+{{- range $name, $value := .Values.store.environment }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- range $name, $value := .Values.settings }}
+- name: RECAST_{{ upper $name }}
+  value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ $value | toJson | quote }}{{ end }}
+{{- end }}
+{{- if .Values.traces.endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .Values.traces.endpoint | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "recast.environmentFrom" -}}
+{{- if .Values.store.existingSecret }}
+envFrom:
+  - secretRef:
+      name: {{ .Values.store.existingSecret }}
+{{- end }}
+{{- end }}
+
+{{/* What a pod may do: nothing but compute, read its image, and write to its own scratch directories. */}}
+{{- define "recast.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "recast.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "recast.scratch" -}}
+- name: data
+  emptyDir:
+    sizeLimit: {{ . }}
+- name: tmp
+  emptyDir: {}
+{{- end }}
+
+{{- define "recast.mounts" -}}
+- name: data
+  mountPath: /var/lib/recast
+- name: tmp
+  mountPath: /tmp
+{{- end }}
