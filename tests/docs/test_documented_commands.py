@@ -22,6 +22,7 @@ ADDRESS = "http://127.0.0.1:8000"
 RUN_ELSEWHERE = {
     "scripts/test": "this is that run",
     "scripts/check": "calls scripts/test",
+    "helm": "needs a cluster; tests/deploy renders the chart and validates what comes out",
     "docker": "needs an engine; tests/test_container_files.py reads the files",
     ".venv/bin/recast serve": "the service that the other commands talk to",
 }
@@ -50,7 +51,7 @@ def blocks(*languages: str) -> list[Block]:
 
 def is_commands(block: Block) -> bool:
     first = block.text.strip().split()[0] if block.text.strip() else ""
-    return first.startswith((".venv/bin/", "scripts/", "curl", "recast", "docker", "RECAST_"))
+    return first.startswith((".venv/bin/", "scripts/", "curl", "recast", "python", "docker", "helm", "RECAST_"))
 
 
 @pytest.fixture(scope="module")
