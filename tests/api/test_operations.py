@@ -115,7 +115,7 @@ def test_the_documentation_page_needs_no_other_host(client):
 
 def documented_operations() -> set[tuple[str, str]]:
     """Method and path of each heading of docs/http-api.md, such as "### GET /v1/conversions/{id}"."""
-    headings = re.findall(r"^#+ (GET|POST|PUT|PATCH|DELETE) (/\S*)$", DOCUMENTATION.read_text(), re.MULTILINE)
+    headings = re.findall(r"^#+ (GET|HEAD|POST|PUT|PATCH|DELETE) (/\S*)$", DOCUMENTATION.read_text(), re.MULTILINE)
     return {(method.lower(), re.sub(r"\{\w+\}", "{}", path)) for method, path in headings}
 
 
