@@ -1,5 +1,6 @@
 import { readHeader } from "/static/header.js";
 import { show } from "/static/problem.js";
+import { upload as sendInParts } from "/static/upload.js";
 
 const form = document.getElementById("convert");
 const [file, drop, chosen, found] = ["file", "drop", "chosen", "found"].map((id) => document.getElementById(id));
@@ -156,7 +157,6 @@ async function look(picked) {
   details.append(summaryOf, list);
   found.replaceChildren(line, details);
   found.hidden = false;
-  found.dispatchEvent(new Event("read"));
 }
 
 file.addEventListener("change", choose);
@@ -166,15 +166,32 @@ drop.addEventListener("drop", (event) => { file.files = event.dataTransfer.files
 
 // --- sending -------------------------------------------------------------------------------------------------------
 
-function send(body) {
+const LARGE = 64 << 20; // bytes from which a file is sent in parts, so that a broken connection costs no more than one
+
+function sent(share) {
+  upload.value = share;
+  told.textContent = `${Math.round(100 * share)} % sent`;
+}
+
+async function sendLarge(asked, content) {
+  try {
+    const checkpoint = await sendInParts(content, sent);
+    const answer = await fetch("/v1/conversions", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...asked, checkpoint }) });
+    return { status: answer.status, answer: await answer.json() };
+  } catch (error) {
+    return { status: error.problem ? 400 : 0, answer: error.problem ?? {} };
+  }
+}
+
+function send(asked, content) {
+  const body = new FormData();
+  for (const [member, value] of Object.entries(asked)) body.append(member, typeof value === "string" ? value : JSON.stringify(value));
+  body.append("file", content);
   return new Promise((resolve) => {
     const request = new XMLHttpRequest();
     request.open("POST", "/v1/conversions");
     request.responseType = "json";
-    request.upload.addEventListener("progress", (event) => {
-      upload.value = event.loaded / event.total;
-      told.textContent = `${Math.round(100 * upload.value)} % sent`;
-    });
+    request.upload.addEventListener("progress", (event) => sent(event.loaded / event.total));
     request.addEventListener("loadend", () => resolve({ status: request.status, answer: request.response ?? {} }));
     request.send(body);
   });
@@ -185,16 +202,11 @@ form.addEventListener("submit", async (event) => {
   problem.hidden = true;
   const missing = [[file, file.files.length], [name, name.value.trim()]].find(([, has]) => !has)?.[0];
   if (missing) { told.textContent = missing === file ? "Choose a checkpoint first." : "Name its architecture."; missing.focus(); return; }
-  const body = new FormData();
-  body.append("architecture", name.value.trim());
-  body.append("target", target());
-  body.append("options", JSON.stringify(given(targetOptions)));
-  body.append("architecture_options", JSON.stringify(given(architectureOptions)));
-  body.append("file", file.files[0]);
   const button = form.querySelector("button");
   button.disabled = true;
   upload.hidden = false;
-  const { status, answer } = await send(body);
+  const asked = { architecture: name.value.trim(), target: target(), options: given(targetOptions), architecture_options: given(architectureOptions) };
+  const { status, answer } = await (file.files[0].size > LARGE ? sendLarge(asked, file.files[0]) : send(asked, file.files[0]));
   button.disabled = false;
   upload.hidden = true;
   told.textContent = "";
