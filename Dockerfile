@@ -4,9 +4,10 @@
 # capability (--cap-drop ALL --security-opt no-new-privileges): see SECURITY.md.
 # For a build that can be repeated, name the base by its digest: --build-arg PYTHON_IMAGE=python@sha256:...
 #
-# CPU wheels of PyTorch: pass pip's arguments for their index, as PyTorch's install page gives them:
+# What is installed is what requirements.lock pins, file by file (pip --require-hashes): the default wheels of PyTorch,
+# which run on a CPU too but bring several GB of CUDA. For the CPU wheels of another index, write them into the lock first:
+#   scripts/lock --index <index of CPU wheels> --upgrade-package torch --upgrade-package torchvision
 #   docker build --build-arg PIP_EXTRA_ARGS="--extra-index-url <index of CPU wheels>" -t recast .
-# Without the argument pip takes the default wheels, which also run on a CPU but are several GB larger.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -18,6 +19,12 @@ COPY app app
 COPY plugin-api plugin-api
 COPY docs docs
 RUN PIP_EXTRA_ARGS="${PIP_EXTRA_ARGS}" PIP_NO_CACHE_DIR=1 scripts/setup --service
+# What is in the image, as CycloneDX: /opt/recast/sbom.cdx.json
+COPY requirements-sbom.lock ./
+RUN python -m venv /tmp/sbom \
+    && /tmp/sbom/bin/pip install --quiet --no-cache-dir ${PIP_EXTRA_ARGS} --require-hashes -r requirements-sbom.lock \
+    && /tmp/sbom/bin/cyclonedx-py environment --output-reproducible --of JSON -o sbom.cdx.json .venv/bin/python \
+    && rm -r /tmp/sbom
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="Recast" \

@@ -74,6 +74,18 @@ def test_the_image_runs_as_a_user_of_its_own_and_tells_its_health():
     assert "HEALTHCHECK" in DOCKERFILE
 
 
+def test_everything_that_is_installed_is_known_by_its_hash():
+    for lock in ("requirements.lock", "requirements-dev.lock", "requirements-sbom.lock"):
+        text = (PROJECT / lock).read_text()
+        pins = re.findall(r"^[\w.-]+(?:\[[\w,-]+\])?==.*(?:\n    .*)*", text, re.MULTILINE)
+        assert len(pins) == text.count("==") - text.count(" == ")
+        assert [pin.split()[0] for pin in pins if "--hash=sha256:" not in pin] == [], "run scripts/lock"
+        assert "://" not in text
+    setup = (PROJECT / "scripts" / "setup").read_text()
+    assert setup.count("pip install") == setup.count("--require-hashes") + setup.count("--no-build-isolation")
+    assert DOCKERFILE.count("pip install") == DOCKERFILE.count("--require-hashes -r") == 1
+
+
 def test_compose_starts_the_commands_that_exist():
     from app.cli import commands
 
