@@ -21,6 +21,7 @@ from app.api import (
     events,
     groups,
     operations,
+    preflight,
     resumable,
     webhooks,
 )
@@ -29,6 +30,7 @@ from app.api.catalog import CatalogReader
 from app.api.compression import Compression
 from app.api.documentation import install_documentation
 from app.api.early_answers import EarlyAnswers
+from app.api.layouts import LayoutReader
 from app.api.observe import PROBES, Observe
 from app.api.openapi import describe
 from app.api.parameters import refuse_unknown_parameters
@@ -62,6 +64,7 @@ ROUTERS = (
     errors_table,
     groups,
     operations,
+    preflight,
     webhooks,
 )
 
@@ -95,6 +98,7 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
                 store,
                 changes,
                 catalog,
+                LayoutReader(database),
                 uploads,
                 Egress(settings.internal_hosts),
                 Grants(settings.remotes_file, settings.objects_location),

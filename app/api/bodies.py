@@ -62,19 +62,19 @@ def refuse_announced_size(request: Request, limit: int) -> None:
         raise PayloadTooLarge(f"The body has {announced[:20]} bytes; at most {limit} are accepted.", limit=limit)
 
 
-async def json_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises InvalidRequest, PayloadTooLarge."""
-    refuse_announced_size(request, MAX_JSON)
+async def json_object(request: Request, *, most: int = MAX_JSON, values: int = MAX_JSON_VALUES) -> dict[str, Any]:
+    """The body as a JSON object of so many bytes and values. Raises InvalidRequest, PayloadTooLarge."""
+    refuse_announced_size(request, most)
     collected = bytearray()
     async for chunk in body_stream(request):
         collected += chunk
-        if len(collected) > MAX_JSON:
-            raise PayloadTooLarge(f"A JSON body may have {MAX_JSON} bytes.", limit=MAX_JSON)
+        if len(collected) > most:
+            raise PayloadTooLarge(f"A JSON body may have {most} bytes here.", limit=most)
     try:
         text = collected.decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidRequest("The JSON body is not UTF-8.") from None
-    return parse_object(text, "the body")
+    return await asyncio.to_thread(parse_object, text, "the body", values)
 
 
 def json_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,14 +86,19 @@ def json_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, A
 
 async def json_model(request: Request, model: type[Model]) -> Model:
     """The body as a value of ``model``. Raises InvalidRequest, PayloadTooLarge."""
+    return validated(model, await json_object(request))
+
+
+def validated(model: type[Model], body: Mapping[str, Any]) -> Model:
+    """A JSON object as a value of ``model``. Raises InvalidRequest."""
     try:
-        return model.model_validate_json(json.dumps(await json_object(request)))
+        return model.model_validate_json(json.dumps(body))
     except ValidationError as error:
         repeated = not model.model_config.get("hide_input_in_errors", False)
         raise from_validation(error.errors(include_url=False, include_input=repeated)[:1]) from None
 
 
-def parse_object(text: str, what: str) -> dict[str, Any]:
+def parse_object(text: str, what: str, most_values: int = MAX_JSON_VALUES) -> dict[str, Any]:
     """``text`` as a JSON object free of NaN and infinities. Raises InvalidRequest that names ``what``."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer)
@@ -103,7 +108,7 @@ def parse_object(text: str, what: str) -> dict[str, Any]:
         raise InvalidRequest(f"{what} is not JSON: {str(error)[:200]}.") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{what} must be a JSON object, not {type(value).__name__}.")
-    _refuse_large(value, what)
+    _refuse_large(value, what, most_values)
     if "\\u0000" in text or "\\ud" in text.lower():
         _refuse_unstorable(value, what)
     return value
@@ -126,7 +131,7 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _refuse_large(value: Any, what: str) -> None:
+def _refuse_large(value: Any, what: str, most: int) -> None:
     """Raises InvalidRequest where checking the value would take long, before anything is checked."""
     level = [value]
     values = 0
@@ -137,8 +142,8 @@ def _refuse_large(value: Any, what: str) -> None:
             for child in (parent.values() if isinstance(parent, dict) else parent if isinstance(parent, list) else ())
         ]
         values += len(level)
-        if values > MAX_JSON_VALUES:
-            raise InvalidRequest(f"{what} holds more than {MAX_JSON_VALUES} values.")
+        if values > most:
+            raise InvalidRequest(f"{what} holds more than {most} values.")
         if not level:
             return
     raise InvalidRequest(f"{what} is nested deeper than {MAX_JSON_DEPTH} levels.")

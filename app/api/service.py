@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.api.catalog import CatalogReader
+from app.api.layouts import LayoutReader
 from app.api.principals import Acting
 from app.api.upload_slots import UploadSlots
 from app.database.backlog import Backlog
@@ -27,6 +28,7 @@ class Service:
     store: ObjectStore
     changes: Changes
     catalog: CatalogReader
+    layouts: LayoutReader
     uploads: UploadSlots
     egress: Egress
     """What of other machines may be named in requests."""

@@ -47,6 +47,15 @@ def skeleton(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn
     return _state_to_meta(module.eval())
 
 
+def outline(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn.Module:
+    """A module of which names, shapes and dtypes alone are meant: any of its tensors may be without values."""
+    try:
+        with _seeded(seed), _parameters_on_meta(), _WithoutValues():
+            return construct()
+    except Exception:  # noqa: BLE001 - as above
+        return skeleton(construct, seed)
+
+
 def initialised(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn.Module:
     """A module in eval mode with its own random initialisation, that of ``seed``; global RNG state is kept."""
     with _seeded(seed):
@@ -113,11 +122,12 @@ class _WithoutValues(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if args and isinstance(args[0], nn.Parameter) and args[0].is_meta:
+        subject = args[0] if args else kwargs.get("tensor")  # torch.nn.init names what it fills
+        if isinstance(subject, nn.Parameter) and subject.is_meta:
             if func == DEVICE_OF:
                 return torch.device("cpu")
             if _in_place(func.__name__):
-                return args[0]
+                return subject
         if func is torch.empty and _elements(args) >= LARGE:
             kwargs = {**kwargs, "device": "meta"}
         try:

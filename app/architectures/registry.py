@@ -80,6 +80,12 @@ class Registry:
         construct = construction.initialised if initialised else construction.skeleton
         return _guarded(entry, lambda: construct(lambda: entry.construct(complete), seed))
 
+    def outline(self, name: str, options: Mapping[str, Any]) -> nn.Module:
+        """The module for the names, shapes and dtypes of its state dict alone. Raises what ``build`` does."""
+        entry = self._entry(name)
+        complete = self._complete(entry, options)
+        return _guarded(entry, lambda: construction.outline(lambda: entry.construct(complete)))
+
     def options(self, name: str, options: Mapping[str, Any]) -> Options:
         """These options with the defaults of the others. Raises UnknownArchitecture, InvalidOptions."""
         return self._complete(self._entry(name), options)

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from app.domain.checkpoint import Repair
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 LEADING = frozenset({"module", "_orig_mod", "model", "ema_model", "_forward_module", "net", "_fsdp_wrapped_module"})
 """First segments that wrappers add: DataParallel and AveragedModel, torch.compile, Lightning modules, ema-pytorch,
@@ -84,10 +84,10 @@ def first_segments(keys: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def fits(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], optional: frozenset[str]) -> bool:
+def fits(uploaded: Shapes, shapes: Shapes, optional: Container[str]) -> bool:
     """Whether every tensor has a place of its shape and every place that needs a tensor has one."""
-    return all(shapes.get(name) == tensor.shape for name, tensor in tensors.items()) and all(
-        name in tensors or name in optional for name in shapes
+    return all(shapes.get(name) == shape for name, shape in uploaded.items()) and all(
+        name in uploaded or name in optional for name in shapes
     )
 
 

@@ -118,7 +118,7 @@ def _ways(place: Place, tensors: Mapping[str, Tensor], prefix: str | None) -> It
     shapes = place.shapes
     for reading in found:
         named = reading.names(tensors, shapes)
-        if named and fits({name: tensors[key] for key, name in named.items()}, shapes, place.optional):
+        if named and fits({name: tensors[key].shape for key, name in named.items()}, shapes, place.optional):
             yield reading, False
             return
     for converts in (False, True) if place.registry.converts(place.name) else (False,):
@@ -130,8 +130,8 @@ def _require_only(place: Place, opened: OpenedCheckpoint, reading: Reading) -> N
     keys = [key for key in opened.state_dict if not key.startswith(reading.prefix)]
     for other in list(first_segments(keys))[:MOST_PREFIXES]:
         named = Reading(other, reading.removed).names(keys)
-        tensors = {name: opened.state_dict[key] for key, name in named.items()}
-        if tensors and fits(tensors, place.shapes, place.optional):
+        found = {name: opened.state_dict[key].shape for key, name in named.items()}
+        if found and fits(found, place.shapes, place.optional):
             raise KeyMismatch(
                 f"The file holds two models that fit {place.name}: under {reading.prefix!r} and under {other!r}.",
                 hint=f"Say which one with the option prefix, such as prefix={reading.prefix!r}.",

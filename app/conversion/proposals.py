@@ -4,18 +4,22 @@ Nothing here reads a value or allocates a weight: modules are built without data
 ``key_mismatch``; whoever knows only a file's keys and shapes may ask as well.
 """
 
-import json
 import re
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
 
+from app.architectures.known import known_layouts
 from app.architectures.registry import Registry
 from app.conversion.key_repair import Reading, first_segments
+from app.conversion.matching import LayoutIndex, Match
 from app.domain.errors import RecastError
+from app.domain.layout import counts
 
 Shapes = Mapping[str, torch.Size]
 
@@ -28,7 +32,6 @@ MOST_SECONDS = 10.0
 _LORA = re.compile(
     r"\.(lora_[ABE]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|hada_w1_a|lora_down|lora_up)\.?"
 )
-_NUMBERED = re.compile(r"^(.*?)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,16 @@ def advice(
     fit, prefix = _best_prefix(registry, name, options, uploaded, optional)
     named = _below(uploaded, prefix, fit.shapes)
     better = propose_options(registry, name, fit, named, optional)
-    told = []
-    if prefix:
-        told.append(f"prefix={prefix!r}")
-    if better.options != fit.options:
-        changed = {key: value for key, value in better.options.items() if options.get(key) != value}
-        told.append(f"architecture_options={json.dumps(changed, separators=(',', ':'))}")
-    if told:
-        said = "every tensor fits" if better.exact else f"{better.fitting} of {len(named)} tensors would fit"
-        return f"With {' and '.join(told)} {said}."
+    changed = {key: value for key, value in better.options.items() if options.get(key) != value}
+    missing = tuple(key for key in better.shapes if key not in named and key not in optional)
+    match = Match(name, changed, Reading(prefix), better.fitting, len(named), missing)
+    if (changed or prefix) and better.exact:
+        return match.advice()
+    others = installed_index().rank(uploaded, most=1)
+    if others and others[0].exact:
+        return others[0].advice()
+    if changed or prefix:
+        return match.advice()
     if fit.fitting == 0:
         return (
             f"No tensor of the file has a name and shape of {name}: choose the architecture that it was trained with."
@@ -73,6 +77,12 @@ def advice(
         f"{fit.fitting} of {len(uploaded)} tensors fit. Check the architecture's name and options. Where a part is "
         "meant to be missing, name its keys in allow_missing; strict=false leaves out what does not fit and lists it."
     )
+
+
+@cache
+def installed_index() -> LayoutIndex:
+    """Of the libraries' architectures, in the versions that are installed: a second once."""
+    return LayoutIndex(file for file in known_layouts() if file.version == version(file.source))
 
 
 def propose_options(registry: Registry, name: str, fit: Fit, tensors: Shapes, optional: Container[str]) -> Fit:
@@ -96,16 +106,6 @@ def propose_options(registry: Registry, name: str, fit: Fit, tensors: Shapes, op
             return best
         best = step
     return best
-
-
-def rank(registry: Registry, names: Iterable[str], tensors: Shapes, *, most: int = 5) -> list[tuple[str, Fit]]:
-    """The architectures, of those named, whose state dicts with default options a file's tensors fit best.
-
-    Each is built once, without data. An architecture that nothing fits is not listed. Of equals, the one with
-    fewer places comes first.
-    """
-    fits = [(name, fit) for name in names if (fit := fit_of(registry, name, {}, tensors)) and fit.fitting]
-    return sorted(fits, key=lambda found: _quality(found[1]), reverse=True)[:most]
 
 
 def fit_of(
@@ -165,23 +165,14 @@ def _changes(registry: Registry, name: str, fit: Fit, tensors: Shapes) -> Iterat
 
 def _sizes_apart(held: Shapes, tensors: Shapes) -> list[tuple[int, int]]:
     """(size that the architecture has, size that the file has), of axes and of numbered layers, the commonest first."""
-    counts: dict[tuple[int, int], int] = {}
+    found: dict[tuple[int, int], int] = {}
     for key, shape in tensors.items():
         other = held.get(key)
         if other is not None and len(other) == len(shape):
             for pair in zip(other, shape, strict=True):
-                counts[pair] = counts.get(pair, 0) + (pair[0] != pair[1])
-    have, want = _layers(held), _layers(tensors)
+                found[pair] = found.get(pair, 0) + (pair[0] != pair[1])
+    have, want = counts(held), counts(tensors)
     for stem in have.keys() & want.keys():
         pair = have[stem], want[stem]
-        counts[pair] = counts.get(pair, 0) + (pair[0] != pair[1])
-    return sorted((pair for pair, count in counts.items() if count), key=lambda pair: -counts[pair])
-
-
-def _layers(keys: Shapes) -> dict[str, int]:
-    """How many numbered parts there are under each name: {"encoder.layer": 12}."""
-    found: dict[str, int] = {}
-    for key in keys:
-        if match := _NUMBERED.match(key):
-            found[match[1]] = max(found.get(match[1], 0), int(match[2]) + 1)
-    return found
+        found[pair] = found.get(pair, 0) + (pair[0] != pair[1])
+    return sorted((pair for pair, count in found.items() if count), key=lambda pair: -found[pair])

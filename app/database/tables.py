@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    LargeBinary,
     SmallInteger,
     Text,
     func,
@@ -35,6 +36,7 @@ class Table(DeclarativeBase):
     type_annotation_map = {
         str: Text(),
         int: BigInteger(),
+        bytes: LargeBinary(),
         datetime: DateTime(timezone=True),
         State: Enum(State, native_enum=False, length=16),
         dict[str, Any]: JSONB(none_as_null=True),
@@ -494,6 +496,18 @@ class Catalog(Table):
     """Written by earlier versions."""
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When a worker offered it last."""
+
+
+class Layouts(Table):
+    """The layouts of a plug-in's architectures, or of a library in another version than the package knows."""
+
+    __tablename__ = "layouts"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    """Of the library, or the digest of the plug-in's source."""
+    content: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Worker(Table):

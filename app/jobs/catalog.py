@@ -20,6 +20,7 @@ from app.architectures.plugin_catalog import Described, assembled, believed, bro
 from app.architectures.plugin_files import FoundPlugin, find_plugins, state_of
 from app.database import catalogs
 from app.domain.architecture import ArchitectureDescription
+from app.jobs.layouts import find_layouts
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
 from app.jobs.supervisor import TaskFailed
@@ -46,13 +47,19 @@ _entries = TypeAdapter(tuple[ArchitectureDescription, ...])
 
 async def publish_catalog(tools: Tools) -> None:
     """Publish it now, and again whenever the plug-ins directory changes; a failure is logged and tried again."""
+    async with asyncio.TaskGroup() as group:
+        await _publish_changes(tools, group)
+
+
+async def _publish_changes(tools: Tools, group: asyncio.TaskGroup) -> None:
     known = None
     while True:
         try:
             state = await in_thread(partial(state_of, tools.plugins_dir))
             if state != known:
-                await _describe_all(tools)
+                described = await _describe_all(tools)
                 known = state
+                group.create_task(find_layouts(tools, described.entries))
             await patiently(partial(tools.offer.renew, tools.database, tools.work_dir.name))
         except TaskFailed as error:
             log.error("catalog_failed", **error.problem.model_dump(exclude={"extra"}))
@@ -65,7 +72,7 @@ async def publish_catalog(tools: Tools) -> None:
         await asyncio.sleep(LOOK_AGAIN)
 
 
-async def _describe_all(tools: Tools) -> None:
+async def _describe_all(tools: Tools) -> catalogs.Described:
     """Publish what the libraries offer, and the plug-ins, as they are described; a plug-in may take its time."""
     found = await in_thread(partial(find_plugins, tools.plugins_dir))
     libraries = await _describe(tools, None)
@@ -79,6 +86,7 @@ async def _describe_all(tools: Tools) -> None:
     described = await _publish(tools, libraries, trying)
     for plugin in described.broken:
         log.error("plugin_broken", plugin=plugin.name, error=plugin.error)
+    return described
 
 
 async def _left(trying: Mapping[str, asyncio.Task[Described]], seconds: float) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ class Tasks:
     conversion: str = "app.jobs.child:run_conversion"
     inspection: str = "app.jobs.child:run_inspection"
     catalog: str = "app.jobs.child:run_catalog"
+    layouts: str = "app.jobs.child:run_layouts"
     rehearsal: str = "app.jobs.child:run_rehearsal"
     preload: tuple[str, ...] = ("app.jobs.warm",)
 

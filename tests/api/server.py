@@ -18,7 +18,8 @@ import httpx
 import uvicorn
 
 from app.api.server import server_config
-from app.database import catalogs, checkpoints, conversions
+from app.architectures.known import known_layouts, packed
+from app.database import catalogs, checkpoints, conversions, layouts
 from app.database.catalogs import Described
 from app.database.conversions import Ending
 from app.database.owned_store import OwnedStore
@@ -27,6 +28,8 @@ from app.domain.architecture import ArchitectureDescription, InputSpec, Signatur
 from app.domain.checkpoint import CheckpointInspection, TensorInfo
 from app.domain.conversion import Stage, State
 from app.domain.errors import Problem
+from app.domain.layout import Layout
+from app.domain.layout_file import dump
 from app.domain.report import ConversionReport, ProducedFile, Verdict, WorstParity
 from app.main import create_app
 from app.settings import Settings
@@ -56,6 +59,16 @@ ARCHITECTURES = (
     description("torchvision/resnet50"),
     description("timm/vit_tiny_patch16_224", family="vit"),
 )
+
+
+def known_layouts_of(architecture: str) -> list[Layout]:
+    """Those that the package brings."""
+    return [
+        file.layout(number)
+        for file in known_layouts()
+        for number, head in enumerate(file.heads)
+        if head.architecture == architecture
+    ]
 
 
 def weights(content: bytes = b"weights") -> bytes:
@@ -93,6 +106,19 @@ class Backstage:
 
     def describe_architectures(self) -> None:
         self._with_database(lambda database, _: _publish(database))
+
+    def know_layouts(self) -> None:
+        """Keep the layouts of torchvision/resnet18 for the version that the catalog tells."""
+
+        async def record(database: Database, _: ObjectStore) -> None:
+            document = dump("torchvision", "0.1", known_layouts_of("torchvision/resnet18"))
+            async with database.transaction() as session:
+                await layouts.record(session, ("torchvision", "0.1"), packed(document))
+
+        self._with_database(record)
+
+    def shapes(self, architecture: str) -> dict[str, list[int]]:
+        return {key: list(tensor.plain) for key, tensor in known_layouts_of(architecture)[0].tensors.items()}
 
     def inspect(self, sha256: str, found: CheckpointInspection | Problem) -> None:
         async def record(database: Database, _: ObjectStore) -> None:

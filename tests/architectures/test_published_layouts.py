@@ -81,7 +81,9 @@ def test_a_saved_file_with_another_number_of_labels_is_refused_with_the_option_t
     module.save_pretrained(tmp_path)
     with pytest.raises(KeyMismatch) as refused:
         loaded_from(registry, "transformers/vit", tmp_path / "model.safetensors", {**SAVED["vit"], "num_labels": 2})
-    assert refused.value.told_hint == 'With architecture_options={"num_labels":7} every tensor fits.'
+    assert refused.value.told_hint == (
+        'transformers/vit with num_labels=7: every tensor fits. Ask for architecture_options={"num_labels":7}.'
+    )
 
 
 def test_every_configuration_that_transformers_writes_is_admitted_as_it_is(registry: Registry) -> None:

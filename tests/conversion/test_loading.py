@@ -606,7 +606,7 @@ def test_what_would_have_fitted_is_told_where_a_part_was_left_initial(load: Load
     state = registry.build("test/net", {"classes": 7}, initialised=True).state_dict()
     report = load(state, strict=False).report
     assert report.unloaded_keys == ("head.weight", "head.bias")
-    assert report.hint == 'With architecture_options={"classes":7} every tensor fits.'
+    assert report.hint == ('test/net with classes=7: every tensor fits. Ask for architecture_options={"classes":7}.')
 
 
 def test_lora_files_are_named_as_such(load: Load) -> None:
