@@ -20,11 +20,12 @@ from app.conversion.matching import LayoutIndex, Match
 from app.database import experience
 from app.domain.catalog import Catalog
 from app.domain.checkpoint import CheckpointInspection
-from app.domain.conversion import OnnxOptions, TargetName, TorchScriptOptions
+from app.domain.conversion import TargetName
 from app.domain.errors import InvalidOptions, InvalidRequest, NotReady, Problem
 from app.domain.options import check_options, complete_options
 from app.jobs import queue
 from app.jobs.admission import estimate
+from app.targets.specs import default_options
 
 router = ReadableRouter(prefix="/v1/preflight", tags=["conversions"], responses=PROBLEM_RESPONSES)
 
@@ -267,7 +268,7 @@ async def _targets(
     service: Service, architecture: str, options: Mapping[str, Any], tensors: int, size: int
 ) -> dict[TargetName, TargetEstimate]:
     found: dict[TargetName, TargetEstimate] = {}
-    for target in (OnnxOptions(), TorchScriptOptions()):
+    for target in default_options():
         async with service.database.transaction() as session:
             known = await experience.of(session, architecture, options, target.target, target.model_dump(mode="json"))
         fixed, per_tensor, per_byte = REPEAT_SECONDS if known.template else FIRST_SECONDS
