@@ -3,6 +3,7 @@
 from recast_client.bundle import BundleDamaged, verify_bundle
 from recast_client.client import AsyncClient, Client
 from recast_client.errors import ConversionFailed, NotAccepted, RecastError, Unreachable
+from recast_client.manifest import NoManifest, read_manifest
 from recast_client.models import Artifact, Conversion, Event
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "Conversion",
     "ConversionFailed",
     "Event",
+    "NoManifest",
     "NotAccepted",
     "RecastError",
     "Unreachable",
+    "read_manifest",
     "verify_bundle",
 ]

@@ -167,6 +167,16 @@ class Client(_Common):
         submitting = flows.submit(weights, accept=accept, **request)
         return self._run(flows.convert(accept, submitting) if wait else submitting)
 
+    def preflight(
+        self,
+        weights: str | Path | Mapping[str, Any],
+        *,
+        architecture: str | None = None,
+        architecture_options: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        """Would it load, and what is it? Of a file only keys, shapes and dtypes are sent. Raises NoManifest."""
+        return self._run(flows.preflight(weights, architecture, architecture_options))
+
     def get(self, conversion_id: str) -> Conversion:
         return self._run(flows.get(conversion_id))
 
@@ -284,6 +294,16 @@ class AsyncClient(_Common):
         """As ``Client.convert``."""
         submitting = flows.submit(weights, accept=accept, **request)
         return await self._run(flows.convert(accept, submitting) if wait else submitting)
+
+    async def preflight(
+        self,
+        weights: str | Path | Mapping[str, Any],
+        *,
+        architecture: str | None = None,
+        architecture_options: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        """As ``Client.preflight``."""
+        return await self._run(flows.preflight(weights, architecture, architecture_options))
 
     async def get(self, conversion_id: str) -> Conversion:
         return await self._run(flows.get(conversion_id))

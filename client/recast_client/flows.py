@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from recast_client.errors import ConversionFailed, NotAccepted, RecastError
+from recast_client.manifest import read_manifest
 from recast_client.models import Conversion
 
 Progress = Callable[[int, int], None]
@@ -182,6 +183,25 @@ def accepted(conversion: Conversion, accept: tuple[str, ...]) -> Conversion:
     if conversion.verdict not in accept:
         raise NotAccepted(conversion, accept)
     return conversion
+
+
+def preflight(
+    weights: str | Path | Mapping[str, Any],
+    architecture: str | None,
+    architecture_options: Mapping[str, Any] | None,
+) -> Flow[Mapping[str, Any]]:
+    """What the service says of a file's keys and shapes. ``weights``: a file, its manifest, or an uploaded sha256."""
+    body: dict[str, Any] = {"architecture_options": dict(architecture_options or {})}
+    if architecture is not None:
+        body["architecture"] = architecture
+    if isinstance(weights, Mapping):
+        body["manifest"] = weights
+    elif _is_sha256(weights):
+        body["checkpoint"] = weights
+    else:
+        body |= {"manifest": read_manifest(weights), "filename": Path(weights).name}
+    document: Mapping[str, Any] = yield Call("POST", "/v1/preflight", json=body)
+    return document
 
 
 def get(conversion_id: str) -> Flow[Conversion]:
