@@ -52,15 +52,29 @@ def layouts_of(
     }
     default = _default_layout(trials, numbers)
     found = [default.layout]
-    same: dict[str, tuple[Any, ...]] = {}
     for option, spec in schema.items():
         for choice in _choices(spec, complete.get(option)):
             tensors = default.base.with_({option: choice})
             if tensors == default.base.tensors:
-                same[option] = (*same.get(option, ()), choice)
+                found[0] = _alike(found[0], option, choice)
             elif tensors is not None:
-                found.extend(_chosen_layout(trials, {option: choice}, default, numbers))
-    return (replace(default.layout, same=same), *found[1:])
+                _enter(found, option, choice, *_chosen_layout(trials, {option: choice}, default, numbers))
+    return tuple(found)
+
+
+def _enter(found: list[Layout], option: str, choice: Any, *layouts: Layout) -> None:
+    """Another layout, unless another choice of the option gave the same."""
+    for layout in layouts:
+        for place, known in enumerate(found):
+            if known.chosen.keys() == {option} and known.tensors == layout.tensors:
+                found[place] = _alike(known, option, choice)
+                break
+        else:
+            found.append(layout)
+
+
+def _alike(layout: Layout, option: str, choice: Any) -> Layout:
+    return replace(layout, same={**layout.same, option: (*layout.same.get(option, ()), choice)})
 
 
 class _Trials:

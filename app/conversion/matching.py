@@ -41,6 +41,8 @@ class Match:
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[str, ...] = ()
     """In words."""
+    alike: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Other choices of these options of which keys and shapes are the same."""
     order: int = 0
     """Where the architecture stands in the registry."""
 
@@ -63,7 +65,10 @@ class Match:
     def sentence(self) -> str:
         """What to ask for, such as "torchvision/resnet50 with num_classes=37: every tensor fits"."""
         said = "every tensor fits" if self.exact else f"{self.fitting} of {self.tensors} tensors fit"
-        told = [f"{option}={_word(value)}" for option, value in self.options.items()]
+        told = [
+            f"{option}={' or '.join(_word(choice) for choice in (value, *self.alike.get(option, ())))}"
+            for option, value in self.options.items()
+        ]
         if self.prefix:
             told.append(f"prefix={self.prefix}")
         return f"{self.architecture}{' with ' if told else ''}{' and '.join(told)}: {said}"
@@ -205,7 +210,12 @@ def _with_options(layouts: list[Layout], changed: Mapping[str, Any]) -> tuple[La
 
     None where that is not known: an option was not tried, or two were not tried together that change one size.
     """
-    chosen = [layout for layout in layouts if layout.chosen and layout.chosen.items() <= changed.items()]
+    chosen = [
+        layout
+        for layout in layouts
+        if layout.chosen
+        and all(changed.get(o, _UNTOLD) in (value, *layout.same.get(o, ())) for o, value in layout.chosen.items())
+    ]
     if not layouts or len(chosen) > 1:
         return None
     layout = chosen[0] if chosen else layouts[0]
@@ -218,6 +228,9 @@ def _with_options(layouts: list[Layout], changed: Mapping[str, Any]) -> tuple[La
     if any(sum(term.option in values for term in axis.terms) > 1 for axis in axes):
         return None
     return layout, values
+
+
+_UNTOLD = object()
 
 
 def _is_number(value: Any) -> bool:
@@ -247,7 +260,8 @@ def match_of(
     values |= _sized(layout, layout.grown(values), named)
     match = compared(layout, values, named, total=total)
     changed = {option: value for option, value in values.items() if value != layout.defaults[option]}
-    return replace(match, options={**layout.chosen, **changed}, reading=reading, order=order)
+    alike = {option: choices for option, choices in layout.same.items() if option in layout.chosen}
+    return replace(match, options={**layout.chosen, **changed}, reading=reading, order=order, alike=alike)
 
 
 def compared(layout: Layout, values: Mapping[str, Number], named: Shapes, *, total: int) -> Match:

@@ -81,7 +81,7 @@ class Layout:
     inert: frozenset[str] = frozenset()
     """Options that change neither keys nor shapes."""
     same: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Other choices of options that change neither; told of the default layout."""
+    """Other choices of options that give this very layout."""
 
     def shapes(self, values: Mapping[str, Number]) -> dict[str, tuple[float, ...]]:
         """Keys and shapes where options have these values; a size that is no whole number cannot be built."""

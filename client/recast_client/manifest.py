@@ -102,6 +102,9 @@ class _StandIn:
     def __init__(self, *_: Any, **__: Any) -> None:
         self.state: Any = None
 
+    def __call__(self, *_: Any, **__: Any) -> "_StandIn":
+        return self
+
     def __setstate__(self, state: Any) -> None:
         self.state = state
 

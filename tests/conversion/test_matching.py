@@ -47,7 +47,7 @@ def shapes_of(registry: Registry, name: str, options: Mapping[str, Any], prefix:
         ("timm/vit_tiny_patch16_224", {"num_classes": 5, "in_chans": 1, "image_size": 384}),
         ("transformers/bert", SMALL),
         ("transformers/bert", {**SMALL, "task": "sequence-classification", "num_labels": 7}),
-        ("transformers/bert", {"task": "masked-lm", "num_hidden_layers": 14}),
+        ("transformers/bert", {"task": "question-answering", "num_hidden_layers": 14}),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "module.", "encoder_q."])
@@ -74,6 +74,16 @@ def test_a_prediction_for_known_options_agrees_with_the_build(registry: Registry
         "fc.weight: checkpoint (37, 512), architecture (10, 512)",
         "fc.bias: checkpoint (37,), architecture (10,)",
     )
+
+
+def test_choices_that_keys_and_shapes_cannot_tell_apart_are_named_together(
+    registry: Registry, index: LayoutIndex
+) -> None:
+    shapes = shapes_of(registry, "transformers/bert", {"task": "masked-lm"})
+    assert index.rank(shapes)[0].sentence() == ("transformers/bert with task=causal-lm or masked-lm: every tensor fits")
+    asked = index.check("transformers/bert", {"task": "masked-lm"}, shapes)
+    assert asked is not None
+    assert asked.exact
 
 
 def test_what_was_not_tried_is_not_told(registry: Registry, index: LayoutIndex) -> None:
