@@ -1,4 +1,4 @@
-"""Layouts of architectures that the package does not bring: of plug-ins, and of libraries in other versions."""
+"""Layouts of architectures that the package does not bring: those of plug-ins."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from app.database.tables import Layouts
 from app.domain.architecture import ArchitectureDescription
 
 Source = tuple[str, str]
-"""A library and its version, or a plug-in and the digest of its source."""
+"""A library and its version, or a plug-in and the digest of its source, under which its layouts are kept."""
 
 
 def source_of(entry: ArchitectureDescription) -> Source:

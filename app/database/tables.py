@@ -499,13 +499,13 @@ class Catalog(Table):
 
 
 class Layouts(Table):
-    """The layouts of a plug-in's architectures, or of a library in another version than the package knows."""
+    """The layouts of a plug-in's architectures."""
 
     __tablename__ = "layouts"
 
     source: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(primary_key=True)
-    """Of the library, or the digest of the plug-in's source."""
+    """The digest of the plug-in's source."""
     content: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

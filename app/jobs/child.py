@@ -153,23 +153,20 @@ def run_catalog(arguments: Any, _: SupervisorLine) -> Any:
 
 
 def run_layouts(arguments: Any, _: SupervisorLine) -> Any:
-    """Task: the layouts of the architectures of one plug-in, or of a library, as a document (domain/layout_file.py).
+    """Task: the layouts of the architectures of one plug-in, as a document (domain/layout_file.py).
 
-    Of {"plugins_dir", "plugin", "library", "source", "version", "builds"}. What cannot be built is left out.
+    Of {"plugins_dir", "plugin", "source", "version", "builds"}. What cannot be built is left out.
     """
     from app.architectures.layouts import layouts_of
     from app.architectures.registry import load_registry
     from app.domain.layout import Layout
     from app.domain.layout_file import dump
 
-    plugin, library = arguments["plugin"], arguments["library"]
-    registry = load_registry(_directory(arguments) if plugin else None, plugin or "")
-    entries = registry.plugin_catalog() if plugin else registry.library_catalog()
+    registry = load_registry(_directory(arguments), arguments["plugin"])
     found: list[Layout] = []
-    for entry in entries:
-        if plugin or entry.library == library:
-            with suppress(RecastError):
-                found += layouts_of(registry, entry.name, builds=arguments["builds"])
+    for entry in registry.plugin_catalog():
+        with suppress(RecastError):
+            found += layouts_of(registry, entry.name, builds=arguments["builds"])
     return dump(arguments["source"], arguments["version"], found)
 
 

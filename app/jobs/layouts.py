@@ -1,4 +1,4 @@
-"""Finding the layouts of architectures that the package does not bring, each in a child: no client waits for them."""
+"""Finding the layouts of plug-ins' architectures, each plug-in in a child: no client waits for them."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter
 
-from app.architectures.known import known_layouts, packed
+from app.architectures.known import packed
 from app.database import layouts
 from app.database.layouts import Source, source_of
 from app.domain.architecture import ArchitectureDescription
@@ -21,13 +21,13 @@ from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
-from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
-PLUGIN_BUILDS, LIBRARY_BUILDS = 200, 12
+BUILDS = 200
 """Times that one architecture is built to find out what its options do."""
-PLUGIN_SECONDS, LIBRARY_SECONDS = 120.0, 3600.0
+SECONDS = 120.0
+"""For all architectures of a plug-in."""
 MOST_BYTES = 32 << 20
 """Of one document."""
 
@@ -35,11 +35,13 @@ _document = TypeAdapter(dict[str, Any])
 
 
 async def find_layouts(tools: Tools, entries: Iterable[ArchitectureDescription]) -> None:
-    """Find and keep what is not known of the catalog's plug-ins and libraries; one that fails hinders no other."""
-    wanted = {source_of(entry): entry for entry in entries}
-    brought = {(file.source, file.version) for file in await in_thread(known_layouts)}
+    """Find and keep what is not known of the catalog's plug-ins; one that fails hinders no other.
+
+    Those of libraries the package brings: there are so many that finding them takes an hour of a processor's time.
+    """
+    wanted = {source_of(entry): entry.plugin for entry in entries if entry.plugin is not None}
     kept = await patiently(partial(_known, tools, tuple(wanted)))
-    for source in sorted(wanted.keys() - brought - kept, key=lambda source: wanted[source].plugin is None):
+    for source in sorted(wanted.keys() - kept):
         try:
             content = await _found(tools, source, wanted[source])
             await patiently(partial(_record, tools, source, content))
@@ -50,25 +52,19 @@ async def find_layouts(tools: Tools, entries: Iterable[ArchitectureDescription])
             log.warning("layouts_not_found", source=source[0], detail=str(error)[:200])
 
 
-async def _found(tools: Tools, source: Source, entry: ArchitectureDescription) -> bytes:
+async def _found(tools: Tools, source: Source, plugin: str) -> bytes:
     """Raises TaskFailed, and ValueError where the child told what is no document of this source's architectures."""
-    plugin = entry.plugin is not None
     with TemporaryDirectory(dir=tools.work_dir, prefix="layouts-", ignore_cleanup_errors=True) as work:
         document = await tools.supervisor.run(
             tools.tasks.layouts,
             {
                 "plugins_dir": str(tools.plugins_dir) if tools.plugins_dir else None,
-                "plugin": entry.plugin,
-                "library": entry.library,
+                "plugin": plugin,
                 "source": source[0],
                 "version": source[1],
-                "builds": PLUGIN_BUILDS if plugin else LIBRARY_BUILDS,
+                "builds": BUILDS,
             },
-            limits=replace(
-                tools.inspection_limits,
-                timeout=PLUGIN_SECONDS if plugin else LIBRARY_SECONDS,
-                message_bytes=MOST_BYTES,
-            ),
+            limits=replace(tools.inspection_limits, timeout=SECONDS, message_bytes=MOST_BYTES),
             work_dir=Path(work),
             answer=_no_answer,
             result=_document,
