@@ -27,7 +27,7 @@ MOST_SECONDS = 120.0
 
 LARGE = 16
 """From here on a number is a size, tried at multiples, since heads may divide it; a smaller one is a count."""
-RATIOS = ((1, 2), (2, 1), (1, 3), (3, 1))
+RATIOS = ((1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2))
 """Steps in which numbers are changed together, where there are few; no two are in proportion."""
 UNRULED = 0, 0, 1
 """Sizes that no rule gives, for a change of rank."""
@@ -148,8 +148,10 @@ def _default_layout(trials: "_Trials", numbers: Mapping[str, Number | None]) -> 
     base = _shallow(trials, {}, whole, growths)
     counted = {growth.option for growth in growths}
     rest = {option: value for option, value in numbers.items() if option not in counted}
-    unlikely = {option: value for option, value in rest.items() if isinstance(value, float) or option.endswith("_id")}
-    effects = _effects(base, rest, base.tensors, {o: _steps(value)[0][0] for o, value in unlikely.items()})
+    sizes = {size for tensor in whole.values() for size in tensor.plain}
+    likely = {option: value for option, value in rest.items() if value in sizes}
+    others = {option: value for option, value in rest.items() if option not in likely}
+    effects = _effects(base, likely, base.tensors) | _bisected(base, base.tensors, others)
     ruled = _distinct(effects, numbers)
     tensors = _grown({key: _with_terms(key, t, ruled.values()) for key, t in base.tensors.items()}, base, growths)
     defaults = {option: value for option in counted if (value := numbers[option]) is not None}
@@ -198,7 +200,9 @@ def _chosen_layout(
     effects = {}
     if own:
         counted = {growth.option for growth in default.growths}
-        effects = _effects(base, {o: v for o, v in numbers.items() if o not in counted}, own, found.inert)
+        likely = {option: numbers[option] for option in default.defaults if option not in counted}
+        rest = {o: v for o, v in numbers.items() if o not in counted and o not in likely}
+        effects = _effects(base, likely, own) | _bisected(base, own, rest, found.inert)
     ruled = _distinct(effects, numbers)
     mine = _grown({key: _with_terms(key, tensor, ruled.values()) for key, tensor in own.items()}, base, growths)
     tensors = {key: shared.get(key) or mine.get(key, tensor) for key, tensor in whole.items()}
@@ -231,21 +235,36 @@ def _same_plain(tensor: TensorLayout, ruled: TensorLayout) -> bool:
     return tensor.kind == ruled.kind and tensor.axes == ruled.plain
 
 
-def _effects(
-    base: "_Base", numbers: Mapping[str, Number | None], tensors: Tensors, together: Mapping[str, Number]
-) -> dict[str, "_Effect | None"]:
-    """What each number does to these tensors. ``together``: values of those of which nothing is expected.
-
-    They are tried all at once first.
-    """
+def _effects(base: "_Base", numbers: Mapping[str, Number | None], tensors: Tensors) -> dict[str, "_Effect | None"]:
+    """What each number does to these tensors, all tried jointly where that tells."""
     jointly = _jointly(base, tensors, numbers) if len(numbers) <= len(RATIOS) else None
-    if jointly is not None:
-        return jointly
-    inert: dict[str, _Effect | None] = {}
-    if together and _of(base.with_(together), tensors) == tensors:
-        inert = {option: _Effect(0, {}, value) for option, value in together.items()}
-    rest = {option: value for option, value in numbers.items() if option not in inert}
-    return inert | {option: _effect(base, tensors, option, value) for option, value in rest.items()}
+    return jointly or {option: _effect(base, tensors, option, value) for option, value in numbers.items()}
+
+
+def _bisected(
+    base: "_Base",
+    tensors: Tensors,
+    numbers: Mapping[str, Number | None],
+    admitted: Mapping[str, Number] | None = None,
+) -> dict[str, "_Effect | None"]:
+    """The same of numbers of which nothing is expected: all are changed at once, then halves of those that do not pass.
+
+    ``admitted``: values to try, where some are known to be admitted.
+    """
+    if not numbers:
+        return {}
+    together = {option: (admitted or {}).get(option, _steps(value)[0][0]) for option, value in numbers.items()}
+    if _of(base.with_(together), tensors) == tensors:
+        return {option: _Effect(0, {}, value) for option, value in together.items()}
+    options = list(numbers)
+    if len(options) == 1:
+        return {options[0]: _effect(base, tensors, options[0], numbers[options[0]])}
+    halves = (options[: len(options) // 2], options[len(options) // 2 :])
+    return {
+        option: effect
+        for half in halves
+        for option, effect in _bisected(base, tensors, {o: numbers[o] for o in half}, admitted).items()
+    }
 
 
 def _jointly(
