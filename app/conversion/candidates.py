@@ -126,6 +126,7 @@ def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
 def _fill(work: Workpiece, template: Any, directory: Path) -> Candidate:
     target = work.job.options.target
     writer, suffix = writer_of(target), SPECS[target].suffix
+    template = writer.with_facts(template, work.request.facts)
     tensors = {key: value for key, value in work.loaded.module.state_dict().items() if isinstance(value, Tensor)}
     written = writer.fill(template, tensors, work.request, directory / f"model{suffix}")
     flush_early(written.path)

@@ -4,11 +4,14 @@ inspect the checkpoint → build the architecture and load the state dict → pr
 (template or exporter ladder) → package it. No HTTP, no SQL, no queue: `recast convert` calls it without any server.
 """
 
+from dataclasses import replace
+
 import torch
 
 from app.architectures.registry import load_registry
 from app.conversion.asked_axes import refuse_fixed_axes
 from app.conversion.checkpoint import open_checkpoint
+from app.conversion.facts import facts_of
 from app.conversion.forward_memory import refuse_beyond_limit
 from app.conversion.job import ConversionJob, ConversionOutcome, ProgressCallback, TemplateSource
 from app.conversion.loading import load_module
@@ -46,6 +49,7 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
         request = export_request(loaded.module, description, job.options)
         refuse_beyond_limit(request)
         refuse_fixed_axes(request, description.signature)
+        request = replace(request, facts=facts_of(job, description, opened, request.signature))
     workpiece = Workpiece(job, description, opened.inspection, loaded, request)
     produced = produce(workpiece, templates, clock)
     with clock.stage(Stage.package):

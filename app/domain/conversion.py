@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from app.domain.base import Value
 
@@ -52,6 +52,23 @@ Name = Annotated[str, Field(max_length=MAX_NAME)]
 Names = Annotated[tuple[Name, ...], Field(max_length=MAX_NAMES, fail_fast=True)]
 
 
+MAX_EMBEDDED = 16_384
+"""Characters of a text that an artifact carries."""
+OWN_FACTS = "recast."
+"""What the names begin with under which an artifact says of itself what the service knows."""
+
+
+def _not_ours(name: str) -> str:
+    if name.startswith(OWN_FACTS):
+        raise ValueError(f"names that begin with {OWN_FACTS} are the service's own")
+    return name
+
+
+Embedded = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$"), AfterValidator(_not_ours)
+]
+
+
 class CommonOptions(Value):
     """Options of every target; those of one are its own class, in its folder of app/targets.
 
@@ -78,6 +95,8 @@ class CommonOptions(Value):
     verification: VerificationMode = "auto"
     measure: tuple[Measurement, ...] = ()
     """Figures for the report that no verdict rests on: latency of model and artifact, the parity matrix."""
+    embed: dict[Embedded, Annotated[str, Field(max_length=MAX_EMBEDDED)]] = Field(default_factory=dict, max_length=64)
+    """Names and texts that the artifact shall carry beside what it says of itself: a version, a licence, thresholds."""
 
     @property
     def coarseness(self) -> float:

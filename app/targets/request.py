@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -28,6 +28,8 @@ class ExportRequest:
     options: CommonOptions
     sample: dict[str, torch.Tensor]
     """Inputs by name at the sample sizes; every dynamic axis has a size of at least 2, so that none is taken for 1."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the artifact shall say of itself, name to text; no part of a template."""
 
 
 def export_request(module: nn.Module, description: ArchitectureDescription, options: CommonOptions) -> ExportRequest:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from app.conversion.checkpoint.class_names import class_names
 from app.conversion.checkpoint.distributed import metadata_of, read_distributed
 from app.conversion.checkpoint.extent import Extent
 from app.conversion.checkpoint.programs import program_of, read_pt2, read_torchscript
@@ -34,6 +35,8 @@ class OpenedCheckpoint:
     """Detached CPU tensors in the file's order; memory-mapped."""
     versions: Mapping[str, Any] = field(default_factory=dict)
     """Module versions by module path (the state dict's ``_metadata``); empty when the file has none."""
+    class_names: tuple[str, ...] = ()
+    """Names of the model's classes, where they were saved beside the weights."""
 
 
 def open_checkpoint(path: Path, checkpoint_key: str = "auto") -> OpenedCheckpoint:
@@ -70,7 +73,7 @@ def _opened(path: Path, checkpoint_key: str, scratch: Path) -> OpenedCheckpoint:
         dtypes=dict(Counter(info.dtype for info in tensors)),
         notes=notes,
     )
-    return OpenedCheckpoint(inspection, state_dict, found.versions)
+    return OpenedCheckpoint(inspection, state_dict, found.versions, class_names(contents.root))
 
 
 def _read(file: Extent, kind: CheckpointFormat, scratch: Path) -> tuple[CheckpointFormat, Contents]:

@@ -1,7 +1,8 @@
 """Templates of targets whose artifact is an archive in torch's format: every record but the data of weights."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,6 +16,9 @@ from app.targets.templating.proof import holds
 from app.targets.templating.recipe import Weight
 from app.targets.templating.slots import TensorForm, WeightTable, check_fit
 from app.targets.templating.structure import check_structure
+
+FACTS = "recast.json"
+"""Name of the extra file in which an archive says what it is."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class ArchiveTemplate:
             weights=WeightTable.from_json(header["weights"]),
             records=tuple(map(record, header["records"])),
         )
+
+    def with_facts(self, facts: Mapping[str, str]) -> Self:
+        """The template of archives that say this of themselves, in a file that ``_extra_files`` of torch.load reads."""
+        told = json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"
+        return replace(self, records=(*self.records, Record(f"extra/{FACTS}", told)) if facts else self.records)
 
     def fill(self, tensors: Mapping[str, Tensor], path: Path, *, module: nn.Module | None = None) -> WrittenFile:
         """Write the archive that carries ``tensors`` (state-dict key to CPU tensor) to ``path``.

@@ -22,6 +22,7 @@ WITHOUT_EFFECT = frozenset(
         "measure",
         "external_data",
         "check_trace",
+        "embed",
     }
 )
 """Options that say how weights are read, how the artifact is judged or where its bytes lie, not what its graph is."""

@@ -5,6 +5,7 @@ slots of at least EXTERNAL_THRESHOLD bytes lie in one side file instead, each at
 Fields come in the order of their numbers, so the file is what a protobuf library would write for the same model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from app.targets.onnx.writing.protobuf import (
     GRAPH_INITIALIZER,
     LOCATION_EXTERNAL,
     MODEL_GRAPH,
+    MODEL_METADATA_PROPS,
     TENSOR_DATA_LOCATION,
     TENSOR_DATA_TYPE,
     TENSOR_DIMS,
     TENSOR_EXTERNAL_DATA,
     TENSOR_NAME,
     TENSOR_RAW_DATA,
+    fields,
     len_field,
     length_prefix,
     varint_field,
@@ -68,23 +71,32 @@ def lay_out(template: OnnxTemplate, *, external: bool) -> Layout:
 
 
 def _inline_initializer(slot: Slot) -> list[Piece]:
-    fields = _tensor_fields(slot) + length_prefix(TENSOR_RAW_DATA, slot.bytes)
-    return [length_prefix(GRAPH_INITIALIZER, len(fields) + slot.bytes) + fields, SlotData(slot)]
+    head = _tensor_fields(slot) + length_prefix(TENSOR_RAW_DATA, slot.bytes)
+    return [length_prefix(GRAPH_INITIALIZER, len(head) + slot.bytes) + head, SlotData(slot)]
 
 
 def _external_initializer(slot: Slot, offset: int) -> bytes:
     entries = {"location": EXTERNAL_DATA_NAME, "offset": str(offset), "length": str(slot.bytes)}
-    fields = _tensor_fields(slot)
+    head = _tensor_fields(slot)
     for key, value in entries.items():
-        fields += len_field(TENSOR_EXTERNAL_DATA, len_field(1, key.encode()) + len_field(2, value.encode()))
-    fields += varint_field(TENSOR_DATA_LOCATION, LOCATION_EXTERNAL)
-    return len_field(GRAPH_INITIALIZER, fields)
+        head += len_field(TENSOR_EXTERNAL_DATA, len_field(1, key.encode()) + len_field(2, value.encode()))
+    head += varint_field(TENSOR_DATA_LOCATION, LOCATION_EXTERNAL)
+    return len_field(GRAPH_INITIALIZER, head)
 
 
 def _tensor_fields(slot: Slot) -> bytes:
     dims = b"".join(varint_field(TENSOR_DIMS, extent) for extent in slot.form.shape)
     data_type = varint_field(TENSOR_DATA_TYPE, ONNX_DTYPES[slot.form.dtype])
     return dims + data_type + len_field(TENSOR_NAME, slot.name.encode())
+
+
+def with_metadata(model_tail: bytes, pairs: Mapping[str, str]) -> bytes:
+    """The fields of ModelProto after ``graph``, with ``metadata_props`` of these pairs in its place among them."""
+    entries = (len_field(1, key.encode()) + len_field(2, value.encode()) for key, value in pairs.items())
+    told = b"".join(len_field(MODEL_METADATA_PROPS, entry) for entry in entries)
+    found = list(fields(model_tail))
+    before = b"".join(field for number, field in found if number < MODEL_METADATA_PROPS)
+    return before + told + b"".join(field for number, field in found if number >= MODEL_METADATA_PROPS)
 
 
 def same_graph(template: OnnxTemplate, artifact: Path) -> bool:

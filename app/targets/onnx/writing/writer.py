@@ -1,6 +1,7 @@
 """The writing half of target ``onnx``."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,7 @@ from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing import build, dynamo_exporter, torchscript_exporter
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.fill import write_onnx
-from app.targets.onnx.writing.layout import same_graph
+from app.targets.onnx.writing.layout import same_graph, with_metadata
 from app.targets.onnx.writing.opset import NEWER, with_opset
 from app.targets.onnx.writing.preload import warm_exporters
 from app.targets.onnx.writing.template import OnnxTemplate, load_onnx_template
@@ -57,6 +58,9 @@ class OnnxWriter:
 
     def load_template(self, path: Path) -> OnnxTemplate:
         return load_onnx_template(path)
+
+    def with_facts(self, template: OnnxTemplate, facts: Mapping[str, str]) -> OnnxTemplate:
+        return replace(template, model_tail=with_metadata(template.model_tail, facts))
 
     def fill(
         self, template: OnnxTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path

@@ -45,6 +45,9 @@ class TorchScriptWriter:
     def load_template(self, path: Path) -> TorchScriptTemplate:
         return TorchScriptTemplate.load(path)
 
+    def with_facts(self, template: TorchScriptTemplate, facts: Mapping[str, str]) -> TorchScriptTemplate:
+        return template.with_facts(facts)
+
     def fill(
         self, template: TorchScriptTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
     ) -> WrittenFile:
