@@ -1,5 +1,6 @@
 """Every setting of the service, read from the environment (``RECAST_...``) at the top: cli and main."""
 
+import base64
 import ipaddress
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +41,13 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _seed(key: SecretStr | None) -> SecretStr | None:
+    """Raises ValueError for what is no private part of an ed25519 key."""
+    if key is not None and len(base64.b64decode(key.get_secret_value(), validate=True)) != 32:
+        raise ValueError("must be 32 bytes in base64: openssl rand -base64 32")
+    return key
 
 
 class Settings(BaseSettings):
@@ -189,6 +197,13 @@ class Settings(BaseSettings):
     )
     child_open_files: int = Field(1024, ge=64, description="Files that one conversion may hold open.")
     child_file_bytes: int = Field(64 * GIB, gt=0, description="Largest file that one conversion may write.")
+    signing_key: Annotated[SecretStr | None, AfterValidator(_seed)] = Field(
+        None,
+        description=(
+            "The ed25519 key that statements are signed with: 32 bytes in base64 (openssl rand -base64 32). Unset: one "
+            "that is made with the first statement and kept in the database."
+        ),
+    )
     require_sandbox: Literal["none", "network", "full"] = Field(
         "network",
         description=(
@@ -235,6 +250,11 @@ class Settings(BaseSettings):
         if self.oidc_issuer is not None and self.oidc_audience is None:
             raise ValueError("RECAST_OIDC_ISSUER needs RECAST_OIDC_AUDIENCE")
         return self
+
+    @property
+    def signing_seed(self) -> bytes | None:
+        """The private part of the configured key, 32 bytes; None where the service keeps one itself."""
+        return None if self.signing_key is None else base64.b64decode(self.signing_key.get_secret_value())
 
     @property
     def retention(self) -> timedelta | None:

@@ -25,6 +25,7 @@ from app.delivery.bundle import Bundle, BundledFile, make_bundle
 from app.delivery.onnx_file import NotReadable, weight_free
 from app.delivery.report_page import render
 from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverified
+from app.domain.produced_files import MEDIA_TYPES
 from app.domain.report import ConversionReport, Verdict
 from app.storage.objects import Chunk
 
@@ -36,7 +37,7 @@ PAGE_POLICY = (
 )
 """The report carries its style within itself, and nothing else."""
 PROVED = {Verdict.passed.value, Verdict.pass_with_notes.value}
-BUNDLE_ORDER = ("artifact", "artifact_data", "report", "golden", "selfcheck")
+BUNDLE_ORDER = ("artifact", "artifact_data", "report", "golden", "selfcheck", "statement")
 
 Unseen = Annotated[bool, Query(alias="unverified", description="true: serve it although verification failed")]
 RangeHeader = Annotated[str | None, Header(alias="range", description="bytes=first-last")]
@@ -185,6 +186,25 @@ async def get_graph(conversion_id: ConversionId, request: Request, service: Serv
 
     etag = f'"graph-{file.sha256}"'
     return respond(request, Content(file.filename, "application/onnx", len(graph), etag, stream, disposition="inline"))
+
+
+@router.get(
+    "/{conversion_id}/statement",
+    summary="Get the signed statement",
+    response_class=Response,
+    responses=_file_responses(MEDIA_TYPES["statement"]),
+)
+async def get_statement(
+    conversion_id: ConversionId, request: Request, service: ServiceDependency, range_header: RangeHeader = None
+) -> Response:
+    """What the service proved of the artifact: an in-toto statement in a DSSE envelope, signed with a key of
+    /.well-known/recast-key. Its subject is the artifact's sha256.
+    """
+    del range_header
+    conversion, files = await results(service, conversion_id)
+    file = file_of(conversion, files, "statement")
+    await _refuse_lost(service, file)
+    return respond(request, replace(_stored(service, file), disposition="inline"), _verdict_headers(conversion))
 
 
 def prefers_html(accept: str | None) -> bool:

@@ -61,6 +61,7 @@ class ConversionLinks(BaseModel):
     artifact_data: str | None
     bundle: str | None
     report: str | None
+    statement: str | None
     cancel: str | None
     retry: str | None
 
@@ -190,6 +191,7 @@ def _links(row: tables.Conversion, by_role: dict[str, tables.ConversionFile]) ->
         artifact_data=f"{path}/artifact?part=data" if "artifact_data" in by_role else None,
         bundle=f"{path}/bundle" if "artifact" in by_role else None,
         report=f"{path}/report" if "report" in by_role else None,
+        statement=f"{path}/statement" if "statement" in by_role else None,
         cancel=None if row.state.final else f"{path}/cancel",
         retry=f"{path}/retry" if failed else None,
     )

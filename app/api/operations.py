@@ -1,6 +1,7 @@
 """What operators and their machines ask: liveness, readiness, metrics, versions; and the report's schema."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Awaitable, Mapping
 from typing import Any, Literal
 
@@ -13,9 +14,10 @@ from app.api.principals import Acting
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
 from app.api.service import Service, WholeService
-from app.database import catalogs, conversions, sums, workers
+from app.database import catalogs, conversions, signing, sums, workers
 from app.database.backlog import oldest_seconds
 from app.delivery.report_schema import report_schema
+from app.delivery.statement import Signer, key_id
 from app.domain.conversion import State
 from app.domain.errors import RecastError, Unavailable
 from app.domain.versions import library_versions, service_version
@@ -52,6 +54,18 @@ class Sandbox(BaseModel):
     """Layers in force at every worker."""
     missing: dict[str, str]
     """Layers that the platform of some worker refuses, with its reason."""
+
+
+class StatementKey(BaseModel):
+    """``keyid``: sha256 of the raw public key, as signatures name it; ``public``: the raw key, 32 bytes in base64."""
+
+    keyid: str
+    algorithm: Literal["ed25519"]
+    public: str
+
+
+class StatementKeys(BaseModel):
+    keys: list[StatementKey]
 
 
 class Versions(BaseModel):
@@ -95,6 +109,19 @@ async def metrics(service: WholeService, acting: Acting) -> Response:
     living, sandbox = await _living_workers(service)
     gauges = exposition(counted_by_workers) + _conversion_gauges(counts, waited, living) + _sandbox_gauge(sandbox)
     return Response(generate_latest(REGISTRY) + gauges, media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/.well-known/recast-key", summary="Keys that statements are signed with")
+async def statement_keys(service: WholeService) -> StatementKeys:
+    """Public parts, the newest first; those of earlier keys stay, because what they signed is out in the world."""
+    async with service.database.transaction() as session:
+        known = dict(await signing.public_keys(session))
+    if service.settings.signing_seed is not None:
+        configured = Signer(service.settings.signing_seed).public
+        known = {key_id(configured): configured, **known}
+    return StatementKeys(
+        keys=[StatementKey(keyid=id, algorithm="ed25519", public=b64encode(key).decode()) for id, key in known.items()]
+    )
 
 
 @router.get("/version", summary="Versions of all that shapes an artifact")

@@ -139,11 +139,16 @@ def convert(
 
 @app.command()
 @failing_in_words
-def verify(bundle: Annotated[Path, typer.Argument(help="A bundle, as downloaded")]) -> None:
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, as downloaded")],
+    key: Annotated[
+        Path | None, typer.Option(help="What /.well-known/recast-key answered: check who signed the statement")
+    ] = None,
+) -> None:
     """Prove a bundle on this machine: digests of its members, and the artifact's outputs on the golden inputs."""
     from app.cli.verify import verify_bundle
 
-    raise typer.Exit(verify_bundle(bundle))
+    raise typer.Exit(verify_bundle(bundle, key))
 
 
 @app.command()

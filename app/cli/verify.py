@@ -1,5 +1,6 @@
 """`recast verify BUNDLE`: the proof that a client can make on its own machine."""
 
+import base64
 import hashlib
 import json
 import subprocess
@@ -13,7 +14,9 @@ import typer
 
 from app.cli.failure import UsageError
 from app.delivery.bundle import MANIFEST, is_plain_name
+from app.delivery.statement import SUBJECTS, NotSigned, opened
 from app.domain.errors import DigestMismatch
+from app.domain.produced_files import STATEMENT
 from app.targets import selfcheck
 
 BLOCK = 1 << 20
@@ -22,10 +25,11 @@ LIMIT = 600
 """Seconds for running the artifact."""
 
 
-def verify_bundle(path: Path) -> int:
+def verify_bundle(path: Path, key: Path | None = None) -> int:
     """Check every member against the manifest, then run the bundle's own check; gives the exit status.
 
-    Raises UsageError when it is no bundle, DigestMismatch when a member is not what the manifest says.
+    ``key``: what /.well-known/recast-key answered, kept; one of its keys must have signed the statement. Raises
+    UsageError when it is no bundle, DigestMismatch when a member or the statement is not what it should be.
     """
     if not zipfile.is_zipfile(path):
         raise UsageError(f"{path} is not a zip archive." if path.exists() else f"There is no file {path}.")
@@ -35,6 +39,8 @@ def verify_bundle(path: Path) -> int:
         for member in members:
             _extract(archive, member, Path(directory))
         typer.echo(f"{len(members)} members have the digests of the manifest")
+        if key is not None:
+            typer.echo(_signed(Path(directory), members, key))
         return _run_check(Path(directory))
 
 
@@ -65,6 +71,23 @@ def _extract(archive: zipfile.ZipFile, member: dict[str, Any], directory: Path) 
             target.write(block)
     if digest.hexdigest() != member["sha256"]:
         raise DigestMismatch(f"{name} is not what the manifest says.", hint="Download the bundle again.")
+
+
+def _signed(directory: Path, members: list[dict[str, Any]], key: Path) -> str:
+    """Who signed the statement, and what it says, in a line."""
+    try:
+        keys = [base64.b64decode(each["public"]) for each in json.loads(key.read_bytes())["keys"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{key} is not what /.well-known/recast-key answers: {error}") from error
+    try:
+        statement = opened((directory / STATEMENT).read_bytes(), keys)
+    except (OSError, NotSigned) as error:
+        raise DigestMismatch(f"The statement cannot be trusted: {error}", hint=None) from error
+    told = {subject["digest"]["sha256"] for subject in statement["subject"]}
+    if not {member["sha256"] for member in members if member["role"] in SUBJECTS} <= told:
+        raise DigestMismatch("The statement is about other files than the bundle's.", hint=None)
+    predicate = statement["predicate"]
+    return f"the statement is signed: {predicate['architecture']} to {predicate['target']}, {predicate['verdict']}"
 
 
 def _run_check(directory: Path) -> int:

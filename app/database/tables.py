@@ -510,6 +510,19 @@ class Layouts(Table):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class SigningKey(Table):
+    """An ed25519 key that statements were signed with."""
+
+    __tablename__ = "signing_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """sha256 of the public part, hexadecimal."""
+    public: Mapped[bytes]
+    seed: Mapped[bytes | None]
+    """The private part; None: an operator keeps it, in a setting."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Worker(Table):
     """A worker that runs, or died and was not yet noticed."""
 

@@ -9,8 +9,16 @@ MEDIA_TYPES = {
     "golden": "application/octet-stream",
     "report": "application/json",
     "selfcheck": "text/x-python",
+    "statement": "application/vnd.dsse.envelope.v1+json",
 }
-FIXED_NAMES = {"golden": "golden.npz", "report": "report.json", "selfcheck": "check.py"}
+STATEMENT = "statement.json"
+"""The service's own, which no conversion process may make."""
+FIXED_NAMES = {
+    "golden": "golden.npz",
+    "report": "report.json",
+    "selfcheck": "check.py",
+    "statement": STATEMENT,
+}
 EXTERNAL_DATA = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")
 """Names that the file of external data may have: the artifact refers to it by the one that its exporter chose."""
 

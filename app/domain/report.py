@@ -376,7 +376,7 @@ class VerificationReport(Value):
 class ProducedFile(Value):
     """A file of a conversion, as content."""
 
-    role: Literal["artifact", "artifact_data", "report", "golden", "selfcheck"]
+    role: Literal["artifact", "artifact_data", "report", "golden", "selfcheck", "statement"]
     filename: str = Field(max_length=255)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)

@@ -194,7 +194,15 @@ class Attempt:
         self._has_result = self._ending = True
         origin = Origin(job, self._holder, self._told_templates)
         try:
-            ending = await publish(tools.database, tools.store, origin, results, outcome, tell=self._waiting)
+            ending = await publish(
+                tools.database,
+                tools.store,
+                origin,
+                results,
+                outcome,
+                signer=await tools.signing.signer(),
+                tell=self._waiting,
+            )
         except NotStorable as error:
             log.error("child_not_believed", conversion=self._conversion.id, reason=str(error).splitlines()[0])
             raise ChildCrashed("The conversion process told what cannot be stored.") from None

@@ -20,9 +20,10 @@ from app.database import checkpoints, conversions, templates
 from app.database.conversions import Ending
 from app.database.session import Database
 from app.database.templates import Holder
+from app.delivery.statement import Signer, statement_of
 from app.domain.conversion import Stage, State
 from app.domain.errors import ChildCrashed
-from app.domain.produced_files import MEDIA_TYPES, is_name_of
+from app.domain.produced_files import MEDIA_TYPES, STATEMENT, is_name_of
 from app.domain.report import ProducedFile, worst_parity
 from app.jobs.child_problem import NotTheChilds, retold
 from app.jobs.patience import Tell, patiently
@@ -55,27 +56,29 @@ async def publish(
     results: ResultsDirectory,
     outcome: ConversionOutcome,
     *,
+    signer: Signer,
     tell: Tell | None = None,
 ) -> Ending:
-    """Move the files in ``results`` to the store and record the end of the attempt; gives what was recorded.
+    """Move the files in ``results`` and the signed statement of them to the store, and record the end of the attempt.
 
-    No process of the conversion is left. Raises ChildCrashed where the outcome is not what this job can have yielded,
-    and AttemptLost; then nothing is visible: the stored bytes belong to nobody and are collected later.
+    Gives what was recorded. No process of the conversion is left. Raises ChildCrashed where the outcome is not what
+    this job can have yielded, and AttemptLost; then nothing is visible: the stored bytes belong to nobody and are
+    collected later.
     """
     began = time.monotonic()
     outcome = _own(outcome, origin.job)
     _check_templates(outcome, origin.told_templates)
     found = await asyncio.gather(*(in_thread(partial(_found, results, file, outcome)) for file in outcome.files))
     built = await _find_template(results, outcome.template)
+    files = tuple(_described(told, file) for told, file in zip(outcome.files, found, strict=True))
+    report = outcome.report
+    envelope = results.write(STATEMENT, signer.envelope(statement_of(report, files)))
+    named = [*zip(found, (file.filename for file in outcome.files), strict=True), (envelope, STATEMENT)]
     moves = [
-        *(
-            partial(store.adopt, one.path, one.sha256, file.filename)
-            for one, file in zip(found, outcome.files, strict=True)
-        ),
+        *(partial(store.adopt, one.path, one.sha256, filename) for one, filename in named),
         *(partial(store.adopt, one.path, one.sha256) for one in filter(None, (built,))),
     ]
     await asyncio.gather(*(patiently(move, tell) for move in moves))
-    report = outcome.report
     ending = Ending(
         state=State.failed if outcome.problem else State.succeeded,
         problem=outcome.problem,
@@ -85,7 +88,7 @@ async def publish(
         timings={**_stages(report.timings), Stage.publish.value: time.monotonic() - began},
         peak_memory_bytes=report.peak_memory_bytes,
         template=report.export.template,
-        files=tuple(_described(told, file) for told, file in zip(outcome.files, found, strict=True)),
+        files=(*files, _file_of("statement", STATEMENT, envelope)),
     )
     stored = StoredObject(built.sha256, built.bytes) if built else None
     return await patiently(partial(_record, database, origin, outcome, ending, stored))
@@ -105,7 +108,7 @@ def _own(outcome: ConversionOutcome, job: ConversionJob) -> ConversionOutcome:
         raise ChildCrashed("The conversion process reported of another conversion.")
     suffix = SPECS[job.options.target].suffix
     roles = [file.role for file in told]
-    if len(set(roles)) != len(roles) or not {"artifact", "report"} <= set(roles):
+    if len(set(roles)) != len(roles) or not {"artifact", "report"} <= set(roles) or "statement" in roles:
         raise ChildCrashed("The conversion process did not name one file of each role.")
     if any(not is_name_of(file.role, file.filename, job.architecture, suffix) for file in told):
         raise ChildCrashed("The conversion process named a file as none of its role is called.")
@@ -142,12 +145,18 @@ def _found(results: ResultsDirectory, told: ProducedFile, outcome: ConversionOut
 
 
 def _described(told: ProducedFile, found: FoundFile) -> ProducedFile:
-    return ProducedFile(
-        role=told.role,
-        filename=told.filename,
-        sha256=found.sha256,
-        bytes=found.bytes,
-        media_type=MEDIA_TYPES[told.role],
+    return _file_of(told.role, told.filename, found)
+
+
+def _file_of(role: str, filename: str, found: FoundFile) -> ProducedFile:
+    return ProducedFile.model_validate(
+        {
+            "role": role,
+            "filename": filename,
+            "sha256": found.sha256,
+            "bytes": found.bytes,
+            "media_type": MEDIA_TYPES[role],
+        }
     )
 
 

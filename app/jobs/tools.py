@@ -10,6 +10,7 @@ from app.jobs.confinement import Limits
 from app.jobs.events import Changes
 from app.jobs.isolation import Isolation
 from app.jobs.offer import Offer
+from app.jobs.signing import Signing
 from app.jobs.supervisor import Supervisor
 from app.remotes.egress import Egress
 from app.remotes.grants import Grants
@@ -37,6 +38,7 @@ class Tools:
 
     database: Database
     store: ObjectStore
+    signing: Signing
     changes: Changes
     supervisor: Supervisor
     admission: Admission

@@ -27,6 +27,7 @@ from app.jobs.queue import CONVERSIONS, INSPECTIONS
 from app.jobs.registration import LEAVING, Forgotten, Registration, registered
 from app.jobs.rescue import Rescuer
 from app.jobs.retention import clean_up
+from app.jobs.signing import Signing
 from app.jobs.supervisor import Supervisor
 from app.jobs.tools import TASKS, Tasks, Tools
 from app.jobs.warming import warm_templates
@@ -243,6 +244,7 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
         yield Tools(
             database=database,
             store=OwnedStore(open_store(settings.objects_location, work_dir), database),
+            signing=Signing(database, settings.signing_seed),
             changes=await stack.enter_async_context(Changes(database, channels)),
             supervisor=supervisor,
             admission=admission,

@@ -5,10 +5,12 @@ from recast_client.client import AsyncClient, Client
 from recast_client.errors import ConversionFailed, NotAccepted, RecastError, Unreachable
 from recast_client.manifest import NoManifest, read_manifest
 from recast_client.models import Artifact, Conversion, Event
+from recast_client.statement import BadSignature
 
 __all__ = [
     "Artifact",
     "AsyncClient",
+    "BadSignature",
     "BundleDamaged",
     "Client",
     "Conversion",

@@ -194,6 +194,10 @@ class Client(_Common):
         """The report as its JSON."""
         return self._run(flows.report(conversion.id))
 
+    def statement_keys(self) -> list[str]:
+        """Public keys of the service, for ``verify_bundle``; keep them, to verify without a network."""
+        return self._run(flows.statement_keys())
+
     def conversions(self, **filters: str) -> Iterator[Conversion]:
         """Every conversion that the filters admit, newest first, page by page."""
         cursor: str | None = ""
@@ -319,6 +323,9 @@ class AsyncClient(_Common):
 
     async def report(self, conversion: Conversion) -> Mapping[str, Any]:
         return await self._run(flows.report(conversion.id))
+
+    async def statement_keys(self) -> list[str]:
+        return await self._run(flows.statement_keys())
 
     async def conversions(self, **filters: str) -> AsyncIterator[Conversion]:
         cursor: str | None = ""

@@ -221,6 +221,11 @@ def report(conversion_id: str) -> Flow[Mapping[str, Any]]:
     return document
 
 
+def statement_keys() -> Flow[list[str]]:
+    document = yield Call("GET", "/.well-known/recast-key")
+    return [key["public"] for key in document["keys"]]
+
+
 def page(filters: Mapping[str, str]) -> Flow[tuple[list[Conversion], str | None]]:
     """One page of the list, newest first, and the cursor of the next."""
     document = yield Call("GET", "/v1/conversions", parameters=filters)

@@ -56,7 +56,7 @@ def is_commands(block: Block) -> bool:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Path:
-    """A directory as the pages assume it: weights.pth of a resnet18, a bundle, and the checkout's commands."""
+    """A directory as the pages assume it: weights.pth of a resnet18, a bundle, its model.onnx, and the checkout's commands."""
     from torchvision.models import resnet18
 
     place = tmp_path_factory.mktemp("documented")
@@ -73,7 +73,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Pat
             files={"file": (place / "weights.pth").read_bytes()},
         )
         assert answer.status_code in (200, 201), answer.text
-        (place / "bundle.zip").write_bytes(client.get(answer.json()["links"]["bundle"]).content)
+        links = answer.json()["links"]
+        (place / "bundle.zip").write_bytes(client.get(links["bundle"]).content)
+        (place / "model.onnx").write_bytes(client.get(links["artifact"]).content)
     return place
 
 
