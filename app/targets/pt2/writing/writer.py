@@ -44,6 +44,9 @@ class Pt2Writer:
     def load_template(self, path: Path) -> Pt2Template:
         return Pt2Template.load(path)
 
+    def with_facts(self, template: Pt2Template, facts: Mapping[str, str]) -> Pt2Template:
+        return template  # torch.export.load takes no records that it does not know
+
     def fill(
         self, template: Pt2Template, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
     ) -> WrittenFile:

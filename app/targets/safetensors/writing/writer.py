@@ -131,6 +131,9 @@ class SafetensorsWriter:
             raise BrokenTemplate(f"{path.name} is a template of kind {header.get('kind')}")
         return SafetensorsTemplate(header["structure"], WeightTable.from_json(header["weights"]))
 
+    def with_facts(self, template: SafetensorsTemplate, facts: Mapping[str, str]) -> SafetensorsTemplate:
+        return template  # its header has no place for more than the names of tensors
+
     def fill(
         self, template: SafetensorsTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
     ) -> WrittenFile:
