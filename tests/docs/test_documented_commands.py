@@ -56,7 +56,7 @@ def is_commands(block: Block) -> bool:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Path:
-    """A directory as the pages assume it: weights.pth of a resnet18, a bundle, its model.onnx, and the checkout's commands."""
+    """A directory as the pages assume it: weights.pth of a resnet18, a bundle, its model.onnx, and the commands."""
     from torchvision.models import resnet18
 
     place = tmp_path_factory.mktemp("documented")
