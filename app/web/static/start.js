@@ -1,5 +1,6 @@
 import { readHeader } from "/static/header.js";
 import { show } from "/static/problem.js";
+import { preflight, showProposal } from "/static/proposal.js";
 import { upload as sendInParts } from "/static/upload.js";
 
 const form = document.getElementById("convert");
@@ -7,7 +8,7 @@ const [file, drop, chosen, found] = ["file", "drop", "chosen", "found"].map((id)
 const [name, names, summary] = ["architecture", "names", "summary"].map((id) => document.getElementById(id));
 const [upload, told, problem] = ["upload", "told", "problem"].map((id) => document.getElementById(id));
 const schemas = JSON.parse(document.getElementById("schemas").textContent);
-let described = null;
+let described = null, known = false;
 
 // --- forms made from JSON Schema ---------------------------------------------------------------------------------
 
@@ -91,7 +92,7 @@ const architectureOptions = document.getElementById("architecture-options");
 const targetOptions = document.getElementById("target-options");
 const target = () => form.querySelector("[name=target]:checked").value;
 const showTarget = () => fill(targetOptions, schemas[target()], "target");
-for (const each of form.querySelectorAll("[name=target]")) each.addEventListener("change", showTarget);
+for (const each of form.querySelectorAll("[name=target]")) each.addEventListener("change", () => { showTarget(); propose(); });
 showTarget();
 
 // --- the architecture ----------------------------------------------------------------------------------------------
@@ -111,8 +112,10 @@ async function describe() {
   const answer = await fetch(`/v1/architectures/${asked.split("/").map(encodeURIComponent).join("/")}`);
   const told = await answer.json();
   if (described !== asked) return;
+  known = answer.ok;
   summary.textContent = answer.ok ? told.summary : told.detail;
   fill(architectureOptions, answer.ok ? told.options_schema : null, "architecture");
+  propose();
 }
 
 let pause;
@@ -140,6 +143,7 @@ let header = null; // of the chosen file: what readHeader gave
 async function look(picked) {
   header = null;
   found.hidden = true;
+  propose();
   let told = null;
   try { told = await readHeader(picked); } catch { /* the service says what is wrong with it */ }
   if (file.files[0] !== picked) return;
@@ -157,7 +161,39 @@ async function look(picked) {
   details.append(summaryOf, list);
   found.replaceChildren(line, details);
   found.hidden = false;
+  propose();
 }
+
+// --- what the service makes of it ------------------------------------------------------------------------------------
+
+const proposal = document.getElementById("proposal");
+let proposing = 0;
+
+async function propose() {
+  const turn = ++proposing;
+  proposal.hidden = true;
+  if (!header) return;
+  const told = await preflight(header, file.files[0].name, known ? name.value.trim() : "", given(architectureOptions));
+  if (told && turn === proposing) showProposal(proposal, told, target(), take);
+}
+
+async function take(chosen) {
+  name.value = chosen.architecture;
+  await describe();
+  for (const [option, value] of Object.entries(chosen.architecture_options)) put(architectureOptions, option, value);
+  if (chosen.prefix !== null) put(targetOptions, "prefix", chosen.prefix);
+  await propose();
+  name.focus();
+}
+
+function put(details, option, value) {
+  const control = details.querySelector(`[data-option="${CSS.escape(option)}"]`);
+  if (!control) return;
+  control.value = control.tagName === "SELECT" || typeof value !== "string" ? JSON.stringify(value) : value;
+  details.open = true;
+}
+
+architectureOptions.addEventListener("change", propose);
 
 file.addEventListener("change", choose);
 for (const kind of ["dragenter", "dragover"]) drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
