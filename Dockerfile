@@ -17,6 +17,7 @@ COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY scripts/setup scripts/setup
 COPY app app
 COPY plugin-api plugin-api
+COPY client client
 COPY docs docs
 RUN PIP_EXTRA_ARGS="${PIP_EXTRA_ARGS}" PIP_NO_CACHE_DIR=1 scripts/setup --service
 # What is in the image, as CycloneDX: /opt/recast/sbom.cdx.json

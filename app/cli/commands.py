@@ -1,5 +1,6 @@
 """The commands and their options."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +16,13 @@ PLAIN = None
 
 app = typer.Typer(
     name="recast",
-    help="Convert PyTorch weights to verified ONNX and TorchScript.",
+    help=(
+        "Convert PyTorch weights to verified ONNX and TorchScript, and run the service that does.\n\n"
+        "Exit status of every command: 0 done, 1 an error or a failed verification, 2 the command line is wrong, 3 the "
+        "verdict is inconclusive, 130 interrupted."
+    ),
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=PLAIN,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,8 +49,27 @@ Unauthenticated = Annotated[
         show_default=False,
     ),
 ]
+Of = Annotated[str, typer.Option("--server", envvar="RECAST_SERVER", help="Address of the service (RECAST_SERVER).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+ConversionId = Annotated[str, typer.Argument(help="The conversion's id, such as cnv_0195...")]
+LOCAL = "http://127.0.0.1:8000"
 Server = Annotated[str | None, typer.Option(help="Address of a Recast service, such as http://127.0.0.1:8000.")]
 Plugins = Annotated[Path | None, typer.Option(help="Directory of plug-in modules (RECAST_PLUGINS_DIR).")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(importlib.metadata.version("recast-service"))
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What holds for every command."""
 
 
 @app.command()
@@ -165,6 +189,72 @@ def architectures(
 
     plugins = _settings(plugins_dir=plugins_dir).plugins_dir
     list_architectures(query, family, server=server, plugins_dir=plugins, as_json=as_json)
+
+
+@app.command("list")
+@failing_in_words
+def list_conversions(
+    *,
+    server: Of = LOCAL,
+    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed, canceled, timed_out")] = None,
+    architecture: Annotated[str | None, typer.Option("--architecture", "-a")] = None,
+    label: Annotated[str | None, typer.Option(help="KEY:VALUE")] = None,
+    most: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List conversions of a service, the newest first."""
+    from app.cli.conversions import list_conversions as run
+
+    filters = {"state": state, "architecture": architecture, "label": label}
+    run(server, {name: value for name, value in filters.items() if value is not None}, most, as_json=as_json)
+
+
+@app.command("show")
+@failing_in_words
+def show_conversion(conversion: ConversionId, server: Of = LOCAL, as_json: AsJson = False) -> None:
+    """Show a conversion of a service. Exit status as of convert; 0 while it has not finished."""
+    from app.cli.conversions import show_conversion as run
+
+    raise typer.Exit(run(server, conversion, as_json=as_json))
+
+
+@app.command("cancel")
+@failing_in_words
+def cancel_conversions(
+    conversions: Annotated[list[str], typer.Argument(help="Ids of conversions")],
+    server: Of = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Stop conversions of a service."""
+    from app.cli.conversions import cancel_conversions as run
+
+    run(server, conversions, as_json=as_json)
+
+
+@app.command("download")
+@failing_in_words
+def download_conversion(
+    conversion: ConversionId,
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Directory that the files go to")] = Path(),
+    *,
+    bundle: Annotated[bool, typer.Option("--bundle", help="The bundle in place of the artifact")] = False,
+    unverified: Annotated[bool, typer.Option("--unverified", help="Even when verification failed")] = False,
+    server: Of = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the artifact of a conversion, or its bundle."""
+    from app.cli.conversions import download_conversion as run
+
+    run(server, conversion, folder, bundle=bundle, unverified=unverified, as_json=as_json)
+
+
+@app.command("logs")
+@failing_in_words
+def print_log(conversion: ConversionId, server: Of = LOCAL) -> None:
+    """Print what a conversion's process printed."""
+    from app.cli.conversions import print_log as run
+
+    run(server, conversion)
 
 
 @templates_app.command("list")

@@ -1,18 +1,18 @@
-"""`recast convert --server`: the same order, carried out by a service over HTTP."""
+"""`recast convert --server`: the same order, carried out by a service, through its own client."""
 
-import json
 import os
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
-from uuid import uuid4
+from typing import Any
 
-import httpx
+import typer
+from recast_client import Client, Conversion, Unreachable
+from recast_client import RecastError as Answered
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from app.cli.conversion_order import Order
 from app.cli.failure import tell
@@ -20,11 +20,9 @@ from app.cli.present import exit_status, show_remote
 from app.domain.errors import Problem, RecastError, Unavailable
 from app.domain.report import Verdict
 
-BLOCK = 1 << 20
-FINAL = ("succeeded", "failed", "canceled", "timed_out")
-LONGEST_POLL = 5.0
 PROBLEM_MEMBERS = ("code", "title", "status", "detail", "stage", "hint")
 REQUEST_MEMBERS = ("type", "instance", "request_id", "conversion", "location")
+INTERRUPTED = 130
 
 
 class Refused(RecastError):
@@ -38,151 +36,118 @@ class Refused(RecastError):
         return self._problem
 
 
-def convert_remotely(order: Order, server: str) -> int:
-    """Upload, wait, download; gives the exit status. Raises Refused, Unavailable."""
+@contextmanager
+def service(server: str) -> Iterator[Client]:
+    """A client of the service, with the key of the environment's RECAST_API_KEY where one is set.
+
+    What the service refuses within is raised as Refused, and no answer as Unavailable.
+    """
     try:
-        with service_client(server, httpx.Timeout(60, read=660)) as client, _bars() as bars:
-            conversion = _finished(client, _submit(client, order, bars))
-            delivered = conversion["state"] == "succeeded" or (order.unverified and conversion["artifact"] is not None)
-            if delivered:
-                _download_results(client, conversion, order, bars)
-            elif order.report is not None and conversion["links"]["report"] is not None:
-                _download_report(client, conversion, order.report, bars)
-    except httpx.TransportError as error:
-        raise Unavailable(f"{server} does not answer: {error}") from None
+        with Client(server, os.environ.get("RECAST_API_KEY")) as client:
+            yield client
+    except Unreachable as error:
+        raise Unavailable(error.detail) from None
+    except Answered as error:
+        raise Refused(problem_of(error.document)) from None
+
+
+def convert_remotely(order: Order, server: str) -> int:
+    """Upload, follow, download; gives the exit status. Raises Refused, Unavailable."""
+    with service(server) as client, _bars() as bars:
+        conversion = followed(client, _submitted(client, order, bars), bars)
+        delivered = conversion.state == "succeeded" or (order.unverified and conversion.artifact is not None)
+        if delivered:
+            _fetch_results(client, conversion, order, bars)
+        elif order.report is not None and conversion.links["report"] is not None:
+            client.fetch(conversion.links["report"], order.report, headers=_report_kind(order.report))
+    return told(conversion.document, order.output if delivered else None)
+
+
+def told(conversion: Mapping[str, Any], written: Path | None) -> int:
+    """Show how a conversion ended; gives the exit status."""
     if conversion["verdict"] is not None:
-        show_remote(conversion, order.output if delivered else None)
+        show_remote(conversion, written)
     if conversion["problem"] is not None:
-        tell(_problem(conversion["problem"]))
+        tell(problem_of(conversion["problem"]))
         return 1
     return exit_status(Verdict(conversion["verdict"]))
 
 
-def service_client(server: str, timeout: httpx.Timeout) -> httpx.Client:
-    """A client of the service, with the key of the environment's RECAST_API_KEY where one is set."""
-    key = os.environ.get("RECAST_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(base_url=server, timeout=timeout, headers=headers)
+def followed(client: Client, conversion: Conversion, bars: Progress) -> Conversion:
+    """The conversion when it has finished; meanwhile its stage and progress are shown. An interrupt asks to cancel."""
+    bars.console.print(f"conversion {conversion.id}", highlight=False)
+    task = bars.add_task(conversion.state, total=1.0)
+    try:
+        for event in client.follow(conversion):
+            bars.update(task, description=event.stage or event.state, completed=event.progress)
+    except KeyboardInterrupt:
+        bars.stop()
+        _offer_to_cancel(client, conversion)
+        raise typer.Exit(INTERRUPTED) from None
+    bars.remove_task(task)
+    return client.get(conversion.id)
 
 
-def _submit(client: httpx.Client, order: Order, bars: Progress) -> dict[str, Any]:
-    with ExitStack() as files:
-        weights = files.enter_context(order.weights.open("rb"))
-        probes = None if order.probes is None else files.enter_context(order.probes.open("rb"))
-        form = _Form(order, weights, probes)
-        task = bars.add_task(f"upload {order.weights.name}", total=form.size)
-
-        def content() -> Iterator[bytes]:
-            for block in form.blocks():
-                yield block
-                bars.advance(task, len(block))
-
-        headers = {"Content-Type": form.content_type, "Content-Length": str(form.size)}
-        return answered(client.post("/v1/conversions", content=content(), headers=headers))
-
-
-class _Form:
-    """multipart/form-data (RFC 7578) of known length, read from disk while it is sent."""
-
-    def __init__(self, order: Order, weights: IO[bytes], probes: IO[bytes] | None) -> None:
-        self._boundary = uuid4().hex
-        fields = {
-            "architecture": order.architecture,
-            "target": order.options.target,
-            "options": json.dumps(order.given_options),
-            "architecture_options": json.dumps(order.architecture_options),
-            "accept": Verdict.inconclusive.value,  # told by the exit status, as without a server
-        }
-        self._pieces: list[bytes | IO[bytes]] = [
-            self._head(f'name="{name}"') + value.encode() + b"\r\n" for name, value in fields.items()
-        ]
-        for name, file in (("probes", probes), ("file", weights)):
-            if file is not None:
-                filename = Path(file.name).name.replace("\\", "_").replace('"', "_")
-                self._pieces += [self._head(f'name="{name}"; filename="{filename}"'), file, b"\r\n"]
-        self._pieces.append(f"--{self._boundary}--\r\n".encode())
-        self.content_type = f"multipart/form-data; boundary={self._boundary}"
-        self.size = sum(
-            len(piece) if isinstance(piece, bytes) else Path(piece.name).stat().st_size for piece in self._pieces
+def _offer_to_cancel(client: Client, conversion: Conversion) -> None:
+    """Where nobody can be asked, the conversion goes on: a script that was ended may be run again, and finds it."""
+    if sys.stdin.isatty() and typer.confirm(f"Cancel {conversion.id} on the server too?", default=True, err=True):
+        client.cancel(conversion)
+        typer.echo(f"recast: {conversion.id} is canceled", err=True)
+    else:
+        typer.echo(
+            f"recast: {conversion.id} goes on: recast show {conversion.id}, recast cancel {conversion.id}", err=True
         )
 
-    def blocks(self) -> Iterator[bytes]:
-        for piece in self._pieces:
-            if isinstance(piece, bytes):
-                yield piece
-            else:
-                while block := piece.read(BLOCK):
-                    yield block
 
-    def _head(self, parameters: str) -> bytes:
-        return f"--{self._boundary}\r\nContent-Disposition: form-data; {parameters}\r\n\r\n".encode()
-
-
-def _finished(client: httpx.Client, conversion: dict[str, Any]) -> dict[str, Any]:
-    """Ask until it has finished; the pauses grow with the time it takes."""
-    started = time.monotonic()
-    while conversion["state"] not in FINAL:
-        time.sleep(min(LONGEST_POLL, 0.05 + (time.monotonic() - started) / 10))
-        conversion = answered(client.get(conversion["links"]["self"]))
-    return conversion
+def _submitted(client: Client, order: Order, bars: Progress) -> Conversion:
+    task = bars.add_task(f"upload {order.weights.name}", total=None)
+    submitted = client.convert(
+        order.weights,
+        wait=False,
+        architecture=order.architecture,
+        target=order.options.target,
+        options=order.given_options,
+        architecture_options=order.architecture_options,
+        accept=("pass", "pass_with_notes", "inconclusive"),  # told by the exit status, as without a server
+        probes=order.probes,
+        progress=partial(_advance, bars, task),
+    )
+    bars.remove_task(task)
+    return submitted
 
 
-def _download_results(client: httpx.Client, conversion: dict[str, Any], order: Order, bars: Progress) -> None:
-    links = conversion["links"]
+def _fetch_results(client: Client, conversion: Conversion, order: Order, bars: Progress) -> None:
+    links = conversion.links
     unverified = {"unverified": "true"} if order.unverified else {}
-    _download(client, links["artifact"], order.output, bars, parameters=unverified)
-    if links["artifact_data"] is not None:
-        data = order.output.with_name(conversion["artifact_data"]["filename"])
-        _download(client, links["self"] + "/artifact", data, bars, parameters={**unverified, "part": "data"})
+    wanted = [(links["artifact"], order.output, {**unverified})]
+    if conversion.artifact_data is not None:
+        data = order.output.with_name(Path(conversion.artifact_data.filename).name)
+        wanted.append((f"{links['self']}/artifact", data, {**unverified, "part": "data"}))
     if order.bundle is not None:
-        _download(client, links["bundle"], order.bundle, bars, parameters=unverified)
+        wanted.append((links["bundle"], order.bundle, {**unverified}))
+    for link, place, parameters in wanted:
+        task = bars.add_task(f"download {place.name}", total=None)
+        client.fetch(str(link), place, parameters, progress=partial(_advance, bars, task))
     if order.report is not None:
-        _download_report(client, conversion, order.report, bars)
+        client.fetch(str(links["report"]), order.report, headers=_report_kind(order.report))
 
 
-def _download_report(client: httpx.Client, conversion: dict[str, Any], path: Path, bars: Progress) -> None:
-    page = path.suffix.lower() in (".html", ".htm")
-    accept = "text/html" if page else "application/json"
-    _download(client, conversion["links"]["report"], path, bars, parameters={}, accept=accept)
+def _advance(bars: Progress, task: TaskID, done: int, size: int) -> None:
+    bars.update(task, completed=done, total=size)
 
 
-def _download(
-    client: httpx.Client, url: str, path: Path, bars: Progress, *, parameters: dict[str, str], accept: str = "*/*"
-) -> None:
-    """Beside its place first, so that a broken transfer never looks like a file."""
-    arriving = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        with client.stream("GET", url, params=parameters, headers={"Accept": accept}) as answer:
-            if answer.is_error:
-                answer.read()
-                answered(answer)
-            task = bars.add_task(f"download {path.name}", total=int(answer.headers["content-length"]))
-            with arriving.open("wb") as file:
-                for block in answer.iter_raw(BLOCK):
-                    file.write(block)
-                    bars.advance(task, len(block))
-        arriving.rename(path)
-    finally:
-        arriving.unlink(missing_ok=True)
+def _report_kind(path: Path) -> dict[str, str]:
+    return {"Accept": "text/html" if path.suffix.lower() in (".html", ".htm") else "application/json"}
 
 
-def answered(answer: httpx.Response) -> dict[str, Any]:
-    """The body of a good answer. Raises Refused for a problem document, Unavailable for anything else."""
-    kind = answer.headers.get("content-type", "")
-    if answer.is_error and kind.startswith("application/problem+json"):
-        raise Refused(_problem(answer.json()))
-    if answer.is_error or not kind.startswith("application/json"):
-        raise Unavailable(f"{answer.url} answered {answer.status_code} {kind}: this is not a Recast service.")
-    body: dict[str, Any] = answer.json()
-    return body
-
-
-def _problem(document: dict[str, Any]) -> Problem:
-    told = {name: document[name] for name in PROBLEM_MEMBERS if name in document}
+def problem_of(document: Mapping[str, Any]) -> Problem:
+    """A problem document, or the ``problem`` of a conversion, as a problem."""
+    known = {name: document[name] for name in PROBLEM_MEMBERS if name in document}
     extra = {k: v for k, v in document.items() if k not in PROBLEM_MEMBERS and k not in REQUEST_MEMBERS}
-    return Problem(**told, extra=extra)
+    defaults = {"code": "http_error", "title": "The service refused", "status": 0, "detail": ""}
+    return Problem(**{**defaults, **known}, extra=extra)
 
 
 def _bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())

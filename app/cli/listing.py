@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
 import typer
 
-from app.cli.convert_remotely import answered, service_client
+from app.cli.convert_remotely import service
 from app.cli.present import show_architectures
-from app.domain.errors import Unavailable, UnknownArchitecture
+from app.domain.errors import UnknownArchitecture
 
 Found = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 """Entries, and plug-ins that could not be loaded."""
@@ -46,20 +45,9 @@ def _here(query: str, family: str | None, plugins_dir: Path | None) -> Found:
 
 
 def _from_server(server: str, query: str, family: str | None) -> Found:
-    wanted = {"query": query, "limit": "1000", **({"family": family} if family else {})}
-    entries: list[dict[str, Any]] = []
-    broken: list[dict[str, Any]] = []
-    try:
-        with service_client(server, httpx.Timeout(60)) as client:
-            while True:
-                page = answered(client.get("/v1/architectures", params=wanted))
-                entries += page["items"]
-                broken = page.get("broken", [])
-                if page["next_cursor"] is None:
-                    break
-                wanted["cursor"] = page["next_cursor"]
-            if any(entry["name"] == query for entry in entries):
-                return [answered(client.get(f"/v1/architectures/{query}"))], broken
-    except httpx.TransportError as error:
-        raise Unavailable(f"{server} does not answer: {error}") from None
+    wanted = {"query": query, **({"family": family} if family else {})}
+    with service(server) as client:
+        entries, broken = client.architectures(**wanted)
+        if any(entry["name"] == query for entry in entries):
+            return [client.architecture(query)], broken
     return entries, broken

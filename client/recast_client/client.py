@@ -53,9 +53,10 @@ def _arguments(call: Call, files: ExitStack) -> dict[str, Any]:
         sent["json"] = call.json
     if call.form is not None:
         sent["data"] = dict(call.form)
-    if call.upload is not None:
-        file = files.enter_context(call.upload.open("rb"))
-        sent["files"] = {"file": (call.upload.name, _Watched(file, call.progress) if call.progress else file)}
+    for name, path in call.uploads.items():
+        file = files.enter_context(path.open("rb"))
+        watched = _Watched(file, call.progress) if call.progress and name == "file" else file
+        sent.setdefault("files", {})[name] = (path.name, watched)
     if call.part is not None:
         sent["content"] = call.part.read()
     return sent
@@ -83,8 +84,8 @@ class _Watched:
         return self._file.fileno()
 
 
-def _body(answer: httpx2.Response) -> Any:
-    """The JSON of a good answer. Raises RecastError for a problem document, Unreachable for a stranger's answer."""
+def _body(answer: httpx2.Response, *, text: bool = False) -> Any:
+    """The JSON of a good answer, or its text. Raises RecastError for a problem document, Unreachable for others."""
     kind = answer.headers.get("content-type", "")
     if kind.startswith("application/problem+json"):
         document = answer.json()
@@ -92,6 +93,8 @@ def _body(answer: httpx2.Response) -> Any:
         if isinstance(document.get("conversion"), dict):
             return document["conversion"]
         raise RecastError(document)
+    if text and not answer.is_error:
+        return answer.text
     if answer.is_error or not kind.startswith("application/json"):
         raise Unreachable(f"{answer.url} answered {answer.status_code} {kind}: this is not a Recast service.")
     return answer.json()
@@ -99,7 +102,9 @@ def _body(answer: httpx2.Response) -> Any:
 
 def _result(call: Call, answer: httpx2.Response) -> Any:
     """What a call's flow is given: the body, or status and headers where it expects that."""
-    return (answer.status_code, answer.headers) if answer.status_code in call.expected else _body(answer)
+    if answer.status_code in call.expected:
+        return answer.status_code, answer.headers
+    return _body(answer, text=call.text)
 
 
 def _event(told: httpx2.ServerSentEvent) -> Event:
@@ -167,6 +172,14 @@ class Client(_Common):
         submitting = flows.submit(weights, accept=accept, **request)
         return self._run(flows.convert(accept, submitting) if wait else submitting)
 
+    def architectures(self, **filters: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Every architecture that the filters (``query``, ``family``) admit, and plug-ins that could not be loaded."""
+        return self._run(flows.architectures(filters))
+
+    def architecture(self, name: str) -> dict[str, Any]:
+        """Its options, signature and targets."""
+        return self._run(flows.architecture(name))
+
     def preflight(
         self,
         weights: str | Path | Mapping[str, Any],
@@ -194,6 +207,10 @@ class Client(_Common):
         """The report as its JSON."""
         return self._run(flows.report(conversion.id))
 
+    def log(self, conversion: Conversion) -> str:
+        """What its process printed, as far as it is kept."""
+        return self._run(flows.log(conversion.id))
+
     def statement_keys(self) -> list[str]:
         """Public keys of the service, for ``verify_bundle``; keep them, to verify without a network."""
         return self._run(flows.statement_keys())
@@ -216,6 +233,18 @@ class Client(_Common):
     ) -> list[Path]:
         """Fetch the artifact's files, or the bundle, into ``folder``; gives their paths."""
         return self._run(flows.download(conversion, folder, bundle=bundle, unverified=unverified, progress=progress))
+
+    def fetch(
+        self,
+        link: str,
+        to: Path,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Fetch what one of a resource's ``links`` leads to into the file ``to``, which appears when it is whole."""
+        return self._run(flows.fetch(Download(link, to, parameters or {}, progress=progress, headers=headers or {})))
 
     def follow(self, conversion: Conversion) -> Iterator[Event]:
         """Its events until it has finished; connects again where the stream breaks off."""
@@ -267,7 +296,7 @@ class Client(_Common):
         raise AssertionError("the last attempt returns or raises")
 
     def _fetch(self, download: Download) -> None:
-        with self._http.stream("GET", download.path, params=download.parameters) as answer:
+        with self._http.stream("GET", download.path, params=download.parameters, headers=download.headers) as answer:
             if answer.is_error:
                 answer.read()
                 _body(answer)
@@ -299,6 +328,12 @@ class AsyncClient(_Common):
         submitting = flows.submit(weights, accept=accept, **request)
         return await self._run(flows.convert(accept, submitting) if wait else submitting)
 
+    async def architectures(self, **filters: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        return await self._run(flows.architectures(filters))
+
+    async def architecture(self, name: str) -> dict[str, Any]:
+        return await self._run(flows.architecture(name))
+
     async def preflight(
         self,
         weights: str | Path | Mapping[str, Any],
@@ -324,6 +359,9 @@ class AsyncClient(_Common):
     async def report(self, conversion: Conversion) -> Mapping[str, Any]:
         return await self._run(flows.report(conversion.id))
 
+    async def log(self, conversion: Conversion) -> str:
+        return await self._run(flows.log(conversion.id))
+
     async def statement_keys(self) -> list[str]:
         return await self._run(flows.statement_keys())
 
@@ -346,6 +384,19 @@ class AsyncClient(_Common):
         return await self._run(
             flows.download(conversion, folder, bundle=bundle, unverified=unverified, progress=progress)
         )
+
+    async def fetch(
+        self,
+        link: str,
+        to: Path,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
+        """As ``Client.fetch``."""
+        wanted = Download(link, to, parameters or {}, progress=progress, headers=headers or {})
+        return await self._run(flows.fetch(wanted))
 
     async def follow(self, conversion: Conversion) -> AsyncIterator[Event]:
         last, attempt = "", 0
@@ -397,7 +448,9 @@ class AsyncClient(_Common):
         raise AssertionError("the last attempt returns or raises")
 
     async def _fetch(self, download: Download) -> None:
-        async with self._http.stream("GET", download.path, params=download.parameters) as answer:
+        async with self._http.stream(
+            "GET", download.path, params=download.parameters, headers=download.headers
+        ) as answer:
             if answer.is_error:
                 await answer.aread()
                 _body(answer)

@@ -48,7 +48,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """One request. ``upload`` is a file sent as the form field ``file`` beside ``form``; ``part`` is the whole body.
+    """One request. ``uploads``: files sent as form fields of these names beside ``form``, ``progress`` of ``file``;
+    ``part`` is the whole body.
 
     ``expected``: statuses of which status and headers are wanted, not the body; others are errors then.
     """
@@ -58,8 +59,10 @@ class Call:
     parameters: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
+    text: bool = False
+    """Whether the answer is a text and no JSON."""
     form: Mapping[str, str] | None = None
-    upload: Path | None = None
+    uploads: Mapping[str, Path] = field(default_factory=dict)
     progress: Progress | None = None
     part: Part | None = None
     expected: frozenset[int] = frozenset()
@@ -74,6 +77,7 @@ class Download:
     parameters: Mapping[str, str] = field(default_factory=dict)
     sha256: str | None = None
     progress: Progress | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,12 @@ def submit(
     accept: tuple[str, ...] = ACCEPTED,
     members: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    probes: str | Path | None = None,
 ) -> Flow[Conversion]:
     """Ask for one conversion. ``weights``: a file to send, or the sha256 of an uploaded checkpoint.
 
-    ``accept``: the verdicts that count as success. ``members``: further members of the request.
+    ``probes``: an npz of inputs by name to verify with as well. ``accept``: the verdicts that count as success.
+    ``members``: further members of the request.
     """
     asked: dict[str, Any] = {
         "architecture": architecture,
@@ -117,13 +123,14 @@ def submit(
     if known is None and Path(weights).stat().st_size >= RESUMABLE:
         known = yield from upload(Path(weights), progress)
     if known is not None:
-        body = {**asked, "checkpoint": known}
-        document = yield Call("POST", "/v1/conversions", headers=headers, json=body)
+        asked["checkpoint"] = known
+    sent = {"probes": probes, "file": weights if known is None else None}
+    uploads = {name: Path(file) for name, file in sent.items() if file is not None}
+    if not uploads:
+        document = yield Call("POST", "/v1/conversions", headers=headers, json=asked)
     else:
         form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asked.items()}
-        document = yield Call(
-            "POST", "/v1/conversions", headers=headers, form=form, upload=Path(weights), progress=progress
-        )
+        document = yield Call("POST", "/v1/conversions", headers=headers, form=form, uploads=uploads, progress=progress)
     return Conversion(document)
 
 
@@ -185,6 +192,23 @@ def accepted(conversion: Conversion, accept: tuple[str, ...]) -> Conversion:
     return conversion
 
 
+def architectures(filters: Mapping[str, str]) -> Flow[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Every architecture that the filters admit, and the plug-ins that could not be loaded."""
+    entries: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        found = yield Call("GET", "/v1/architectures", parameters={"limit": "1000", **filters, **cursor})
+        entries += found["items"]
+        if found["next_cursor"] is None:
+            return entries, found["broken"]
+        cursor = {"cursor": found["next_cursor"]}
+
+
+def architecture(name: str) -> Flow[dict[str, Any]]:
+    described: dict[str, Any] = yield Call("GET", f"/v1/architectures/{name}")
+    return described
+
+
 def preflight(
     weights: str | Path | Mapping[str, Any],
     architecture: str | None,
@@ -226,10 +250,20 @@ def statement_keys() -> Flow[list[str]]:
     return [key["public"] for key in document["keys"]]
 
 
+def log(conversion_id: str) -> Flow[str]:
+    text: str = yield Call("GET", f"{_path(conversion_id)}/log", text=True)
+    return text
+
+
 def page(filters: Mapping[str, str]) -> Flow[tuple[list[Conversion], str | None]]:
     """One page of the list, newest first, and the cursor of the next."""
     document = yield Call("GET", "/v1/conversions", parameters=filters)
     return [Conversion(item) for item in document["items"]], document["next_cursor"]
+
+
+def fetch(download: Download) -> Flow[Path]:
+    yield download
+    return download.to
 
 
 def download(

@@ -52,6 +52,11 @@ class Conversion:
         return self.document.get("stage")
 
     @property
+    def progress(self) -> float:
+        """Of the whole conversion, in [0, 1]."""
+        return float(self.document.get("progress") or 0.0)
+
+    @property
     def verdict(self) -> str | None:
         """pass, pass_with_notes, inconclusive or fail; None before verification."""
         return self.document.get("verdict")

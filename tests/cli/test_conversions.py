@@ -1,0 +1,73 @@
+"""`recast list | show | cancel | download | logs` against a running api; conversions end as the test says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from app.domain.conversion import State
+from app.domain.report import Verdict
+from tests.api.conftest import backstage, client, settings, url  # noqa: F401 - the api of these tests, as fixtures
+from tests.api.server import Backstage, submit, weights
+
+
+@pytest.fixture
+def recast(url: str) -> Any:  # noqa: F811
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "app.cli", *map(str, arguments)]
+        environment = {**os.environ, "RECAST_SERVER": url}
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+
+    return run
+
+
+def test_a_conversion_is_listed_shown_and_downloaded(recast, client, backstage: Backstage, tmp_path: Path):  # noqa: F811
+    label = uuid4().hex
+    conversion = submit(client, labels={"run": label}).json()["id"]
+    waiting = recast("show", conversion)
+    assert (waiting.returncode, waiting.stdout.split()[:2]) == (0, [conversion, "queued"])
+    backstage.finish(conversion)
+    listed = json.loads(recast("list", "--label", f"run:{label}", "--json").stdout)
+    assert [(found["id"], found["verdict"]) for found in listed] == [(conversion, "pass")]
+    assert conversion in recast("list", "--label", f"run:{label}").stdout
+    shown = recast("show", conversion)
+    assert shown.returncode == 0, shown.stderr
+    assert conversion in shown.stdout
+    fetched = recast("download", conversion, "-o", tmp_path / "out", "--json")
+    (path,) = json.loads(fetched.stdout)
+    assert Path(path).read_bytes().startswith(b"the artifact's bytes")
+    assert recast("download", conversion, "-o", tmp_path, "--bundle").stdout.strip() == str(
+        tmp_path / f"{conversion}.zip"
+    )
+
+
+def test_the_exit_status_says_how_a_conversion_ended(recast, client, backstage: Backstage):  # noqa: F811
+    conversion = submit(client, accept="inconclusive").json()["id"]
+    backstage.finish(conversion, verdict=Verdict.inconclusive)
+    assert recast("show", conversion).returncode == 3
+    assert recast("show", conversion, "--json").returncode == 3
+
+
+def test_conversions_are_canceled_by_their_ids(recast, client):  # noqa: F811
+    ids = [submit(client, weights(uuid4().bytes)).json()["id"] for _ in range(2)]
+    canceled = json.loads(recast("cancel", *ids, "--json").stdout)
+    assert {found["state"] for found in canceled} <= {State.canceled.value, State.running.value, State.queued.value}
+    assert [client.get(f"/v1/conversions/{id}").json()["state"] for id in ids] == ["canceled", "canceled"]
+
+
+def test_what_is_not_there_is_told_in_words(recast):
+    unknown = recast("show", "cnv_" + "0" * 32)
+    assert unknown.returncode == 1
+    assert "unknown_conversion" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+
+
+def test_version_completion_and_exit_codes_are_told(recast):
+    assert recast("--version").stdout.strip()[0].isdigit()
+    assert "Exit status of every command" in recast("--help").stdout
+    assert "complete" in recast("--show-completion").stdout + recast("--help").stdout
