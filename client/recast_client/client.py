@@ -14,6 +14,7 @@ from uuid import uuid4
 import httpx2
 
 from recast_client import flows
+from recast_client.bar import Bar
 from recast_client.errors import RecastError, Unreachable
 from recast_client.flows import ACCEPTED, Call, Download, Flow, Pause, Progress, Step
 from recast_client.models import Conversion, Event
@@ -60,6 +61,16 @@ def _arguments(call: Call, files: ExitStack) -> dict[str, Any]:
     if call.part is not None:
         sent["content"] = call.part.read()
     return sent
+
+
+def _converting(
+    weights: str | Path, accept: tuple[str, ...], request: dict[str, Any], *, wait: bool, bar: bool
+) -> Flow[Conversion]:
+    shown = Bar() if bar else None
+    if shown is not None:
+        request.setdefault("progress", shown.sent)
+    submitting = flows.submit(weights, accept=accept, **request)
+    return flows.convert(accept, submitting, shown.watched if shown else None) if wait else submitting
 
 
 class _Watched:
@@ -163,14 +174,20 @@ class Client(_Common):
         self._http.close()
 
     def convert(
-        self, weights: str | Path, *, accept: tuple[str, ...] = ACCEPTED, wait: bool = True, **request: Any
+        self,
+        weights: str | Path,
+        *,
+        accept: tuple[str, ...] = ACCEPTED,
+        wait: bool = True,
+        bar: bool = False,
+        **request: Any,
     ) -> Conversion:
         """Convert a file (or an uploaded checkpoint's sha256); ``request`` as for ``flows.submit``.
 
-        Raises RecastError, ConversionFailed, and NotAccepted for a verdict that is not in ``accept``.
+        ``bar``: show the progress, in a terminal or a notebook. Raises RecastError, ConversionFailed, and NotAccepted
+        for a verdict that is not in ``accept``.
         """
-        submitting = flows.submit(weights, accept=accept, **request)
-        return self._run(flows.convert(accept, submitting) if wait else submitting)
+        return self._run(_converting(weights, accept, request, wait=wait, bar=bar))
 
     def architectures(self, **filters: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Every architecture that the filters (``query``, ``family``) admit, and plug-ins that could not be loaded."""
@@ -322,11 +339,16 @@ class AsyncClient(_Common):
         await self._http.aclose()
 
     async def convert(
-        self, weights: str | Path, *, accept: tuple[str, ...] = ACCEPTED, wait: bool = True, **request: Any
+        self,
+        weights: str | Path,
+        *,
+        accept: tuple[str, ...] = ACCEPTED,
+        wait: bool = True,
+        bar: bool = False,
+        **request: Any,
     ) -> Conversion:
         """As ``Client.convert``."""
-        submitting = flows.submit(weights, accept=accept, **request)
-        return await self._run(flows.convert(accept, submitting) if wait else submitting)
+        return await self._run(_converting(weights, accept, request, wait=wait, bar=bar))
 
     async def architectures(self, **filters: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         return await self._run(flows.architectures(filters))

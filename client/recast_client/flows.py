@@ -20,8 +20,10 @@ Progress = Callable[[int, int], None]
 """Called with the bytes that were sent or received and those in all."""
 
 ACCEPTED = ("pass", "pass_with_notes")
-LONG_POLL = 30
-"""Seconds that one request waits for the end of a conversion."""
+LONG_POLL, WATCHED_POLL = 30, 1
+"""Seconds that one request waits for the end of a conversion: where only that counts, and where somebody watches."""
+Watch = Callable[[Conversion], None]
+"""Called with the conversion whenever it was asked for."""
 BETWEEN_POLLS = 0.5
 """Seconds; a service that does not wait is not asked without a pause."""
 
@@ -164,18 +166,22 @@ def upload(file: Path, progress: Progress | None = None) -> Flow[str | None]:
         yield Pause(BETWEEN_POLLS)
 
 
-def convert(accept: tuple[str, ...], submitting: Flow[Conversion]) -> Flow[Conversion]:
+def convert(accept: tuple[str, ...], submitting: Flow[Conversion], watch: Watch | None = None) -> Flow[Conversion]:
     """Ask for one conversion and wait until it has ended well. Raises ConversionFailed, NotAccepted."""
     conversion = yield from submitting
-    finished = yield from wait(conversion)
+    finished = yield from wait(conversion, watch)
     return accepted(finished, accept)
 
 
-def wait(conversion: Conversion) -> Flow[Conversion]:
+def wait(conversion: Conversion, watch: Watch | None = None) -> Flow[Conversion]:
     """The conversion when it has finished, whatever its end."""
+    if watch is not None:
+        watch(conversion)
     while not conversion.finished:
-        headers = {"Prefer": f"wait={LONG_POLL}"}
+        headers = {"Prefer": f"wait={WATCHED_POLL if watch else LONG_POLL}"}
         conversion = Conversion((yield Call("GET", _path(conversion.id), headers=headers)))
+        if watch is not None:
+            watch(conversion)
         if not conversion.finished:
             yield Pause(BETWEEN_POLLS)
     return conversion

@@ -110,6 +110,17 @@ def test_a_part_that_arrived_unnoticed_is_not_sent_again(checkpoint: Path):
     assert (second.part.offset, second.part.length) == (70_000, 30_000)
 
 
+def test_probes_are_sent_beside_a_file_that_is_there_already(checkpoint: Path, tmp_path: Path):
+    probes = tmp_path / "probes.npz"
+    probes.write_bytes(b"probes")
+    step = next(flows.submit("ab" * 32, architecture="torchvision/resnet18", probes=probes))
+    assert step.form["checkpoint"] == "ab" * 32
+    assert step.uploads == {"probes": probes}
+    step = next(flows.submit(checkpoint, architecture="torchvision/resnet18", probes=probes))
+    assert "checkpoint" not in step.form
+    assert step.uploads == {"probes": probes, "file": checkpoint}
+
+
 def test_an_older_service_gets_large_files_in_one_piece(checkpoint: Path):
     sending = flows.upload(checkpoint)
     next(sending)
@@ -248,3 +259,18 @@ def test_a_bundle_that_was_changed_is_refused(tmp_path: Path):
     bundle.write_bytes(b"no zip")
     with pytest.raises(BundleDamaged):
         verify_bundle(bundle)
+
+
+def test_a_bar_shows_the_upload_the_stages_and_the_verdict(
+    recast: Client, checkpoint: Path, backstage: Backstage, capsys: pytest.CaptureFixture[str]
+):
+    waiting = in_background(
+        lambda: recast.convert(checkpoint, architecture="torchvision/resnet18", bar=True, members={"name": "watched"})
+    )
+    while not (asked_for := [c for c in recast.conversions() if c.document["name"] == "watched"]):
+        pass
+    backstage.finish(asked_for[0].id)
+    done = waiting.result(60)
+    shown = capsys.readouterr().err
+    assert "upload" in shown
+    assert f"{done.id}: pass" in shown
