@@ -63,11 +63,11 @@ def test_conversions_are_canceled_by_their_ids(recast, client):  # noqa: F811
 def test_what_is_not_there_is_told_in_words(recast):
     unknown = recast("show", "cnv_" + "0" * 32)
     assert unknown.returncode == 1
-    assert "unknown_conversion" in unknown.stderr
+    assert "not_found" in unknown.stderr
     assert "Traceback" not in unknown.stderr
 
 
 def test_version_completion_and_exit_codes_are_told(recast):
     assert recast("--version").stdout.strip()[0].isdigit()
     assert "Exit status of every command" in recast("--help").stdout
-    assert "complete" in recast("--show-completion").stdout + recast("--help").stdout
+    assert "--install-completion" in recast("--help").stdout
