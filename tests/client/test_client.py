@@ -80,10 +80,12 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_parts")
-def test_a_large_file_is_sent_in_parts(recast: Client, checkpoint: Path, url: str):
+def test_a_large_file_is_sent_in_parts(recast: Client, checkpoint: Path, tmp_path: Path, url: str):
+    probes = tmp_path / "probes.npz"
+    probes.write_bytes(b"PK probes")
     checkpoint.write_bytes(checkpoint.read_bytes().ljust(100_000, b"x"))
     sent: list[tuple[int, int]] = []
-    conversion = asked(recast, checkpoint, progress=lambda done, total: sent.append((done, total)))
+    conversion = asked(recast, checkpoint, probes=probes, progress=lambda done, total: sent.append((done, total)))
     assert sent == [(40_000, 100_000), (80_000, 100_000), (100_000, 100_000)]
     assert conversion.document["checkpoint"]["sha256"] == sha256(checkpoint.read_bytes())
     checkpoint.write_bytes(b"<html>".ljust(100_000))
