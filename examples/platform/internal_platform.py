@@ -1,5 +1,5 @@
 """An internal platform on top of Recast, in one run: weights lie in a bucket, the service fetches and converts them to
-two targets, tells the platform by signed webhooks, and publishes the files as Triton serves them.
+two targets, tells the platform by signed webhooks, publishes the files as Triton serves them, and signs what it proved.
 
     .venv/bin/python examples/platform/internal_platform.py
 
@@ -27,6 +27,7 @@ import httpx
 import obstore
 import torch
 from obstore.store import S3Store
+from recast_client.statement import signed_statement
 from safetensors.torch import save
 from standardwebhooks import Webhook
 
@@ -154,6 +155,19 @@ def told(
     return found
 
 
+def verify_statement(client: httpx.Client, conversion: dict[str, Any]) -> None:
+    """That the service signed what it proved of exactly this file."""
+    keys = client.get("/.well-known/recast-key").json()
+    envelope = client.get(f"{conversion['links']['self']}/statement").content
+    sha256 = conversion["artifact"]["sha256"]
+    statement = signed_statement(envelope, public_keys(keys), sha256)
+    say(f"statement of {conversion['target']} verified: verdict {statement['predicate']['verdict']}")
+
+
+def public_keys(document: Any) -> list[str]:
+    return [str(key["public"]) for key in document["keys"]]
+
+
 def main() -> None:
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recast-platform-")))
@@ -190,6 +204,7 @@ def main() -> None:
             artifact = client.get(conversion["links"]["artifact"]).content
             assert held == artifact
             say(f"published {published['receipt']['uri']}, {len(held)} bytes, verdict {conversion['verdict']}")
+            verify_statement(client, conversion)
         say(json.dumps(sorted(entry["path"] for page in obstore.list(models, "triton") for entry in page)))
 
 

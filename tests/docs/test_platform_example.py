@@ -16,5 +16,6 @@ def test_the_internal_platform_runs_from_import_to_publication():
         "told of conversion.published: torchscript, signature verified",
         "published s3://models/triton/examples-digits-onnx/1/model.onnx",
         "published s3://models/triton/examples-digits-torchscript/1/model.pt",
+        "statement of onnx verified",
     ):
         assert told in ran.stdout, ran.stdout
