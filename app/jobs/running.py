@@ -21,7 +21,7 @@ from app.jobs.attempt import Attempt
 from app.jobs.consumer import Job, Postponed
 from app.jobs.patience import DatabaseAway, patiently
 from app.jobs.reading import Reading
-from app.jobs.suspicion import control_seconds
+from app.jobs.suspicion import control_left
 from app.jobs.tools import TASKS, Tasks, Tools
 
 __all__ = ["TASKS", "Tasks", "Tools"]
@@ -42,7 +42,7 @@ async def run_conversion(tools: Tools, job: Job) -> None:
     except NotFound:
         log.info("conversion_deleted", conversion=conversion_id)
         return
-    _postpone_in_doubt(tools, conversion.workers_lost)
+    await _postpone_in_doubt(tools, conversion_id, conversion.workers_lost)
     await patiently(partial(tools.offer.make_sure, tools.database, conversion.architecture))
     attempt = partial(_attempt, tools, job, owned.file.bytes if owned else 0)
     if owned is None:
@@ -58,10 +58,20 @@ async def run_conversion(tools: Tools, job: Job) -> None:
         await attempt(wanted, Attempt.run)
 
 
-def _postpone_in_doubt(tools: Tools, losses: int) -> None:
-    """Raises Postponed where this worker has not lived for long enough to run what one more death may condemn."""
-    control = control_seconds(losses, tools.max_attempts, tools.lost_after)
-    left = tools.since + control - time.monotonic()
+async def _postpone_in_doubt(tools: Tools, one: str, losses: int) -> None:
+    """Raises Postponed where this worker has not lived for long enough without ``one``, which one more death may
+    condemn."""
+    if not losses:
+        return
+
+    async def control() -> float:
+        lived = time.monotonic() - tools.since
+        async with tools.database.transaction() as session:
+            return await control_left(
+                session, one, losses, lived=lived, max_attempts=tools.max_attempts, lost_after=tools.lost_after
+            )
+
+    left = await patiently(control)
     if left > 0:
         raise Postponed(left)
 
@@ -188,7 +198,7 @@ async def run_inspection(tools: Tools, job: Job) -> None:
     if losses is None:
         log.info("checkpoint_deleted", checkpoint=sha256)
         return
-    _postpone_in_doubt(tools, losses)
+    await _postpone_in_doubt(tools, sha256, losses)
     async with _place(tools, losses):
         await Reading(tools, sha256, job).run()
 

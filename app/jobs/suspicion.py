@@ -6,9 +6,10 @@ points at is tried again, alone (isolation.py). It is condemned when so many dea
 last of them when it was alone, unless as many happened lately to which it had nothing to do: then everything dies here,
 and the job is given more tries, but not without end.
 
-Before a death can condemn, there is a control: the job is run by a worker only that has lived for a while without it.
-Where workers die whatever they run (a machine that is restarted again and again, a database that takes everything with
-it), they do so in that time too, and the job is not even there.
+Before a death can condemn, there is a control: the job is run by a worker only that has lived for a while without it,
+since its own start and since the job's last death. Where workers and processes die whatever they run (a machine that is
+restarted again and again, a database that takes everything with it, somebody who kills a few processes within seconds),
+that goes on or ends in this time, and the job is not even there.
 """
 
 from collections.abc import Collection
@@ -23,8 +24,8 @@ MOST = 3
 
 
 CONTROL = 4
-"""How long a worker must have lived before it runs a job that one more death may condemn, in times of the silence after
-which workers count as dead."""
+"""How long a worker must have lived without a job that one more death may condemn before it runs it, in times of the
+silence after which workers count as dead."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ async def suspect(
     return Suspicion(losses, condemned)
 
 
-def control_seconds(losses: int, max_attempts: int, lost_after: float) -> float:
-    """How long a worker must have lived before it runs a job at which so many deaths point."""
-    return CONTROL * lost_after if losses and losses >= max_attempts - 1 else 0.0
+async def control_left(
+    session: AsyncSession, one: str, losses: int, *, lived: float, max_attempts: int, lost_after: float
+) -> float:
+    """Seconds for which a worker that has ``lived`` for so many must go on without ``one``, at which so many deaths
+    point, before it runs it; 0 where one more cannot condemn it."""
+    if not losses or losses < max_attempts - 1:
+        return 0.0
+    without = min(lived, await deaths.seconds_since_last(session, one))
+    return max(0.0, CONTROL * lost_after - without)

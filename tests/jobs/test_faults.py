@@ -123,6 +123,9 @@ async def test_what_dies_wherever_everything_dies_is_not_condemned_at_once(
         os.kill(await client.started(id), signal.SIGKILL)
     conversion = await client.ended(id)
     assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 3, 2)
+    assert await client.scalar(
+        "select started_at - (select max(at) from deaths) >= interval '10 s' from conversions"
+    ), "the try that could condemn began without a control after the last death"
 
 
 async def test_a_dead_forkserver_ends_neither_worker_nor_conversions(client: Client, start_worker: StartWorker) -> None:
