@@ -75,9 +75,9 @@ def told(conversion: Mapping[str, Any], written: Path | None) -> int:
 
 def followed(client: Client, conversion: Conversion, bars: Progress) -> Conversion:
     """The conversion when it has finished; meanwhile its stage and progress are shown. An interrupt asks to cancel."""
-    bars.console.print(f"conversion {conversion.id}", highlight=False)
     task = bars.add_task(conversion.state, total=1.0)
     try:
+        bars.console.print(f"conversion {conversion.id}", highlight=False)
         for event in client.follow(conversion):
             bars.update(task, description=event.stage or event.state, completed=event.progress)
     except KeyboardInterrupt:

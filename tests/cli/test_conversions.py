@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +73,23 @@ def test_version_completion_and_exit_codes_are_told(recast):
     assert recast("--version").stdout.strip()[0].isdigit()
     assert "Exit status of every command" in recast("--help").stdout
     assert "--install-completion" in recast("--help").stdout
+
+
+@pytest.mark.parametrize(("answer", "state"), [("y", "canceled"), ("n", "queued")])
+def test_an_interrupt_asks_whether_to_cancel(url: str, client, tmp_path: Path, answer: str, state: str):  # noqa: F811
+    (tmp_path / "weights.pth").write_bytes(weights(uuid4().bytes))
+    order = ("convert", "weights.pth", "-a", "torchvision/resnet18", "-o", "model.onnx", "--server", url)
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "app.cli", *order]
+    with subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE, cwd=tmp_path, text=True) as running:
+        told = running.stderr.readline()
+        conversion = told.split()[-1]
+        assert told == f"conversion {conversion}\n"
+        os.write(terminal, f"{answer}\n".encode())
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+        assert conversion in running.stderr.read()
+    os.close(terminal)
+    os.close(theirs)
+    assert client.get(f"/v1/conversions/{conversion}").json()["state"] == state
+    assert not (tmp_path / "model.onnx").exists()
