@@ -94,6 +94,7 @@ def test_a_service_starts_and_converts_there(start, weights: Path, hostile: Path
             timeout=240,
         )
     assert answer.json().get("state") == "succeeded", answer.text
+    until(lambda: "|end" in log.read_text(), process, log)
     assert imported(tmp_path) == []
     assert {"", ".", str(hostile)}.isdisjoint(module_path(log))
 
@@ -101,7 +102,7 @@ def test_a_service_starts_and_converts_there(start, weights: Path, hostile: Path
 def test_a_worker_alone_and_its_forkserver_import_nothing_from_there(start, hostile: Path, tmp_path: Path):
     process = start("worker")
     log = tmp_path / "log"
-    until(lambda: "catalog_published" in log.read_text(), process, log)
+    until(lambda: "|end" in log.read_text(), process, log)
     assert imported(tmp_path) == []
     assert {"", ".", str(hostile)}.isdisjoint(module_path(log))
 
