@@ -78,9 +78,8 @@ async def json_object(request: Request, *, most: int = MAX_JSON, values: int = M
 
 
 def json_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
-    """The OpenAPI description of a body that ``json_model`` reads."""
+    """The OpenAPI description of a body that ``json_model`` reads; openapi.py moves its ``$defs`` to the components."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
 
 

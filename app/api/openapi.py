@@ -56,6 +56,9 @@ def _document(app: FastAPI) -> Schema:
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)  # FastAPI's own form of an error, which this service does not send
     for operation in _operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            for name, schema in content["schema"].pop("$defs", {}).items():
+                schemas.setdefault(name, schema)
         operation["responses"].pop("422", None)  # a problem document like the others
         for parameter in operation.get("parameters", ()):
             parameter["schema"] = _without_null(parameter["schema"])

@@ -56,7 +56,7 @@ def is_commands(block: Block) -> bool:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Path:
-    """A directory as the pages assume it: weights.pth of a resnet18, a bundle, its model.onnx, and the commands."""
+    """A directory as the pages assume it: weights.pth of a resnet18, a bundle, its artifact, the key, the commands."""
     from torchvision.models import resnet18
 
     place = tmp_path_factory.mktemp("documented")
@@ -76,6 +76,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, service: Service) -> Pat
         links = answer.json()["links"]
         (place / "bundle.zip").write_bytes(client.get(links["bundle"]).content)
         (place / "model.onnx").write_bytes(client.get(links["artifact"]).content)
+        (place / "recast-key.json").write_bytes(client.get("/.well-known/recast-key").content)
     return place
 
 

@@ -41,7 +41,7 @@ async def test_a_conversion_runs_to_its_published_files(client: Client, start_wo
     assert (conversion.state, conversion.attempt, conversion.progress) == (State.succeeded, 1, 1.0)
     async with client.database.transaction() as session:
         files = {file.role: file for file in await conversions.files(session, conversion.id)}
-    assert set(files) == {"artifact", "report"}
+    assert set(files) == {"artifact", "report", "statement"}
     artifact = b"".join([block async for block in client.store.stream(files["artifact"].sha256)])
     assert artifact == b"weights" * 2
     assert set(conversion.timings) == {"export", "publish"}

@@ -67,7 +67,7 @@ def test_a_condition_is_told_with_its_line_and_sizes_on_both_sides() -> None:
     (decision,) = find_decisions(Long(), SEQUENCES).sizes
     assert decision.condition == "n <= 64"
     assert decision.by_model
-    assert str(decision.place).startswith("test_decisions.py:")
+    assert str(decision.place).startswith("test_search.py:")
     assert [sizes["n"] for sizes in decision.sides] == [65, 64, 66]
 
 
@@ -89,7 +89,7 @@ def test_a_model_that_decides_on_nothing_of_its_inputs_has_no_decisions(kind: ty
 
 def test_a_size_that_values_decide_is_a_read_of_values() -> None:
     (read,) = find_decisions(Reading(), SEQUENCES).values
-    assert str(read.place).startswith("test_decisions.py:")
+    assert str(read.place).startswith("test_search.py:")
 
 
 def test_the_module_is_left_as_it_was() -> None:
