@@ -22,7 +22,8 @@ def postgres_url() -> Iterator[str]:
 
     Its directory is none of pytest's: they are closed to other users, and as root the server runs as one.
     """
-    unsafe = {"fsync": "off", "full_page_writes": "off"}  # nothing here must outlive a power cut
+    # Nothing here must outlive a power cut, and DROP DATABASE ... FORCE may end no worker of autovacuum.
+    unsafe = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
     with TemporaryDirectory(prefix="recast-test-") as directory, EmbeddedPostgres(Path(directory), unsafe) as server:
         yield server.url
 
