@@ -3,7 +3,7 @@
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -62,14 +62,21 @@ def refuse_announced_size(request: Request, limit: int) -> None:
         raise PayloadTooLarge(f"The body has {announced[:20]} bytes; at most {limit} are accepted.", limit=limit)
 
 
+async def collect(chunks: AsyncIterable[bytes], most: int, refusal: Exception) -> bytes:
+    """The chunks as one. Raises ``refusal`` as soon as there are more than ``most`` bytes."""
+    collected = bytearray()
+    async for chunk in chunks:
+        collected += chunk
+        if len(collected) > most:
+            raise refusal
+    return bytes(collected)
+
+
 async def json_object(request: Request, *, most: int = MAX_JSON, values: int = MAX_JSON_VALUES) -> dict[str, Any]:
     """The body as a JSON object of so many bytes and values. Raises InvalidRequest, PayloadTooLarge."""
     refuse_announced_size(request, most)
-    collected = bytearray()
-    async for chunk in body_stream(request):
-        collected += chunk
-        if len(collected) > most:
-            raise PayloadTooLarge(f"A JSON body may have {most} bytes here.", limit=most)
+    refusal = PayloadTooLarge(f"A JSON body may have {most} bytes here.", limit=most)
+    collected = await collect(body_stream(request), most, refusal)
     try:
         text = collected.decode("utf-8")
     except UnicodeDecodeError:

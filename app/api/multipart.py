@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.bodies import collect
 from app.api.filenames import safe_filename
 from app.domain.errors import IncompleteUpload, InvalidRequest
 
@@ -40,11 +41,8 @@ class Part:
 
     async def text(self) -> str:
         """The whole part as UTF-8 text. Raises InvalidRequest beyond MAX_TEXT bytes or when it is not UTF-8."""
-        collected = bytearray()
-        async for chunk in self.chunks:
-            collected += chunk
-            if len(collected) > MAX_TEXT:
-                raise InvalidRequest(f"Form field {self.name!r} is longer than {MAX_TEXT} bytes.")
+        refusal = InvalidRequest(f"Form field {self.name!r} is longer than {MAX_TEXT} bytes.")
+        collected = await collect(self.chunks, MAX_TEXT, refusal)
         try:
             return collected.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -16,6 +16,7 @@ from joserfc import jwk, jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jws import JWSRegistry
 
+from app.api.bodies import collect
 from app.database.keys import SCOPES
 from app.domain.errors import ScopeMissing, Unavailable
 from app.domain.text import storable
@@ -136,11 +137,8 @@ async def _json(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
     async with client.stream("GET", url, headers={"Accept": "application/json"}) as answer:
         if answer.status_code != httpx.codes.OK:
             raise IssuerAway(f"{url} answers {answer.status_code}")
-        content = b""
-        async for chunk in answer.aiter_bytes():
-            content += chunk
-            if len(content) > LARGEST_ANSWER:
-                raise IssuerAway(f"{url} answers more than {LARGEST_ANSWER} bytes")
+        refusal = IssuerAway(f"{url} answers more than {LARGEST_ANSWER} bytes")
+        content = await collect(answer.aiter_bytes(), LARGEST_ANSWER, refusal)
     told = json.loads(content)
     if not isinstance(told, dict):
         raise IssuerAway(f"{url} answers no object")

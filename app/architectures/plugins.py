@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import recast_plugins
-from pydantic import TypeAdapter, ValidationError
-from recast_plugins.declaration import Declaration, declarations
+from pydantic import TypeAdapter
+from recast_plugins.declaration import Declaration, OptionsRefused, declarations
 
 from app.architectures.entry import Entry, Options
 from app.architectures.plugin_files import FoundPlugin, find_plugins
 from app.domain.architecture import BrokenPlugin
-from app.domain.conversion import TargetName
+from app.domain.conversion import TARGET_NAMES, TargetName
 from app.domain.errors import InvalidOptions
 from app.domain.options import complete_options
 
@@ -126,24 +126,22 @@ def _entry(declared: Declaration, plugin: FoundPlugin, digest: str) -> Entry:
         library_version=plugin.version or digest[:12],
         summary=declared.summary,
         options_schema=declared.options.model_json_schema(),
-        signature=_checked(declared, declared.signature),
-        construct=_checked(declared, declared.construct),
-        targets=_targets.validate_python(declared.targets or get_args(TargetName)),
+        signature=_checked(declared.signature),
+        construct=_checked(declared.construct),
+        targets=_targets.validate_python(declared.targets or TARGET_NAMES),
         source_digest=digest,
         plugin=plugin.name,
     )
 
 
-def _checked(declared: Declaration, make: Callable[[Options], Made]) -> Callable[[Options], Made]:
+def _checked(make: Callable[[Options], Made]) -> Callable[[Options], Made]:
     """``make``, raising InvalidOptions for options that the builder's annotations do not admit."""
 
     def made(options: Options) -> Made:
         try:
-            declared.values(options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InvalidOptions(f"{declared.name}: {first['loc']}: {first['msg']}") from error
-        return make(options)
+            return make(options)
+        except OptionsRefused as error:
+            raise InvalidOptions(str(error)) from error
 
     return made
 

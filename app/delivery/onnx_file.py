@@ -7,6 +7,8 @@ weights are skipped and neither onnx nor numpy is needed. Field numbers are thos
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
+from app.targets.onnx.writing.protobuf import len_field
+
 GRAPH = 7
 """ModelProto.graph"""
 INITIALIZER = 5
@@ -69,7 +71,7 @@ async def weight_free(read: Read, size: int) -> bytes:
     pieces: list[bytes] = []
     async for each in _fields(source, 0, size):
         if each.number == GRAPH and each.wire == BYTES:
-            pieces.append(_message(GRAPH, await _graph(source, each)))
+            pieces.append(len_field(GRAPH, await _graph(source, each)))
         else:
             pieces.append(await source.bytes(each.start, each.end))
     return b"".join(pieces)
@@ -122,7 +124,7 @@ async def _graph(source: _Source, graph: _Field) -> bytes:
     length = 0
     async for each in _fields(source, graph.content, graph.end):
         if each.number == INITIALIZER and each.wire == BYTES:
-            pieces.append(_message(INITIALIZER, await _tensor(source, each)))
+            pieces.append(len_field(INITIALIZER, await _tensor(source, each)))
         else:
             pieces.append(await source.bytes(each.start, each.end))
         length += len(pieces[-1])
@@ -164,16 +166,3 @@ async def _varint(source: _Source, place: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, place + count + 1
     raise NotReadable(f"no number at {place}")
-
-
-def _message(number: int, content: bytes) -> bytes:
-    return _encoded(number << 3 | BYTES) + _encoded(len(content)) + content
-
-
-def _encoded(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote
 from fastapi import Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from app.api.bodies import body_stream, refuse_announced_size
+from app.api.bodies import body_stream, collect, refuse_announced_size
 from app.api.principals import SIGN_IN_COOKIE, Authenticator
 from app.api.readable import ReadableRouter
 from app.database.sign_ins import LASTS
@@ -72,9 +72,6 @@ def _own(wanted: str) -> str:
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a small form. Raises PayloadTooLarge."""
     refuse_announced_size(request, LARGEST_FORM)
-    body = bytearray()
-    async for chunk in body_stream(request):
-        body += chunk
-        if len(body) > LARGEST_FORM:
-            raise PayloadTooLarge(f"This form has {LARGEST_FORM} bytes at most.", limit=LARGEST_FORM)
+    refusal = PayloadTooLarge(f"This form has {LARGEST_FORM} bytes at most.", limit=LARGEST_FORM)
+    body = await collect(body_stream(request), LARGEST_FORM, refusal)
     return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).items()}

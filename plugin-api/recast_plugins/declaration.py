@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from recast_plugins.signature import Signature
 
@@ -19,6 +19,10 @@ RESERVED = ("torchvision/", "timm/", "transformers/")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)+")
 
 Builder = TypeVar("Builder", bound="Callable[..., nn.Module]")
+
+
+class OptionsRefused(ValueError):
+    """The builder's annotations do not admit these options."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,16 @@ class Declaration:
     """None: every target."""
 
     def values(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The builder's arguments, defaults filled in; raises pydantic's ValidationError."""
-        values = self.options.model_validate(dict(options))
+        """The builder's arguments, defaults filled in. Raises OptionsRefused."""
+        try:
+            values = self.options.model_validate(dict(options))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise OptionsRefused(f"{self.name}: {first['loc']}: {first['msg']}") from error
         return {name: getattr(values, name) for name in self.options.model_fields}
 
     def signature(self, options: Mapping[str, Any]) -> Signature:
-        """The signature for these options."""
+        """The signature for these options. Raises OptionsRefused."""
         if isinstance(self.declared_signature, Signature):
             return self.declared_signature
         wanted = inspect.signature(self.declared_signature).parameters
@@ -48,7 +56,7 @@ class Declaration:
         return self.declared_signature(**{name: values[name] for name in wanted})
 
     def construct(self, options: Mapping[str, Any]) -> "nn.Module":
-        """Calls the builder with these options."""
+        """Calls the builder with these options. Raises OptionsRefused."""
         return self.builder(**self.values(options))
 
 

@@ -19,36 +19,15 @@ from app.conversion.checkpoint.torch_files import Contents, Pickles, is_big_endi
 from app.conversion.checkpoint.torch_vocabulary import TORCH
 from app.conversion.checkpoint.zip_layout import ZipLayout
 from app.domain.errors import AlreadyTorchScript, CorruptCheckpoint, PayloadTooLarge
+from app.targets.pt2.reading.archive import DTYPES
 
 _DEEPEST = 200
 _TAGS = "torch.jit._pickle."
 """Functions by which TorchScript says of a list or a dict what its elements are."""
 _WEIGHTS = "data/weights/"
 _TABLE = f"{_WEIGHTS}model_weights_config.json"
-_DTYPES = {
-    1: torch.uint8,
-    2: torch.int8,
-    3: torch.int16,
-    4: torch.int32,
-    5: torch.int64,
-    6: torch.float16,
-    7: torch.float32,
-    8: torch.float64,
-    9: torch.complex32,
-    10: torch.complex64,
-    11: torch.complex128,
-    12: torch.bool,
-    13: torch.bfloat16,
-    28: torch.uint16,
-    29: torch.float8_e4m3fn,
-    30: torch.float8_e5m2,
-    31: torch.float8_e4m3fnuz,
-    32: torch.float8_e5m2fnuz,
-    33: torch.float8_e8m0fnu,
-    34: torch.uint32,
-    35: torch.uint64,
-}
-"""Of each number of ScalarType in torch/_export/serde/schema.py."""
+_DTYPES = {**DTYPES, 9: torch.complex32, 33: torch.float8_e8m0fnu}
+"""Of each number of ScalarType, also of those that no artifact of ours holds."""
 
 ProgramFormat = Literal["torchscript", "pt2"]
 

@@ -1,22 +1,14 @@
 """Running the model itself at other sizes of its dynamic axes than those it is exported at."""
 
-import math
 from collections.abc import Mapping
 
 import torch
 
 from app.architectures.calling import call
-from app.architectures.sample import concrete_shape, sample_inputs
-from app.domain.architecture import Signature
+from app.architectures.sample import sample_inputs
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.quiet import collected, first_lines
-from app.targets.request import MAX_SAMPLE_ELEMENTS, SAMPLE_SEED, ExportRequest
-
-
-def can_be_tried(signature: Signature, sizes: Mapping[str, int]) -> bool:
-    """Whether inputs of these sizes are no larger than those that an export may be asked to be made with."""
-    elements = (math.prod(concrete_shape(signature, spec, sizes)) for spec in signature.inputs)
-    return max(elements, default=0) <= MAX_SAMPLE_ELEMENTS
+from app.targets.request import SAMPLE_SEED, ExportRequest
 
 
 def failure_at(request: ExportRequest, sizes: Mapping[str, int]) -> str | None:

@@ -7,6 +7,7 @@ from app.domain.architecture import InputSpec
 from app.domain.errors import ExportFailed, RecastError, StaticAxis
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.eval_mode import assert_eval
+from app.targets.capturing.fixed_axis import tells_of_fixed_axis
 from app.targets.capturing.flat_module import PREFIX, FlatModule
 from app.targets.capturing.output_names import output_names
 from app.targets.capturing.quiet import collected, first_lines
@@ -16,10 +17,6 @@ from app.targets.onnx.writing.finish import finish
 from app.targets.onnx.writing.opset import EXPORT_MINIMUM, checked_opset
 from app.targets.onnx.writing.output_shapes import refine_output_shapes
 from app.targets.request import ExportRequest
-
-# How torch.export says that the code fixed the size of an axis that was marked dynamic
-# (torch/_dynamo/variables/builder.py, torch/fx/experimental/symbolic_shapes.py).
-_SPECIALISED = ("Constraints violated", "inferred to be a constant", "inferred a static shape", "marked as dynamic")
 
 
 def capture(request: ExportRequest) -> CapturedOnnx:
@@ -91,7 +88,7 @@ def _failure(error: BaseException) -> RecastError:
     chain = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
-    specialised = [link for link in chain if any(words in str(link) for words in _SPECIALISED)]
+    specialised = [link for link in chain if tells_of_fixed_axis(link)]
     root = (specialised or chain)[-1]
     said = first_lines(str(root)) or type(root).__name__
     if specialised:

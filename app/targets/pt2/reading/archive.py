@@ -27,7 +27,7 @@ _KNOWN = re.compile(
     r"|data/weights/weight_\d+|data/constants/tensor_\d+"
 )
 """Records that hold no pickles and no code. The sample inputs must be empty."""
-_DTYPES = {
+DTYPES = {
     1: torch.uint8,
     2: torch.int8,
     3: torch.int16,
@@ -101,7 +101,7 @@ def _layout(key: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], tuple[i
             raise MalformedFile(f"{key} is stored as a pickle")
         meta = entry["tensor_meta"]
         sizes, strides = (tuple(int(item["as_int"]) for item in meta[name]) for name in ("sizes", "strides"))
-        return _DTYPES[meta["dtype"]], sizes, strides, int(meta["storage_offset"]["as_int"])
+        return DTYPES[meta["dtype"]], sizes, strides, int(meta["storage_offset"]["as_int"])
     except (KeyError, TypeError, ValueError) as error:
         raise MalformedFile(f"{key} has no readable layout: {type(error).__name__}: {error}") from error
 

@@ -9,14 +9,11 @@ from app.domain.architecture import InputSpec
 from app.domain.errors import ExportFailed, RecastError, StaticAxis
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.eval_mode import assert_eval
+from app.targets.capturing.fixed_axis import tells_of_fixed_axis
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.place import Place
 from app.targets.capturing.quiet import collected, first_lines
 from app.targets.request import ExportRequest
-
-# How torch.export says that the code fixed the size of an axis that was marked dynamic
-# (torch/_dynamo/variables/builder.py, torch/fx/experimental/symbolic_shapes.py).
-_SPECIALISED = ("Constraints violated", "inferred to be a constant", "inferred a static shape", "marked as dynamic")
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def _dynamic_shape(spec: InputSpec) -> dict[int, object] | None:
 
 def _failure(error: Exception) -> RecastError:
     said = first_lines(str(error)) or type(error).__name__
-    if any(words in str(error) for words in _SPECIALISED):
+    if tells_of_fixed_axis(error):
         return StaticAxis(
             f"The model's code fixes the size of an axis that was asked to be dynamic: {said}",
             stage="export",
