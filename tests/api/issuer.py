@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 from joserfc import jwk, jwt
 
@@ -38,6 +39,7 @@ class SigningIssuer:
             "sub": "somebody",
             "exp": now + 60,
             "iat": now,
+            "jti": uuid4().hex,  # no two are the same token, which the service remembers for a moment
             "project": "vision",
             "scope": "openid recast:read convert",
             **changed,

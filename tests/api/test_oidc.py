@@ -104,9 +104,12 @@ def test_a_token_without_a_project_of_this_service_may_do_nothing(trusting, issu
     assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
 
 
-def unsigned(issuer: SigningIssuer, header: dict[str, object], signature: str = "") -> str:
-    parts = (json.dumps(part).encode() for part in (header, issuer.claims()))
-    return ".".join((*(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts), signature))
+def encoded(part: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+def unsigned(issuer: SigningIssuer, header: dict[str, object]) -> str:
+    return f"{encoded(header)}.{encoded(issuer.claims())}."
 
 
 def keyed(issuer: SigningIssuer, secret: bytes) -> str:
@@ -132,7 +135,7 @@ def test_forged_signatures_are_refused(trusting, issuer):
     forged = {
         "none": unsigned(issuer, {"alg": "none", "kid": "first"}),
         "None": unsigned(issuer, {"alg": "None", "kid": "first"}),
-        "no algorithm": unsigned(issuer, {"kid": "first"}, signature),
+        "no algorithm": f"{encoded({'kid': 'first'})}.{payload}.{signature}",
         "signature of another key": issuer.token(key=stranger),
         "signature taken away": f"{head}.{payload}.",
         "signature of another token": f"{head}.{unsigned(issuer, {}).split('.')[1]}x.{signature}",
@@ -145,9 +148,9 @@ def test_forged_signatures_are_refused(trusting, issuer):
         "no token": "a.b.c",
         "not even that": "x" * 2000,
         "encrypted": "a.b.c.d.e",
-        "array": unsigned(issuer, {"alg": "RS256"}).replace(payload, "W10"),
-        "id of a key as a list": unsigned(issuer, {"alg": "RS256", "kid": ["first"]}, signature),
-        "algorithm as a list": unsigned(issuer, {"alg": ["RS256"], "kid": "first"}, signature),
+        "array": f"{encoded({'alg': 'RS256'})}.{encoded([])}.",
+        "id of a key as a list": f"{encoded({'alg': 'RS256', 'kid': ['first']})}.{payload}.{signature}",
+        "algorithm as a list": f"{encoded({'alg': ['RS256'], 'kid': 'first'})}.{payload}.{signature}",
     }
     assert asked(trusting, valid).status_code == 200
     assert asked(trusting, signed(issuer, issuer.keys["first"], nonce="of some issuers")).status_code == 200
