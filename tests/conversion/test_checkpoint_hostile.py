@@ -60,7 +60,7 @@ def onnx_bytes() -> bytes:
         (b"<!DOCTYPE html><html>", "HTML"),
         (b"\x89PNG\r\n\x1a\n" + bytes(20), "PNG"),
         (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
-        (gzip.compress(b"weights"), "gzip"),
+        (gzip.compress(b"weights", mtime=0), "gzip"),
         (tar_bytes(), "tar"),
         (npz_bytes(), "npz"),
         (onnx_bytes(), "ONNX"),
