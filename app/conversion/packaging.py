@@ -11,21 +11,14 @@ from typing import Any
 from app.conversion.candidates import Workpiece
 from app.conversion.job import ConversionOutcome
 from app.conversion.production import Produced
-from app.domain.errors import DimsFailed, LedgerFailed, NonFinite, ParityFailed, Problem, UnsupportedOpset
+from app.domain.errors import Problem
 from app.domain.produced_files import artifact_stem
+from app.domain.reasons import REASONS, finding_of
 from app.domain.report import ConversionReport, Finding, ProducedFile, Reason, TemplateUse, Verdict, VerificationReport
 from app.domain.versions import PACKAGE, library_versions, service_version
 from app.targets import selfcheck
 from app.targets.onnx.writing.fill import WrittenFile
 from app.targets.specs import SPECS
-
-ERROR_OF_REASON = {
-    Reason.ledger: LedgerFailed,
-    Reason.dims: DimsFailed,
-    Reason.non_finite: NonFinite,
-    Reason.opset: UnsupportedOpset,
-}
-"""The error that ends a conversion, by the first reason why the verdict is fail; parity_failed for every other."""
 
 
 def package(work: Workpiece, produced: Produced, timings: Mapping[str, float]) -> ConversionOutcome:
@@ -112,10 +105,10 @@ def _hashed(role: str, path: Path, media_type: str) -> ProducedFile:
 def _with_policy(verification: VerificationReport, use: TemplateUse, on_mismatch: str) -> VerificationReport:
     notes = []
     if use.state == "discarded":
-        notes.append(Finding(reason=Reason.template_discarded, severity="note", detail=use.reason or ""))
+        notes.append(finding_of(Reason.template_discarded, use.reason or ""))
     if verification.verdict is Verdict.fail and on_mismatch == "warn":
         told = "The artifact FAILED verification and is delivered only because on_mismatch=warn asked for it."
-        notes.append(Finding(reason=Reason.mismatch_accepted, severity="note", detail=told))
+        notes.append(finding_of(Reason.mismatch_accepted, told))
     if not notes:
         return verification
     verdict = Verdict.pass_with_notes if verification.verdict is Verdict.passed else verification.verdict
@@ -126,7 +119,7 @@ def _problem(verification: VerificationReport) -> Problem | None:
     if verification.verdict is not Verdict.fail:
         return None
     failures = [finding for finding in verification.findings if finding.severity == "fail"]
-    error = ERROR_OF_REASON.get(failures[0].reason, ParityFailed)
+    error = REASONS[failures[0].reason].error
     hint = "Read the report: it names what departs. The file itself can be had with ?unverified=true."
     reasons = [finding.reason.value for finding in failures]
     detail = " ".join(_sentences(verification.findings))

@@ -25,7 +25,8 @@ from app.conversion.stages import StageClock
 from app.conversion.verification.verify import Verification, examine
 from app.domain.conversion import Stage
 from app.domain.errors import ExportFailed, ModelRefuses, RecastError, memory_ran_out
-from app.domain.report import Certificate, Reason, Rung, TemplateUse, Verdict, VerificationReport
+from app.domain.reasons import rests_in
+from app.domain.report import Certificate, Rung, TemplateUse, Verdict, VerificationReport
 from app.targets.capturing.quiet import first_lines
 from app.targets.request import ExportRequest
 from app.targets.templating.key import template_key
@@ -40,20 +41,8 @@ Known = StoredTemplate | UnsuitableTemplate | None
 MOST_FRAMES = 8
 """Innermost frames of an error that the log shows."""
 
-OF_THE_MODEL = frozenset({Reason.non_finite})
-"""Failures that lie in the model with these weights; no other exporter can help."""
-
-OF_THE_CAPTURE = frozenset({Reason.frozen_values, Reason.assumed_sizes})
-"""Doubts about how the graph was captured; another exporter may leave none."""
-
-OF_THE_FILE = frozenset({Reason.checker, Reason.runtime})
-"""Failures of a file that cannot be run, as one whose opset lacks an operator."""
-
 STORED = "template (stored)"
 """Name of the rung that fills a stored template, beside those of the exporters."""
-
-OF_THE_TEMPLATE = frozenset({Reason.export_branch})
-"""Notes that hold for the weights that were tried: with others the way of the graph and the model's own may part."""
 
 
 @dataclass(frozen=True)
@@ -161,16 +150,16 @@ class _Climb:
         if report.verdict is not Verdict.fail:
             return self._keep(made, attempt, started)
         self._refused.append(made)
-        refused_file = any(finding.reason in OF_THE_FILE for finding in report.findings)
+        refused_file = any(rests_in("file", finding.reason) for finding in report.findings)
         self._never_ran = refused_file and not any(probe.passed and probe.outputs for probe in report.probes)
         self._rungs.append(_rung(attempt, "rejected", started, _first_failure(report)))
         if attempt.exporter == STORED:
             self._misfit = f"its artifact was refused: {_first_failure(report)}"
-        return any(finding.reason in OF_THE_MODEL for finding in report.findings)
+        return any(rests_in("model", finding.reason) for finding in report.findings)
 
     def _keep(self, made: _Made, attempt: Attempt, started: float) -> bool:
         """Accept the artifact, or put it aside while other exporters may make one without a doubt about its capture."""
-        doubt = next((f for f in made.verification.report.findings if f.reason in OF_THE_CAPTURE), None)
+        doubt = next((f for f in made.verification.report.findings if rests_in("capture", f.reason)), None)
         if doubt is None:
             self._accepted = made
             self._rungs.append(_rung(attempt, "succeeded", started))
@@ -265,7 +254,7 @@ class _Climb:
             )
         if isinstance(self._known, UnsuitableTemplate):
             return None, TemplateUse(state="not_reusable", key=self._key, reason=self._known.reason)
-        steered = next((finding for finding in report.findings if finding.reason in OF_THE_TEMPLATE), None)
+        steered = next((finding for finding in report.findings if rests_in("weights", finding.reason)), None)
         against = candidate.against_reuse
         if against is None and steered is not None:
             against = f"other weights would need a proof of their own: {steered.reason}: {steered.detail}"

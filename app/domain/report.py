@@ -74,11 +74,14 @@ class Reason(StrEnum):
     mismatch_accepted = "mismatch_accepted"
 
 
+Severity = Literal["note", "inconclusive", "fail"]
+
+
 class Finding(Value):
     """One reason, with the words for it."""
 
     reason: Reason
-    severity: Literal["note", "inconclusive", "fail"]
+    severity: Severity
     detail: str
 
 

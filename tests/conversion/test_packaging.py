@@ -1,7 +1,8 @@
 """What ends a conversion whose artifact was refused."""
 
 from app.conversion.packaging import _problem
-from app.conversion.verification.verdict import failure, note, settle
+from app.conversion.verification.verdict import settle
+from app.domain.reasons import finding_of
 from app.domain.report import Finding, GateConstants, Reason, Verdict, VerificationReport
 
 
@@ -42,9 +43,9 @@ def test_the_first_sentence_is_the_cause_and_every_reason_ends_in_a_full_stop():
 
 def test_causes_are_said_before_what_follows_from_them():
     found = [
-        failure(Reason.ledger, "a"),
-        note(Reason.not_strict, "b"),
-        failure(Reason.non_finite, "c"),
-        note(Reason.non_finite_weights, "d"),
+        finding_of(Reason.ledger, "a"),
+        finding_of(Reason.not_strict, "b"),
+        finding_of(Reason.non_finite, "c"),
+        finding_of(Reason.non_finite_weights, "d"),
     ]
     assert [finding.detail for finding in settle(found)] == ["c", "a", "d", "b"]

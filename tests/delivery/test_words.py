@@ -5,8 +5,6 @@ import math
 import pytest
 
 from app.delivery import charts, words
-from app.domain.reasons import REASONS
-from app.domain.report import Reason
 
 
 @pytest.mark.parametrize(
@@ -40,10 +38,6 @@ def test_sizes_and_durations():
 def test_names_show_what_cannot_be_seen():
     assert words.name("a\u202eb\x00\n\ud800") == "a\\u202eb\\u0000\\u000a\\ud800"
     assert words.name("k" * 500).endswith("… (500 characters)")
-
-
-def test_every_reason_is_in_words():
-    assert set(REASONS) == set(Reason)
 
 
 def test_the_gate_is_in_one_place_and_order_is_kept():

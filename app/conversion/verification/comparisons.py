@@ -35,7 +35,7 @@ from app.conversion.verification.sensitivity import (
     still,
 )
 from app.conversion.verification.side_by_side import disagreement
-from app.conversion.verification.verdict import failure, inconclusive, note
+from app.domain.reasons import finding_of
 from app.domain.report import Finding, ProbeResult, Reason
 from app.targets.artifact import ArtifactRefused
 
@@ -61,7 +61,7 @@ def load_artifact(evidence: Evidence, *, repack: bool) -> None:
                 repack=repack,
             )
         except ArtifactRefused as refusal:
-            evidence.findings.append(failure(Reason.runtime, f"the runtime refuses the artifact: {refusal}"))
+            evidence.findings.append(finding_of(Reason.runtime, f"the runtime refuses the artifact: {refusal}"))
 
 
 def check_repeatable(evidence: Evidence) -> None:
@@ -76,9 +76,9 @@ def check_repeatable(evidence: Evidence) -> None:
         evidence.artifact_repeats = artifact_repeats(evidence.runner, inputs)
     if not evidence.model_repeats:
         detail = "the model itself answers the same input differently each time, so nothing can be compared with it"
-        evidence.findings.append(inconclusive(Reason.nondeterministic, detail))
+        evidence.findings.append(finding_of(Reason.nondeterministic, detail))
     elif not evidence.artifact_repeats:
-        evidence.findings.append(failure(Reason.parity, "the artifact answers the same input differently each time"))
+        evidence.findings.append(finding_of(Reason.parity, "the artifact answers the same input differently each time"))
 
 
 def check_parity(evidence: Evidence) -> None:
@@ -102,7 +102,7 @@ def check_parity(evidence: Evidence) -> None:
 
 def _failures(compared: Iterable[Comparison]) -> list[Finding]:
     return [
-        failure(comparison.failure, f"{_probe_words(comparison.result)}: {comparison.result.reason}")
+        finding_of(comparison.failure, f"{_probe_words(comparison.result)}: {comparison.result.reason}")
         for comparison in compared
         if comparison.failure is not None
     ]
@@ -144,9 +144,11 @@ def check_export_branch(evidence: Evidence) -> None:
     listed = ", ".join(f"{name} × {count}" for name, count in evidence.other_way.most_common(5))
     detail = f"while it is exported, the model takes another way (operators that differ: {listed})"
     if failed is not None:
-        evidence.findings.append(failure(Reason.parity, f"{detail}; {failed.probe}: {failed.reason}"))
+        evidence.findings.append(finding_of(Reason.parity, f"{detail}; {failed.probe}: {failed.reason}"))
     else:
-        evidence.findings.append(note(Reason.export_branch, f"{detail}; both agree on inputs of all scales tried"))
+        evidence.findings.append(
+            finding_of(Reason.export_branch, f"{detail}; both agree on inputs of all scales tried")
+        )
 
 
 def check_dims(evidence: Evidence) -> None:
@@ -179,7 +181,7 @@ def check_degenerate(evidence: Evidence) -> None:
             except ModelFailed:
                 continue
             if apart is not None:
-                evidence.findings.append(failure(Reason.parity, f"{probe.name} at {probe.sizes}: {apart}"))
+                evidence.findings.append(finding_of(Reason.parity, f"{probe.name} at {probe.sizes}: {apart}"))
 
 
 def check_decisions(evidence: Evidence) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from app.conversion.verification.parity import Comparison
 from app.conversion.verification.probes import axis_sizes, sample_sizes
 from app.conversion.verification.reference import ModelFailed
-from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.architecture import Axis, Signature
+from app.domain.reasons import finding_of
 from app.domain.report import AxisCertificate, AxisTrial, Finding, Reason
 
 Trial = Callable[[Mapping[str, int]], Comparison]
@@ -127,11 +127,11 @@ def dims_findings(certificates: Iterable[AxisCertificate], outcomes: Iterable[Ax
         if not certificate.passed:
             failed = next((t for t in certificate.trials if not t.passed), None)
             why = f"at size {failed.size}: {failed.reason}" if failed else "the file fixes its size"
-            findings.append(failure(Reason.dims, f"{place} was asked to be dynamic and is not; {why}"))
+            findings.append(finding_of(Reason.dims, f"{place} was asked to be dynamic and is not; {why}"))
         elif certificate.asked == "static":
-            findings.append(note(Reason.static_axis, f"{place} is static, as asked"))
+            findings.append(finding_of(Reason.static_axis, f"{place} is static, as asked"))
     for outcome in outcomes:
         if len(outcome.trials) > 1 and len(outcome.executed) < 2:
             detail = f"the model runs at fewer than two sizes of axis {outcome.axis.name}, so whether it varies is open"
-            findings.append(inconclusive(Reason.shape_specialised, detail))
+            findings.append(finding_of(Reason.shape_specialised, detail))
     return findings

@@ -31,9 +31,9 @@ from app.conversion.verification.reference import ModelFailed, Reference, cheape
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Model
 from app.conversion.verification.surroundings import surroundings
-from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.architecture import Integers, Signature
 from app.domain.errors import InvalidOptions, memory_ran_out
+from app.domain.reasons import finding_of
 from app.domain.report import Detection, Finding, ProbeResult, Reason
 from app.domain.text import message_of
 from app.processes import memory_ceiling
@@ -164,12 +164,12 @@ def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerS
                 skipped.append(skipped_probe(probe, "the model's own outputs are not finite at this scale"))
             else:
                 detail = f"the model's own outputs hold NaN or infinity on {probe.name}"
-                findings.append(failure(Reason.non_finite, detail))
+                findings.append(finding_of(Reason.non_finite, detail))
     taken_together = pooled(references)
     with clock.part("fused_attention"), _logged("fused_attention"):
         departure = fused_departure(model.module, model.signature, taken_together)
         if departure is not None:
-            findings.append(note(Reason.fused_attention, departure))
+            findings.append(finding_of(Reason.fused_attention, departure))
     return EagerSide(taken_together, skipped, findings, seconds=clock.seconds, forward_seconds=shortest)
 
 
@@ -189,7 +189,7 @@ def _reference(model: Model, probe: Probe, findings: list[Finding]) -> Reference
         exported = sample_sizes(model.signature)
         if probe.sizes == exported:
             detail = f"the model does not run on {probe.name} at {probe.sizes}: {failed}"
-            findings.append(inconclusive(Reason.shape_specialised, detail))
+            findings.append(finding_of(Reason.shape_specialised, detail))
             return None
     # The dims certificate says that the model fails at those sizes; the draw is still worth having at the exported.
     return _reference(model, draw_probe(model.signature, exported, probe.seed, name=probe.name), findings)

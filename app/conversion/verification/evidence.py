@@ -16,7 +16,8 @@ from app.conversion.verification.parity import Comparison
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Subject
-from app.conversion.verification.verdict import note, settle, verdict_of
+from app.conversion.verification.verdict import settle, verdict_of
+from app.domain.reasons import finding_of
 from app.domain.report import (
     AxisCertificate,
     Decision,
@@ -97,7 +98,7 @@ class Evidence:
     def told(self) -> list[Finding]:
         """The findings, with what was learned of the oracle where it was asked."""
         asked = next((r for r in self.references if r.oracle.asked and r.kind != "fp64"), None)
-        more = [note(Reason.oracle_unavailable, "; ".join(asked.oracle.answer.detours))] if asked else []
+        more = [finding_of(Reason.oracle_unavailable, "; ".join(asked.oracle.answer.detours))] if asked else []
         return [*self.findings, *more]
 
     @cached_property

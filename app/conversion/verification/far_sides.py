@@ -16,8 +16,8 @@ from app.conversion.verification.probes import DRAWS, draw_probe, latin_sizes
 from app.conversion.verification.reference import ModelFailed
 from app.conversion.verification.side_by_side import disagreement
 from app.conversion.verification.subject import Subject
-from app.conversion.verification.verdict import failure, inconclusive, note
 from app.domain.architecture import Signature
+from app.domain.reasons import finding_of
 from app.domain.report import Decision, Finding, Reason, SideTrial
 from app.targets.artifact import Runner
 from app.targets.capturing.place import Place
@@ -128,11 +128,11 @@ def size_findings(decisions: Sequence[Decision], subject: Subject) -> list[Findi
             words = (
                 f"{_words(decision)}, and the artifact is wrong at {_sizes(wrong)}: {first_line(wrong.reason or '')}"
             )
-            found.append(failure(Reason.dims, words) if asked else inconclusive(Reason.assumed_sizes, words))
+            found.append(finding_of(Reason.dims if asked else Reason.assumed_sizes, words))
         elif decision.by_model and all(trial.seen == "not_run" for trial in decision.trials):
             dear = "; ".join(map(_sizes, decision.trials))
             detail = f"{_words(decision)}; other sizes would have been too dear to run: {dear}"
-            found.append(inconclusive(Reason.assumed_sizes, detail))
+            found.append(finding_of(Reason.assumed_sizes, detail))
     return found
 
 
@@ -153,7 +153,7 @@ def search_findings(decisions: Decisions) -> list[Finding]:
         "following the model's code to its end would have taken too long, so not all of what it decides on sizes and "
         "values of its inputs is known; what is known was tried"
     )
-    return [note(Reason.unfollowed_code, detail)]
+    return [finding_of(Reason.unfollowed_code, detail)]
 
 
 def left_out(decisions: Decisions) -> str | None:
@@ -174,8 +174,8 @@ def value_findings(decisions: Decisions, kept: Sequence[Place]) -> list[Finding]
     if doubted:
         lines = ", ".join(map(str, doubted))
         detail = f"the model's code decides on values of its inputs ({lines}), of which the trace keeps one answer"
-        return [inconclusive(Reason.frozen_values, detail)]
+        return [finding_of(Reason.frozen_values, detail)]
     if kept and decisions.unfollowed is not None:
         lines = ", ".join(dict.fromkeys(map(str, kept)))
-        return [note(Reason.trace_warnings, f"the trace keeps what the model's code decided at {lines}")]
+        return [finding_of(Reason.trace_warnings, f"the trace keeps what the model's code decided at {lines}")]
     return []

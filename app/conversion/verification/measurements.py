@@ -12,7 +12,7 @@ from app.conversion.verification.matrix import parity_matrix
 from app.conversion.verification.probes import (
     sample_sizes,
 )
-from app.conversion.verification.verdict import note
+from app.domain.reasons import finding_of
 from app.domain.report import Reason
 
 LEAST_POWER = 0.5
@@ -35,7 +35,7 @@ def measure_detection(evidence: Evidence) -> None:
         blind = f" and none in {', '.join(measured.blind_layers[:5])}" if measured.blind_layers else ""
         seen = f"the probes would see {measured.power:.0%} of weight faults{blind}"
         detail = f"{seen}; that the weights are right rests on the ledger"
-        evidence.findings.append(note(Reason.blind_layers, detail))
+        evidence.findings.append(finding_of(Reason.blind_layers, detail))
 
 
 def fill_matrix(evidence: Evidence) -> None:

@@ -11,7 +11,7 @@ from app.conversion.verification import audit
 from app.conversion.verification.evidence import Evidence
 from app.conversion.verification.ledger.ledger import ledger_of
 from app.conversion.verification.subject import Subject
-from app.conversion.verification.verdict import failure, inconclusive, note
+from app.domain.reasons import finding_of
 from app.domain.report import Ledger, Reason
 from app.targets.artifact import MalformedFile
 
@@ -21,7 +21,7 @@ def check_file(evidence: Evidence) -> None:
     with evidence.clock.part("checker"):
         complaint = evidence.subject.reader.complaint(evidence.subject.artifact)
     if complaint is not None:
-        evidence.findings.append(failure(Reason.checker, complaint[:600]))
+        evidence.findings.append(finding_of(Reason.checker, complaint[:600]))
 
 
 def check_history(evidence: Evidence) -> None:
@@ -30,19 +30,19 @@ def check_history(evidence: Evidence) -> None:
     if load.unloaded_keys:
         detail = f"{len(load.unloaded_keys)} tensors that act on the outputs have initial values: "
         evidence.findings.append(
-            inconclusive(
-                Reason.unloaded_weights, detail + _listed(load.unloaded_keys) + f". {load.hint or ''}".rstrip()
-            )
+            finding_of(Reason.unloaded_weights, detail + _listed(load.unloaded_keys) + f". {load.hint or ''}".rstrip())
         )
     if load.missing_keys or load.ignored_keys:
         missing, left_out = len(load.missing_keys), len(load.ignored_keys)
         detail = f"{missing} keys of the model are missing, {left_out} uploaded ones were left out: "
-        evidence.findings.append(note(Reason.not_strict, detail + _listed((*load.missing_keys, *load.ignored_keys))))
+        evidence.findings.append(
+            finding_of(Reason.not_strict, detail + _listed((*load.missing_keys, *load.ignored_keys)))
+        )
     with evidence.clock.part("finite_weights"):
         bad = [name for name, tensor in evidence.subject.uploaded.items() if not _finite(tensor)]
     if bad:
         detail = f"{len(bad)} uploaded tensors hold NaN or infinity: {', '.join(bad[:5])}"
-        evidence.findings.append(note(Reason.non_finite_weights, detail))
+        evidence.findings.append(finding_of(Reason.non_finite_weights, detail))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -72,14 +72,14 @@ def audit_modes_and_attributes(evidence: Evidence) -> None:
         training += evidence.facts.training
         evidence.eval_mode = not training
         if training:
-            evidence.findings.append(failure(Reason.training_mode, f"in training mode: {', '.join(training[:5])}"))
+            evidence.findings.append(finding_of(Reason.training_mode, f"in training mode: {', '.join(training[:5])}"))
         _check_versions(evidence)
         traced = next((r.trace for r in evidence.references if r.trace.operations), None)
         constants = evidence.facts.constants
         if traced is not None and constants is not None:
             half = evidence.subject.coarseness > 1
             evidence.findings += [
-                failure(Reason.attributes, complaint) for complaint in audit.audit(traced, constants, half=half)
+                finding_of(Reason.attributes, complaint) for complaint in audit.audit(traced, constants, half=half)
             ]
 
 
@@ -90,7 +90,7 @@ def _check_versions(evidence: Evidence) -> None:
         ("IR version", export.ir_version, facts.ir_version),
     ):
         if claimed is not None and claimed != found:
-            evidence.findings.append(failure(Reason.opset, f"the file has {name} {found}, {claimed} was claimed"))
+            evidence.findings.append(finding_of(Reason.opset, f"the file has {name} {found}, {claimed} was claimed"))
 
 
 def check_ledger(evidence: Evidence, *, certified: bool = False) -> None:
@@ -100,15 +100,15 @@ def check_ledger(evidence: Evidence, *, certified: bool = False) -> None:
         try:
             evidence.ledger = _ledger(subject, certified=certified)
         except MalformedFile as malformed:
-            evidence.findings.append(failure(Reason.ledger, f"the artifact's tensors cannot be read: {malformed}"))
+            evidence.findings.append(finding_of(Reason.ledger, f"the artifact's tensors cannot be read: {malformed}"))
             return
     if not evidence.ledger.passed:
         detail = "; ".join(evidence.ledger.problems[:3]) or "the books do not balance"
-        evidence.findings.append(failure(Reason.ledger, detail))
+        evidence.findings.append(finding_of(Reason.ledger, detail))
     unused = [e.tensor for e in evidence.ledger.entries if e.ledger_class == "unused" and not _is_counter(e.tensor)]
     if unused:
         detail = f"{len(unused)} uploaded tensors are not used by the model: {', '.join(unused[:5])}"
-        evidence.findings.append(note(Reason.unused_tensors, detail))
+        evidence.findings.append(finding_of(Reason.unused_tensors, detail))
 
 
 def _ledger(subject: Subject, *, certified: bool = False) -> Ledger:

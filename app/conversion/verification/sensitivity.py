@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from app.conversion.verification.gate import C, K, farthest, unit_roundoff
 from app.conversion.verification.input_reach import reached_outputs
 from app.conversion.verification.reference import Reference
-from app.conversion.verification.verdict import inconclusive, note
 from app.domain.architecture import Signature
+from app.domain.reasons import finding_of
 from app.domain.report import Finding, Reason, Sensitivity
 
 THRESHOLD = 100.0
@@ -58,9 +58,9 @@ def threshold_of(name: str, measured: Sensitivity) -> float:
 def sensitivity_findings(measured: Sensitivity, constant: Collection[str]) -> list[Finding]:
     """What is said of outputs that hardly move. ``constant``: those of them that no input reaches."""
     return [
-        note(Reason.constant_output, f"{name} is a constant: no input reaches it")
+        finding_of(Reason.constant_output, f"{name} is a constant: no input reaches it")
         if name in constant
-        else inconclusive(
+        else finding_of(
             Reason.insensitive,
             f"{name} moves by {measured.per_output[name]:.3g} gates over all probes (at least "
             f"{threshold_of(name, measured):.3g} needed): the outputs hardly depend on the inputs, so "

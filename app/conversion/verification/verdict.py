@@ -6,33 +6,18 @@ exception: a stochastic module cannot be held against its artifact, so what rest
 
 from collections.abc import Iterable
 
+from app.domain.reasons import REASONS
 from app.domain.report import Finding, Reason, Verdict
-
-_COMPARED = frozenset({Reason.parity, Reason.dims})
-"""Failures that rest on comparing values with a model that must answer the same twice."""
-
 
 _CAUSES = (Reason.non_finite, Reason.non_finite_weights)
 """What everything else follows from where it is found, so that it is said first."""
-
-
-def note(reason: Reason, detail: str) -> Finding:
-    return Finding(reason=reason, severity="note", detail=detail)
-
-
-def inconclusive(reason: Reason, detail: str) -> Finding:
-    return Finding(reason=reason, severity="inconclusive", detail=detail)
-
-
-def failure(reason: Reason, detail: str) -> Finding:
-    return Finding(reason=reason, severity="fail", detail=detail)
 
 
 def settle(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings that count, gravest first and causes before what follows from them, each reason's words once."""
     distinct = list(dict.fromkeys(findings))
     if any(finding.reason is Reason.nondeterministic for finding in distinct):
-        distinct = [finding for finding in distinct if finding.reason not in _COMPARED]
+        distinct = [finding for finding in distinct if not REASONS[finding.reason].compared]
     gravity = {"fail": 0, "inconclusive": 1, "note": 2}
     return tuple(sorted(distinct, key=lambda finding: (gravity[finding.severity], finding.reason not in _CAUSES)))
 

@@ -22,8 +22,8 @@ from app.conversion.verification.eager_side import (
 from app.conversion.verification.evidence import SMALL_BYTES, Evidence
 from app.conversion.verification.subject import Subject
 from app.conversion.verification.surroundings import surroundings
-from app.conversion.verification.verdict import failure
 from app.domain.errors import RecastError, memory_ran_out
+from app.domain.reasons import finding_of
 from app.domain.report import Reason, VerificationReport
 from app.domain.text import message_of
 from app.processes import give_back_memory
@@ -150,4 +150,4 @@ def carry_out(check: Check, evidence: Evidence) -> None:
         if check.measures:
             evidence.not_run[check.name] = why
         else:
-            evidence.findings.append(failure(Reason.check_failed, f"{check.name} could not be carried out: {why}"))
+            evidence.findings.append(finding_of(Reason.check_failed, f"{check.name} could not be carried out: {why}"))

@@ -18,11 +18,12 @@ from app.conversion.verification.parity import compare_outputs
 from app.conversion.verification.perturbation import KINDS, draw_perturbations, replaced
 from app.conversion.verification.probes import draw_probe, draw_probes
 from app.conversion.verification.stopwatch import Stopwatch
-from app.conversion.verification.verdict import failure, inconclusive, note, settle, verdict_of
+from app.conversion.verification.verdict import settle, verdict_of
 from app.conversion.verification.verify import Mode, examine, verify
 from app.conversion.verification.widening import OperatorCall, Trace
 from app.domain.architecture import Axis, InputSpec, Integers, OutputSpec, Signature
 from app.domain.errors import InvalidOptions
+from app.domain.reasons import finding_of
 from app.domain.report import Finding, Reason, Verdict
 from app.targets.onnx.spec import OnnxOptions
 from tests.conversion.verification.subjects import (
@@ -350,10 +351,13 @@ def test_the_gravest_finding_decides(severities: tuple[str, ...], verdict: Verdi
 
 
 def test_a_stochastic_module_silences_comparisons_but_not_the_ledger() -> None:
-    noise = inconclusive(Reason.nondeterministic, "noise")
-    parity = failure(Reason.parity, "differs")
+    noise = finding_of(Reason.nondeterministic, "noise")
+    parity = finding_of(Reason.parity, "differs")
     assert verdict_of(settle([parity, noise])) is Verdict.inconclusive
-    assert verdict_of(settle([failure(Reason.ledger, "a tensor"), noise, note(Reason.not_strict, "n")])) is Verdict.fail
+    assert (
+        verdict_of(settle([finding_of(Reason.ledger, "a tensor"), noise, finding_of(Reason.not_strict, "n")]))
+        is Verdict.fail
+    )
 
 
 def test_percentiles_are_of_the_nearest_rank() -> None:
