@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from app.architectures.construction import replace_tensors
 from app.architectures.registry import Registry
 from app.conversion.checkpoint import OpenedCheckpoint
+from app.conversion.checkpoint.names import shown
 from app.conversion.drawn import beside_state, drawn
 from app.conversion.load_attempts import Attempt, Place, place_of, read_into
 from app.conversion.proposals import advice
@@ -20,6 +21,8 @@ from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport, ParameterReport, TensorInfo
 from app.domain.errors import KeyMismatch
 
+_NAMED = 3
+"""Tensors that a sentence names."""
 LEFT_OUT = " (left out)"
 """Ends the name of an uploaded tensor that was left out, where the module has another tensor of its name."""
 
@@ -176,13 +179,13 @@ def _matches(key: str, patterns: Sequence[str]) -> bool:
 
 
 def _refusal(place: Place, attempt: Attempt, opened: OpenedCheckpoint) -> KeyMismatch:
-    counts = (
-        (len(attempt.missing), "missing"),
-        (len(attempt.unexpected), "unexpected"),
-        (len(attempt.mismatched), "of another shape or kind"),
-        (len(attempt.accounted.changed), "that the architecture's own loading would change"),
+    kinds = (
+        (attempt.missing, "missing"),
+        (attempt.unexpected, "unexpected"),
+        (tuple(attempt.mismatched.values()), "of another shape or kind"),
+        (attempt.accounted.changed, "that the architecture's own loading would change"),
     )
-    said = ", ".join(f"{count} {words}" for count, words in counts if count) or "none of them usable"
+    said = "; ".join(_told(several, words) for several, words in kinds if several) or "none of them usable"
     if attempt.raised:
         said = f"the architecture's own loading raised {attempt.raised}"
     if attempt.reading.prefix:
@@ -196,6 +199,17 @@ def _refusal(place: Place, attempt: Attempt, opened: OpenedCheckpoint) -> KeyMis
     )
 
 
+def _told(several: Sequence[str], words: str) -> str:
+    """How many they are, and the first ones: 2 missing (fc.weight, fc.bias)."""
+    rest = ", ..." if len(several) > _NAMED else ""
+    return f"{len(several)} {words} ({', '.join(map(shown, several[:_NAMED]))}{rest})"
+
+
 def _hint(place: Place, attempt: Attempt, opened: OpenedCheckpoint) -> str:
     shapes = {key: tensor.shape for key, tensor in (attempt.converted or attempt.tensors or opened.state_dict).items()}
+    if attempt.mismatched and all(shapes.get(key) == value.shape for key, value in place.targets.items()):
+        return (
+            "Every shape fits; save these tensors in the architecture's dtype. Integers in the place of weights are "
+            "those of a quantized model: dequantize them."
+        )
     return advice(place.registry, place.name, place.options, shapes, place.optional)

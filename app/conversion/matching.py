@@ -138,7 +138,8 @@ class LayoutIndex:
     def rank(self, shapes: Shapes, *, most: int = 5, told: str = "") -> list[Match]:
         """The architectures that a file's tensors fit best, the best first, each once with the options that fit best.
 
-        ``told``: what else is known of the file, such as its name: of equals, the one named there comes first.
+        ``told``: what else is known of the file, such as its name: of equals, the one named there comes first, then
+        one of the library that it begins with.
         """
         found: dict[str, Match] = {}
         for reading in self._readings(shapes):
@@ -247,9 +248,9 @@ def _quality(match: Match) -> tuple[bool, float, int]:
     return match.exact, match.share, -len(match.options) - bool(match.reading.prefix)
 
 
-def _namesake(match: Match, words: str) -> tuple[int, int]:
-    bare = match.architecture.rpartition("/")[2].lower()
-    return (len(bare) if bare in words else 0), -match.order
+def _namesake(match: Match, words: str) -> tuple[int, bool, int]:
+    library, _, bare = match.architecture.lower().rpartition("/")
+    return (len(bare) if bare in words else 0), words.startswith(f"{library}/"), -match.order
 
 
 def match_of(

@@ -64,7 +64,7 @@ def advice(
     match = Match(name, changed, Reading(prefix), better.fitting, len(named), missing)
     if (changed or prefix) and better.exact:
         return match.advice()
-    others = installed_index().rank(uploaded, most=1)
+    others = installed_index().rank(uploaded, most=1, told=name)
     if others and others[0].exact:
         return others[0].advice()
     if changed or prefix:

@@ -17,12 +17,13 @@ from app.conversion.checkpoint.safetensors_file import read_safetensors
 from app.conversion.checkpoint.sharded import index_of, read_sharded
 from app.conversion.checkpoint.stored_tensors import Memory
 from app.conversion.checkpoint.torch_files import Contents, read_legacy, read_zip
-from app.conversion.checkpoint.unwrap import unwrap
+from app.conversion.checkpoint.torch_vocabulary import layers_in, refusal
+from app.conversion.checkpoint.unwrap import Found, unwrap
 from app.conversion.checkpoint.zip_layout import members_of, read_layout
 from app.conversion.checkpoint.zipped_directory import ZippedDirectory
 from app.domain.checkpoint import CheckpointFormat, CheckpointInspection, TensorInfo
 from app.domain.checkpoint_format import recognise
-from app.domain.errors import PayloadTooLarge
+from app.domain.errors import NoStateDict, PayloadTooLarge
 
 MAX_TENSORS = 100_000
 """Tensors of a state dict; the largest published models have some thousands."""
@@ -51,7 +52,7 @@ def open_checkpoint(path: Path, checkpoint_key: str = "auto") -> OpenedCheckpoin
 
 def _opened(path: Path, checkpoint_key: str, scratch: Path) -> OpenedCheckpoint:
     kind, contents = _read(Extent.of(path), recognise(path), scratch)
-    found, candidates = unwrap(contents.root, checkpoint_key)
+    found, candidates = _found(contents.root, checkpoint_key)
     if len(found.tensors) > MAX_TENSORS:
         raise PayloadTooLarge(
             f"The state dict holds {len(found.tensors):,} tensors; at most {MAX_TENSORS:,} are read.",
@@ -74,6 +75,23 @@ def _opened(path: Path, checkpoint_key: str, scratch: Path) -> OpenedCheckpoint:
         notes=notes,
     )
     return OpenedCheckpoint(inspection, state_dict, found.versions, class_names(contents.root))
+
+
+def _found(root: object, checkpoint_key: str) -> tuple[Found, tuple[str, ...]]:
+    """As unwrap. Raises PickledModule for a model that was pickled, unless the client says where else the weights are.
+
+    A loss or an activation among the hyper-parameters is no model: it has no weights, or they are not the model's.
+    """
+    layers = layers_in(root)
+    models = [name for name, has_weights in layers.items() if has_weights]
+    if models and checkpoint_key == "auto":
+        raise refusal(models)
+    try:
+        return unwrap(root, checkpoint_key)
+    except NoStateDict as error:
+        if layers:
+            raise refusal(list(layers)) from error
+        raise
 
 
 def _read(file: Extent, kind: CheckpointFormat, scratch: Path) -> tuple[CheckpointFormat, Contents]:

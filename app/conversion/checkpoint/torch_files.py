@@ -7,11 +7,11 @@ from typing import Any
 
 from app.conversion.checkpoint.extent import Extent
 from app.conversion.checkpoint.pickle_machine import MAX_PICKLE, read_pickle
-from app.conversion.checkpoint.pickle_values import Globals, Vocabulary
+from app.conversion.checkpoint.pickle_values import Globals, Name, Vocabulary
 from app.conversion.checkpoint.stored_tensors import Storage
 from app.conversion.checkpoint.torch_vocabulary import TORCH, refusal, storage_dtype
 from app.conversion.checkpoint.zip_layout import ZipLayout, read_layout
-from app.domain.errors import CorruptCheckpoint, PayloadTooLarge, UnsafeCheckpoint
+from app.domain.errors import CorruptCheckpoint, PayloadTooLarge, RecastError, UnsafeCheckpoint
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _LENGTH = struct.Struct("<q")
@@ -36,7 +36,11 @@ def read_zip(archive: Extent) -> Contents:
     layout = read_layout(archive)
     pickled = layout.records["data.pkl"]
     if pickled.size > MAX_PICKLE:
-        raise PayloadTooLarge(f"data.pkl is longer than {MAX_PICKLE >> 20} MiB; weights alone need much less.")
+        raise PayloadTooLarge(
+            f"data.pkl is longer than {MAX_PICKLE >> 20} MiB; weights alone need much less.",
+            hint="NumPy arrays and lists of numbers lie in it, tensors beside it: save the weights as tensors "
+            "(torch.from_numpy), alone.",
+        )
     swapped = is_big_endian(layout)
     pickles = Pickles(pickled.read())
     root = pickles.read()
@@ -103,19 +107,29 @@ class Pickles:
     def read(self) -> Any:
         """The next pickle's value. Globals that no checkpoint needs are told all together."""
         try:
-            pickle = read_pickle(self._data, self._vocabulary, self._globals, persistent=self._storage, start=self.at)
+            pickle = read_pickle(self._data, self._vocabulary, self._globals, persistent=self._meant, start=self.at)
         except (CorruptCheckpoint, UnsafeCheckpoint) as error:
             if self._globals.unknown:
-                raise refusal(list(self._globals.unknown)) from error
+                raise self._refusal() from error
             raise
         if self._globals.unknown:
-            raise refusal(list(self._globals.unknown))
+            raise self._refusal()
         self.at = pickle.end
         return pickle.value
+
+    def _refusal(self) -> RecastError:
+        return refusal(list(self._globals.unknown), self._globals.unread)
 
     def notes(self) -> tuple[str, ...]:
         unread = ", ".join(self._globals.unread)
         return (f"objects left unread: {unread}",) if unread else ()
+
+    def _meant(self, identifier: object) -> Storage | Name:
+        """A storage; or, in the legacy format, ("module", class, file, source) of a layer's class."""
+        match identifier:
+            case ("module" | b"module", Name() as name, *_):
+                return name
+        return self._storage(identifier)
 
     def _storage(self, identifier: object) -> Storage:
         """("storage", class, key, location, numel[, view])"""

@@ -4,14 +4,14 @@ The calls are those of torch/_utils.py and torch/_tensor.py. None of them is mad
 of a storage that the file holds, so that no tensor can come from anywhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from app.conversion.checkpoint.inert_names import is_inert
 from app.conversion.checkpoint.names import check_key
-from app.conversion.checkpoint.pickle_values import Name, Ordered, OtherKey, Rule, Vocabulary
+from app.conversion.checkpoint.pickle_values import Made, Name, Ordered, OtherKey, Rule, Vocabulary
 from app.conversion.checkpoint.stored_tensors import DENSE_DTYPES, Storage, Stored, TensorView, Unreadable
 from app.domain.errors import CorruptCheckpoint, PickledModule, RecastError, UnsafeCheckpoint
 
@@ -22,8 +22,9 @@ _STORAGE_DTYPES: Mapping[str, torch.dtype] = torch.storage._storage_type_to_dtyp
 _SEQUENCE = (tuple, list)
 _UNTYPED = "UntypedStorage"
 
-# Library modules whose classes are layers: one of them in a pickle means that a whole model was saved.
+# Library modules whose classes are layers: an object of one in a pickle means that a whole model was saved.
 _LAYER_MODULES = ("torch.nn.modules.", "torch.fx.graph_module", "torchvision.models.", "timm.", "transformers.models.")
+_LOSSES = "torch.nn.modules.loss."
 
 
 def storage_dtype(name: object) -> torch.dtype:
@@ -156,15 +157,49 @@ def _torch_values() -> frozenset[str]:
     return frozenset([*_DTYPES, *classes, *untyped, *schemes, *layouts, "torch.Tensor", "torch._tensor.Tensor"])
 
 
-TORCH = Vocabulary(_RULES, _torch_values(), is_inert)
+def _torch_classes() -> frozenset[str]:
+    """Layers, losses, functions, optimisers and schedules of torch, which hyper-parameters name or hold."""
+    holders = (torch.nn, torch.nn.functional, torch.optim, torch.optim.lr_scheduler)
+    found = {value for holder in holders for name, value in vars(holder).items() if name[0] != "_" and callable(value)}
+    names = {f"{value.__module__}.{value.__name__}" for value in found if hasattr(value, "__name__")}
+    return frozenset(name for name in names if name.startswith(("torch.nn.", "torch.optim.", "torch._C._nn.")))
+
+
+_CLASSES = _torch_classes()
+TORCH = Vocabulary(_RULES, _torch_values(), lambda name: name in _CLASSES or is_inert(name))
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 
-def refusal(unsafe: list[str]) -> RecastError:
+def layers_in(root: object) -> dict[str, bool]:
+    """The classes of the layers that an object holds, and whether a tensor hangs on one of that class. Linear work."""
+    found: dict[str, bool] = {}
+    seen: set[tuple[int, bool]] = set()
+    ahead: list[tuple[object, str | None]] = [(root, None)]
+    while ahead:
+        node, within = ahead.pop()
+        if within is not None and isinstance(node, Stored):
+            found[within] = True
+        if isinstance(node, Made) and _is_layer(node.by):
+            within = node.by
+            found.setdefault(within, False)
+        inside = (*node.arguments, node.state) if isinstance(node, Made) else node
+        if isinstance(inside, dict):
+            inside = tuple(inside.values())
+        if isinstance(inside, _SEQUENCE) and (id(node), within is not None) not in seen:
+            seen.add((id(node), within is not None))
+            ahead.extend((each, within) for each in inside)
+    return found
+
+
+def _is_layer(name: str) -> bool:
+    return name.startswith(_LAYER_MODULES) and not name.startswith(_LOSSES)
+
+
+def refusal(unsafe: list[str], unread: Iterable[str] = ()) -> RecastError:
     """The error for a pickle that needs more than tensors, plain containers and inert objects."""
-    layers = [name for name in unsafe if name.startswith(_LAYER_MODULES)]
+    layers = [name for name in dict.fromkeys((*unsafe, *unread)) if _is_layer(name)]
     if layers:
         return PickledModule(f"The pickle rebuilds a model out of {', '.join(layers[:3])}.", unsafe_globals=unsafe)
     return UnsafeCheckpoint(

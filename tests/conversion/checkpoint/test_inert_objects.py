@@ -15,7 +15,7 @@ import torch
 from torchvision.transforms.functional import InterpolationMode
 
 from app.conversion.checkpoint import open_checkpoint
-from app.domain.errors import CorruptCheckpoint, UnsafeCheckpoint, UnsupportedTensor
+from app.domain.errors import CorruptCheckpoint, PickledModule, UnsafeCheckpoint, UnsupportedTensor
 from tests.conversion.corpus import rezipped, saved, weights, zipped_pickle
 
 DEFAULTS: collections.defaultdict[str, list[int]] = collections.defaultdict(list)
@@ -45,6 +45,13 @@ LEFT = {
     "device": torch.device("cpu"),
     "dtype": torch.bfloat16,
     "size": torch.Size([1, 2]),
+    "class of a layer": torch.nn.GELU,
+    "function": torch.nn.functional.gelu,
+    "python function": torch.nn.functional.relu,
+    "loss": torch.nn.CrossEntropyLoss(weight=torch.ones(3)),
+    "activation": torch.nn.LeakyReLU(0.2),
+    "optimizer": torch.optim.AdamW([torch.zeros(2)], lr=0.1),
+    "class of an optimizer": torch.optim.SGD,
     "keys of all types": {1: "a", (2, 3): "b", None: "c", 1.5: "d"},
 }
 
@@ -158,3 +165,16 @@ def test_tensors_that_are_no_plain_weights_are_named_and_harm_nothing_elsewhere(
         open_checkpoint(saved({"w": tensor()}, tmp_path / "f"))
     beside = {"model": weights(), "optimizer": {"state": {"w": tensor()}, "param_groups": []}}
     assert open_checkpoint(saved(beside, tmp_path / "g")).inspection.nesting == ("model",)
+
+
+def test_a_pickled_model_beside_a_state_dict_is_not_passed_over(tmp_path: Path) -> None:
+    """Which of the two is meant, the client says: where the key is given, the other is left unread."""
+    path = saved({"net": torch.nn.Linear(2, 2), "ema": weights()}, tmp_path / "f")
+    with pytest.raises(PickledModule):
+        open_checkpoint(path)
+    assert open_checkpoint(path, "ema").state_dict.keys() == weights().keys()
+
+
+def test_a_file_of_layers_without_weights_is_a_pickled_module(tmp_path: Path) -> None:
+    with pytest.raises(PickledModule):
+        open_checkpoint(saved({"act": torch.nn.ReLU()}, tmp_path / "f"))
