@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from safetensors import safe_open
 
 from app.architectures.registry import Registry, load_registry
 from app.conversion.checkpoint import open_checkpoint
@@ -53,12 +54,18 @@ def converted(checkpoint: Path, target: Any, directory: Path, **options: Any) ->
 def told_by(path: Path) -> dict[str, str]:
     if path.suffix == ".onnx":
         return {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            return file.metadata()
     files = {"recast.json": ""}
-    torch.jit.load(path, _extra_files=files)
+    if path.suffix == ".pt2":
+        torch.export.load(path, extra_files=files)
+    else:
+        torch.jit.load(path, _extra_files=files)
     return json.loads(files["recast.json"])
 
 
-@pytest.mark.parametrize("target", ["onnx", "torchscript"])
+@pytest.mark.parametrize("target", SPECS)
 def test_an_artifact_says_what_it_is_and_equal_requests_give_equal_bytes(
     checkpoint: Path, tmp_path: Path, target: str
 ) -> None:

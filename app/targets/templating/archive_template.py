@@ -84,7 +84,7 @@ class ArchiveTemplate:
         )
 
     def with_facts(self, facts: Mapping[str, str]) -> Self:
-        """The template of archives that say this of themselves, in a file that ``_extra_files`` of torch.load reads."""
+        """The template of archives that say this of themselves, in an extra file that torch's own loaders give back."""
         told = json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"
         return replace(self, records=(*self.records, Record(f"extra/{FACTS}", told)) if facts else self.records)
 

@@ -24,7 +24,7 @@ _FOLDERS = {
 _KNOWN = re.compile(
     r"models/model\.json|archive_format|archive_version|byteorder|version|\.data/version|\.format_version"
     r"|\.storage_alignment|data/sample_inputs/model\.pt|data/(weights|constants)/model_(weights|constants)_config\.json"
-    r"|data/weights/weight_\d+|data/constants/tensor_\d+"
+    r"|data/weights/weight_\d+|data/constants/tensor_\d+|extra/recast\.json"
 )
 """Records that hold no pickles and no code. The sample inputs must be empty."""
 DTYPES = {

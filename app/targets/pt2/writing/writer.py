@@ -45,7 +45,7 @@ class Pt2Writer:
         return Pt2Template.load(path)
 
     def with_facts(self, template: Pt2Template, facts: Mapping[str, str]) -> Pt2Template:
-        return template  # torch.export.load takes no records that it does not know
+        return template.with_facts(facts)
 
     def fill(
         self, template: Pt2Template, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path

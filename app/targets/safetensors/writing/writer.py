@@ -7,7 +7,7 @@ the tensors one after the other. A tied parameter is stored once, and its other 
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -67,6 +67,8 @@ class SafetensorsTemplate:
     weights: WeightTable
     against_reuse: str | None = None
     """A state dict depends on no values."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What the file says of itself beside the names of tied tensors; no part of the template's own file."""
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -76,7 +78,7 @@ class SafetensorsTemplate:
 
     def pieces(self) -> list[Piece]:
         """The file: length and header, then the tensors."""
-        table: dict[str, object] = {"__metadata__": {"format": "pt", **self.weights.tied}}
+        table: dict[str, object] = {"__metadata__": {"format": "pt", **self.facts, **self.weights.tied}}
         start = 0
         for slot in self.slots:
             span = [start, start + slot.bytes]
@@ -132,7 +134,7 @@ class SafetensorsWriter:
         return SafetensorsTemplate(header["structure"], WeightTable.from_json(header["weights"]))
 
     def with_facts(self, template: SafetensorsTemplate, facts: Mapping[str, str]) -> SafetensorsTemplate:
-        return template  # its header has no place for more than the names of tensors
+        return replace(template, facts=facts)
 
     def fill(
         self, template: SafetensorsTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
