@@ -48,8 +48,13 @@ class CatalogReader:
 
 
 def together(offers: Sequence[Described]) -> Catalog:
-    """What several workers offer. Of one name the first is told; what one cannot offer, another may."""
+    """What several workers offer. Of one name the first is told; what one cannot offer, another may.
+
+    Any of them may take a conversion, so a target that one of them lacks is lacking.
+    """
     entries = {entry.name: entry for one in reversed(offers) for entry in one.entries}
+    for entry in (entry for one in offers for entry in one.entries if entry.lacking):
+        entries[entry.name] = entries[entry.name].without(entry.lacking)
     offering = {entry.plugin for entry in entries.values()}
     broken = {plugin.name: plugin for one in offers for plugin in one.broken if plugin.name not in offering}
     undescribed = {name: None for one in offers for name in (*one.pending, *one.late) if name not in offering}

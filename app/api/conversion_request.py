@@ -24,7 +24,7 @@ from app.domain.webhook import NewWebhook
 from app.remotes.destinations import checked_publication
 from app.remotes.egress import Egress
 from app.targets.spec import TargetSpec
-from app.targets.specs import OPTIONS, SPECS, known_target
+from app.targets.specs import OPTIONS, SPECS, known_target, target_not_installed
 
 TEXT_FIELDS = frozenset(
     {"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept", "name", "labels"}
@@ -164,7 +164,7 @@ def conversion_request(
 ) -> ConversionRequest:
     """Check what was asked for; an attempt takes no longer than ``longest`` seconds.
 
-    Raises InvalidRequest, UnknownArchitecture, InvalidOptions, AddressNotAllowed.
+    Raises InvalidRequest, UnknownArchitecture, InvalidOptions, AddressNotAllowed, TargetNotInstalled.
     """
     architecture = _text(members, "architecture")
     target = _text(members, "target")
@@ -172,6 +172,8 @@ def conversion_request(
     if spec is None:
         raise InvalidRequest(f"Unknown target {target[:100]!r}.", hint=f"Targets: {', '.join(SPECS)}.")
     description = catalog.get(architecture)
+    if spec.name in description.lacking:
+        raise target_not_installed(spec, description.lacking[spec.name])
     if spec.name not in description.targets:
         raise InvalidRequest(
             f"{architecture} cannot become {target}.", hint=f"Its targets: {', '.join(description.targets)}."

@@ -268,7 +268,8 @@ async def _targets(
     service: Service, architecture: str, options: Mapping[str, Any], tensors: int, size: int
 ) -> dict[TargetName, TargetEstimate]:
     found: dict[TargetName, TargetEstimate] = {}
-    for target in default_options():
+    entry = (await service.catalog.current()).get(architecture)
+    for target in default_options(entry.targets):
         async with service.database.transaction() as session:
             known = await experience.of(session, architecture, options, target.target, target.model_dump(mode="json"))
         fixed, per_tensor, per_byte = REPEAT_SECONDS if known.template else FIRST_SECONDS

@@ -27,7 +27,7 @@ def package(work: Workpiece, produced: Produced, timings: Mapping[str, float]) -
     spec = SPECS[work.job.options.target]
     stem = artifact_stem(work.job.architecture)
     artifact = _artifact(produced.candidate.written, directory / f"{stem}{spec.suffix}", spec.media_type)
-    data = _artifact_data(produced.candidate.written.data, directory)
+    data = _artifact_data(produced.candidate.written, directory, stem)
     golden = _golden(produced.golden, directory / "golden.npz")
     (directory / "check.py").write_bytes(selfcheck.script())
     verification = _with_policy(produced.verification, produced.template_use, work.job.options.on_mismatch)
@@ -68,13 +68,16 @@ def _artifact(written: WrittenFile, path: Path, media_type: str) -> ProducedFile
     )
 
 
-def _artifact_data(written: WrittenFile | None, directory: Path) -> ProducedFile | None:
+def _artifact_data(main: WrittenFile, directory: Path, stem: str) -> ProducedFile | None:
+    """A side file that is called like the artifact, but for its suffix, is found by that and renamed with it."""
+    written = main.data
     if written is None:
         return None
-    written.path.rename(directory / written.path.name)
+    name = f"{stem}{written.path.suffix}" if written.path.stem == main.path.stem else written.path.name
+    written.path.rename(directory / name)
     return ProducedFile(
         role="artifact_data",
-        filename=written.path.name,
+        filename=name,
         sha256=written.sha256,
         bytes=written.bytes,
         media_type="application/octet-stream",

@@ -1,6 +1,7 @@
 """An architecture: a named builder of a module, with an options schema and a signature."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field
 from recast_plugins.signature import (
@@ -46,10 +47,19 @@ class ArchitectureDescription(Value):
     options_schema: dict[str, Any] = Field(default_factory=dict)
     signature: Signature
     targets: tuple[TargetName, ...] = TARGET_NAMES
+    lacking: dict[TargetName, str] = Field(default_factory=dict)
+    """Further targets, which the installation lacks, and the command that adds each."""
     source_digest: str | None = None
     """sha256 of a plug-in's source; None for a library, whose version says as much."""
     plugin: str | None = None
     """The plug-in that offers it; None for a library."""
+
+    def without(self, lacking: Mapping[TargetName, str]) -> Self:
+        """The same without these targets, which it then says are lacking."""
+        if not lacking:
+            return self
+        left = tuple(target for target in self.targets if target not in lacking)
+        return self.model_copy(update={"targets": left, "lacking": {**self.lacking, **lacking}})
 
 
 class BrokenPlugin(Value):

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from app.domain.base import Value
 
-TargetName = Literal["onnx", "torchscript", "pt2", "safetensors"]
+TargetName = Literal["onnx", "torchscript", "pt2", "safetensors", "openvino"]
 """Each has a folder of that name in app/targets."""
 TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 OnMismatch = Literal["fail", "warn"]

@@ -99,6 +99,11 @@ class InvalidOptions(RecastError):
     hint = "The options of a target are in /openapi.json, those of an architecture in GET /v1/architectures/{name}."
 
 
+class TargetNotInstalled(RecastError):
+    code, status, title = "target_not_installed", 422, "The installation lacks what this target needs"
+    hint = "Its operator can add it; every architecture's description says with which command."
+
+
 class AddressNotAllowed(RecastError):
     code, status, title = "address_not_allowed", 422, "The service does not connect to that address"
     hint = "Name a public host; who runs this service can admit internal ones by RECAST_INTERNAL_HOSTS."

@@ -16,6 +16,7 @@ SHAPING_LIBRARIES = (
     "onnxruntime",
     "numpy",
     "safetensors",
+    "openvino",
 )
 """Libraries whose version can change an artifact or its verdict."""
 

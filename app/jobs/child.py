@@ -39,7 +39,7 @@ from app.domain.errors import (
 from app.domain.text import message_of, storable_json
 from app.jobs.confinement import Confined, Requirement
 from app.jobs.messages import Confinement, Done, Failed, Order, Progress, TemplateAnswer, TemplateWanted
-from app.targets.specs import default_options
+from app.targets.specs import default_options, installed
 
 _log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def run_catalog(arguments: Any, _: SupervisorLine) -> Any:
         descriptions = load_registry().library_catalog()
     else:
         descriptions = load_registry(_directory(arguments), arguments["plugin"]).plugin_catalog()
-    return [description.model_dump(mode="json") for description in descriptions]
+    return [installed(description).model_dump(mode="json") for description in descriptions]
 
 
 def run_layouts(arguments: Any, _: SupervisorLine) -> Any:
@@ -186,11 +186,11 @@ def run_rehearsal(arguments: Any, _: SupervisorLine) -> Any:
 
     name = arguments["architecture"]
     registry = load_registry(_directory(arguments), arguments["plugin"])
-    description = registry.resolve(name, {})
+    description = installed(registry.resolve(name, {}))
     save_checkpoint(registry, name, {}, Path(arguments["file"]))
     return {
         options.target: template_key(description, {}, options, requested_signature(description.signature, options))
-        for options in default_options()
+        for options in default_options(description.targets)
     }
 
 

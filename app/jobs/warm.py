@@ -19,7 +19,7 @@ from app.targets.specs import SPECS
 from app.targets.writer import writer_of
 
 tqdm.tqdm.set_lock(threading.RLock())  # its own would be a named semaphore, left behind by every child that exports
-for target in SPECS:
+for target in (name for name, spec in SPECS.items() if spec.installing is None):
     reader_of(target)
     writer_of(target).warm()
 registry = load_registry()

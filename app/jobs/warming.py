@@ -58,7 +58,7 @@ async def _warm(tools: Tools, name: str) -> None:
         )
         wanted = [
             options
-            for options in default_options()
+            for options in default_options(keys)
             if not await patiently(partial(_known, tools, name, keys[options.target]))
         ]
         if not wanted:

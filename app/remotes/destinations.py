@@ -65,7 +65,7 @@ async def _to_bucket(publication: Publication, model: Model, remote: Remote, egr
     if not BUCKET.fullmatch(parts.netloc):
         raise PublishFailed(f"{parts.netloc!r} is no name of a bucket.")
     if model.serving.triton_backend is None:
-        raise PublishFailed(f"Triton has no backend for {model.target}.")
+        raise PublishFailed(f"Files of {model.target} are not laid out for Triton.")
     bucket = open_bucket(parts.scheme, parts.netloc, remote, egress)
     name = publication.name or model.default_name
     folder = "/".join(filter(None, (parts.path.strip("/"), name)))

@@ -99,6 +99,8 @@ class Evaluator(Protocol):
     """A second runtime, independent of the first and slow: what both give alike, the file says."""
 
     name: str
+    budget: float
+    """Operations (multiply-adds × 2) up to which it is worth waiting for."""
 
     def run(self, path: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs by name."""
+        """Outputs by name. Raises ArtifactRefused, and what the runtime raises."""

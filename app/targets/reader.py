@@ -20,8 +20,8 @@ class Reader(Protocol):
         """Whether the file is a translation of what was captured. If not, what is wrong in it was captured wrongly."""
 
     @property
-    def evaluator(self) -> Evaluator | None:
-        """A second, independent runtime, if there is one."""
+    def evaluators(self) -> Sequence[Evaluator]:
+        """Further runtimes, independent of the first and of each other."""
 
     @property
     def exporting(self) -> Callable[[Callable[..., Any]], Callable[..., Any]] | None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from app.domain.conversion import CommonOptions, TargetName
 from app.domain.report import ConversionReport
+from app.domain.versions import PACKAGE
 
 
 @dataclass(frozen=True)
@@ -30,3 +32,13 @@ class TargetSpec:
     """Language to a program that loads the artifact of this report and runs it once."""
     media_type: str = "application/octet-stream"
     serving: Serving = Serving()
+    requires: str | None = None
+    """The distribution, and the package in it, that the target's own runtime needs; an extra of that name installs it.
+    """
+
+    @property
+    def installing(self) -> str | None:
+        """The command that adds the target to an installation that lacks it; None where nothing is lacking."""
+        if self.requires is None or find_spec(self.requires) is not None:
+            return None
+        return f'pip install "{PACKAGE}[{self.requires}]"'

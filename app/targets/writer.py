@@ -13,6 +13,7 @@ from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.place import Place
 from app.targets.claims import Claim
 from app.targets.request import ExportRequest
+from app.targets.specs import refuse_unless_installed
 from app.targets.templating.filling import WrittenFile
 
 
@@ -84,5 +85,6 @@ class Writer(Protocol[CapturedT, TemplateT]):
 
 
 def writer_of(target: TargetName) -> Writer[Any, Any]:
-    """The writing half of that target."""
+    """The writing half of that target. Raises TargetNotInstalled."""
+    refuse_unless_installed(target)
     return cast(Writer[Any, Any], import_module(f"app.targets.{target}.writing.writer").WRITER)

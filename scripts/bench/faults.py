@@ -44,6 +44,9 @@ def _print(table: Table, answers: dict[str, str]) -> None:
     for name, score in (*table.rules.items(), ("Recast (oracle, audits, ledger)", table.ours)):
         alarms, missed = f"{score.false_alarms} / {score.faithful}", f"{score.missed} / {score.faulty}"
         print(f"{name:<32}{alarms:>10}{missed:>12}{f'{score.graph_faults_passed} / {score.graph_faults}':>22}")
+    print(f"\n{'way of ours':<32}{'false alarms':>10}{'missed':>12}")
+    for name, score in table.ways.items():
+        print(f"{name:<32}{f'{score.false_alarms} / {score.faithful}':>10}{f'{score.missed} / {score.faulty}':>12}")
     print(f"\n{'fault':<34}our verdicts")
     for kind, verdicts in table.kinds.items():
         print(f"{kind:<34}{', '.join(f'{verdict} {count}' for verdict, count in sorted(verdicts.items()))}")
@@ -67,6 +70,7 @@ def _overall_power(table: Table) -> tuple[float, float]:
 def _document(table: Table) -> dict[str, object]:
     return {
         "ours": _counts(table.ours),
+        "ways": {name: _counts(score) for name, score in table.ways.items()},
         "rules": {name: _counts(score) for name, score in table.rules.items()},
     }
 

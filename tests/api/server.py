@@ -54,9 +54,10 @@ def description(name: str, family: str = "resnet") -> ArchitectureDescription:
     )
 
 
+LACKED = 'pip install "recast-service[openvino]"'
 ARCHITECTURES = (
     description("torchvision/resnet18"),
-    description("torchvision/resnet50"),
+    description("torchvision/resnet50").without({"openvino": LACKED}),
     description("timm/vit_tiny_patch16_224", family="vit"),
 )
 

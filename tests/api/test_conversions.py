@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.conversion import State
 from app.domain.errors import KeyMismatch
-from tests.api.server import Backstage, sha256, submit, weights
+from tests.api.server import LACKED, Backstage, sha256, submit, weights
 
 
 def finish_when_queued(client: httpx.Client, backstage: Backstage, content: bytes, **ending) -> threading.Thread:
@@ -45,6 +45,15 @@ def test_a_form_with_a_file_is_accepted_and_says_where_to_look(client):
     assert conversion["links"]["cancel"].endswith("/cancel")
     assert conversion["links"]["artifact"] is None
     assert client.get(answer.headers["location"]).json()["id"] == conversion["id"]
+
+
+def test_a_target_that_the_installation_lacks_is_refused_with_the_command_that_adds_it(client):
+    described = client.get("/v1/architectures/torchvision/resnet50").json()
+    assert described["lacking"] == {"openvino": LACKED}
+    assert "openvino" not in described["targets"]
+    answer = submit(client, architecture="torchvision/resnet50", target="openvino")
+    assert (answer.status_code, answer.json()["code"]) == (422, "target_not_installed")
+    assert LACKED in answer.json()["hint"]
 
 
 def test_the_one_curl_gets_the_finished_conversion_with_links(client, backstage):

@@ -14,6 +14,7 @@ from app.conversion.checkpoint import open_checkpoint
 from app.conversion.job import ConversionJob
 from app.conversion.pipeline import convert
 from app.domain.report import Verdict
+from app.targets.openvino.library import openvino
 from app.targets.specs import SPECS
 from scripts.field_cases import NoTemplates
 
@@ -57,6 +58,8 @@ def told_by(path: Path) -> dict[str, str]:
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             return file.metadata()
+    if path.suffix == ".xml":
+        return json.loads(openvino().Core().read_model(str(path)).get_rt_info("recast").value)
     files = {"recast.json": ""}
     if path.suffix == ".pt2":
         torch.export.load(path, extra_files=files)

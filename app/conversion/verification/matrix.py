@@ -22,9 +22,6 @@ from app.targets.reader import Reader
 
 Kind = Literal["capture", "translation", "runtime", "reference"]
 
-EVALUATOR_BUDGET = 1e8
-"""Operations (multiply-adds × 2) up to which onnx's reference evaluator runs: numpy, about a second at most."""
-
 _PLAIN = "runtime, optimisations off"
 _FULL = "runtime, optimisations on"
 _CAPTURED = "captured program"
@@ -39,9 +36,7 @@ def parity_matrix(subject: Subject, reference: Reference, delivered: Comparison)
         _cell(_PLAIN, "translation", lambda: _plain(subject, reference)),
         MatrixCell(cell=_FULL, kind="runtime", worst_ratio=_ratio(delivered)),
     ]
-    evaluator = subject.reader.evaluator
-    if evaluator is not None:
-        cells.append(_evaluated_cell(evaluator, subject, reference))
+    cells += [_evaluated_cell(evaluator, subject, reference) for evaluator in subject.reader.evaluators]
     if _departs(cells, _PLAIN):
         cells.append(_cell(_CAPTURED, "capture", lambda: _captured(subject, reference)))
     return Matrix(cells=tuple(cells), culprit=_culprit(cells, subject.reader))
@@ -54,9 +49,9 @@ def _eager_ratio(reference: Reference, name: str) -> float:
 
 def _evaluated_cell(evaluator: Evaluator, subject: Subject, reference: Reference) -> MatrixCell:
     operations = reference.trace.operations
-    if operations > EVALUATOR_BUDGET or not operations:
-        times = f"takes {operations / EVALUATOR_BUDGET:.0f} times the work" if operations else "may take more work"
-        skipped = f"the evaluator is plain numpy, and this model {times} that it is given"
+    if operations > evaluator.budget or not operations:
+        times = f"takes {operations / evaluator.budget:.0f} times the work" if operations else "may take more work"
+        skipped = f"the evaluator is slow, and this model {times} that it is given"
         return MatrixCell(cell=evaluator.name, kind="translation", skipped=skipped)
     return _cell(evaluator.name, "translation", lambda: _evaluated(evaluator, subject, reference))
 
@@ -105,7 +100,7 @@ def _agrees(cells: list[MatrixCell], name: str) -> bool:
 
 def _culprit(cells: list[MatrixCell], reader: Reader) -> Literal["capture", "translation", "runtime"] | None:
     if _departs(cells, _PLAIN):
-        if reader.evaluator is not None and _agrees(cells, reader.evaluator.name):
+        if any(_agrees(cells, evaluator.name) for evaluator in reader.evaluators):
             return "runtime"
         return "translation" if reader.translated and not _departs(cells, _CAPTURED) else "capture"
     return "runtime" if _departs(cells, _FULL) else None

@@ -6,7 +6,8 @@ from importlib.metadata import version
 from typing import Any
 
 from app.domain.architecture import ArchitectureDescription, Signature
-from app.domain.conversion import CommonOptions
+from app.domain.conversion import CommonOptions, TargetName
+from app.targets.specs import SPECS
 from app.targets.templating.container import FORMAT_VERSION, canonical_json
 
 TOOLCHAIN = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime")
@@ -28,9 +29,10 @@ WITHOUT_EFFECT = frozenset(
 """Options that say how weights are read, how the artifact is judged or where its bytes lie, not what its graph is."""
 
 
-def toolchain_versions() -> dict[str, str]:
-    """Version of every library that shapes a graph, by distribution name."""
-    return {name: version(name) for name in TOOLCHAIN}
+def toolchain_versions(target: TargetName) -> dict[str, str]:
+    """Version of every library that shapes a graph of that target, by distribution name."""
+    own = SPECS[target].requires
+    return {name: version(name) for name in (*TOOLCHAIN, *((own,) if own else ()))}
 
 
 def template_key(
@@ -52,7 +54,7 @@ def template_key(
                 "architecture_options": dict(architecture_options),
                 "options": options.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
                 "signature": signature.model_dump(mode="json", exclude={"inputs": {"__all__": {"preprocessing"}}}),
-                "toolchain": dict(toolchain or toolchain_versions()),
+                "toolchain": dict(toolchain or toolchain_versions(options.target)),
             }
         )
     ).hexdigest()

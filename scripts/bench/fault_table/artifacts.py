@@ -14,6 +14,7 @@ from app.domain.conversion import CommonOptions, TargetName
 from app.domain.report import ExportReport
 from app.targets.claims import Claim
 from app.targets.onnx.spec import OnnxOptions
+from app.targets.openvino.spec import OpenVinoOptions
 from app.targets.pt2.spec import Pt2Options
 from app.targets.request import ExportRequest
 from app.targets.safetensors.spec import SafetensorsOptions
@@ -24,6 +25,7 @@ from app.targets.writer import writer_of
 DYNAMO, SIDE_FILE, TRACED_ONNX = "dynamo", "dynamo, external data", "torchscript exporter"
 TRACE, FROZEN, DEBUG, SCRIPT = "traced", "traced, frozen", "traced, with debug records", "scripted"
 PROGRAM, WEIGHTS, HALF = "torch.export", "state dict", "dynamo, float16"
+DERIVED = "OpenVINO of dynamo"
 _OPTIONS: dict[str, tuple[str, CommonOptions]] = {
     DYNAMO: ("dynamo", OnnxOptions()),
     SIDE_FILE: ("dynamo", OnnxOptions(external_data=True)),
@@ -35,6 +37,7 @@ _OPTIONS: dict[str, tuple[str, CommonOptions]] = {
     PROGRAM: ("torch.export", Pt2Options()),
     WEIGHTS: ("state_dict", SafetensorsOptions()),
     HALF: ("dynamo", OnnxOptions(precision="fp16")),
+    DERIVED: ("dynamo", OpenVinoOptions()),
 }
 """Exporter and options of each way."""
 WAYS = tuple(_OPTIONS)

@@ -91,6 +91,8 @@ class Table:
 
     ours: Score = field(default_factory=Score)
     rules: dict[str, Score] = field(default_factory=lambda: {name: Score() for name in (*RULES, ORACLE)})
+    ways: dict[str, Score] = field(default_factory=dict)
+    """Our own score by way of making artifacts."""
     power: dict[str, Power] = field(default_factory=dict)
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
     """Verdicts by kind of fault."""
@@ -105,6 +107,8 @@ class Table:
         self.ours += other.ours
         for name, score in other.rules.items():
             self.rules[name] += score
+        for way, score in other.ways.items():
+            self.ways[way] = self.ways.get(way, Score()) + score
         self.power |= other.power
         for kind, verdicts in other.kinds.items():
             self.kinds.setdefault(kind, Counter()).update(verdicts)
@@ -207,8 +211,12 @@ def _judge(table: Table, trial: _Trial, count: Callable[[Score, bool], None]) ->
     for name, rule in RULES.items():
         count(table.rules[name], accepts(rule, expected, actual))
     count(table.rules[ORACLE], _parity_passed(report))
-    count(table.ours, report.verdict in (Verdict.passed, Verdict.pass_with_notes))
+    count(table.ours, _accepted(report))
     return report
+
+
+def _accepted(report: VerificationReport) -> bool:
+    return report.verdict in (Verdict.passed, Verdict.pass_with_notes)
 
 
 def _parity_passed(report: VerificationReport) -> bool:
@@ -233,10 +241,11 @@ def _weights(table: Table, net: Net, number: int, faults: int, directory: Path) 
             continue
         trial = _Trial(module, net, write(module.state_dict(), directory / "faithful"), seed=10 * number + place)
         report = _judge(table, trial, Score.faithful_seen)
+        table.ways.setdefault(way, Score()).faithful_seen(_accepted(report))
         table.answered("(faithful)", report.verdict.value)
         if report.detection is not None:
             power.reported.append(report.detection.power)
-        if report.verdict not in (Verdict.passed, Verdict.pass_with_notes):
+        if not _accepted(report):
             table.remarks.append(f"FALSE ALARM {net.name}, {way}: {_why(report)}")
     _observe_power(power, module, net.signature, writers[DYNAMO], directory / "faulty")
     ways = [way for way in writers if way != HALF]  # faults that float16 rounds away are none in its files
@@ -244,6 +253,7 @@ def _weights(table: Table, net: Net, number: int, faults: int, directory: Path) 
         way = ways[place % len(ways)]
         artifact = writers[way](with_faults(module.state_dict(), fault), directory / "faulty")
         report = _judge(table, _Trial(module, net, artifact, seed=2000 + place), Score.faulty_seen)
+        table.ways.setdefault(way, Score()).faulty_seen(_accepted(report))
         table.answered(fault.kind, report.verdict.value)
         if report.verdict is not Verdict.fail:
             table.remarks.append(f"MISS {net.name}, {way}, {fault.kind} in {list(fault.tensors)[:2]}: {_why(report)}")

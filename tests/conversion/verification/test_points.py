@@ -246,6 +246,7 @@ def test_the_matrix_shows_every_way_to_compute_the_outputs(tmp_path: Path) -> No
         "runtime, optimisations off",
         "runtime, optimisations on",
         "onnx reference evaluator",
+        "tract",
     }
     assert all(ratio is not None and ratio <= 1 for ratio in ratios.values())
 

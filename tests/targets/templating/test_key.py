@@ -40,7 +40,7 @@ def test_equal_requests_have_one_key() -> None:
         {"options": OnnxOptions(exporter="torchscript")},
         {"options": TorchScriptOptions()},
         {"signature": SIGNATURE.model_copy(update={"inputs": (InputSpec(name="x", shape=(2, 3)),)})},
-        {"toolchain": {**toolchain_versions(), "torch": "0"}},
+        {"toolchain": {**toolchain_versions("onnx"), "torch": "0"}},
     ],
 )
 def test_what_shapes_the_graph_changes_the_key(changes: dict[str, object]) -> None:

@@ -9,13 +9,14 @@ from torch.onnx._internal.exporter import _flags
 from app.domain.architecture import Signature
 from app.targets.artifact import StoredTensor
 from app.targets.onnx.reading import graph, tensors
-from app.targets.onnx.reading.runtime import OnnxEvaluator, OnnxRuntime
+from app.targets.onnx.reading.evaluators import OnnxEvaluator, TractEvaluator
+from app.targets.onnx.reading.runtime import OnnxRuntime
 from app.targets.reader import Reader
 
 
 class OnnxReader:
     translated = True
-    evaluator = OnnxEvaluator()
+    evaluators = (OnnxEvaluator(), TractEvaluator())
     exporting = staticmethod(_flags.set_onnx_exporting_flag)
     """torch.onnx.is_in_onnx_export() is true inside."""
 

@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 import onnx
 import onnxruntime
 import torch
-from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from app.domain.text import message_of
@@ -83,14 +82,3 @@ class OnnxRuntime:
             onnx.save(model, str(watched), save_as_external_data=model.ByteSize() > 2**31 - 1)
             runner = OnnxRuntime(watched, optimise=False, threads=self._threads)
             return {name: value for name, value in runner.run(inputs).items() if value.is_floating_point()}
-
-
-class OnnxEvaluator:
-    """onnx's own reference evaluator: plain numpy."""
-
-    name = "onnx reference evaluator"
-
-    def run(self, path: Path, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        evaluator = ReferenceEvaluator(str(path))
-        values = evaluator.run(None, {name: inputs[name].numpy() for name in evaluator.input_names})
-        return {name: torch.as_tensor(v) for name, v in zip(evaluator.output_names, values, strict=True)}

@@ -17,7 +17,7 @@ from app.targets.reader import Reader
 class Pt2Reader:
     translated = False
     """The file is the captured program."""
-    evaluator = None
+    evaluators = ()
 
     @staticmethod
     def exporting(function: Callable[..., Any]) -> Callable[..., Any]:

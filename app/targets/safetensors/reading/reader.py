@@ -109,7 +109,7 @@ def _tensor(stored: StoredTensor) -> Tensor:
 
 class SafetensorsReader:
     translated = False
-    evaluator = None
+    evaluators = ()
     exporting = None
 
     def complaint(self, path: Path) -> str | None:

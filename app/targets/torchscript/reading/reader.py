@@ -15,7 +15,7 @@ from app.targets.torchscript.reading.runtime import TorchScriptRuntime
 class TorchScriptReader:
     translated = False
     """The file is the captured program."""
-    evaluator = None
+    evaluators = ()
     exporting = None
 
     def complaint(self, path: Path) -> str | None:

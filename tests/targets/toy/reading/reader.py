@@ -38,7 +38,7 @@ class ToyRunner:
 
 class ToyReader:
     translated = False
-    evaluator = None
+    evaluators = ()
     exporting = None
 
     def complaint(self, path: Path) -> str | None:
