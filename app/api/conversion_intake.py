@@ -26,6 +26,7 @@ from app.api.digests import SHA256_HEX, told_sha256
 from app.api.multipart import Part
 from app.api.problems import request_id
 from app.api.service import Service
+from app.api.upload_places import place
 from app.api.uploads import FORM_OVERHEAD, chosen, form_reader, is_form, recognised
 from app.database import checkpoints, projects
 from app.database.conversions import NewConversion, SourceReference
@@ -73,7 +74,7 @@ async def submit_request(request: Request, service: Service) -> Submitted | Grou
     key = _idempotency_key(request)
     catalog = await service.catalog.current()
     if is_form(request):
-        with service.uploads.slot(request):
+        async with place(request, service):
             received = await _read_form(request, service, catalog)
     else:
         received = await _read_json(request)

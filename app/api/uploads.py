@@ -11,6 +11,7 @@ from app.api.digests import told_sha256
 from app.api.filenames import safe_filename
 from app.api.multipart import MultipartReader, Part
 from app.api.service import Service
+from app.api.upload_places import place
 from app.domain.checkpoint_format import HEAD, recognise_head
 from app.domain.errors import InvalidRequest
 from app.storage.objects import StoredObject
@@ -64,7 +65,7 @@ async def receive_upload(request: Request, service: Service) -> tuple[StoredObje
     limit = service.settings.max_upload_bytes
     expected = told_sha256(request.headers)
     refuse_announced_size(request, limit + (FORM_OVERHEAD if is_form(request) else 0))
-    with service.uploads.slot(request):
+    async with place(request, service):
         if is_form(request):
             return await _receive_form(request, service, limit, expected)
         chunks = service.uploads.watched(recognised(body_stream(request)))

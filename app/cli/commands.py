@@ -340,7 +340,9 @@ def create_project(
     requests_per_minute: Annotated[
         int | None, typer.Option(min=1, help="Requests a minute of each of its keys.")
     ] = None,
+    uploads: Annotated[int | None, typer.Option(min=0, help="Files that may be sent at once.")] = None,
     queued: Annotated[int | None, typer.Option(min=0, help="Conversions that may wait.")] = None,
+    running: Annotated[int | None, typer.Option(min=0, help="Conversions that may run at once.")] = None,
     conversions_per_day: Annotated[int | None, typer.Option(min=0, help="Conversions a day.")] = None,
     stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes of checkpoints.")] = None,
     share: Annotated[
@@ -354,7 +356,9 @@ def create_project(
 
     limits = Limits(
         requests_per_minute=requests_per_minute,
+        uploads=uploads,
         queued=queued,
+        running=running,
         conversions_per_day=conversions_per_day,
         stored_bytes=stored_bytes,
         share=share,

@@ -76,7 +76,7 @@ async def add(
     ones.
     """
     project = project or owner_of_new(session)
-    await limits.refuse_more_bytes(session, project, bytes)
+    await limits.refuse_more_bytes(session, project, bytes, sha256)
     statement = insert(Checkpoint).values(sha256=sha256, bytes=bytes, filename=filename)
     renewed = statement.on_conflict_do_update(index_elements=[Checkpoint.sha256], set_={"uploaded_at": func.now()})
     await session.execute(renewed)

@@ -564,6 +564,18 @@ class Death(Table):
     """Ids of the conversions, and sha256 of the checkpoints being read."""
 
 
+class UploadUnderWay(Table):
+    """A file that is being sent, of a project that may send so many at once only."""
+
+    __tablename__ = "uploads_under_way"
+    __table_args__ = (Index("uploads_under_way_project", "project_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str]
+    until: Mapped[datetime]
+    """When its place is free unless it was renewed: the process that received it may have died."""
+
+
 class Identity(Table):
     """The one row that names this database; the store that belongs to it knows the name."""
 

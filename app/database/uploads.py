@@ -46,9 +46,11 @@ async def create(
 ) -> Upload:
     """Begin an upload of ``length`` bytes for the session's project. Raises QuotaExceeded, TooManyUnfinished."""
     project = owner_of_new(session)
-    await limits.refuse_more_bytes(session, project, length)
-    unfinished = select(Upload.id).where(Upload.project_id == project, Upload.ended_at.is_(None))
-    count = await session.scalar(select(func.count()).select_from(unfinished.subquery())) or 0
+    query = select(func.count(), func.coalesce(func.sum(Upload.length), 0))
+    unfinished = query.where(Upload.project_id == project, Upload.ended_at.is_(None))
+    await limits.decide_alone(session, "bytes", project)
+    count, announced = (await session.execute(unfinished)).one()
+    await limits.refuse_more_bytes(session, project, int(announced) + length)
     if count >= MOST_UNFINISHED:
         raise TooManyUnfinished(f"{count} uploads of this project are unfinished.", retry_after=600)
     upload = Upload(

@@ -1,8 +1,11 @@
 """Keys and projects: who may ask, and that no project learns of another one's things."""
 
 import re
+import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -314,6 +317,63 @@ def test_limits_of_a_project_hold(as_key, backstage):
     assert submit(client, content, options={"opset": 17}).status_code == 202
     more = client.post("/v1/checkpoints", content=weights(b"x" * 10_000), headers={"Prefer": "wait=0"})
     assert (more.status_code, more.json()["code"]) == (429, "quota_exceeded")
+
+
+def test_no_body_names_what_another_project_has(as_key, backstage, two_projects):
+    owner, stranger = as_key(two_projects[0]), as_key(two_projects[1])
+    content = weights(b"named by others")
+    assert owner.post("/v1/checkpoints", content=content, headers={"Prefer": "wait=0"}).status_code == 201
+    sha = sha256(content)
+    order = {"architecture": "torchvision/resnet18", "target": "onnx"}
+    several = {"architecture": "torchvision/resnet18", "targets": [{"target": "onnx"}]}
+    for path, body in (
+        ("/v1/preflight", {"checkpoint": sha}),
+        ("/v1/preflight", {"checkpoint": f"sha256:{sha}", "architecture": "torchvision/resnet18"}),
+        ("/v1/conversions", {**order, "checkpoint": sha}),
+        ("/v1/conversions", {**order, "checkpoint": {"sha256": sha}}),
+        ("/v1/groups", {**several, "checkpoint": sha}),
+        ("/v1/groups", {**order, "checkpoints": [sha]}),
+    ):
+        answer = stranger.post(path, json=body)
+        assert answer.status_code in (404, 422), (path, body, answer.text)
+        assert owner.post(path, json=body).json().get("code") != answer.json()["code"] or answer.status_code == 422
+    assert stranger.get("/v1/conversions").json()["items"] == []
+    assert stranger.get("/v1/groups").json()["items"] == []
+
+
+def test_a_file_that_a_project_has_is_not_counted_twice_and_one_that_is_announced_is_counted(as_key, backstage):
+    content = weights(b"counted once")
+    client = as_key(make_project(backstage.database_url, "announcing", stored_bytes=len(content) + 100))
+    for _ in range(2):
+        assert client.post("/v1/checkpoints", content=content, headers={"Prefer": "wait=0"}).status_code in (200, 201)
+    begun = [client.post("/v1/uploads", headers={"Tus-Resumable": "1.0.0", "Upload-Length": "60"}) for _ in range(2)]
+    assert [answer.status_code for answer in begun] == [201, 429]
+    assert begun[1].json()["code"] == "quota_exceeded"
+
+
+def test_a_project_sends_no_more_files_at_once_than_it_may_at_all_replicas_together(as_key, backstage, guarded):
+    client = as_key(make_project(backstage.database_url, "sending", uploads=1))
+    settings = Settings(data_dir=backstage.settings.data_dir, require_keys=True)
+    content = weights(b"slowly sent").ljust(100_000, b"x")
+    head = f"POST /v1/checkpoints HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\nPrefer: wait=0\r\n"
+    with serving(settings, backstage.database_url) as replica, psycopg.connect(backstage.database_url) as database:
+        database.autocommit = True
+        with socket.create_connection(("127.0.0.1", urlsplit(guarded).port)) as connection:
+            head += f"Authorization: {client.headers['authorization']}\r\n\r\n"
+            connection.sendall(head.encode() + content[:50_000])
+            while database.execute("select count(*) from uploads_under_way").fetchone() == (0,):
+                threading.Event().wait(0.05)
+            for address in (guarded, replica):
+                refused = client.post(f"{address}/v1/checkpoints", content=weights(b"another"))
+                assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded")
+                assert refused.headers["retry-after"] == "5"
+            connection.sendall(content[50_000:])
+            assert connection.recv(1000).startswith(b"HTTP/1.1 201")
+        assert client.post(f"{replica}/v1/checkpoints", content=weights(b"another")).status_code == 201
+        database.execute(
+            "insert into uploads_under_way select 'place_of_the_dead', id, now() from projects where name = 'sending'"
+        )
+        assert client.post("/v1/checkpoints", content=weights(b"a third")).status_code == 201
 
 
 def test_requests_of_a_key_are_limited_together_by_all_replicas(as_key, backstage, guarded):

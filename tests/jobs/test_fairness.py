@@ -1,5 +1,6 @@
 """Whose conversion is next: equal parts of the machines, priorities within a project, and a bound on what waits."""
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
 
@@ -152,3 +153,18 @@ async def test_the_age_of_the_queue_is_that_of_its_oldest(database, worker_id):
     async with database.transaction() as session:
         await session.execute(text("update conversions set created_at = now() - interval '1 day'"))
         assert await oldest_seconds(session) == pytest.approx(86400, rel=0.01)
+
+
+async def test_a_project_runs_no_more_than_it_may_however_many_workers_ask_at_once(database, worker_id):
+    bounded, other = await project(database, "bounded", running=2), await project(database, "other")
+    await submit(bounded, 5)
+    await submit(other, 1)
+    taken = await asyncio.gather(*(take(database, worker_id) for _ in range(6)))
+    async with database.transaction() as session:
+        ids = [one.arguments["conversion_id"] for one in taken if one]
+        projects = Counter([(await conversions.find(session, id)).project_id for id in ids])
+    assert projects == {bounded.project: 2, other.project: 1}
+    assert await take(database, worker_id) is None
+    async with database.transaction() as session:
+        await queue.remove_entry(session, next(one.id for one in taken if one))
+    assert await take(database, worker_id) is not None
