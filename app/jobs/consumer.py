@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import IntegrityError
 
 from app.database.session import Database
 from app.jobs import queue
@@ -138,7 +137,7 @@ class Consumer:
                         session, self._name, self._worker_id, [job.entry for job in self._jobs]
                     )
                 taken = await queue.take(session, self._name, self._worker_id, self._lacking())
-        except IntegrityError:  # no worker of this id is registered any more
+        except queue.NotRegistered:
             raise Forgotten from None
         self._unsure = False
         return None if taken is None else Job(self._name, taken.id, self._worker_id, taken.arguments)

@@ -5,7 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.errors import ForeignKeyViolation
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import checkpoints, conversions, groups, idempotency, publications, webhooks
@@ -70,6 +72,10 @@ _PUT_BACK_ABANDONED = text(f"""
 """)
 _ANNOUNCE = text("select pg_notify(:channel, '{}')")
 _REMOVE = text("delete from procrastinate_jobs where id = :id")
+
+
+class NotRegistered(Exception):
+    """No worker of this id is entered any more: it was taken for dead."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ async def cancel(database: Database, id: str) -> Conversion:
         if conversion.state.final:
             raise AlreadyFinished(f"The conversion ended {conversion.state}.")
         await conversions.end(session, conversion, State.canceled, Canceled("Canceled by request.").problem())
-        await _abort(session, conversion.queue_job_id)
+        await _abort(session, conversion)
         return conversion
 
 
@@ -255,13 +261,18 @@ async def take(session: AsyncSession, queue: str, worker_id: int, lacking: Colle
     """Give the next waiting entry of a queue to a worker, but none of an architecture that it is ``lacking``; None when
     none waits.
 
-    Raises IntegrityError for a worker that is not registered.
+    Raises NotRegistered.
     """
-    if queue == CONVERSIONS:
-        next_one = await fairness.take(session, queue, worker_id, lacking)
-        return None if next_one is None else Taken(*next_one)
-    row = (await session.execute(_TAKES[queue], {"worker_id": worker_id})).first()
-    return None if row is None else Taken(row.id, row.args)
+    try:
+        if queue == CONVERSIONS:
+            next_one = await fairness.take(session, queue, worker_id, lacking)
+            return None if next_one is None else Taken(*next_one)
+        row = (await session.execute(_TAKES[queue], {"worker_id": worker_id})).first()
+        return None if row is None else Taken(row.id, row.args)
+    except IntegrityError as error:
+        if isinstance(error.orig, ForeignKeyViolation):
+            raise NotRegistered(worker_id) from None
+        raise
 
 
 async def put_back(session: AsyncSession, queue: str, id: int) -> None:
@@ -297,8 +308,10 @@ async def _inspect_again(session: AsyncSession, owned: CheckpointOwner) -> None:
     await enqueue_inspection(session, owned.file)
 
 
-async def _abort(session: AsyncSession, queue_job_id: int | None) -> None:
-    if queue_job_id is not None:
+async def _abort(session: AsyncSession, conversion: Conversion) -> None:
+    """Take a conversion's entry from the queue. One that fetches a file stays: others may wait for the same one, and
+    who works on it finds out when nobody does any more."""
+    if conversion.queue_job_id is not None and conversion.checkpoint_sha256:
         await QUEUE.job_manager.cancel_job_by_id_async(
-            queue_job_id, abort=True, connection=await driver_connection(session)
+            conversion.queue_job_id, abort=True, connection=await driver_connection(session)
         )

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from app.database import checkpoints, conversions
-from app.database.conversions import AttemptLost, Ending, NewConversion
+from app.database.conversions import AttemptLost, Ending, NewConversion, SourceReference
 from app.database.idempotency import Idempotency
 from app.database.session import Database
 from app.database.tables import Event
+from app.database.workers import register
 from app.domain.conversion import Stage, State
 from app.domain.errors import AlreadyFinished, IdempotencyConflict, InUse, UnknownCheckpoint
 from app.domain.report import Verdict
@@ -193,3 +195,27 @@ async def test_an_earlier_attempt_can_no_longer_write(database: Database) -> Non
             await conversions.finish(session, conversion.id, old_attempt, Ending(State.succeeded))
     async with database.transaction() as session:
         await conversions.finish(session, conversion.id, second.attempt, Ending(State.failed))
+
+
+async def test_only_a_worker_that_nobody_knows_is_forgotten(database: Database) -> None:
+    """Whatever else the database refuses is a fault, and no reason to register again."""
+    await queue.submit(database, await with_checkpoint(database))
+    with pytest.raises(queue.NotRegistered):
+        async with database.transaction() as session:
+            await queue.take(session, queue.CONVERSIONS, 1)
+    async with database.transaction() as session:
+        worker_id = await register(session, name="here", room="room", supervisor=None)
+        await session.execute(text("alter table procrastinate_jobs add check (status <> 'doing')"))
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as session:
+            await queue.take(session, queue.CONVERSIONS, worker_id)
+
+
+async def test_what_is_fetched_for_several_is_fetched_on_when_one_of_them_is_canceled(database: Database) -> None:
+    new = NewConversion("", "torchvision/resnet18", OnnxOptions(), source=SourceReference("https://elsewhere/net.pth"))
+    first, second = [(await queue.submit(database, new)).conversion for _ in range(2)]
+    assert first.queue_job_id == second.queue_job_id
+    await queue.cancel(database, first.id)
+    assert await queue_jobs(database) == [("transfers", "todo")]
+    async with database.transaction() as session:
+        assert [one.id for one in await conversions.awaiting(session, second.queue_job_id or 0)] == [second.id]
