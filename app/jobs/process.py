@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -88,7 +88,15 @@ class ChildProcess:
 class Forkserver:
     """``preload``: modules that it imports before any fork. ``hidden``: directories that no child sees."""
 
-    def __init__(self, preload: tuple[str, ...], hidden: tuple[Path, ...], requirement: Requirement) -> None:
+    def __init__(
+        self,
+        preload: tuple[str, ...],
+        hidden: tuple[Path, ...],
+        requirement: Requirement,
+        died_idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``died_idle``: called when it turns out to have died without a child, whose end would tell of it."""
+        self._died_idle = died_idle
         self._preload = preload
         self._hidden = hidden
         self._requirement = requirement
@@ -101,7 +109,7 @@ class Forkserver:
     def ensure_running(self) -> None:
         """Start it where it does not run; it imports in the background, and the first child waits for it."""
         if self._process is None or self._control is None or self._process.poll() is not None:
-            self._hang_up()
+            self._bury()
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._process = subprocess.Popen(
@@ -178,7 +186,7 @@ class Forkserver:
         except ConnectionResetError:
             message = b""
         if not message:
-            self._hang_up()
+            self._bury()
             return
         event = json.loads(message)
         child = self._children.get(event["id"])
@@ -191,6 +199,15 @@ class Forkserver:
         else:
             del self._children[event["id"]]
             _end(child, Ended(event["status"], event["excess"]))
+
+    def _bury(self) -> None:
+        """Let go of one that died; nothing, where none was held."""
+        if self._control is None:
+            return
+        idle = not self._children
+        self._hang_up()
+        if idle:
+            self._died_idle()
 
     def _hang_up(self) -> None:
         """Let go of a forkserver. Its children die with it; what they started is killed with their groups."""

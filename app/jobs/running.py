@@ -28,6 +28,12 @@ __all__ = ["TASKS", "Tasks", "Tools"]
 
 log = structlog.get_logger(__name__)
 
+MOST_ATTEMPTS = 100
+"""Times that a conversion is begun, whatever ended the earlier ones. Being told to stop counts against nobody, and a
+conversion that has its machine drained each time (for memory or disk that runs short) would come again without end."""
+_NEVER_ENDED = WorkerLost(
+    f"It was begun {MOST_ATTEMPTS} times, and each time its worker was stopped or died before it came to an end."
+)
 _STUMBLED = WorkerLost("The worker stumbled over this again and again; its log says over what.")
 
 
@@ -45,6 +51,9 @@ async def run_conversion(tools: Tools, job: Job) -> None:
     await _postpone_in_doubt(tools, conversion_id, conversion.workers_lost)
     await patiently(partial(tools.offer.make_sure, tools.database, conversion.architecture))
     attempt = partial(_attempt, tools, job, owned.file.bytes if owned else 0)
+    if conversion.attempt >= MOST_ATTEMPTS:
+        await attempt(0, partial(Attempt.fail, problem=_NEVER_ENDED.problem()))
+        return
     if owned is None:
         error = UnknownCheckpoint("The checkpoint of this conversion is no longer there; upload it again.")
         await attempt(0, partial(Attempt.fail, problem=error.problem()))
@@ -82,12 +91,15 @@ def _place(tools: Tools, losses: int) -> AbstractAsyncContextManager[None]:
 
 
 def loaded_bytes(owned: CheckpointOwner, conversion: Conversion) -> int:
-    """What of the file is loaded: all, where it was not read yet, or where the client chose a part of it.
+    """What of the file is loaded: all, where it was not read yet, or where the client chose a part that was not read.
 
     A checkpoint of a training run may be optimizer state for the most part.
     """
     whole = owned.file.bytes
-    if owned.inspection is None or conversion.options.get("checkpoint_key") not in (None, "auto"):
+    if owned.inspection is None:
+        return whole
+    key = conversion.options.get("checkpoint_key")
+    if key not in (None, "auto", ".".join(owned.inspection.get("nesting", ()))):
         return whole
     return min(whole, int(owned.inspection.get("tensor_bytes", whole)))
 

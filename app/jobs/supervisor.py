@@ -87,7 +87,9 @@ class Supervisor:
         requirement: Requirement = "network",
     ) -> None:
         bound_spinning()
-        self._forkserver = Forkserver(preload, hidden, requirement)
+        self.died_idle = asyncio.Event()
+        """The forkserver died while nothing ran in it."""
+        self._forkserver = Forkserver(preload, hidden, requirement, self._note_idle_death)
         self._ending = False
         self._readable = readable
         self._requirement = requirement
@@ -103,6 +105,10 @@ class Supervisor:
         """Kill the forkserver, so that nobody waits for the end of its imports; a child whose start waits fails."""
         self._ending = True
         self._forkserver.kill()
+
+    def _note_idle_death(self) -> None:
+        if not self._ending:
+            self.died_idle.set()
 
     async def warm_up(self) -> None:
         """Start the forkserver; it imports in the background, and the first child waits for it."""

@@ -11,11 +11,11 @@ from functools import partial
 
 import structlog
 
-from app.database import workers
+from app.database import deaths, workers
 from app.database.entries import DELIVERIES, PUBLICATIONS, TRANSFERS
 from app.database.owned_store import OwnedStore
 from app.database.session import Database
-from app.jobs import deliveries, fetching, publications, queue, running
+from app.jobs import deliveries, fetching, metrics, publications, queue, running
 from app.jobs.admission import Admission, default_budget
 from app.jobs.catalog import publish_catalog
 from app.jobs.confinement import Confined, Limits
@@ -84,7 +84,11 @@ async def _work(
         describing: tuple[Coroutine[None, None, None], ...] = ()
         if _converts(settings):
             await tools.supervisor.warm_up()
-            describing = (publish_catalog(tools), warm_templates(tools, settings.warm_templates))
+            describing = (
+                publish_catalog(tools),
+                warm_templates(tools, settings.warm_templates),
+                _note_idle_deaths(tools),
+            )
         log.info("worker_started", worker=tools.name, children=settings.children, queues=settings.worker_queues)
         clean = partial(
             clean_up,
@@ -199,6 +203,21 @@ async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools) ->
             async with tools.database.transaction() as session:
                 await workers.mark_gone(session, ended)
     await rescuer.rescue(may_judge=registration.may_judge())
+
+
+async def _note_idle_deaths(tools: Tools) -> None:
+    """Record deaths of forkservers in which nothing ran: they point at nobody, and speak for whom others point at."""
+
+    async def record() -> None:
+        async with tools.database.transaction() as session:
+            await deaths.record(session, ())
+
+    while True:
+        await tools.supervisor.died_idle.wait()
+        tools.supervisor.died_idle.clear()
+        log.warning("forkserver_died_idle")
+        metrics.deaths.labels("forkserver").inc()
+        await patiently(record)
 
 
 async def _tell_confinement(tools: Tools, registration: Registration) -> None:

@@ -120,6 +120,9 @@ def test_a_checkpoint_is_admitted_by_what_is_loaded_of_it() -> None:
     assert loaded_bytes(read, Conversion(options={"checkpoint_key": "auto"})) == 1_000
     assert loaded_bytes(read, Conversion(options={"checkpoint_key": "ema"})) == 3_000
     assert loaded_bytes(unread, Conversion(options={})) == 3_000
+    named = CheckpointOwner(file=file, inspection={"tensor_bytes": 1_000, "nesting": ["state", "ema"]})
+    assert loaded_bytes(named, Conversion(options={"checkpoint_key": "state.ema"})) == 1_000
+    assert loaded_bytes(named, Conversion(options={"checkpoint_key": "state.model"})) == 3_000
 
 
 def test_the_example_inputs_that_were_asked_for_are_counted() -> None:

@@ -138,6 +138,19 @@ async def test_a_dead_forkserver_ends_neither_worker_nor_conversions(client: Cli
     assert worker.poll() is None
 
 
+async def test_the_death_of_an_idle_forkserver_is_on_record_and_points_at_nobody(
+    client: Client, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    assert (await client.ended(await client.submit("plain"))).state is State.succeeded
+    await until(client, "select count(catalog) from workers", 1)
+    for forkserver in psutil.Process(worker.pid).children():
+        forkserver.kill()
+    await until(client, "select count(*) from deaths where suspects = '[]'", 1)
+    assert (await client.ended(await client.submit("plain", b"other"))).state is State.succeeded
+    assert await client.scalar("select count(*) from deaths") == 1
+
+
 async def test_a_worker_that_died_on_this_machine_is_not_waited_for(client: Client, start_worker: StartWorker) -> None:
     worker = start_worker(worker_lost_after=600)
     id = await client.submit("sleep:2")
@@ -265,6 +278,19 @@ async def test_a_conversion_over_which_the_worker_stumbles_before_it_begins_is_n
     conversion = await client.ended(id)
     assert conversion.problem
     assert conversion.problem["code"] == "worker_lost"
+
+
+async def test_a_conversion_that_has_its_workers_stopped_again_and_again_is_not_begun_without_end(
+    client: Client, start_worker: StartWorker
+) -> None:
+    id = await client.submit("plain")
+    await client.execute("update conversions set attempt = 100")
+    start_worker()
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt) == (State.failed, 101)
+    assert conversion.problem
+    assert conversion.problem["code"] == "worker_lost"
+    assert "begun 100 times" in conversion.problem["detail"]
 
 
 async def test_a_conversion_whose_checkpoint_is_gone_fails_in_words(client: Client, start_worker: StartWorker) -> None:
