@@ -36,10 +36,14 @@ AUTHENTICATION = f"local all {USER} scram-sha-256\n"
 """pg_hba.conf: whoever reaches the socket still has to know the password."""
 SYSTEM_USER = "recast-postgres"
 """PostgreSQL refuses to run as root; when Recast does, the server runs as this user of its own."""
+ACCOUNT_TRIES, ACCOUNT_DELAY = 20, 0.5
+"""Times and seconds: useradd refuses while another process changes the list of users."""
 SOCKET_NAME_LIMIT = 107
 """sizeof(sockaddr_un.sun_path) - 1 on Linux (unix(7)); the lowest of the platforms with wheels is macOS with 103."""
 WATCH_INTERVAL = 0.5
 """Seconds between looks whether the server lives."""
+STOP_SECONDS = 30
+"""For the server to stop in, each of the two ways."""
 START_TIMEOUT = 120
 """Seconds for the server to come up: recovery after a crash replays the log first."""
 
@@ -116,8 +120,8 @@ class EmbeddedPostgres:
             self._release()
             return
         with _Exclusively(self._root / "start.lock"):
-            if self._alone() and self._answers():
-                self._run("pg_ctl", "stop", "-D", str(self._pgdata), "-m", "fast", "-w", "-t", "30")
+            if self._alone():
+                self._stop()
             self._release()
 
     def ensure_running(self) -> None:
@@ -197,8 +201,9 @@ class EmbeddedPostgres:
         """The service's role with a password of its own, in a cluster of an earlier version too."""
         if self._password_file.exists():
             return
-        if self._postmaster_lives():  # one that trusts everybody
-            self._run("pg_ctl", "stop", "-D", str(self._pgdata), "-m", "fast", "-w", "-t", "30")
+        self._stop()  # one that trusts everybody
+        if self._postmaster_lives():
+            raise Unavailable("The embedded PostgreSQL of an earlier version does not stop.")
         (self._pgdata / "postmaster.pid").unlink(missing_ok=True)
         (self._pgdata / "pg_hba.conf").write_text(AUTHENTICATION)
         password = secrets.token_urlsafe(32)
@@ -232,7 +237,20 @@ class EmbeddedPostgres:
         try:
             self._run("pg_ctl", "start", "-D", str(self._pgdata), "-l", str(self._log_path), "-o", options, "-W")
         except subprocess.CalledProcessError as error:
-            log.warning("embedded_postgres_start_failed", error=error.stderr.strip())
+            log.warning("embedded_postgres_start_failed", error=_said(error))
+
+    def _stop(self) -> None:
+        """Stop the server cleanly; at once where that takes too long, which the next start recovers from.
+
+        Never raises: what is to be ended is no reason to fail, and a server that stays is found by the next start.
+        """
+        for way in ("fast", "immediate"):
+            if not self._postmaster_lives():
+                return
+            try:
+                self._run("pg_ctl", "stop", "-D", str(self._pgdata), "-m", way, "-w", "-t", str(STOP_SECONDS))
+            except (subprocess.SubprocessError, OSError) as error:
+                log.warning("embedded_postgres_not_stopped", way=way, error=_said(error))
 
     def _postmaster_lives(self) -> bool:
         """Whether postmaster.pid names a live PostgreSQL of this data directory; a pid is reused sooner or later."""
@@ -328,10 +346,22 @@ def programs() -> Path:
     return Path(package.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
+def _said(error: Exception) -> str:
+    """A program's own words where there are any."""
+    return (getattr(error, "stderr", None) or str(error)).strip()
+
+
 def _system_account() -> pwd.struct_passwd:
-    with suppress(KeyError):
-        return pwd.getpwnam(SYSTEM_USER)
-    subprocess.run(["useradd", "--system", "--no-create-home", SYSTEM_USER], check=True, capture_output=True)
+    """The server's user, made where there is none. Others may be making it, or another one, at the same time."""
+    for left in reversed(range(ACCOUNT_TRIES)):
+        with suppress(KeyError):
+            return pwd.getpwnam(SYSTEM_USER)
+        command = ["useradd", "--system", "--no-create-home", SYSTEM_USER]
+        made = subprocess.run(command, check=False, capture_output=True, text=True)
+        if made.returncode != 0 and not left:
+            raise Unavailable(f"The user {SYSTEM_USER} cannot be made: {made.stderr.strip()}")
+        if made.returncode != 0:
+            time.sleep(ACCOUNT_DELAY)
     return pwd.getpwnam(SYSTEM_USER)
 
 

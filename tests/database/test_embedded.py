@@ -13,6 +13,7 @@ import psutil
 import psycopg
 import pytest
 
+from app.database import embedded
 from app.database.embedded import EmbeddedPostgres
 from app.domain.errors import Unavailable
 
@@ -139,6 +140,32 @@ def test_a_server_whose_directory_is_not_there_is_waited_for_and_not_made_anew(d
         (data_dir / "away").rename(data_dir / "postgres")
         server.ensure_running()
         insert_one(server.url)
+
+
+def test_a_server_that_does_not_stop_in_time_fails_nobody(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "STOP_SECONDS", 1)
+    server = EmbeddedPostgres(data_dir)
+    insert_one(server.start())
+    (postmaster,) = [p for p in postmasters(data_dir) if p.ppid() == 1]
+    postmaster.suspend()
+    server.close()
+    postmaster.resume()
+    with EmbeddedPostgres(data_dir) as next_one:
+        assert count(next_one.url) == 1
+
+
+def test_a_server_that_is_stopped_by_another_meanwhile_fails_nobody(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = EmbeddedPostgres(data_dir)
+    insert_one(server.start())
+    servers = postmasters(data_dir)
+    for process in servers:
+        process.kill()
+    psutil.wait_procs(servers, 20)
+    (data_dir / "postgres" / "data" / "postmaster.pid").unlink()
+    monkeypatch.setattr(server, "_postmaster_lives", lambda: True)  # it did a moment ago
+    server.close()
 
 
 def test_a_pid_file_that_names_a_stranger_is_no_obstacle(data_dir: Path) -> None:
