@@ -5,7 +5,7 @@ every process: the artifact would compute with numbers that the trained model ne
 another seed tells such tensors from tables.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,12 @@ _DEEPEST = 3
 """Lists and dictionaries in one another in which a tensor is looked for."""
 
 
-def drawn(module: nn.Module, build: Callable[[int], nn.Module]) -> tuple[str, ...]:
-    """Names, as ``beside_state`` gives them, of the tensors that come out otherwise where ``build`` has OTHER_SEED.
+def drawn(kept: Mapping[str, Tensor], build: Callable[[int], nn.Module]) -> tuple[str, ...]:
+    """Names of the tensors that come out otherwise where ``build`` has OTHER_SEED.
 
-    ``module`` was built and not loaded. Where it keeps no numbers beside its state dict, nothing is built.
+    ``kept``: copies of what the module had beside its state dict when it was built; where that is nothing, nothing is
+    built again.
     """
-    kept = beside_state(module)
     if not kept:
         return ()
     again = beside_state(build(OTHER_SEED))

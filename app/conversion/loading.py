@@ -15,11 +15,13 @@ from app.conversion.checkpoint import OpenedCheckpoint
 from app.conversion.checkpoint.names import shown
 from app.conversion.drawn import beside_state, drawn
 from app.conversion.load_attempts import Attempt, Place, place_of, read_into
-from app.conversion.proposals import advice
+from app.conversion.proposals import advice, fit
 from app.conversion.unloaded import acting
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport, ParameterReport, TensorInfo
-from app.domain.errors import KeyMismatch
+from app.domain.conversion import Stage
+from app.domain.errors import KeyMismatch, MemoryEstimateExceeded
+from app.processes import memory_left
 
 _NAMED = 3
 """Tensors that a sentence names."""
@@ -64,13 +66,15 @@ def load_module(
     Raises KeyMismatch (with ``missing_keys``, ``unexpected_keys``, ``shape_mismatches``) and what Registry.build does.
     """
     place = place_of(registry, name, options)
-    random = drawn(place.module, lambda seed: registry.build(name, options, seed=seed))
+    kept = {path: tensor.clone() for path, tensor in beside_state(place.module).items()}
     allowed = partial(_matches, patterns=tuple(allow_missing))
     attempt = read_into(place, opened, prefix, allowed)
     refused = attempt.accounted.changed or attempt.raised or (strict and not attempt.complete(allowed))
     if refused or (attempt.usable == 0 and any(target.is_floating_point() for target in place.targets.values())):
         raise _refusal(place, attempt, opened)
+    random = drawn(kept, lambda seed: registry.build(name, options, seed=seed))
     if attempt.missing or attempt.mismatched:
+        _refuse_beyond_memory(place)
         _initialise(place.module, registry.build(name, options, initialised=True))
     _finish(place)
     held = {**place.module.state_dict(keep_vars=True), **beside_state(place.module)}
@@ -125,6 +129,22 @@ def describe_parameters(module: nn.Module) -> ParameterReport:
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers)),
         tensors=tuple(tensors),
     )
+
+
+def _refuse_beyond_memory(place: Place) -> None:
+    """Raises MemoryEstimateExceeded where the architecture's initial values alone are more than this process may have:
+    it was admitted by what the file holds, and these options ask for a module of another size."""
+    wanted = sum(target.numel() * target.element_size() for target in place.targets.values())
+    left = memory_left()
+    if left is not None and wanted > left:
+        raise MemoryEstimateExceeded(
+            f"With these options the tensors of {place.name} have {wanted:,} bytes, of which the file brings a part; "
+            f"the conversion may use {left:,} more.",
+            stage=Stage.load.value,
+            hint="Check the options: they should be those that the weights were trained with.",
+            estimated_bytes=wanted,
+            budget_bytes=left,
+        )
 
 
 def _initialise(module: nn.Module, initialised: nn.Module) -> None:
@@ -212,4 +232,5 @@ def _hint(place: Place, attempt: Attempt, opened: OpenedCheckpoint) -> str:
             "Every shape fits; save these tensors in the architecture's dtype. Integers in the place of weights are "
             "those of a quantized model: dequantize them."
         )
-    return advice(place.registry, place.name, place.options, shapes, place.optional)
+    plain = fit(place.options, place.shapes, shapes, place.optional)
+    return advice(place.registry, place.name, plain, shapes, place.optional)

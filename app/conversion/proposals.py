@@ -27,8 +27,8 @@ MOST_PREFIXES = 20
 """First segments of a file that are tried as a prefix."""
 MOST_BUILDS = 24
 """Times that an architecture is built with other options to find those that fit."""
-MOST_SECONDS = 10.0
-"""After which no further options are tried: a hint is not worth more of a worker's time."""
+MOST_SECONDS = 5.0
+"""Of processor time, after which no further options are tried: a hint is not worth more."""
 _LORA = re.compile(
     r"\.(lora_[ABE]|lora_embedding_[AB]|lora_magnitude_vector|base_layer|hada_w1_a|lora_down|lora_up)\.?"
 )
@@ -44,22 +44,21 @@ class Fit:
     exact: bool
 
 
-def advice(
-    registry: Registry, name: str, options: Mapping[str, Any], uploaded: Shapes, optional: Container[str]
-) -> str:
+def advice(registry: Registry, name: str, plain: Fit, uploaded: Shapes, optional: Container[str]) -> str:
     """What to do about a file that does not fit the architecture, in one or two sentences.
 
-    ``uploaded`` are the file's shapes by its own keys, ``optional`` the architecture's keys that a file may omit.
+    ``plain`` is how the file's tensors fit by its own keys, of which ``uploaded`` are the shapes; ``optional`` are the
+    architecture's keys that a file may omit.
     """
     if any(_LORA.search(key) for key in uploaded):
         return (
             "This file holds LoRA adapters beside or instead of the model's weights. Merge them into the base model "
             "(peft: model.merge_and_unload()), save its state dict and convert that."
         )
-    fit, prefix = _best_prefix(registry, name, options, uploaded, optional)
-    named = _below(uploaded, prefix, fit.shapes)
-    better = propose_options(registry, name, fit, named, optional)
-    changed = {key: value for key, value in better.options.items() if options.get(key) != value}
+    best, prefix = _best_prefix(plain, uploaded, optional)
+    named = _below(uploaded, prefix, best.shapes)
+    better = propose_options(registry, name, best, named, optional)
+    changed = {key: value for key, value in better.options.items() if plain.options.get(key) != value}
     missing = tuple(key for key in better.shapes if key not in named and key not in optional)
     match = Match(name, changed, Reading(prefix), better.fitting, len(named), missing)
     if (changed or prefix) and better.exact:
@@ -69,12 +68,12 @@ def advice(
         return others[0].advice()
     if changed or prefix:
         return match.advice()
-    if fit.fitting == 0:
+    if best.fitting == 0:
         return (
             f"No tensor of the file has a name and shape of {name}: choose the architecture that it was trained with."
         )
     return (
-        f"{fit.fitting} of {len(uploaded)} tensors fit. Check the architecture's name and options. Where a part is "
+        f"{best.fitting} of {len(uploaded)} tensors fit. Check the architecture's name and options. Where a part is "
         "meant to be missing, name its keys in allow_missing; strict=false leaves out what does not fit and lists it."
     )
 
@@ -85,16 +84,19 @@ def installed_index() -> LayoutIndex:
     return LayoutIndex(file for file in known_layouts() if file.version == version(file.source))
 
 
-def propose_options(registry: Registry, name: str, fit: Fit, tensors: Shapes, optional: Container[str]) -> Fit:
+def propose_options(registry: Registry, name: str, plain: Fit, tensors: Shapes, optional: Container[str]) -> Fit:
     """The best fit that other values of the architecture's options give: sizes and counts read off the file's tensors.
 
-    Options are changed one after the other, each to the value that fits most tensors, until all fit or none helps.
+    Options are changed one after the other, each to the value that fits most tensors, until all fit or none helps. Of a
+    file that shares no key with the architecture none is expected to.
     """
-    best, builds, until = fit, 0, time.monotonic() + MOST_SECONDS
+    if tensors.keys().isdisjoint(plain.shapes):
+        return plain
+    best, builds, until = plain, 0, time.process_time() + MOST_SECONDS
     while not best.exact:
         step = best
         for options in _changes(registry, name, best, tensors):
-            if builds == MOST_BUILDS or time.monotonic() > until:
+            if builds == MOST_BUILDS or time.process_time() > until:
                 return step
             builds += 1
             tried = fit_of(registry, name, options, tensors, optional)
@@ -116,6 +118,11 @@ def fit_of(
         shapes = {key: value.shape for key, value in registry.build(name, options).state_dict().items()}
     except RecastError:
         return None
+    return fit(options, shapes, tensors, optional)
+
+
+def fit(options: Mapping[str, Any], shapes: Shapes, tensors: Shapes, optional: Container[str]) -> Fit:
+    """The fit of an architecture that has these shapes with these options."""
     fitting = sum(shapes.get(key) == shape for key, shape in tensors.items())
     exact = fitting == len(tensors) and all(key in tensors or key in optional for key in shapes)
     return Fit(options, shapes, fitting, exact)
@@ -126,12 +133,7 @@ def _quality(fit: Fit) -> tuple[bool, int, int]:
     return fit.exact, fit.fitting, -len(fit.shapes)
 
 
-def _best_prefix(
-    registry: Registry, name: str, options: Mapping[str, Any], uploaded: Shapes, optional: Container[str]
-) -> tuple[Fit, str]:
-    plain = fit_of(registry, name, options, uploaded, optional)
-    if plain is None:  # it was built with these options a moment ago
-        raise AssertionError(f"{name} cannot be built")
+def _best_prefix(plain: Fit, uploaded: Shapes, optional: Container[str]) -> tuple[Fit, str]:
     best, prefix = plain, ""
     for head in list(first_segments(uploaded))[:MOST_PREFIXES]:
         below = _below(uploaded, head, plain.shapes)
@@ -146,21 +148,21 @@ def _below(uploaded: Shapes, prefix: str, wanted: Container[str]) -> dict[str, t
     return {name: uploaded[key] for key, name in Reading(prefix).names(uploaded, wanted).items()}
 
 
-def _changes(registry: Registry, name: str, fit: Fit, tensors: Shapes) -> Iterator[dict[str, Any]]:
+def _changes(registry: Registry, name: str, best: Fit, tensors: Shapes) -> Iterator[dict[str, Any]]:
     """Options with one of them changed, the likeliest first: sizes that differ, then flags and choices."""
-    complete = registry.options(name, fit.options)
-    for held, wanted in _sizes_apart(fit.shapes, tensors):
+    complete = registry.options(name, best.options)
+    for held, wanted in _sizes_apart(best.shapes, tensors):
         for option, value in complete.items():
             if isinstance(value, int) and not isinstance(value, bool) and value == held:
-                yield {**fit.options, option: wanted}
-    if fit.shapes.keys() != tensors.keys():
+                yield {**best.options, option: wanted}
+    if best.shapes.keys() != tensors.keys():
         properties = registry.describe(name).options_schema.get("properties", {})
         for option, value in complete.items():
             if isinstance(value, bool):
-                yield {**fit.options, option: not value}
+                yield {**best.options, option: not value}
             for choice in properties.get(option, {}).get("enum", ()):
                 if choice != value:
-                    yield {**fit.options, option: choice}
+                    yield {**best.options, option: choice}
 
 
 def _sizes_apart(held: Shapes, tensors: Shapes) -> list[tuple[int, int]]:

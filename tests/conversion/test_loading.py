@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from app.architectures.registry import Registry, load_registry
+from app.conversion import loading
 from app.conversion.checkpoint import open_checkpoint
 from app.conversion.loading import LoadedModule, load_module
-from app.domain.errors import KeyMismatch
+from app.domain.errors import KeyMismatch, MemoryEstimateExceeded
 from tests.conversion.corpus import saved
 
 PLUGIN = '''
@@ -417,6 +418,14 @@ def test_what_was_not_loaded_and_does_not_act_is_only_listed(load: Load) -> None
     report = load({"used.weight": torch.ones(2, 3), "used.bias": torch.ones(2)}, "test/idle", strict=False).report
     assert report.missing_keys == ("idle.weight", "idle.bias", "part.weight", "part.bias")
     assert report.unloaded_keys == ("part.bias",)
+
+
+def test_initial_values_that_are_more_than_the_process_may_have_are_refused_before_they_are_made(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "memory_left", lambda: 95)
+    with pytest.raises(MemoryEstimateExceeded, match="test/idle have 96 bytes"):
+        load({"used.weight": torch.ones(2, 3)}, "test/idle", strict=False)
 
 
 def test_numbers_that_the_architecture_draws_at_random_and_keeps_from_checkpoints_are_named_where_they_act(
