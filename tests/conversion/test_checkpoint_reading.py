@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from app.conversion.checkpoint import open_checkpoint
-from app.conversion.checkpoint.opening import MAX_TENSORS
+from app.conversion.checkpoint.stored_tensors import MAX_TENSORS
 from app.domain.errors import AmbiguousCheckpoint, NoStateDict, PayloadTooLarge, UnsupportedTensor
 from tests.conversion.corpus import saved, training_checkpoint, weights
 

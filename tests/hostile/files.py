@@ -42,6 +42,7 @@ from tests.hostile.opcodes import (
     tensor,
     text,
 )
+from tests.hostile.programs import programs
 
 Cases = dict[str, tuple[bytes, str | None]]
 """By name: the file, and the code that answers it."""
@@ -57,7 +58,7 @@ class HostileFile:
 
 def hostile_files() -> Iterator[HostileFile]:
     yield from _gadgets()
-    sources = (_pickles, _zips, _tensors, _names, _legacies, _safetensors, _foreign, shards, distributions)
+    sources = (_pickles, _zips, _tensors, _names, _legacies, _safetensors, _foreign, shards, distributions, programs)
     for source in sources:
         for identifier, (content, code) in source().items():
             yield HostileFile(f"{source.__name__.removeprefix('_')}-{identifier}", _constant(content), code)

@@ -15,7 +15,7 @@ from app.conversion.checkpoint.extent import Extent
 from app.conversion.checkpoint.programs import program_of, read_pt2, read_torchscript
 from app.conversion.checkpoint.safetensors_file import read_safetensors
 from app.conversion.checkpoint.sharded import index_of, read_sharded
-from app.conversion.checkpoint.stored_tensors import Memory
+from app.conversion.checkpoint.stored_tensors import MAX_TENSORS, Memory
 from app.conversion.checkpoint.torch_files import Contents, read_legacy, read_zip
 from app.conversion.checkpoint.torch_vocabulary import layers_in, refusal
 from app.conversion.checkpoint.unwrap import Found, unwrap
@@ -24,9 +24,6 @@ from app.conversion.checkpoint.zipped_directory import ZippedDirectory
 from app.domain.checkpoint import CheckpointFormat, CheckpointInspection, TensorInfo
 from app.domain.checkpoint_format import recognise
 from app.domain.errors import NoStateDict, PayloadTooLarge
-
-MAX_TENSORS = 100_000
-"""Tensors of a state dict; the largest published models have some thousands."""
 
 
 @dataclass(frozen=True)

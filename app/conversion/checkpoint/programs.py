@@ -7,14 +7,15 @@ A TorchScript archive holds its module as a pickle of objects whose classes the 
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Literal
 
 import torch
 
-from app.conversion.checkpoint.names import check_key
+from app.conversion.checkpoint.names import check_key, shown
 from app.conversion.checkpoint.pickle_machine import MAX_PICKLE
 from app.conversion.checkpoint.pickle_values import Made, Vocabulary
-from app.conversion.checkpoint.stored_tensors import Storage, Stored, TensorView, Unreadable
+from app.conversion.checkpoint.stored_tensors import MAX_TENSORS, Storage, Stored, TensorView, Unreadable
 from app.conversion.checkpoint.torch_files import Contents, Pickles, is_big_endian, place_storages
 from app.conversion.checkpoint.torch_vocabulary import TORCH
 from app.conversion.checkpoint.zip_layout import ZipLayout
@@ -22,6 +23,8 @@ from app.domain.errors import AlreadyTorchScript, CorruptCheckpoint, PayloadTooL
 from app.targets.pt2.reading.archive import DTYPES
 
 _DEEPEST = 200
+_MOST_OBJECTS = 1_000_000
+"""Attributes of all modules of a program, under all their paths."""
 _TAGS = "torch.jit._pickle."
 """Functions by which TorchScript says of a list or a dict what its elements are."""
 _WEIGHTS = "data/weights/"
@@ -55,21 +58,26 @@ def read_torchscript(layout: ZipLayout) -> Contents:
     pickles = Pickles(pickled.read(), vocabulary=vocabulary)
     root = pickles.read()
     place_storages(pickles, layout, swapped=is_big_endian(layout))
-    tensors = dict(_tensors(root, (), 0))
+    tensors = dict(_tensors(root, (), count()))
     if not tensors:
         raise AlreadyTorchScript("The archive's weights have no names: the module was frozen into its code.")
     return Contents(tensors, ("read from a TorchScript archive; its code was not run",))
 
 
-def _tensors(value: object, path: tuple[str, ...], depth: int) -> Iterator[tuple[str, Stored]]:
-    """Tensors below an object; attributes of a module before what lists and dicts repeat of them."""
-    if depth > _DEEPEST:
+def _tensors(value: object, path: tuple[str, ...], looked_at: Iterator[int]) -> Iterator[tuple[str, Stored]]:
+    """Tensors below an object; attributes of a module before what lists and dicts repeat of them.
+
+    One object may be there under many paths, whose number doubles with every level: so what is looked at is counted.
+    """
+    if len(path) > _DEEPEST:
         raise CorruptCheckpoint("The module's objects nest too deep.")
+    if next(looked_at) >= _MOST_OBJECTS:
+        raise PayloadTooLarge(f"The module has more than {_MOST_OBJECTS:,} attributes.")
     if isinstance(value, (TensorView, Unreadable)):
-        yield ".".join(path), value
+        yield check_key(".".join(path)), value
     elif isinstance(value, Made) and value.by.startswith("__torch__.") and isinstance(value.state, Mapping):
         for name, part in value.state.items():
-            yield from _tensors(part, (*path, check_key(str(name))), depth + 1)
+            yield from _tensors(part, (*path, check_key(str(name))), looked_at)
 
 
 def read_pt2(layout: ZipLayout) -> Contents:
@@ -84,21 +92,32 @@ def read_pt2(layout: ZipLayout) -> Contents:
         raise PayloadTooLarge(f"The table of weights is longer than {MAX_PICKLE >> 20} MiB.")
     try:
         table = json.loads(record.read())["config"]
-        storages: dict[str, Storage] = {}
-        tensors = {check_key(str(key)): _weight(key, entry, layout, storages) for key, entry in table.items()}
+        if len(table) > MAX_TENSORS:
+            raise PayloadTooLarge(f"The table names {len(table):,} weights; at most {MAX_TENSORS:,} are read.")
+        weights = _Weights(layout, swapped=is_big_endian(layout))
+        tensors = {check_key(str(key)): weights.described(key, entry) for key, entry in table.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptCheckpoint(f"The table of weights cannot be read: {type(error).__name__}.") from error
     return Contents(tensors, ("read from a torch.export archive; its program was not run",))
 
 
-def _weight(key: str, entry: Mapping[str, Any], layout: ZipLayout, storages: dict[str, Storage]) -> Stored:
-    if entry["use_pickle"] is not False:
-        return Unreadable("stored as a pickle of a tensor subclass", "Save its plain tensors.")
-    meta, name = entry["tensor_meta"], f"{_WEIGHTS}{entry['path_name']}"
-    extent = layout.records.get(name)
-    if extent is None:
-        raise CorruptCheckpoint(f"No record of the archive holds the weight {key!r}.")
-    dtype = _DTYPES[meta["dtype"]]
-    storage = storages.setdefault(name, Storage(name, dtype, extent.size, extent, swapped=is_big_endian(layout)))
-    sizes, strides = (tuple(size["as_int"] for size in meta[part]) for part in ("sizes", "strides"))
-    return TensorView(storage, dtype, meta["storage_offset"]["as_int"], sizes, strides)
+class _Weights:
+    """The records of a ``.pt2`` archive as its table describes them."""
+
+    def __init__(self, layout: ZipLayout, *, swapped: bool) -> None:
+        self._records, self._swapped = layout.records, swapped
+        self._storages: dict[str, Storage] = {}
+
+    def described(self, key: str, entry: Mapping[str, Any]) -> Stored:
+        """Raises CorruptCheckpoint, and what a table of another form makes Python raise."""
+        if entry["use_pickle"] is not False:
+            return Unreadable("stored as a pickle of a tensor subclass", "Save its plain tensors.")
+        meta, name = entry["tensor_meta"], f"{_WEIGHTS}{entry['path_name']}"
+        extent = self._records.get(name)
+        if extent is None:
+            raise CorruptCheckpoint(f"No record of the archive holds the weight {shown(key)!r}.")
+        dtype = _DTYPES[meta["dtype"]]
+        if name not in self._storages:
+            self._storages[name] = Storage(name, dtype, extent.size, extent, swapped=self._swapped)
+        sizes, strides = (tuple(size["as_int"] for size in meta[part]) for part in ("sizes", "strides"))
+        return TensorView(self._storages[name], dtype, meta["storage_offset"]["as_int"], sizes, strides)

@@ -14,6 +14,8 @@ from app.domain.errors import CorruptCheckpoint, UnsupportedTensor
 
 EXPANDED_LIMIT = 1 << 26
 """Bytes that a tensor may hold beyond its storage, by strides of 0; more is an attack on memory, not a weight."""
+MAX_TENSORS = 100_000
+"""Tensors of a state dict; the largest published models have some thousands."""
 MAX_DIMENSIONS = 64
 """As in torch, where c10::SmallVector and kernels stop."""
 
