@@ -140,7 +140,7 @@ class BrowserGuard:
             return None if site in OWN_PAGES else CrossSiteRefused(f"Sec-Fetch-Site is {site[:50]!r}.")
         if origin == HIDDEN_ORIGIN and site == "same-origin":
             return None
-        if origin in self.origins or (urlsplit(origin).netloc.lower() == host.lower() and host):
+        if origin in self.origins or _is_of(origin, host):
             return None
         return CrossSiteRefused(f"The request comes from a page of {origin[:200]!r}.")
 
@@ -151,13 +151,20 @@ def refuse_other_pages(headers: Headers) -> None:
     Cookies are sent whoever makes a browser ask, so that here silence is no proof, and no other origin is admitted.
     """
     origin = headers.get("origin", HIDDEN_ORIGIN)
-    host = headers.get("host", "").lower()
     if origin == HIDDEN_ORIGIN:
         own = headers.get("sec-fetch-site") == "same-origin"
     else:
-        own = bool(host) and urlsplit(origin).netloc.lower() == host
+        own = _is_of(origin, headers.get("host", ""))
     if not own:
         raise CrossSiteRefused("Who signed in changes things from the service's own pages only.")
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Whether an Origin header names the host that the request is addressed to."""
+    try:
+        return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False
 
 
 def _name(host: str) -> str:

@@ -5,6 +5,7 @@ Everything is told from what is known already: no conversion process is asked an
 
 import asyncio
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -33,6 +34,8 @@ MOST_BYTES = 4 << 20
 """Of the body: a manifest of some 20,000 tensors."""
 MOST_VALUES = 400_000
 MOST_RANK = 64
+MOST_DECLARED = 1 << 63
+"""Bytes of all tensors of a manifest: file systems count them in 63 bits."""
 LISTED = 50
 """Keys of one kind that are listed; their number is told in any case."""
 PROPOSED = 5
@@ -43,6 +46,7 @@ SAFETENSORS_DTYPES = {
     **{f"{kind}{bits}": f"{name}{bits}" for kind, name in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)},
 }
 BYTES = {"complex64": 8, "complex128": 16, "bool": 1, "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1}
+BITS = re.compile(r"[0-9]{1,3}")
 FIRST_SECONDS = 2.0, 0.01, 2.5e-8
 """Of a first conversion: in any case, for each tensor and for each byte; fitted to README's table (2 cores)."""
 REPEAT_SECONDS = 0.2, 0.0005, 1.0e-8
@@ -155,6 +159,8 @@ async def _tensors(service: Service, asked: PreflightRequest) -> tuple[Shapes, i
         raise InvalidRequest("Send either manifest or checkpoint.")
     if asked.manifest is not None:
         size = sum(math.prod(tensor.shape) * _item_size(tensor.dtype) for tensor in asked.manifest.values())
+        if size >= MOST_DECLARED:
+            raise InvalidRequest("The manifest declares more bytes than any file can hold.")
         return {key: tensor.shape for key, tensor in asked.manifest.items()}, size, asked.filename or ""
     sha256 = (asked.checkpoint or "").removeprefix("sha256:").lower()
     checkpoint = await queue.request_inspection(service.database, sha256)
@@ -170,8 +176,8 @@ async def _tensors(service: Service, asked: PreflightRequest) -> tuple[Shapes, i
 
 def _item_size(dtype: str) -> int:
     name = SAFETENSORS_DTYPES.get(dtype, dtype)
-    digits = "".join(character for character in name if character.isdigit())
-    return BYTES.get(name) or (int(digits[:3]) // 8 if digits else 4)
+    bits = BITS.search(name)
+    return BYTES.get(name) or (int(bits.group()) // 8 if bits else 4)
 
 
 def _answer(asked: PreflightRequest, catalog: Catalog, index: LayoutIndex, shapes: Shapes, filename: str) -> Preflight:

@@ -24,9 +24,10 @@ from app.api.digests import SHA256_HEX
 from app.api.filenames import safe_filename
 from app.api.labels import checked_labels, checked_name
 from app.api.preferences import Patience
-from app.api.problems import PROBLEM_RESPONSES
+from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency, WholeService
+from app.api.upload_places import place
 from app.api.upload_session import Checksum
 from app.database import uploads
 from app.database.tables import Upload
@@ -196,9 +197,11 @@ async def patch_upload(
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != CONTENT_TYPE:
         raise WrongContentType(f"The type is {request.headers.get('content-type', 'missing')[:100]!r}.")
     offset, checksum = _number(request, "Upload-Offset"), _checksum(request.headers)
-    with service.uploads.slot(request):
+    async with place(request, service):
         async with service.database.transaction() as session:
             upload = _living(await uploads.lease(session, upload_id))
+        if upload.problem is not None:
+            raise Told(Problem.model_validate(upload.problem))
         if offset != upload.received:
             raise _mismatch(upload.received)
         refuse_announced_size(request, upload.length - upload.received)

@@ -11,12 +11,13 @@ from app.api.bodies import body_stream, collect, refuse_announced_size
 from app.api.principals import SIGN_IN_COOKIE, Authenticator
 from app.api.readable import ReadableRouter
 from app.database.sign_ins import LASTS
-from app.domain.errors import PayloadTooLarge, Unauthenticated
+from app.domain.errors import InvalidRequest, PayloadTooLarge, Unauthenticated
 from app.web.rendering import page
 
 router = ReadableRouter(include_in_schema=False)
 
 LARGEST_FORM = 4096
+MOST_FIELDS = 10
 OWN_PATH = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 """A path of this service and of no other host."""
 
@@ -70,8 +71,12 @@ def _own(wanted: str) -> str:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of a small form. Raises PayloadTooLarge."""
+    """The fields of a small form. Raises PayloadTooLarge, InvalidRequest."""
     refuse_announced_size(request, LARGEST_FORM)
     refusal = PayloadTooLarge(f"This form has {LARGEST_FORM} bytes at most.", limit=LARGEST_FORM)
     body = await collect(body_stream(request), LARGEST_FORM, refusal)
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace"), max_num_fields=10).items()}
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise InvalidRequest(f"This form has {MOST_FIELDS} fields at most.") from None
+    return {name: values[0] for name, values in fields.items()}
