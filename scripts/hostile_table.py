@@ -80,12 +80,13 @@ class Meter:
         peak = {"api": 0, "process": 0}
         over = threading.Event()
         inherited = private_memory(self.forkserver.pid)
+        others = {child.pid for child in self.forkserver.children(recursive=True)}
 
         def sample() -> None:
             while not over.wait(SAMPLE_SECONDS):
                 peak["api"] = max(peak["api"], self.api_memory())
                 try:
-                    pids = [child.pid for child in self.forkserver.children(recursive=True)]
+                    pids = [child.pid for child in self.forkserver.children(recursive=True) if child.pid not in others]
                 except psutil.NoSuchProcess:
                     continue
                 taken = sum(max(0, private_memory(pid) - inherited) for pid in pids)
@@ -163,7 +164,8 @@ def main() -> int:
                 for row in rows(client, meter, canary, only, told.every):
                     found.append(row)
                     mark = "" if row.good else f"   NOT {' or '.join(row.designed)}"
-                    print(f"{row.seconds:6.1f} s {row.status} {row.code:24} {row.id}{mark}", flush=True)
+                    cost = f"{row.seconds:6.1f} s {row.process:5} MiB"
+                    print(f"{cost} {row.status} {row.code:24} {row.id}{mark}", flush=True)
                 after, alive = meter.api_memory(), meter.alive()
         finally:
             service.stop()

@@ -147,6 +147,23 @@ def test_a_download_from_the_store_itself_carries_the_files_name(apis: list[http
     assert httpx.get(sent.headers["Location"].replace("X-Amz-Signature=", "X-Amz-Signature=0")).status_code == 403
 
 
+def test_a_file_that_is_sent_in_parts_to_both_replicas_comes_together_in_their_store(apis: list[httpx.Client]) -> None:
+    whole = weights()
+    version = {"Tus-Resumable": "1.0.0"}
+    begun = apis[0].post("/v1/uploads", headers={**version, "Upload-Length": str(len(whole))})
+    assert begun.status_code == 201, begun.text
+    path, half = begun.headers["location"], len(whole) // 2
+    part = {**version, "Content-Type": "application/offset+octet-stream"}
+    for api, at, sent in ((apis[1], 0, whole[:half]), (apis[0], half, whole[half:])):
+        assert api.head(path, headers=version).headers["upload-offset"] == str(at)
+        answer = api.patch(path, headers={**part, "Upload-Offset": str(at)}, content=sent)
+        assert answer.status_code == 204, answer.text
+    sha256 = hashlib.sha256(whole).hexdigest()
+    assert answer.headers["content-location"] == f"/v1/checkpoints/{sha256}"
+    known = apis[1].get(f"/v1/checkpoints/{sha256}", headers={"Prefer": "wait=60"}).json()
+    assert known["tensor_count"] == 4
+
+
 def test_what_runs_on_a_machine_that_vanishes_runs_elsewhere_and_ends_once(
     apis: list[httpx.Client], fleet: Fleet
 ) -> None:

@@ -1,7 +1,7 @@
 """Backup and restore: database and store as they were at one moment, in another place."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -22,8 +22,11 @@ from app.jobs import queue
 from app.jobs.backup import Backup, ForeignStore, NoBackup, back_up, restore
 from app.jobs.retention import collect_orphans
 from app.storage.directory import DirectoryStore
+from app.storage.objects import OwnableStore
+from app.storage.opening import open_store
 from app.targets.onnx.spec import OnnxOptions
 from tests.jobs.chunks import chunks_of
+from tests.remotes.servers import KEY, SECRET, s3_server
 
 pytestmark = pytest.mark.anyio
 
@@ -86,13 +89,34 @@ def inodes(directory: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in directory.glob("objects/sha256/??/*")}
 
 
-async def test_a_restored_service_holds_what_the_backup_did(database, database_url, owned, elsewhere, tmp_path):
+@pytest.fixture(params=["directory", "s3"])
+def stores(
+    request: pytest.FixtureRequest, store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[OwnableStore, OwnableStore]]:
+    """Where a service keeps its objects, and where they are restored to."""
+    if request.param == "directory":
+        yield store, DirectoryStore(tmp_path / "elsewhere")
+        return
+    with s3_server(tmp_path / "s3") as endpoint:
+        for name, value in (
+            ("AWS_ENDPOINT", endpoint),
+            ("AWS_ACCESS_KEY_ID", KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ALLOW_HTTP", "true"),
+        ):
+            monkeypatch.setenv(name, value)
+        yield open_store("s3://models/ours", tmp_path / "scratch"), open_store("s3://models/else", tmp_path / "scratch")
+
+
+async def test_a_restored_service_holds_what_the_backup_did(database, database_url, stores, elsewhere, tmp_path):
+    owned, store = OwnedStore(stores[0], database), stores[1]
     kept = [await add(database, owned, content) for content in (b"one", b"two")]
     told = await back_up(database_url, owned, tmp_path / "backup")
     assert (told.objects, told.missing) == (2, [])
     before = everything(database_url)
     await add(database, owned, b"too late")
-    url, store = elsewhere
+    url, _ = elsewhere
     assert await restore(tmp_path / "backup", url, store) == told
     assert everything(url) == before
     restored = Database(url)
