@@ -5,6 +5,7 @@ api's memory grew.
 """
 
 import argparse
+import re
 import sys
 import tempfile
 import threading
@@ -33,10 +34,12 @@ INTRODUCTION = """\
 
 What `scripts/hostile-table` sent to a running service, and what it answered. Files are uploaded and read; the rest is
 asked of a conversion. Memory is in MiB: what the api had at most meanwhile, and what the process that read the input
-took for itself. Seconds are those of the machine that it ran on, with all that it did besides.
+took for itself. Seconds are those of the machine that it ran on, with all that it did besides; those of the processor
+are what the process that read the input took of it, whatever else ran.
 
 {inputs} inputs{share}; {wrong} answers were not the designed ones; none was run. The api had {before} MiB before and
-{after} MiB after. The longest took {seconds} s (`{slowest}`), the largest process {process} MiB (`{largest}`).
+{after} MiB after. The longest took {seconds} s (`{slowest}`), the most work {work} s of the processor
+(`{hardest}`), the largest process {process} MiB (`{largest}`).
 
 """
 
@@ -48,6 +51,8 @@ class Row:
     code: str
     designed: tuple[str, ...]
     seconds: float
+    work: float
+    """Seconds of processor time of the process which read the input, as far as they were seen."""
     api: int
     """MiB that the api had at most while it answered."""
     process: int
@@ -75,9 +80,10 @@ class Meter:
         return psutil.Process(self.api).memory_info().rss // MEBI
 
     @contextmanager
-    def measuring(self) -> Iterator[dict[str, int]]:
-        """The most of both, within the block."""
-        peak = {"api": 0, "process": 0}
+    def measuring(self) -> Iterator[dict[str, float]]:
+        """The most memory of both, and the processor time of what was forked, within the block."""
+        peak: dict[str, float] = {"api": 0, "process": 0, "work": 0.0}
+        worked: dict[int, float] = {}
         over = threading.Event()
         inherited = private_memory(self.forkserver.pid)
         others = {child.pid for child in self.forkserver.children(recursive=True)}
@@ -86,10 +92,12 @@ class Meter:
             while not over.wait(SAMPLE_SECONDS):
                 peak["api"] = max(peak["api"], self.api_memory())
                 try:
-                    pids = [child.pid for child in self.forkserver.children(recursive=True) if child.pid not in others]
+                    forked = [child for child in self.forkserver.children(recursive=True) if child.pid not in others]
+                    for child in forked:
+                        worked[child.pid] = sum(child.cpu_times()[:2])
                 except psutil.NoSuchProcess:
                     continue
-                taken = sum(max(0, private_memory(pid) - inherited) for pid in pids)
+                taken = sum(max(0, private_memory(child.pid) - inherited) for child in forked)
                 peak["process"] = max(peak["process"], taken // MEBI)
 
         thread = threading.Thread(target=sample)
@@ -99,6 +107,7 @@ class Meter:
         finally:
             over.set()
             thread.join()
+            peak["work"] = sum(worked.values())
             peak["api"] = max(peak["api"], self.api_memory())
 
 
@@ -112,12 +121,13 @@ def measured(meter: Meter, id: str, designed: tuple[str, ...], send: Callable[[]
         answer = send()
     told = answer.json()
     code = told.get("code") or told.get("state") or "read"
-    return Row(id, answer.status_code, code, designed, time.monotonic() - began, peak["api"], peak["process"])
+    seconds = time.monotonic() - began
+    return Row(id, answer.status_code, code, designed, seconds, peak["work"], int(peak["api"]), int(peak["process"]))
 
 
 def rows(client: httpx.Client, meter: Meter, canary: Path, only: str, every: int) -> Iterator[Row]:
-    asks = [ask for ask in hostile_asks() if only in ask.id][::every]
-    files = [hostile for hostile in hostile_files() if only in hostile.id][::every]
+    asks = [ask for ask in hostile_asks() if re.search(only, ask.id)][::every]
+    files = [hostile for hostile in hostile_files() if re.search(only, hostile.id)][::every]
     for ask in asks:
         yield measured(meter, ask.id, ask.codes, lambda a=ask: a.send(client))
     for hostile in files:
@@ -127,6 +137,7 @@ def rows(client: httpx.Client, meter: Meter, canary: Path, only: str, every: int
 def page(found: list[Row], every: int, before: int, after: int) -> str:
     slowest = max(found, key=lambda row: row.seconds)
     largest = max(found, key=lambda row: row.process)
+    hardest = max(found, key=lambda row: row.work)
     head = INTRODUCTION.format(
         inputs=len(found),
         share="" if every == 1 else f", one in {every} of the corpus,",
@@ -135,19 +146,25 @@ def page(found: list[Row], every: int, before: int, after: int) -> str:
         after=after,
         seconds=f"{slowest.seconds:.1f}",
         slowest=slowest.id,
+        work=f"{hardest.work:.1f}",
+        hardest=hardest.id,
         process=largest.process,
         largest=largest.id,
     )
-    lines = [*head.splitlines(), "| input | status | code | seconds | api | process |", "|---|---|---|---|---|---|"]
+    columns = ("input", "status", "code", "seconds", "processor", "api", "process")
+    lines = [*head.splitlines(), f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     lines += [
-        f"| `{row.id}` | {row.status} | {row.code} | {row.seconds:.1f} | {row.api} | {row.process} |" for row in found
+        f"| `{row.id}` | {row.status} | {row.code} | {row.seconds:.1f} | {row.work:.1f} | {row.api} | {row.process} |"
+        for row in found
     ]
     return "\n".join([*lines, ""])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="inputs whose name holds this; the page is then not written")
+    parser.add_argument(
+        "--only", default="", help="inputs whose name this expression finds; the page is then not written"
+    )
     parser.add_argument("--every", type=int, default=1, help="one in so many of the inputs")
     told = parser.parse_args()
     only = told.only
@@ -164,7 +181,7 @@ def main() -> int:
                 for row in rows(client, meter, canary, only, told.every):
                     found.append(row)
                     mark = "" if row.good else f"   NOT {' or '.join(row.designed)}"
-                    cost = f"{row.seconds:6.1f} s {row.process:5} MiB"
+                    cost = f"{row.seconds:6.1f} s {row.work:6.1f} s {row.process:5} MiB"
                     print(f"{cost} {row.status} {row.code:24} {row.id}{mark}", flush=True)
                 after, alive = meter.api_memory(), meter.alive()
         finally:

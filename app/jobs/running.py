@@ -32,7 +32,8 @@ MOST_ATTEMPTS = 100
 """Times that a conversion is begun, whatever ended the earlier ones. Being told to stop counts against nobody, and a
 conversion that has its machine drained each time (for memory or disk that runs short) would come again without end."""
 _NEVER_ENDED = WorkerLost(
-    f"It was begun {MOST_ATTEMPTS} times, and each time its worker was stopped or died before it came to an end."
+    f"It was begun {MOST_ATTEMPTS} times, after losses of its workers or retries, and did not succeed; it is not begun "
+    "again. Submit it anew."
 )
 _STUMBLED = WorkerLost("The worker stumbled over this again and again; its log says over what.")
 
