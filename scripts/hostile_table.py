@@ -5,6 +5,7 @@ api's memory grew.
 """
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -71,7 +72,8 @@ class Meter:
         self.parts = {part.pid: part for part in psutil.Process(service.process.pid).children()}
         self.api = next(pid for pid, part in self.parts.items() if "api" in part.cmdline())
         worker = next(part for part in self.parts.values() if "worker" in part.cmdline())
-        self.forkserver = next(part for part in worker.children(recursive=True) if not part.children())
+        (started,) = worker.children()
+        self.forkserver = started if os.geteuid() == 0 else started.children()[0]  # in a pid namespace of its own
 
     def alive(self) -> bool:
         return all(part.is_running() and part.status() != psutil.STATUS_ZOMBIE for part in self.parts.values())
