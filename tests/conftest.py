@@ -16,6 +16,11 @@ from app.storage.directory import DirectoryStore
 from app.storage.objects import ObjectStore
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that none is left to one process while the others have nothing to do any more."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of the maintenance database of a server that lives as long as the test session.

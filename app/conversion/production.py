@@ -19,8 +19,8 @@ import torch
 from app.architectures.module_state import ModuleState
 from app.conversion.candidates import Candidate, Workpiece, fill_stored, new_template
 from app.conversion.decisions.other_sizes import failure_at
-from app.conversion.forerun import Forerun
 from app.conversion.job import BuiltTemplate, StoredTemplate, TemplateSource, UnsuitableTemplate
+from app.conversion.prefetch import ReferencePrefetch
 from app.conversion.stages import StageClock
 from app.conversion.verification.verify import Verification, examine
 from app.domain.conversion import Stage
@@ -78,17 +78,17 @@ def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Pr
     with clock.stage(Stage.export):
         key = template_key(work.description, work.job.architecture_options, work.job.options, work.request.signature)
         known = templates.find(key)
-    forerun = Forerun(work.model())
-    climb = _Climb(work, key, known, clock, forerun)
+    prefetch = ReferencePrefetch(work.model())
+    climb = _Climb(work, key, known, clock, prefetch)
     try:
         if not isinstance(known, StoredTemplate):
-            forerun.begin()
+            prefetch.begin()
         torch.set_num_threads(work.job.threads)
         for attempt in _attempts(work, known, climb):
             if climb.try_(attempt):
                 break
     finally:
-        forerun.end()
+        prefetch.end()
     return climb.result()
 
 
@@ -116,8 +116,8 @@ class _Made:
 class _Climb:
     """The state of one ladder: what was tried, what was refused, what was learned of the template key."""
 
-    def __init__(self, work: Workpiece, key: str, known: Known, clock: StageClock, forerun: Forerun) -> None:
-        self._work, self._key, self._known, self._clock, self._forerun = work, key, known, clock, forerun
+    def __init__(self, work: Workpiece, key: str, known: Known, clock: StageClock, prefetch: ReferencePrefetch) -> None:
+        self._work, self._key, self._known, self._clock, self._prefetch = work, key, known, clock, prefetch
         self._rungs: list[Rung] = []
         self._errors: dict[str, RecastError] = {}
         self._misfit: str | None = None
@@ -212,8 +212,8 @@ class _Climb:
         return examine(
             self._work.subject(candidate),
             "certified" if certified else "full",
-            self._forerun.side,
-            self._forerun.decisions,
+            self._prefetch.side,
+            self._prefetch.decisions,
         )
 
     def result(self) -> Produced:
@@ -232,7 +232,7 @@ class _Climb:
             rungs=tuple(self._rungs),
             template_use=use,
             template=learned,
-            memory_beside=self._forerun.memory_bytes,
+            memory_beside=self._prefetch.memory_bytes,
             discarded=self._key if use.state == "discarded" else None,
         )
 

@@ -11,6 +11,8 @@ from app.architectures.registry import load_registry
 from app.domain.report import ConversionReport
 from tests.cli.running import PLUGINS, recast
 
+pytestmark = pytest.mark.slow
+
 ARCHITECTURE = "sample/branching"
 
 

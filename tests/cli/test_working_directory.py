@@ -17,6 +17,8 @@ import torch
 from app.architectures.registry import load_registry
 from tests.cli.running import PLUGINS
 
+pytestmark = pytest.mark.slow
+
 RECAST = Path(sys.executable).with_name("recast")
 NAMES = ("app/__init__.py", "torch.py", "random.py", "selectors.py", "onnx.py", "numpy.py")
 LIMIT = 120.0

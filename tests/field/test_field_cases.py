@@ -10,6 +10,8 @@ from app.targets.torchscript.spec import TorchScriptOptions
 from scripts.field_cases import Row, table
 from tests.field.conversions import Case, cases_of, run
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 OPTIONS = {"onnx": OnnxOptions(), "torchscript": TorchScriptOptions()}
 REPORTED = ("c16", "c20", "c24", "c25", "c26", "c28", "c30", "c31", "c60", "c62", "c64", "c72", "c80", "c81", "c85")

@@ -18,6 +18,8 @@ from torch import nn
 
 from scripts.fleet import Fleet
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 300.0
 
 

@@ -8,6 +8,8 @@ from app.conversion.checkpoint import open_checkpoint
 from app.domain.errors import RecastError
 from tests.hostile.files import HostileFile, hostile_files
 
+pytestmark = pytest.mark.slow
+
 FILES = list(hostile_files())
 LONGEST_ANSWER = 64 << 10
 """Bytes: fifty names of 200 characters, escaped, and sentences."""

@@ -20,6 +20,8 @@ from tests.hostile.test_sandbox import NAMESPACES, NOBODY
 from tests.service.requests import saved
 from tests.service.running import Service, free_port
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 USER = NOBODY if os.geteuid() == 0 else 0
 

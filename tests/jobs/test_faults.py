@@ -21,7 +21,7 @@ from app.jobs.workroom import abandoned_rooms
 from app.targets.onnx.spec import OnnxOptions
 from tests.jobs.service import TIMEOUT, Client, StartWorker
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from app.database.migrations import migrate
 from app.domain.conversion import State
 from tests.jobs.service import TIMEOUT, Client, StartWorker
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture

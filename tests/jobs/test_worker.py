@@ -14,7 +14,7 @@ from app.jobs import queue
 from app.jobs.admission import estimate
 from tests.jobs.service import TIMEOUT, Client, StartWorker
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 def gone(pid: int) -> bool:

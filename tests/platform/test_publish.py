@@ -29,6 +29,8 @@ from tests.remotes.servers import (
     s3_server,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:

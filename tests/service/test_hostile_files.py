@@ -8,6 +8,8 @@ from tests.hostile.asks import HostileAsk, hostile_asks
 from tests.hostile.files import HostileFile, hostile_files
 from tests.service.running import Service
 
+pytestmark = pytest.mark.slow
+
 EVERY = 12
 """One in so many of the corpus, which tests/hostile reads whole without a service."""
 ALWAYS = ("uninitialised-reduce", "long-name", "opcodes", "names-nul", "names-surrogate", "names-long", "list-bomb")

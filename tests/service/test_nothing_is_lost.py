@@ -4,11 +4,14 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 import torch
 import torchvision
 
 from tests.service.requests import saved, succeeded
 from tests.service.running import Service, free_port
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_running_conversion_survives_kill_9_of_everything(places: Path):

@@ -10,6 +10,8 @@ from app.domain.report import Verdict
 from tests.api.server import submit
 from tests.delivery.reports import failed_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def paths(url, backstage) -> dict[str, str]:

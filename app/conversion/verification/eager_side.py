@@ -6,16 +6,17 @@ No artifact takes part, so it is the same on every rung of a ladder, and can be 
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from app.conversion.verification.budget import LEAST_BYTES, allowed
+from app.conversion.verification.case import EagerSide, Pace
+from app.conversion.verification.checks.detection import detection_of
+from app.conversion.verification.checks.determinism import model_repeats
+from app.conversion.verification.checks.export_branch import differing_operators
 from app.conversion.verification.conditioning import amplifies_rounding
-from app.conversion.verification.detection import detection
-from app.conversion.verification.determinism import model_repeats
-from app.conversion.verification.export_branch import differing_operators
+from app.conversion.verification.deterministic_mode import deterministic_mode
 from app.conversion.verification.fused_attention import fused_departure
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import reference
@@ -30,39 +31,14 @@ from app.conversion.verification.probes import (
 from app.conversion.verification.reference import ModelFailed, Reference, cheapest, smallest
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Model
-from app.conversion.verification.surroundings import surroundings
 from app.domain.architecture import Integers, Signature
 from app.domain.errors import InvalidOptions, memory_ran_out
 from app.domain.reasons import finding_of
-from app.domain.report import Detection, Finding, ProbeResult, Reason
+from app.domain.report import Finding, ProbeResult, Reason
 from app.domain.text import message_of
 from app.processes import memory_ceiling
 
 log = logging.getLogger(__name__)
-
-Pace = Callable[[], bool]
-"""Called before every probe and every perturbation of a weight; True: somebody waits for the result."""
-
-
-@dataclass(frozen=True)
-class EagerSide:
-    """What was not looked for is None; ``detection`` is so too where the module has no float weights.
-
-    ``other_way``: operators that differ while the model is exported, with how often; empty where none does.
-    """
-
-    references: Sequence[Reference]
-    skipped: Sequence[ProbeResult] = ()
-    """Probes that say nothing, with the reason: scaled ones on which the model itself overflows or costs too much."""
-    findings: Sequence[Finding] = ()
-    repeats: bool | None = None
-    other_way: Counter[str] | None = None
-    detection: Detection | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    forward_seconds: float = 0.0
-    """Of processor time, of the shortest forward on a probe of the declared distribution."""
-    not_run: dict[str, str] = field(default_factory=dict)
-    """Parts that could not be brought to an end, with the reason."""
 
 
 def full_probes(model: Model) -> list[Probe]:
@@ -83,11 +59,11 @@ def _client_probes(model: Model) -> list[Probe]:
 
 
 def full_eager_side(model: Model, pace: Pace, *, ahead: bool = False) -> EagerSide:
-    """Points 1, 3, 5 and 8 of a full verification, in its surroundings. Raises InvalidOptions for unfit probes.
+    """Points 1, 3, 5 and 8 of a full verification, in deterministic mode. Raises InvalidOptions for unfit probes.
 
     ``ahead``: the oracle is asked for every probe while nobody waits, so that nobody has to later.
     """
-    with surroundings(model.threads):
+    with deterministic_mode(model.threads):
         side = take_references(model, full_probes(model), pace)
         side = _looked_at_closer(model, side, pace) if side.references else side
         return _asked_ahead(model, side, pace) if ahead else side
@@ -121,7 +97,7 @@ def _looked_at_closer(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
         with clock.part("export_branch"), _logged("export_branch"):
             other_way = differing_operators(model, cheapest(references))
     with clock.part("detection"), _logged("detection", not_run):
-        found = detection(module, signature, references, model.seed, pace)
+        found = detection_of(module, signature, references, model.seed, pace)
     seconds = {**side.seconds, **clock.seconds}
     return replace(side, repeats=repeats, other_way=other_way, detection=found, seconds=seconds, not_run=not_run)
 
@@ -224,8 +200,3 @@ def _scaled_reference(model: Model, probe: Probe, skipped: list[ProbeResult]) ->
 def skipped_probe(probe: Probe, reason: str) -> ProbeResult:
     """What the report says of a probe that was left out."""
     return ProbeResult(probe=probe.name, seed=probe.seed, sizes=probe.sizes, passed=True, reason=f"skipped: {reason}")
-
-
-def unhurried() -> bool:
-    """The pace of a process that has nothing else to heed."""
-    return False

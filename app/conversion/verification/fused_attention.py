@@ -1,6 +1,6 @@
 """Does eager give other values than the plain operators, because in inference it takes torch's fused attention?
 
-An artifact holds the plain operators, and is held against them (surroundings.py). The fused kernels of
+An artifact holds the plain operators, and is held against them (deterministic_mode.py). The fused kernels of
 nn.TransformerEncoder give zeros at padding, or fewer columns (pytorch issue 97111): who compares the artifact with his
 own eager model there must be told.
 """
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from app.conversion.verification.determinism import agree
+from app.conversion.verification.checks.determinism import agree
 from app.conversion.verification.gate import farthest
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.reference import ModelFailed, Reference

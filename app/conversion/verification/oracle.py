@@ -2,7 +2,7 @@
 
 Three ways to the float64 values, in this order (verification.md, point 1):
 
-1. every operator widened as the forward reaches it (widening.py); memory: float64 activations, one operator's weights
+1. every operator widened as the forward reaches it (promotion.py); memory: float64 activations, one operator's weights
 2. a float64 copy of the module, when a forward does what a dispatch mode cannot follow, and the copy fits
 3. a second float32 evaluation in another order (one thread, channels_last) as the noise estimate; the report says so
 """
@@ -21,8 +21,8 @@ from app.architectures.calling import call
 from app.architectures.module_state import state_kept
 from app.conversion.verification.noise import noise_of_few
 from app.conversion.verification.probes import Probe
+from app.conversion.verification.promotion import Promoted, Trace, observing, promotion, unwrap
 from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference, is_inexact
-from app.conversion.verification.widening import Trace, Widened, observing, unwrap, widening
 from app.domain.architecture import Signature
 from app.domain.text import message_of
 
@@ -102,8 +102,8 @@ def eager_once_more(module: nn.Module, signature: Signature, inputs: Mapping[str
 
 def _widened(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor], trace: Trace) -> dict[str, Tensor]:
     with torch.inference_mode():
-        wide = {name: Widened(v.double()) if v.dtype == torch.float32 else v for name, v in inputs.items()}
-    with state_kept(module), widening(trace):
+        wide = {name: Promoted(v.double()) if v.dtype == torch.float32 else v for name, v in inputs.items()}
+    with state_kept(module), promotion(trace):
         outputs = call(module, signature, wide)
     trace.sigmoids = frozenset(name for name, value in outputs.items() if getattr(value, "from_sigmoid", False))
     return {name: unwrap(value) for name, value in outputs.items()}

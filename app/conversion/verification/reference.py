@@ -9,8 +9,8 @@ from torch import Tensor
 
 from app.conversion.verification.gate import C, Gate, gate_of, unit_roundoff
 from app.conversion.verification.probes import Probe
+from app.conversion.verification.promotion import Trace
 from app.conversion.verification.scales import Part, small_parts
-from app.conversion.verification.widening import Trace
 
 LUCK = 8.0
 """Times c · u · scale that a small part of an output may always be off: one number may have caused all its error."""

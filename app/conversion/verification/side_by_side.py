@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from app.conversion.verification.comparison import compare, named_outputs
 from app.conversion.verification.gate import farthest
 from app.conversion.verification.oracle import reference
-from app.conversion.verification.parity import compare, named_outputs
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.reference import is_inexact
 from app.conversion.verification.subject import Model

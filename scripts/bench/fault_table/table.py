@@ -18,8 +18,8 @@ from fault_table.nets import NETS, Net, trained
 from fault_table.rules import RULES, accepts
 from torch import Tensor, nn
 
+from app.conversion.verification.comparison import compare
 from app.conversion.verification.oracle import eager, reference
-from app.conversion.verification.parity import compare
 from app.conversion.verification.perturbation import draw_perturbations
 from app.conversion.verification.probes import draw_probe, draw_probes, sample_sizes
 from app.conversion.verification.subject import Subject

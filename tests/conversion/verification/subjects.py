@@ -79,13 +79,19 @@ def onnx_subject(
     request = ExportRequest(of or module, exported, options or OnnxOptions(), _sample(exported))
     made = filled(request, exporter, directory)
     if edit is not None:
-        model = onnx.load(made.path)
-        edit(model)
-        onnx.save(model, made.path)
+        rewrite(made.path, edit, made.path)
     written = onnx.load(made.path)
     opset = next(entry.version for entry in written.opset_import if entry.domain == "")
     report = made.report.model_copy(update={"opset": opset, "ir_version": written.ir_version})
     return subject(module, signature, made.path, report, **{"claims": made.claims, **more})
+
+
+def rewrite(path: Path, edit: Callable[[onnx.ModelProto], None], target: Path) -> Path:
+    """The file, edited, under another name."""
+    model = onnx.load(path)
+    edit(model)
+    onnx.save(model, target)
+    return target
 
 
 def torchscript_subject(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.conversion.verification.promotion import Promoted, Trace, promotion, unwrap
 from app.conversion.verification.verify import verify
-from app.conversion.verification.widening import Trace, Widened, unwrap, widening
 from app.domain.report import Reason, Verdict
 from tests.conversion.verification.subjects import FEATURES, findings, onnx_subject, torchscript_subject
 
@@ -128,8 +128,8 @@ def test_the_oracle_takes_the_epsilon_of_the_dtype_that_eager_computes_in(dtype:
     x = torch.randn(2, 8, dtype=dtype) * 2e-4
     wide = x.double()
     exact = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + torch.finfo(torch.float32).eps)
-    with widening(Trace()):
-        found = unwrap(norm(Widened(wide)))
+    with promotion(Trace()):
+        found = unwrap(norm(Promoted(wide)))
     assert (found - exact).abs().max() <= 1e-12 * exact.abs().max()
     assert (norm(x).double() - exact).abs().max() <= 4 * torch.finfo(dtype).eps * exact.abs().max()
 

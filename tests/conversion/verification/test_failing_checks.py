@@ -1,5 +1,6 @@
 """A check that raises has failed; a measurement that raises changes nothing but that it is missing."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from app.conversion.verification import verify as verifying
-from app.conversion.verification.eager_side import full_eager_side, unhurried
+from app.conversion.verification.case import unhurried
+from app.conversion.verification.check import Check
+from app.conversion.verification.eager_side import full_eager_side
 from app.conversion.verification.perturbation import CLASSES, draw_perturbations
-from app.conversion.verification.verify import CERTIFIED, FULL, Check, Mode, examine
+from app.conversion.verification.verify import CERTIFIED, FULL, Mode, examine
 from app.domain.errors import InvalidOptions
 from app.domain.report import Reason, Verdict
 from tests.conversion.verification.subjects import FEATURES, Perceptron, findings, onnx_subject, torchscript_subject
@@ -19,8 +22,8 @@ from tests.conversion.verification.subjects import FEATURES, Perceptron, finding
 def replacing(name: str, run: Any) -> dict[str, tuple[Check, ...]]:
     """Both lists of checks, with another function in the place of one."""
     return {
-        "FULL": tuple(Check(c.name, run, c.measures) if c.name == name else c for c in FULL),
-        "CERTIFIED": tuple(Check(c.name, run, c.measures) if c.name == name else c for c in CERTIFIED),
+        "FULL": tuple(replace(c, run=run, needs=()) if c.name == name else c for c in FULL),
+        "CERTIFIED": tuple(replace(c, run=run, needs=()) if c.name == name else c for c in CERTIFIED),
     }
 
 
@@ -74,7 +77,7 @@ def test_a_negative_control_that_raises_ends_no_preparation_of_the_models_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     subject = torchscript_subject(Perceptron(), FEATURES, tmp_path)
-    monkeypatch.setattr("app.conversion.verification.eager_side.detection", lambda *_: failing(None))
+    monkeypatch.setattr("app.conversion.verification.eager_side.detection_of", lambda *_: failing(None))
     side = full_eager_side(subject, unhurried)
     assert side.detection is None
     assert "NestedTensorImpl" in side.not_run["detection"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from app.conversion.decisions.search import find_decisions
-from app.conversion.verification.far_sides import value_findings
+from app.conversion.verification.checks.decisions import value_findings
 from app.domain.architecture import Signature
 from app.domain.report import Reason, Verdict
 from app.targets.request import ExportRequest

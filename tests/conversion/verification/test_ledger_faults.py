@@ -14,13 +14,15 @@ from onnx import numpy_helper
 from app.domain.report import Ledger
 from tests.conversion.verification.ledger_cases import NETWORKS, WAYS, Exports, build
 
+pytestmark = pytest.mark.slow
+
 Exported = Callable[[str], Exports]
 Edit = tuple[str, dict[str, np.ndarray]]
 """What was done, and new values by stored tensor."""
 
 
 def edits(values: dict[str, np.ndarray], rng: np.random.Generator) -> Iterator[Edit]:
-    """Faults of every kind on the carrying tensors of one artifact: three tensors of each kind where there are."""
+    """Faults of every kind on the carrying tensors of one artifact: a tensor of each kind where there is one."""
     names = [name for name, value in values.items() if value.size > 1]
     for name in _some(names, rng):
         yield f"+10 % of one element of {name}", {name: _one_element(values[name], rng)}
@@ -47,7 +49,7 @@ def edits(values: dict[str, np.ndarray], rng: np.random.Generator) -> Iterator[E
 
 
 def _some(items: list, rng: np.random.Generator) -> list:
-    return [items[place] for place in rng.permutation(len(items))[:3]]
+    return [items[place] for place in rng.permutation(len(items))[:1]]
 
 
 def _one_element(value: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -112,13 +114,13 @@ def test_a_faithful_artifact_passes_and_every_faulty_one_fails(
     else:
         write, values = write_torchscript, {n: value for n, value in record_values(path).items() if _is_weight(value)}
     missed, tried = [], 0
-    for fault, changes in edits(values, np.random.default_rng(7)):
+    for fault, changes in edits(values, np.random.default_rng(list(f"{network} {way}".encode()))):
         faulty = write(path, changes, tmp_path / f"faulty{path.suffix}")
         tried += 1
         if exports.ledger(way, network, path=faulty).passed:
             missed.append(fault)
     assert missed == []
-    assert tried >= 9
+    assert tried >= 6
 
 
 @pytest.mark.parametrize("way", WAYS)

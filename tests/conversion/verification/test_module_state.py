@@ -95,7 +95,7 @@ def test_what_lies_outside_of_the_module_can_still_be_used_by_a_float32_forward(
 
 def _float64_first(module: nn.Module, signature: Signature, inputs: dict[str, Tensor]) -> None:
     from app.conversion.verification.oracle import _widened
-    from app.conversion.verification.widening import Trace
+    from app.conversion.verification.promotion import Trace
 
     _widened(module, signature, inputs, Trace())
 

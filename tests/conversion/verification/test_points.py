@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.conversion.verification.audit import GraphConstants, audit
-from app.conversion.verification.detection import detection
-from app.conversion.verification.eager_side import unhurried
-from app.conversion.verification.latency import percentile
+from app.conversion.verification.case import unhurried
+from app.conversion.verification.checks.audit import GraphConstants, complaints_of
+from app.conversion.verification.checks.detection import detection_of
+from app.conversion.verification.checks.latency import percentile
+from app.conversion.verification.comparison import compare_outputs
 from app.conversion.verification.oracle import eager, reference
-from app.conversion.verification.parity import compare_outputs
 from app.conversion.verification.perturbation import KINDS, draw_perturbations, replaced
 from app.conversion.verification.probes import draw_probe, draw_probes
+from app.conversion.verification.promotion import OperatorCall, Trace
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.verdict import settle, verdict_of
 from app.conversion.verification.verify import Mode, examine, verify
-from app.conversion.verification.widening import OperatorCall, Trace
 from app.domain.architecture import Axis, InputSpec, Integers, OutputSpec, Signature
 from app.domain.errors import InvalidOptions
 from app.domain.reasons import finding_of
@@ -133,18 +133,18 @@ def traced(*epsilons: float, gelu: str | None = None) -> Trace:
 def test_epsilons_are_matched_one_for_one() -> None:
     right = GraphConstants(norms=(("layer_norm", 1e-5), ("layer_norm", 1e-6)))
     wrong = GraphConstants(norms=(("layer_norm", 1e-5), ("layer_norm", 1e-5)))
-    assert audit(traced(1e-5, 1e-6), right) == []
-    assert len(audit(traced(1e-5, 1e-6), wrong)) == 1
+    assert complaints_of(traced(1e-5, 1e-6), right) == []
+    assert len(complaints_of(traced(1e-5, 1e-6), wrong)) == 1
 
 
 def test_an_epsilon_of_a_decomposed_norm_must_be_known() -> None:
-    assert audit(traced(1e-5), GraphConstants(norms=(), hidden=(float(np.float32(1e-5)),))) == []
-    assert len(audit(traced(1e-5), GraphConstants(norms=(), hidden=(1e-4,)))) == 1
+    assert complaints_of(traced(1e-5), GraphConstants(norms=(), hidden=(float(np.float32(1e-5)),))) == []
+    assert len(complaints_of(traced(1e-5), GraphConstants(norms=(), hidden=(1e-4,)))) == 1
 
 
 def test_counting_rules_are_left_out_where_the_graph_branches() -> None:
     graph = GraphConstants(norms=(), erf=0, straight=False)
-    assert audit(traced(gelu="none"), graph) == []
+    assert complaints_of(traced(gelu="none"), graph) == []
 
 
 @pytest.mark.parametrize("opset", [16, 18, 20])
@@ -209,7 +209,7 @@ def test_a_layer_that_hardly_matters_is_named_blind() -> None:
 
     module = Drowned()
     references = [reference(module, FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
-    measured = detection(module, FEATURES, references, 1, unhurried)
+    measured = detection_of(module, FEATURES, references, 1, unhurried)
     assert measured is not None
     assert measured.blind_layers == ("side",)
     assert 0.5 < measured.power < 1
@@ -217,7 +217,7 @@ def test_a_layer_that_hardly_matters_is_named_blind() -> None:
 
 def test_a_module_without_weights_has_no_negative_control() -> None:
     references = [reference(Choosing().eval(), FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
-    assert detection(Choosing(), FEATURES, references, 1, unhurried) is None
+    assert detection_of(Choosing(), FEATURES, references, 1, unhurried) is None
 
 
 # --- matrix and localisation ---------------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
-"""Probes outside the declared distribution are evidence only where the model itself is sure of its answer."""
+"""Probes outside the declared distribution are case only where the model itself is sure of its answer."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
-from app.conversion.verification.comparisons import check_parity
-from app.conversion.verification.eager_side import full_probes, take_references, unhurried
-from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.case import Case, unhurried
+from app.conversion.verification.checks.parity import parity
+from app.conversion.verification.eager_side import full_probes, take_references
 from app.domain.architecture import InputSpec, Signature
 from app.domain.report import ExportReport
 from tests.conversion.verification.subjects import subject
@@ -33,11 +33,11 @@ class Lucky(nn.Module):
         return torch.where(x.abs().amax() > 5, torch.remainder(x * 2.0**18, 1.0), x)
 
 
-def evidence_of(module: nn.Module, tmp_path) -> Evidence:
+def case_of(module: nn.Module, tmp_path) -> Case:
     made = subject(module.eval(), SIGNATURE, tmp_path / "model.onnx", NEVER_READ, seed=3)
-    evidence = Evidence(made)
-    evidence.adopt(take_references(made, full_probes(made), unhurried))
-    return evidence
+    case = Case(made)
+    case.adopt(take_references(made, full_probes(made), unhurried))
+    return case
 
 
 class RoundedOtherwise:
@@ -56,16 +56,16 @@ class RoundedOtherwise:
 @pytest.mark.parametrize("model", [Chaotic, Lucky])
 def test_a_scale_at_which_the_model_amplifies_rounding_is_skipped_with_the_reason(model: type[nn.Module], tmp_path):
     module = model()
-    evidence = evidence_of(module, tmp_path)
-    evidence.runner = RoundedOtherwise(module)
-    check_parity(evidence)
-    assert [result.probe for result in evidence.skipped] == ["large scale"]
-    assert "amplifies rounding" in (evidence.skipped[0].reason or "")
-    assert not evidence.findings
+    case = case_of(module, tmp_path)
+    case.runner = RoundedOtherwise(module)
+    parity.run(case)
+    assert [result.probe for result in case.skipped] == ["large scale"]
+    assert "amplifies rounding" in (case.skipped[0].reason or "")
+    assert not case.findings
 
 
 def test_a_well_conditioned_model_keeps_all_its_probes(tmp_path):
     torch.manual_seed(0)
-    evidence = evidence_of(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), tmp_path)
-    assert not evidence.skipped
-    assert len(evidence.references) == 5
+    case = case_of(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), tmp_path)
+    assert not case.skipped
+    assert len(case.references) == 5

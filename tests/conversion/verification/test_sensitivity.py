@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
-from app.conversion.verification.comparisons import check_parity, check_sensitivity
-from app.conversion.verification.eager_side import certified_probes, full_probes, take_references, unhurried
-from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.case import Case, unhurried
+from app.conversion.verification.checks.parity import parity
+from app.conversion.verification.checks.sensitivity import sensitivity
+from app.conversion.verification.eager_side import certified_probes, full_probes, take_references
 from app.conversion.verification.subject import Subject
 from app.domain.architecture import Axis, InputSpec, Integers, Mask, OutputSpec, Signature
 from app.domain.report import ExportReport, Reason
@@ -66,23 +67,23 @@ class InPlaceOf:
         return call(self.module, self.signature, inputs)
 
 
-def judged(made: Subject, *, full: bool = False) -> Evidence:
-    evidence = Evidence(made)
+def judged(made: Subject, *, full: bool = False) -> Case:
+    case = Case(made)
     probes = full_probes(made) if full else certified_probes(made)
-    evidence.adopt(take_references(made, probes, unhurried))
-    evidence.runner = InPlaceOf(made.module, made.signature)
-    check_parity(evidence)
-    check_sensitivity(evidence)
-    return evidence
+    case.adopt(take_references(made, probes, unhurried))
+    case.runner = InPlaceOf(made.module, made.signature)
+    parity.run(case)
+    sensitivity.run(case)
+    return case
 
 
 def test_repeats_of_a_sentence_encoder_are_never_in_doubt_whatever_is_drawn(tmp_path: Path) -> None:
     made = subject(Sentence(), SENTENCES, tmp_path / "model.pt", NEVER_READ)
     doubted, single = [], 0
     for seed in range(40):
-        evidence = judged(replace(made, seed=seed))
-        single += evidence.references[0].probe.sizes["length"] == 1
-        doubted += [finding for finding in evidence.findings if finding.reason is Reason.insensitive]
+        case = judged(replace(made, seed=seed))
+        single += case.references[0].probe.sizes["length"] == 1
+        doubted += [finding for finding in case.findings if finding.reason is Reason.insensitive]
     assert single > 5
     assert not doubted
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
-from app.conversion.verification.comparisons import check_sensitivity
-from app.conversion.verification.eager_side import take_references, unhurried
-from app.conversion.verification.evidence import Evidence
+from app.conversion.verification.case import Case, unhurried
+from app.conversion.verification.checks.sensitivity import sensitivity
+from app.conversion.verification.eager_side import take_references
 from app.conversion.verification.probes import draw_probe
 from app.domain.architecture import Axis, InputSpec, Integers, Signature
 from app.domain.report import ExportReport
@@ -46,9 +46,9 @@ def test_one_token_that_is_drawn_again_is_no_lack_of_sensitivity(tmp_path):
     module = Lookup().eval()
     for seed in range(12):
         made = subject(module, SIGNATURE, tmp_path / "model.onnx", NEVER_READ, seed=seed)
-        evidence = Evidence(made)
-        evidence.adopt(take_references(made, [draw_probe(SIGNATURE, {"batch": 1, "sequence": 1}, seed)], unhurried))
-        evidence.runner = Itself(module)
-        check_sensitivity(evidence)
-        assert evidence.sensitivity is not None
-        assert not evidence.findings, (seed, evidence.findings)
+        case = Case(made)
+        case.adopt(take_references(made, [draw_probe(SIGNATURE, {"batch": 1, "sequence": 1}, seed)], unhurried))
+        case.runner = Itself(module)
+        sensitivity.run(case)
+        assert case.sensitivity is not None
+        assert not case.findings, (seed, case.findings)

@@ -18,6 +18,8 @@ from app.targets.writer import writer_of
 from tests.conversion.verification.subjects import subject
 from tests.targets.capturing import train_a_little
 
+pytestmark = pytest.mark.slow
+
 IMAGES = Signature(inputs=(InputSpec(name="x", shape=("batch", 3, 8, 8)),), axes=(Axis(name="batch"),))
 FEATURES = Signature(inputs=(InputSpec(name="x", shape=("batch", 6)),), axes=(Axis(name="batch"),))
 

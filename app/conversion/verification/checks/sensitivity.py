@@ -8,18 +8,22 @@ Integers and booleans are compared exactly, so any move is evidence, and one of 
 mask of what is there. But where all outputs are such and none of them ever moves, nothing was seen.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check, referenced
 from app.conversion.verification.gate import C, K, farthest, unit_roundoff
 from app.conversion.verification.input_reach import reached_outputs
-from app.conversion.verification.reference import Reference
+from app.conversion.verification.probes import DRAWS, Probe, draw_probe, latin_sizes, sample_sizes
+from app.conversion.verification.reference import Exact, Oracle, Reference
 from app.domain.architecture import Signature
 from app.domain.reasons import finding_of
 from app.domain.report import Finding, Reason, Sensitivity
+from app.targets.artifact import ArtifactRefused
 
 THRESHOLD = 100.0
 """Below this an error of a hundredth of the outputs' whole range would still pass the gate."""
@@ -28,13 +32,15 @@ REACH = 0.25
 
 So it is in half precision: of the gate of a bfloat16 net, which is an eighth of its scale, no output moves by 100.
 """
+REDRAWS = 10
+"""Draws until one differs from the first probe where both have values: a single token may well be the same again."""
 FEWEST = 4.0
 """Gates that an output must move by in any case: a constant in its place would be outside by a whole gate."""
 CLEAR = 64.0
 """Times the threshold at which the move is beyond doubt with the least gate there is, so that no oracle is asked."""
 
 
-def sensitivity(references: Sequence[Reference]) -> Sensitivity:
+def sensitivity_of(references: Sequence[Reference]) -> Sensitivity:
     """The figure for every float output; for the others, 0 each, where there are no float ones and none moves."""
     names = references[0].float_outputs if references else ()
     found = {name: _spread(name, references) for name in names}
@@ -136,3 +142,56 @@ def common_part(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         return left.flatten()[:1], right.flatten()[:1]
     window = tuple(slice(0, min(a, b)) for a, b in zip(left.shape, right.shape, strict=True))
     return left[window], right[window]
+
+
+@check(referenced)
+def sensitivity(case: Case) -> None:
+    """Point 7: the probes move the outputs.
+
+    What is judged is the model, so where the probes that were drawn show nothing, others are, and the artifact, which
+    answered the first as the model does, is run on them.
+    """
+    references = list(case.references)
+    measured = sensitivity_of(references) if len(references) > 1 else None
+    others = _others(case)
+    while measured is None or still(measured):
+        other = next(others, None)
+        if other is None:
+            break
+        references.append(other)
+        measured = sensitivity_of(references)
+    if measured is None:
+        return
+    subject, case.sensitivity = case.subject, measured
+    constant = constants_beside(subject.module, subject.signature, measured, references)
+    case.findings += sensitivity_findings(measured, constant)
+
+
+def _others(case: Case) -> Iterator[Reference]:
+    """What the artifact makes of further draws: at the least sizes, then at those of the first draws and the exported.
+
+    Their gates are the least there are; those of the probes that were judged count.
+    """
+    subject, first = case.subject, case.references[0]
+    least = latin_sizes(subject.signature, 0)
+    smaller = {axis: min(size, first.probe.sizes.get(axis, size)) for axis, size in least.items()}
+    sizes = [smaller, sample_sizes(subject.signature), *(latin_sizes(subject.signature, i) for i in range(DRAWS))]
+    for turn, at in enumerate(sizes):
+        draws = (draw_probe(subject.signature, at, subject.seed + turn * REDRAWS + n) for n in range(1, REDRAWS))
+        probe = next((probe for probe in draws if _differs(probe, first.probe)), None)
+        if probe is None or case.runner is None or case.failed:
+            continue
+        try:
+            outputs = dict(zip(first.y32, case.runner.run(probe.inputs).values(), strict=True))
+        except (ArtifactRefused, ValueError):
+            continue
+        wide = {name: value.double() if value.is_floating_point() else value for name, value in outputs.items()}
+        answer = Exact(wide, "fp64", first.trace)
+        yield Reference(
+            probe, outputs, first.trace, Oracle(None, answer), again=first.again, coarseness=first.coarseness
+        )
+
+
+def _differs(one: Probe, other: Probe) -> bool:
+    pairs = (common_part(value, other.inputs[name]) for name, value in one.inputs.items())
+    return any(not torch.equal(left, right) for left, right in pairs)

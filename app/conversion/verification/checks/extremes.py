@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from app.conversion.verification.budget import LEAST_BYTES, LEAST_SECONDS, Budget, processor_seconds
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check, loaded, referenced, unrefuted
+from app.conversion.verification.comparison import Comparison, compare, failures
 from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.gate import farthest
 from app.conversion.verification.oracle import eager_once_more, reference
-from app.conversion.verification.parity import Comparison, compare
-from app.conversion.verification.probes import LARGE, Probe, draw_probe
-from app.conversion.verification.reference import ModelFailed, Reference, is_inexact
+from app.conversion.verification.probes import LARGE, Probe, draw_probe, has_float_inputs
+from app.conversion.verification.reference import ModelFailed, Reference, cheapest, is_inexact
 from app.conversion.verification.subject import Subject
 from app.domain.text import message_of
 from app.processes import memory_ceiling
@@ -122,3 +124,18 @@ def _near(expected: Tensor, output: Tensor) -> bool:
         return torch.equal(expected, output)
     scale = float(expected.abs().max()) if expected.numel() else 0.0
     return farthest(expected, output) <= COARSE * scale
+
+
+@check(loaded, referenced, unrefuted)
+def extremes(case: Case) -> None:
+    """Point 3: far outside the declared distribution, model and artifact still take the same way."""
+    subject = case.subject
+    if not has_float_inputs(subject.signature):
+        return
+    if subject.coarseness > 1:
+        case.not_run["extremes"] = "a file of less precision has less range too"
+        return
+    screened = screen(subject, case.artifact, cheapest(case.references))
+    case.findings += failures(screened.comparisons)
+    if screened.left_out is not None:
+        case.not_run["extremes"] = screened.left_out

@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 from torch import nn
 
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import asked_for, check, loaded, referenced, unrefuted
 from app.conversion.verification.oracle import eager
-from app.conversion.verification.probes import Probe
+from app.conversion.verification.probes import Probe, sample_sizes
 from app.domain.architecture import Signature
 from app.domain.report import Latency
 from app.targets.artifact import Runner
@@ -17,7 +19,7 @@ SECONDS = 0.2
 """For each side; a slow model is measured by fewer runs."""
 
 
-def latency(module: nn.Module, signature: Signature, runner: Runner, probe: Probe) -> Latency:
+def latency_of(module: nn.Module, signature: Signature, runner: Runner, probe: Probe) -> Latency:
     """Percentiles over the calls that fit in SECONDS. Both sides have run before, so nothing is warmed up here."""
     eager_times = _times(lambda: eager(module, signature, probe.inputs))
     artifact_times = _times(lambda: runner.run(probe.inputs))
@@ -43,3 +45,12 @@ def _times(call: Callable[[], object]) -> list[float]:
         call()
         times.append(time.perf_counter() - begun)
     return times
+
+
+@check(asked_for("latency"), loaded, referenced, unrefuted, measures=True)
+def latency(case: Case) -> None:
+    """Latency, where it was asked for: p50 and p95 of both sides at the exported sizes."""
+    subject = case.subject
+    exported = sample_sizes(subject.signature)
+    probe = next((r.probe for r in case.references if r.probe.sizes == exported), case.references[0].probe)
+    case.latency = latency_of(subject.module, subject.signature, case.artifact, probe)

@@ -14,7 +14,7 @@ from app.targets.capturing.attention import plain_attention
 
 
 @contextmanager
-def surroundings(threads: int) -> Iterator[None]:
+def deterministic_mode(threads: int) -> Iterator[None]:
     """Inside, operators with a deterministic form use it (those without one only warn), and attention is not fused."""
     flags: Any = torch.utils.deterministic  # a module whose attributes are properties, unknown to its type stubs
     before = (

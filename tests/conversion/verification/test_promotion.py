@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from app.conversion.verification.widening import Trace, Widened, unwrap, widening
+from app.conversion.verification.promotion import Promoted, Trace, promotion, unwrap
 
 
 def widened(module: nn.Module, *inputs: Tensor, trace: Trace | None = None) -> Tensor:
-    wide = [Widened(value.double()) if value.is_floating_point() else value for value in inputs]
-    with widening(trace or Trace()):
+    wide = [Promoted(value.double()) if value.is_floating_point() else value for value in inputs]
+    with promotion(trace or Trace()):
         result = module(*wide)
     return unwrap(result[0] if isinstance(result, tuple) else result)
 
@@ -120,8 +120,8 @@ def test_the_trace_holds_epsilons_gelu_forms_and_choices() -> None:
             return x.argmax(-1)
 
     trace = Trace()
-    wide = Widened(torch.randn(2, 4).double())
-    with widening(trace):
+    wide = Promoted(torch.randn(2, 4).double())
+    with promotion(trace):
         Traced()(wide)
     assert {3e-5, 7e-6} <= trace.scalars
     assert dict(trace.calls[1].attributes) == {"approximate": "tanh"}

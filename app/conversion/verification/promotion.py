@@ -5,7 +5,7 @@ parameters, functional calls such as ``F.linear(x, self.in_proj_weight)``, tied 
 the operands of each operator for that operator only, so the extra memory is float64 activations plus one operator's
 weights, never the model. Hooks on leaf modules would miss the functional uses; a float64 copy would double the memory.
 
-Results are handed back as ``Widened``: tensors that say float32 and hold float64. Code that asks for a dtype
+Results are handed back as ``Promoted``: tensors that say float32 and hold float64. Code that asks for a dtype
 (``x.to(self.weight.dtype)``, ``torch.finfo(x.dtype).min``, the check in ``nn.LSTM.forward``) so behaves as in float32,
 while ``x.float()`` and ``torch.zeros(..., dtype=torch.float32)`` lose nothing.
 """
@@ -59,10 +59,10 @@ class Trace:
     """Multiply-adds × 2 of convolutions and matrix products; an order of magnitude, for budgets."""
 
 
-class Widened(Tensor):
+class Promoted(Tensor):
     """A tensor whose dtype says float32 (complex64) while ``wide`` holds float64 (complex128).
 
-    Outside of the widening mode it is the tensor that its dtype says.
+    Outside of the promotion mode it is the tensor that its dtype says.
     """
 
     wide: Tensor
@@ -71,10 +71,10 @@ class Widened(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, wide: Tensor) -> "Widened":
+    def __new__(cls, wide: Tensor) -> "Promoted":
         # An inference tensor cannot be the base of a view made by a wrapper, hence a normal one around it.
         with torch.inference_mode(False):
-            made: Widened = Tensor._make_wrapper_subclass(
+            made: Promoted = Tensor._make_wrapper_subclass(
                 cls,
                 wide.size(),
                 strides=wide.stride(),
@@ -91,12 +91,12 @@ class Widened(Tensor):
         return func(*tree_map(_narrow, args), **tree_map(_narrow, kwargs or {}))
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"Widened({self.wide!r})"
+        return f"Promoted({self.wide!r})"
 
 
 def widen(value: Any) -> Any:
-    """The operand for an operator: what a Widened holds, a float tensor converted to float64, else the value itself."""
-    if isinstance(value, Widened):
+    """The operand for an operator: what a Promoted holds, a float tensor in float64, else the value itself."""
+    if isinstance(value, Promoted):
         return value.wide
     if isinstance(value, Tensor) and value.dtype in WIDE:
         return value.to(WIDE[value.dtype])
@@ -106,13 +106,13 @@ def widen(value: Any) -> Any:
 
 
 def _narrow(value: Any) -> Any:
-    return value.wide.to(NARROW[value.wide.dtype]) if isinstance(value, Widened) else value
+    return value.wide.to(NARROW[value.wide.dtype]) if isinstance(value, Promoted) else value
 
 
 def wrap(value: Any) -> Any:
     """The result of an operator, made to say float32 where it is float64."""
-    if isinstance(value, Tensor) and value.dtype in NARROW and not isinstance(value, Widened):
-        return Widened(value)
+    if isinstance(value, Tensor) and value.dtype in NARROW and not isinstance(value, Promoted):
+        return Promoted(value)
     return value
 
 
@@ -122,7 +122,7 @@ def unwrap(value: Tensor) -> Tensor:
     return widened
 
 
-class Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, every operator computes in float64. ``trace`` collects what the forward did."""
 
     def __init__(self, trace: Trace) -> None:
@@ -178,7 +178,7 @@ def _with_epsilon(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tup
 def _return(args: Sequence[Any], result: Any) -> Any:
     """Wrap the result; an in-place operator gives back the very tensor it was called on."""
     first = args[0] if args else None
-    if isinstance(first, Widened) and result is first.wide and first.shape == result.shape:
+    if isinstance(first, Promoted) and result is first.wide and first.shape == result.shape:
         return first
     return tree_map(wrap, result)
 
@@ -187,7 +187,7 @@ def _mark_sigmoid(func: Any, args: Any, returned: Any) -> None:
     name = func._schema.name.rpartition("::")[2].rstrip("_")
     moved = name in _MOVES and any(getattr(leaf, "from_sigmoid", False) for leaf in tree_leaves(args))
     for leaf in tree_leaves(returned) if moved or name == "sigmoid" else ():
-        if isinstance(leaf, Widened):
+        if isinstance(leaf, Promoted):
             leaf.from_sigmoid = True
 
 
@@ -197,7 +197,7 @@ def _writes_plain_float(func: Any, args: Sequence[Any]) -> bool:
     if not args or not arguments or arguments[0].alias_info is None or not arguments[0].alias_info.is_write:
         return False
     target = args[0]
-    return isinstance(target, Tensor) and not isinstance(target, Widened) and target.dtype in WIDE
+    return isinstance(target, Tensor) and not isinstance(target, Promoted) and target.dtype in WIDE
 
 
 def _write_narrow(func: Any, args: Any, kwargs: Any) -> Any:
@@ -205,15 +205,15 @@ def _write_narrow(func: Any, args: Any, kwargs: Any) -> Any:
     dtype = args[0].dtype
 
     def narrow(value: Any) -> Any:
-        return value.wide.to(dtype) if isinstance(value, Widened) else value
+        return value.wide.to(dtype) if isinstance(value, Promoted) else value
 
     return func(*tree_map(narrow, args), **tree_map(narrow, kwargs))
 
 
 @contextmanager
-def widening(trace: Trace) -> Iterator[None]:
-    """Inside, modules called with Widened inputs compute in float64."""
-    with torch.inference_mode(), Widening(trace):
+def promotion(trace: Trace) -> Iterator[None]:
+    """Inside, modules called with Promoted inputs compute in float64."""
+    with torch.inference_mode(), Promotion(trace):
         yield
 
 

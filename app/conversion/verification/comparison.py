@@ -4,18 +4,19 @@ Integer and boolean outputs are exact, except the result of an arg-type operator
 tie within the gate: there eager itself decides by rounding (verification.md, point 2).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from app.conversion.verification.discontinuities import as_many_rows, settled
 from app.conversion.verification.eager_gate import judged_by_eager
 from app.conversion.verification.gate import C, K, judge, unit_roundoff
 from app.conversion.verification.noise import with_noise
 from app.conversion.verification.reference import Reference, is_inexact
-from app.conversion.verification.steps import as_many_rows, settled
-from app.domain.report import OutputParity, ProbeResult, Reason
+from app.domain.reasons import finding_of
+from app.domain.report import Finding, OutputParity, ProbeResult, Reason
 from app.targets.artifact import ArtifactRefused, Runner
 
 HOPELESS = 100.0
@@ -72,6 +73,20 @@ def compared_with_oracle(outputs: dict[str, Tensor], reference: Reference) -> Co
         return compared
     sure = with_noise(reference) if compared.result.worst_ratio <= HOPELESS else reference
     return compare_outputs(settled(outputs, sure), sure)
+
+
+def failures(compared: Iterable[Comparison]) -> list[Finding]:
+    """What is to be said of those that did not pass."""
+    return [
+        finding_of(comparison.failure, f"{_probe_words(comparison.result)}: {comparison.result.reason}")
+        for comparison in compared
+        if comparison.failure is not None
+    ]
+
+
+def _probe_words(result: ProbeResult) -> str:
+    sizes = ", ".join(f"{axis} {size}" for axis, size in result.sizes.items())
+    return f"{result.probe} at {sizes}" if sizes else result.probe
 
 
 def compare_outputs(outputs: dict[str, Tensor], reference: Reference) -> Comparison:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found() -> Any:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.conversion.forerunning"]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.conversion.prefetching"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.conversion.verification.comparison import compared_with_oracle
 from app.conversion.verification.oracle import reference
-from app.conversion.verification.parity import compared_with_oracle
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.verify import verify

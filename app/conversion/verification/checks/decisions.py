@@ -8,10 +8,13 @@ values decide cannot be tried so: a trace that kept an answer is doubted.
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from app.architectures.sample import concrete_shape
 from app.conversion.decisions.nearest_sizes import smallest_size
-from app.conversion.decisions.search import Decisions, SizeDecision, distinct_sizes
+from app.conversion.decisions.search import Decisions, SizeDecision, distinct_sizes, find_decisions
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check, loaded, referenced, repeatable, unrefuted
 from app.conversion.verification.probes import DRAWS, draw_probe, latin_sizes
 from app.conversion.verification.reference import ModelFailed
 from app.conversion.verification.side_by_side import disagreement
@@ -179,3 +182,17 @@ def value_findings(decisions: Decisions, kept: Sequence[Place]) -> list[Finding]
         lines = ", ".join(dict.fromkeys(map(str, kept)))
         return [finding_of(Reason.trace_warnings, f"the trace keeps what the model's code decided at {lines}")]
     return []
+
+
+@check(loaded, referenced, repeatable, unrefuted)
+def decisions(case: Case) -> None:
+    """Point 4: both sides of what the model's Python decides on sizes; what it decides on values is a doubt."""
+    subject = case.subject
+    find = case.find_decisions or partial(find_decisions, subject.module, subject.signature)
+    found = find()
+    case.decisions = try_sides(subject, case.artifact, found)
+    if (sizes := left_out(found)) is not None:
+        case.not_run["decisions"] = sizes
+    case.findings += search_findings(found)
+    case.findings += size_findings(case.decisions, subject)
+    case.findings += value_findings(found, subject.kept)

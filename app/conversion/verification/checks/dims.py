@@ -7,8 +7,11 @@ run proves nothing about a declared one; so both are looked at (verification.md,
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.conversion.verification.parity import Comparison
-from app.conversion.verification.probes import axis_sizes, sample_sizes
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check, loaded, referenced
+from app.conversion.verification.comparison import Comparison, compare
+from app.conversion.verification.oracle import reference
+from app.conversion.verification.probes import axis_sizes, draw_probe, sample_sizes
 from app.conversion.verification.reference import ModelFailed
 from app.domain.architecture import Axis, Signature
 from app.domain.reasons import finding_of
@@ -135,3 +138,18 @@ def dims_findings(certificates: Iterable[AxisCertificate], outcomes: Iterable[Ax
             detail = f"the model runs at fewer than two sizes of axis {outcome.axis.name}, so whether it varies is open"
             findings.append(finding_of(Reason.shape_specialised, detail))
     return findings
+
+
+@check(loaded, referenced)
+def dims(case: Case) -> None:
+    """Point 4: every axis that was asked to be dynamic, read back and executed."""
+    subject = case.subject
+
+    def trial(sizes: Mapping[str, int]) -> Comparison:
+        probe = draw_probe(subject.signature, sizes, subject.seed)
+        taken = reference(subject.module, subject.signature, probe, subject.coarseness)
+        return compare(case.artifact, taken)
+
+    outcomes = try_axes(subject.signature, case.compared, trial)
+    case.dims = certify(subject.signature, outcomes, case.facts.axes, subject.declared)
+    case.findings += dims_findings(case.dims, outcomes)

@@ -7,18 +7,25 @@ captured or translated wrongly shows in the captured program, which is run only 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
-from app.conversion.verification.captured import captured_outputs
-from app.conversion.verification.parity import Comparison, compare, compare_outputs
+import torch
+from torch import Tensor
+
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check
+from app.conversion.verification.comparison import Comparison, compare, compare_outputs
 from app.conversion.verification.probes import draw_probe
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.subject import Subject
 from app.domain.report import Matrix, MatrixCell
 from app.domain.text import message_of
 from app.targets.artifact import ArtifactRefused, Evaluator
+from app.targets.capturing.flat_module import FlatModule
+from app.targets.capturing.quiet import collected
 from app.targets.reader import Reader
+from app.targets.writer import writer_of
 
 Kind = Literal["capture", "translation", "runtime", "reference"]
 
@@ -86,8 +93,23 @@ def _evaluated(evaluator: Evaluator, subject: Subject, reference: Reference) -> 
 
 def _captured(subject: Subject, reference: Reference) -> Comparison:
     sample = draw_probe(subject.signature, reference.probe.sizes, subject.seed + 1000).inputs
-    outputs = captured_outputs(subject, sample, reference.probe.inputs)
+    outputs = _captured_outputs(subject, sample, reference.probe.inputs)
     return compare_outputs(outputs, reference)
+
+
+def _captured_outputs(
+    subject: Subject, sample: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Capture the module on ``sample`` as the artifact's exporter does and run what is captured on ``inputs``.
+
+    Both at the same sizes. Raises whatever capturing or running raises.
+    """
+    flat = FlatModule(subject.module, subject.signature).eval()
+    examples = tuple(sample[spec.name].clone() for spec in subject.signature.inputs)
+    with collected(), torch.no_grad():
+        program = writer_of(subject.target).program(flat, examples, subject.export.exporter)
+        values = program(*(inputs[spec.name].clone() for spec in subject.signature.inputs))
+    return dict(zip(flat.output_names, values, strict=True))
 
 
 def _departs(cells: list[MatrixCell], name: str) -> bool:
@@ -104,3 +126,14 @@ def _culprit(cells: list[MatrixCell], reader: Reader) -> Literal["capture", "tra
             return "runtime"
         return "translation" if reader.translated and not _departs(cells, _CAPTURED) else "capture"
     return "runtime" if _departs(cells, _FULL) else None
+
+
+@check(measures=True)
+def matrix(case: Case) -> None:
+    """The parity matrix on the first failing probe, or on the cheapest where it was asked for."""
+    if not case.compared or not (case.failed or "matrix" in case.subject.measure):
+        return
+    pairs = [(c.reference, c) for c in case.compared if c.reference is not None]
+    failed = [pair for pair in pairs if not pair[1].result.passed]
+    taken, delivered = failed[0] if failed else min(pairs, key=lambda pair: pair[0].trace.operations)
+    case.matrix = parity_matrix(case.subject, taken, delivered)

@@ -1,4 +1,4 @@
-"""Foreruns in a process of one thread, as a conversion's is when it begins one; each scenario writes a line of JSON."""
+"""Prefetches in a process of one thread, as a conversion is when it begins one; each scenario writes a line of JSON."""
 
 import json
 import os
@@ -12,8 +12,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from app.conversion.forerun import Forerun
-from app.conversion.verification.eager_side import EagerSide, full_eager_side, unhurried
+from app.conversion.prefetch import ReferencePrefetch
+from app.conversion.verification.case import EagerSide, unhurried
+from app.conversion.verification.eager_side import full_eager_side
 from app.conversion.verification.subject import Model
 from app.targets.onnx.spec import OnnxOptions
 from tests.conversion.verification.conversions import converted
@@ -33,8 +34,8 @@ class Slow(Convolutional):
         return super().forward(x)
 
 
-def forerun(module: nn.Module, threads: int = 2) -> Forerun:
-    begun = Forerun(Model(module=module, signature=IMAGES, target="onnx", seed=3, threads=threads))
+def prefetch(module: nn.Module, threads: int = 2) -> ReferencePrefetch:
+    begun = ReferencePrefetch(Model(module=module, signature=IMAGES, target="onnx", seed=3, threads=threads))
     begun.begin()
     return begun
 
@@ -52,7 +53,7 @@ def figures(side: EagerSide) -> object:
 
 
 def same_as_here() -> object:
-    begun = forerun(Convolutional())
+    begun = prefetch(Convolutional())
     forked = runs(begun._pid)
     side = begun.side()
     gone, again = begun._pid is None, side.references[0].again(side.references[0].probe.inputs)
@@ -68,7 +69,7 @@ def same_as_here() -> object:
 
 
 def killed() -> object:
-    begun = forerun(Slow())
+    begun = prefetch(Slow())
     assert begun._pid
     os.kill(begun._pid, signal.SIGKILL)
     side = begun.side()
@@ -76,7 +77,7 @@ def killed() -> object:
 
 
 def ended() -> object:
-    begun = forerun(Slow())
+    begun = prefetch(Slow())
     pid = begun._pid
     before = runs(pid)
     begun.end()
@@ -86,7 +87,7 @@ def ended() -> object:
 def line_is_not_held() -> object:
     """The reading end sees the end of a line as soon as this process closes its own end of it."""
     read, write = os.pipe()
-    begun = forerun(Slow())
+    begun = prefetch(Slow())
     time.sleep(0.2)
     os.close(write)
     began = time.monotonic()
@@ -97,7 +98,7 @@ def line_is_not_held() -> object:
 
 
 def one_thread() -> object:
-    return {"forked": forerun(Convolutional(), threads=1)._pid is not None}
+    return {"forked": prefetch(Convolutional(), threads=1)._pid is not None}
 
 
 def conversion() -> object:

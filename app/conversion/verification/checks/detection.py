@@ -10,14 +10,18 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from app.architectures.module_state import state_kept
+from app.conversion.verification.case import Case, unhurried
+from app.conversion.verification.check import check
+from app.conversion.verification.comparison import compare_outputs
 from app.conversion.verification.oracle import eager
-from app.conversion.verification.parity import compare_outputs
 from app.conversion.verification.perturbation import Perturbation, draw_perturbations, replaced
 from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature
-from app.domain.report import Detection, LayerDetection
+from app.domain.report import Detection, LayerDetection, Reason
 
 FEWEST, MOST = 6, 64
+LEAST_POWER = 0.5
+"""Detection power below which the report warns that parity says little about these weights."""
 BUDGET = 6e10
 """Operations (multiply-adds × 2) to spend on the cheapest probe: about half a second of float32 on two cores."""
 READING = 40
@@ -26,7 +30,7 @@ SECOND_LOOKS = 5e9
 """Operations of all probes together up to which a perturbation unseen by the cheapest is tried on the others."""
 
 
-def detection(
+def detection_of(
     module: nn.Module, signature: Signature, references: Sequence[Reference], seed: int, pace: Callable[[], object]
 ) -> Detection | None:
     """The negative control on these probes; None for a module without float weights. ``pace``: before each trial."""
@@ -69,3 +73,20 @@ def _trial(module: nn.Module, signature: Signature, probes: Sequence[Reference],
     return LayerDetection(
         layer=drawn.layer, tensor=next(iter(drawn.tensors)), perturbation=drawn.kind, ratio=ratio, seen=seen
     )
+
+
+@check(measures=True)
+def detection(case: Case) -> None:
+    """Point 8: what share of weight faults the probes alone would have seen, and which layers they are blind to."""
+    subject = case.subject
+    if not case.references or case.failed:  # the probes of an artifact that is refused prove nothing
+        case.detection = None
+        return
+    if case.detection is None and "detection" not in case.not_run:
+        case.detection = detection_of(subject.module, subject.signature, case.references, subject.seed, unhurried)
+    measured = case.detection
+    if measured is not None and measured.power < LEAST_POWER:
+        blind = f" and none in {', '.join(measured.blind_layers[:5])}" if measured.blind_layers else ""
+        seen = f"the probes would see {measured.power:.0%} of weight faults{blind}"
+        detail = f"{seen}; that the weights are right rests on the ledger"
+        case.find(Reason.blind_layers, detail)

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from app.conversion.decisions.search import Decisions, find_decisions
-from app.conversion.verification.eager_side import EagerSide, full_eager_side, unhurried
+from app.conversion.verification.case import EagerSide, unhurried
+from app.conversion.verification.eager_side import full_eager_side
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import eager_once_more, oracle
 from app.conversion.verification.subject import Model
@@ -32,7 +33,7 @@ _DESCRIPTORS = 1 << 16
 """More than any process of ours has open."""
 
 
-class Forerun:
+class ReferencePrefetch:
     """``begin`` it before an exporter runs, ask for the ``side`` after, and ``end`` it in any case."""
 
     def __init__(self, model: Model) -> None:
@@ -52,7 +53,7 @@ class Forerun:
         hurry, self._hurry = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            _forerun(self._model, answer, hurry)
+            _prefetch(self._model, answer, hurry)
         os.close(answer)
         os.close(hurry)
 
@@ -101,7 +102,7 @@ class Forerun:
         return found
 
 
-def _forerun(model: Model, answer: int, hurry: int) -> None:
+def _prefetch(model: Model, answer: int, hurry: int) -> None:
     """The other process. It ends here whatever happens."""
     try:
         die_with_parent()

@@ -1,7 +1,7 @@
-"""Everything that one verification has found so far; the report is made of it at the end."""
+"""What a check gets: everything that one verification has found so far, of which the report is made at the end."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -9,10 +9,9 @@ from typing import Literal
 import torch
 
 from app.conversion.decisions.search import Decisions
-from app.conversion.verification.eager_side import EagerSide
+from app.conversion.verification.comparison import Comparison
 from app.conversion.verification.gate import constants
 from app.conversion.verification.golden import golden_npz
-from app.conversion.verification.parity import Comparison
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Subject
@@ -44,11 +43,42 @@ SMALL_BYTES = 64 << 20
 """Of parameters up to which a first forward by one thread costs little, so that it can be measured."""
 
 
+Pace = Callable[[], bool]
+"""Called before every probe and every perturbation of a weight; True: somebody waits for the result."""
+
+
+def unhurried() -> bool:
+    """The pace of a process that has nothing else to heed."""
+    return False
+
+
+@dataclass(frozen=True)
+class EagerSide:
+    """What was not looked for is None; ``detection`` is so too where the module has no float weights.
+
+    ``other_way``: operators that differ while the model is exported, with how often; empty where none does.
+    """
+
+    references: Sequence[Reference]
+    skipped: Sequence[ProbeResult] = ()
+    """Probes that say nothing, with the reason: scaled ones on which the model itself overflows or costs too much."""
+    findings: Sequence[Finding] = ()
+    repeats: bool | None = None
+    other_way: Counter[str] | None = None
+    detection: Detection | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    forward_seconds: float = 0.0
+    """Of processor time, of the shortest forward on a probe of the declared distribution."""
+    not_run: dict[str, str] = field(default_factory=dict)
+    """Parts that could not be brought to an end, with the reason."""
+
+
 @dataclass
-class Evidence:
-    """Filled point by point. ``runner`` is None until the artifact was loaded, and stays None when it was refused."""
+class Case:
+    """Filled check by check. ``runner`` is None until the artifact was loaded, and stays None when it was refused."""
 
     subject: Subject
+    mode: Literal["full", "certified"] = "full"
     eager: Callable[[], EagerSide] | None = None
     find_decisions: Callable[[], Decisions] | None = None
     """Both give what the model alone tells, where it is made elsewhere."""
@@ -101,17 +131,26 @@ class Evidence:
         more = [finding_of(Reason.oracle_unavailable, "; ".join(asked.oracle.answer.detours))] if asked else []
         return [*self.findings, *more]
 
+    def find(self, reason: Reason, detail: str) -> None:
+        """Add to what was found."""
+        self.findings.append(finding_of(reason, detail))
+
+    @property
+    def artifact(self) -> Runner:
+        """The loaded artifact, for checks that need one."""
+        assert self.runner is not None
+        return self.runner
+
     @cached_property
     def facts(self) -> GraphFacts:
-        """What the artifact says of its graph, read once. Only where there is a runner."""
-        assert self.runner is not None
-        return self.runner.facts()
+        """What the loaded artifact says of its graph, read once."""
+        return self.artifact.facts()
 
     @property
     def failed(self) -> bool:
         return any(finding.severity == "fail" for finding in settle(self.findings))
 
-    def report(self, mode: Literal["full", "certified"]) -> VerificationReport:
+    def report(self) -> VerificationReport:
         """The report as the findings stand."""
         findings = settle(self.told)
         dtype = next((r.y32[name].dtype for r in self.references for name in r.float_outputs), torch.float32)
@@ -119,7 +158,7 @@ class Evidence:
         return VerificationReport(
             verdict=verdict_of(findings),
             findings=findings,
-            mode=mode,
+            mode=self.mode,
             gate=constants(dtype, self.subject.coarseness),
             oracle="fp32-reordered" if reordered else "fp64",
             probes=tuple(c.result for c in self.compared) + tuple(self.skipped),

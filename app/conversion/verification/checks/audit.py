@@ -1,7 +1,7 @@
 """Attribute audit: constants of the graph against those that eager was seen to use, where parity may be blind.
 
 An epsilon ten times too large can hide behind large variances, and the tanh form of GELU lies 5e-4 from the erf form.
-The oracle's trace (widening.py) holds every epsilon and GELU form that the forward really used, functional calls too.
+The oracle's trace (promotion.py) holds every epsilon and GELU form that the forward really used, functional calls too.
 A bound of a clamp that no probe reaches may be any number. Four rules, each of which an honest export keeps:
 
 1. the epsilon of every normalisation in the artifact, and every small number added before a square root, is one that
@@ -19,12 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from app.conversion.verification.widening import Trace
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check, loaded
+from app.conversion.verification.promotion import Trace
+from app.domain.report import Reason
 from app.targets.artifact import GraphConstants
 from app.targets.operators import CLAMPS
 
 
-def audit(trace: Trace, graph: GraphConstants, *, half: bool = False) -> list[str]:
+def complaints_of(trace: Trace, graph: GraphConstants, *, half: bool = False) -> list[str]:
     """Complaints; empty when every audited constant is accounted for. ``half``: tensors of the graph may be float16."""
     stored = _half if half else _single
     added = {stored(scalar) for scalar in trace.scalars}
@@ -92,3 +95,34 @@ def _half(value: float) -> float:
 
 def _listed(epsilons: Counter[float]) -> str:
     return ", ".join(f"{value:g} × {count}" for value, count in sorted(epsilons.items()))
+
+
+@check(loaded)
+def audit(case: Case) -> None:
+    """Point 6: eval mode on both sides, the opset that the report claims, and constants that parity may not see.
+
+    A training flag alone is no fault: the eager module in eval mode sets it too where a batch norm keeps no statistics
+    and where a dropout drops nothing.
+    """
+    training = [name or "(the model)" for name, part in case.subject.module.named_modules() if part.training]
+    training += case.facts.training
+    case.eval_mode = not training
+    if training:
+        case.find(Reason.training_mode, f"in training mode: {', '.join(training[:5])}")
+    _check_versions(case)
+    traced = next((r.trace for r in case.references if r.trace.operations), None)
+    constants = case.facts.constants
+    if traced is not None and constants is not None:
+        half = case.subject.coarseness > 1
+        for complaint in complaints_of(traced, constants, half=half):
+            case.find(Reason.attributes, complaint)
+
+
+def _check_versions(case: Case) -> None:
+    export, facts = case.subject.export, case.facts
+    for name, claimed, found in (
+        ("opset", export.opset, facts.opset),
+        ("IR version", export.ir_version, facts.ir_version),
+    ):
+        if claimed is not None and claimed != found:
+            case.find(Reason.opset, f"the file has {name} {found}, {claimed} was claimed")

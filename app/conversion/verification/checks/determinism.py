@@ -10,10 +10,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check, loaded, referenced
 from app.conversion.verification.gate import C, K, farthest, unit_roundoff
 from app.conversion.verification.oracle import eager
-from app.conversion.verification.reference import is_inexact
+from app.conversion.verification.reference import is_inexact, smallest
 from app.domain.architecture import Signature
+from app.domain.report import Reason
 from app.targets.artifact import ArtifactRefused, Runner
 
 
@@ -49,3 +52,18 @@ def _same(first: Tensor, second: Tensor) -> bool:
     values, others = first[finite], second[finite]
     scale = float(values.abs().max()) if values.numel() else 0.0
     return farthest(values, others) <= K * C * unit_roundoff(first.dtype) * scale
+
+
+@check(loaded, referenced)
+def determinism(case: Case) -> None:
+    """Point 5: the same input twice."""
+    subject = case.subject
+    inputs = smallest(case.references).probe.inputs
+    if case.model_repeats is None:
+        case.model_repeats = model_repeats(subject.module, subject.signature, inputs)
+    case.artifact_repeats = artifact_repeats(case.artifact, inputs)
+    if not case.model_repeats:
+        detail = "the model itself answers the same input differently each time, so nothing can be compared with it"
+        case.find(Reason.nondeterministic, detail)
+    elif not case.artifact_repeats:
+        case.find(Reason.parity, "the artifact answers the same input differently each time")

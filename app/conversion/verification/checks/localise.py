@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check, loaded
 from app.conversion.verification.gate import UNBOUNDED, C, K, farthest, unit_roundoff
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.subject import Subject
-from app.domain.report import Departure
+from app.domain.report import Departure, Reason
 from app.targets.artifact import ArtifactRefused, ModuleValue, Runner
 
 _NOISE = 64.0
@@ -89,3 +91,11 @@ def _distance(eager: Tensor, artifact: Tensor) -> float:
 
 def _described(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+
+
+@check(loaded, measures=True)
+def localise(case: Case) -> None:
+    """Point 13: on a failed parity, the first module that departs."""
+    departing = [c.reference for c in case.compared if c.failure is Reason.parity and c.reference is not None]
+    if departing:
+        case.departure = departure(case.subject, departing[0], case.artifact)

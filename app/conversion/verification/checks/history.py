@@ -1,0 +1,45 @@
+"""What loading said: parts that are not from the checkpoint, and weights that are not finite."""
+
+from collections.abc import Sequence
+
+import torch
+
+from app.conversion.verification.case import Case
+from app.conversion.verification.check import check
+from app.domain.report import Reason
+
+
+@check()
+def history(case: Case) -> None:
+    """What load said: parts left out under strict=false."""
+    load = case.subject.load
+    if load.unloaded_keys:
+        detail = f"{len(load.unloaded_keys)} tensors that act on the outputs have initial values: "
+        case.find(Reason.unloaded_weights, detail + _listed(load.unloaded_keys) + f". {load.hint or ''}".rstrip())
+    if load.missing_keys or load.ignored_keys:
+        missing, left_out = len(load.missing_keys), len(load.ignored_keys)
+        detail = f"{missing} keys of the model are missing, {left_out} uploaded ones were left out: "
+        case.find(Reason.not_strict, detail + _listed((*load.missing_keys, *load.ignored_keys)))
+
+
+@check()
+def finite_weights(case: Case) -> None:
+    """What the upload holds: a model with weights that are not finite may have diverged in training."""
+    bad = [name for name, tensor in case.subject.uploaded.items() if not _finite(tensor)]
+    if bad:
+        detail = f"{len(bad)} uploaded tensors hold NaN or infinity: {', '.join(bad[:5])}"
+        case.find(Reason.non_finite_weights, detail)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """One pass over the memory: the sum is finite unless an element is not, or it overflows: a second look tells."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
+        return True
+    if tensor.dtype.itemsize == 1:  # torch has no sum of 8-bit floats
+        tensor = tensor.float()
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
