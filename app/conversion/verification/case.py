@@ -10,11 +10,11 @@ import torch
 
 from app.conversion.decisions.search import Decisions
 from app.conversion.verification.comparison import Comparison
-from app.conversion.verification.gate import constants
 from app.conversion.verification.golden import golden_npz
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.stopwatch import Stopwatch
 from app.conversion.verification.subject import Subject
+from app.conversion.verification.tolerance import constants
 from app.conversion.verification.verdict import settle, verdict_of
 from app.domain.reasons import finding_of
 from app.domain.report import (

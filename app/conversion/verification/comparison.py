@@ -12,9 +12,9 @@ from torch import Tensor
 
 from app.conversion.verification.discontinuities import as_many_rows, settled
 from app.conversion.verification.eager_gate import judged_by_eager
-from app.conversion.verification.gate import C, K, judge, unit_roundoff
 from app.conversion.verification.noise import with_noise
 from app.conversion.verification.reference import Reference, is_inexact
+from app.conversion.verification.tolerance import K, judge, rounding
 from app.domain.reasons import finding_of
 from app.domain.report import Finding, OutputParity, ProbeResult, Reason
 from app.targets.artifact import ArtifactRefused, Runner
@@ -155,7 +155,7 @@ def _ties(value: Tensor, expected: Tensor, differing: Tensor, reference: Referen
         chosen, best = _scores_at(scores, value, dim), _scores_at(scores, indices, dim)
         if chosen is not None and best is not None:
             chosen, best = chosen[differing], best[differing]
-            relative = 2 * K * C * unit_roundoff(torch.float32) * reference.coarseness * _depth(reference)
+            relative = 2 * K * rounding(torch.float32, _depth(reference), reference.coarseness)
             width = relative * torch.maximum(chosen.abs(), best.abs())
             return bool(((chosen - best).abs() <= width).all() and torch.isfinite(width).all())
     return False
@@ -167,7 +167,7 @@ def _depth(reference: Reference) -> float:
     for name in reference.float_outputs:
         gate = reference.gate(name)
         if gate.scale > 0:
-            growth.append(gate.eager_error / (C * unit_roundoff(reference.y32[name].dtype) * gate.scale))
+            growth.append(gate.eager_error / rounding(reference.y32[name].dtype, gate.scale))
     return max(growth)
 
 

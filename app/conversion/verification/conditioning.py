@@ -9,14 +9,14 @@ nudged or not.
 
 from torch import Tensor, nn
 
-from app.conversion.verification.gate import C, farthest, unit_roundoff
 from app.conversion.verification.noise import nudged
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.reference import ModelFailed, Reference
+from app.conversion.verification.tolerance import farthest, rounding
 from app.domain.architecture import Signature
 
 LIMIT = 8.0
-"""Times c · u · scale (gate.py) beyond which an error shows that the model amplifies rounding."""
+"""Times c · u · scale (tolerance.py) beyond which an error shows that the model amplifies rounding."""
 NUDGES = 2
 
 
@@ -38,7 +38,7 @@ def _departs(outputs: dict[str, Tensor], reference: Reference) -> bool:
         value, exact = outputs[name], reference.y64[name]
         if value.shape != exact.shape:
             return True
-        allowed = LIMIT * C * unit_roundoff(value.dtype) * reference.gate(name).scale
+        allowed = LIMIT * rounding(value.dtype, reference.gate(name).scale)
         if not farthest(value, exact) <= allowed:
             return True
     return False

@@ -14,9 +14,16 @@ The float64 forward is most of the cost of a verification; here it is saved, and
 import torch
 from torch import Tensor
 
-from app.conversion.verification.gate import FILLING, FLIPPED, C, K, farthest, unit_roundoff
 from app.conversion.verification.reference import Reference, is_inexact
-from app.conversion.verification.scales import may_have_small_parts
+from app.conversion.verification.tolerance import (
+    FILLING,
+    FLIPPED,
+    K,
+    farthest,
+    magnitude,
+    may_have_small_parts,
+    rounding,
+)
 from app.domain.report import OutputParity
 
 
@@ -30,8 +37,7 @@ def judged_by_eager(name: str, value: Tensor, reference: Reference) -> OutputPar
         return _judged(name, value, 0.0, 0.0, float(value.numel())) if torch.equal(value, y32) else None
     if not bool(torch.isfinite(value).all()) or not bool(torch.isfinite(y32).all()):
         return None
-    scale = float(y32.abs().max()) if y32.numel() else 0.0
-    least = C * unit_roundoff(y32.dtype) * reference.coarseness
+    scale, least = magnitude(y32), rounding(y32.dtype, 1.0, reference.coarseness)
     bound = (K - 1) * least * scale * (1 - 2 * least)
     error = farthest(value, y32)
     # The very bits of eager are inside whatever the gate is, and a jump that eager makes is excused.

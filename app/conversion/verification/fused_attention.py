@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from app.conversion.verification.checks.determinism import agree
-from app.conversion.verification.gate import farthest
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.reference import ModelFailed, Reference
+from app.conversion.verification.tolerance import farthest
 from app.domain.architecture import Signature
 
 

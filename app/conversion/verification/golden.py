@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.conversion.verification.gate import C, K, unit_roundoff
 from app.conversion.verification.reference import Reference
+from app.conversion.verification.tolerance import K, magnitude, rounding
 
 FAR = 64.0
 """Times c · u · scale that eager may be off where nothing tells how far it is; deep nets are off by up to 40."""
@@ -45,8 +45,7 @@ def _allowed(name: str, reference: Reference, distance: float) -> float:
     if reference.oracle.asked:
         return reference.gate(name).width
     y32 = reference.y32[name]
-    least = C * unit_roundoff(y32.dtype) * (float(y32.abs().max()) if y32.numel() else 0.0)
-    least *= reference.coarseness
+    least = rounding(y32.dtype, magnitude(y32), reference.coarseness)
     return (K + 1) * max(least, 2 * distance) if distance else K * FAR * least
 
 

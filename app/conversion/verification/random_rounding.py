@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from app.conversion.verification.gate import unit_roundoff
+from app.conversion.verification.tolerance import unit_roundoff
 from app.targets.operators import computes, writes
 
 ONE_IN = 8

@@ -7,10 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from app.conversion.verification.gate import C, Gate, gate_of, unit_roundoff
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.promotion import Trace
-from app.conversion.verification.scales import Part, small_parts
+from app.conversion.verification.tolerance import Gate, Part, gate_of, magnitude, rounding, small_parts
 
 LUCK = 8.0
 """Times c · u · scale that a small part of an output may always be off: one number may have caused all its error."""
@@ -104,7 +103,7 @@ class Reference:
         """Parts of a float output that are much smaller than the whole, each with its gate."""
         for part in self._parts(output):
             y64 = part.of(self.y64[output])
-            luck = LUCK * C * unit_roundoff(self.y32[output].dtype) * float(y64.abs().max())
+            luck = LUCK * rounding(self.y32[output].dtype, magnitude(y64))
             noise = max(luck, self.measured_noise((output, str(part))))
             yield part, self._gate(output, part.of(self._eager(output)), y64, noise).widened(self.coarseness)
 

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from app.conversion.verification.comparison import compare, named_outputs
-from app.conversion.verification.gate import farthest
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.reference import is_inexact
 from app.conversion.verification.subject import Model
+from app.conversion.verification.tolerance import farthest
 from app.targets.artifact import ArtifactRefused, Runner
 
 _COARSE = 1e-3

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from app.conversion.verification import comparison
 from app.conversion.verification.comparison import compare_outputs, compared_with_eager
 from app.conversion.verification.eager_gate import judged_by_eager
-from app.conversion.verification.gate import C, K, gate_of, judge, unit_roundoff
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.perturbation import draw_perturbations
 from app.conversion.verification.probes import draw_probe
 from app.conversion.verification.promotion import Trace
 from app.conversion.verification.reference import Exact, Oracle, Reference
 from app.conversion.verification.subject import Subject
+from app.conversion.verification.tolerance import C, K, gate_of, judge, unit_roundoff
 from app.conversion.verification.verify import Mode, verify
 from app.domain.architecture import Axis, InputSpec, OutputSpec, Signature
 from app.domain.report import Finding, VerificationReport

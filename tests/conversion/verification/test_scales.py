@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.conversion.verification.scales import small_parts
+from app.conversion.verification.tolerance import small_parts
 from app.conversion.verification.verify import Mode, verify
 from app.domain.architecture import InputSpec, OutputSpec, Signature
 from app.domain.report import Reason, Verdict

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.conversion.verification.gate import gate_of
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import draw_probe
+from app.conversion.verification.tolerance import gate_of
 from app.conversion.verification.verify import Mode, verify
 from app.domain.report import Reason, Verdict
 from tests.conversion.verification.subjects import FEATURES, Perceptron, findings, onnx_subject

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced
-from app.conversion.verification.gate import C, K, farthest, unit_roundoff
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.reference import is_inexact, smallest
+from app.conversion.verification.tolerance import K, farthest, magnitude, rounding
 from app.domain.architecture import Signature
 from app.domain.report import Reason
 from app.targets.artifact import ArtifactRefused, Runner
@@ -50,8 +50,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
     if not torch.equal(finite, second.isfinite()):
         return False
     values, others = first[finite], second[finite]
-    scale = float(values.abs().max()) if values.numel() else 0.0
-    return farthest(values, others) <= K * C * unit_roundoff(first.dtype) * scale
+    return farthest(values, others) <= K * rounding(first.dtype, magnitude(values))
 
 
 @check(loaded, referenced)

@@ -17,11 +17,11 @@ from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced, unrefuted
 from app.conversion.verification.comparison import Comparison, compare, failures
 from app.conversion.verification.conditioning import amplifies_rounding
-from app.conversion.verification.gate import farthest
 from app.conversion.verification.oracle import eager_once_more, reference
 from app.conversion.verification.probes import LARGE, Probe, draw_probe, has_float_inputs
 from app.conversion.verification.reference import ModelFailed, Reference, cheapest, is_inexact
 from app.conversion.verification.subject import Subject
+from app.conversion.verification.tolerance import farthest, magnitude
 from app.domain.text import message_of
 from app.processes import memory_ceiling
 from app.targets.artifact import ArtifactRefused, Runner
@@ -122,8 +122,7 @@ def _close(expected: list[Tensor], outputs: list[Tensor]) -> bool:
 def _near(expected: Tensor, output: Tensor) -> bool:
     if expected.shape != output.shape or not is_inexact(expected):
         return torch.equal(expected, output)
-    scale = float(expected.abs().max()) if expected.numel() else 0.0
-    return farthest(expected, output) <= COARSE * scale
+    return farthest(expected, output) <= COARSE * magnitude(expected)
 
 
 @check(loaded, referenced, unrefuted)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from app.architectures.calling import call
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded
-from app.conversion.verification.gate import UNBOUNDED, C, K, farthest, unit_roundoff
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.subject import Subject
+from app.conversion.verification.tolerance import UNBOUNDED, K, farthest, magnitude, rounding
 from app.domain.report import Departure, Reason
 from app.targets.artifact import ArtifactRefused, ModuleValue, Runner
 
@@ -82,7 +82,7 @@ def _nearest(value: Tensor, candidates: Sequence[Tensor]) -> float | None:
 
 
 def _distance(eager: Tensor, artifact: Tensor) -> float:
-    width = _NOISE * K * C * unit_roundoff(torch.float32) * float(eager.abs().max()) if eager.numel() else 0.0
+    width = _NOISE * K * rounding(torch.float32, magnitude(eager))
     error = farthest(eager, artifact)
     if error == 0:
         return 0.0

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, referenced
-from app.conversion.verification.gate import C, K, farthest, unit_roundoff
 from app.conversion.verification.input_reach import reached_outputs
 from app.conversion.verification.probes import DRAWS, Probe, draw_probe, latin_sizes, sample_sizes
 from app.conversion.verification.reference import Exact, Oracle, Reference
+from app.conversion.verification.tolerance import K, farthest, magnitude, rounding, unit_roundoff
 from app.domain.architecture import Signature
 from app.domain.reasons import finding_of
 from app.domain.report import Finding, Reason, Sensitivity
@@ -116,8 +116,7 @@ def _spread(name: str, references: Sequence[Reference]) -> tuple[float, float]:
 def _least(name: str, taken: Reference) -> float:
     """The least gate, were the output what a sigmoid gave."""
     y32 = taken.y32[name]
-    scale = float(y32.abs().max()) if y32.numel() else 0.0
-    return K * unit_roundoff(y32.dtype) * taken.coarseness * max(C * scale, 1.0)
+    return K * max(rounding(y32.dtype, magnitude(y32)), unit_roundoff(y32.dtype)) * taken.coarseness
 
 
 def _moved(left: Tensor, right: Tensor, *widths: float) -> float:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from app.conversion.verification.gate import UNBOUNDED, C, K, gate_of, judge, unit_roundoff
+from app.conversion.verification.tolerance import UNBOUNDED, C, K, gate_of, judge, unit_roundoff
 
 
 def test_the_gate_is_eight_times_the_models_own_error() -> None:

@@ -1,4 +1,4 @@
-"""The gate: how far an artifact's output may lie from the float64 oracle.
+"""How far an artifact's output may lie from the float64 oracle: the gate, and which parts of it have their own.
 
     max|artifact − y64| ≤ K · max( max|y32 − y64|, c · u · max|y64|, u · unit ),  K = 8, c = 4
 
@@ -8,10 +8,15 @@ of an output of that size must be allowed; u is the unit roundoff of the artifac
 (docs/verification.md).
 Fixed tolerances are wrong both ways: an output of scale 310 has an honest error of 2e-4.
 
+One gate by the largest number hides what is wrong with small ones (boxes in pixels beside scores, hidden states with
+outlier channels), so indices of an axis at which all numbers are much smaller than elsewhere are judged by a gate of
+their own as well.
+
 ``unit`` is 1 for what a sigmoid gave and 0 else: a sigmoid is computed in numbers of size 1 even where it is small
 (onnxruntime's is off by up to 5e-8 at 1e-4, which is 5e-4 of the output's own size).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +35,14 @@ HIGH = 64.0
 """Times the error of all others from which an error is a jump."""
 UNBOUNDED = 1e30
 """Stands in a report for an error or ratio that is not finite: JSON has no infinity."""
+APART = 100.0
+"""Times that the whole must be larger than a part which is judged on its own."""
+FEWEST = 64
+"""Numbers other than 0 that a part must have, so that eager shows how far it may be off."""
+NEARLY = APART / 1.1
+"""Times beyond which another evaluation may find a part apart: rounding moves no scale by a tenth."""
+DEEPEST = 3
+"""Parts of parts of parts."""
 
 
 def constants(dtype: torch.dtype = torch.float32, coarseness: float = 1.0) -> GateConstants:
@@ -40,6 +53,16 @@ def constants(dtype: torch.dtype = torch.float32, coarseness: float = 1.0) -> Ga
 def unit_roundoff(dtype: torch.dtype) -> float:
     """Half the spacing of 1.0 in the dtype; complex dtypes count as their parts."""
     return UNIT_ROUNDOFF[dtype.to_real() if dtype.is_complex else dtype]
+
+
+def rounding(dtype: torch.dtype, scale: float, coarseness: float = 1.0) -> float:
+    """c · u · scale: the error that any evaluation of an output of that size must be allowed, without head-room."""
+    return C * unit_roundoff(dtype) * coarseness * scale
+
+
+def magnitude(value: Tensor) -> float:
+    """max|value|; 0 for an empty tensor."""
+    return float(value.abs().max()) if value.numel() else 0.0
 
 
 def farthest(left: Tensor, right: Tensor) -> float:
@@ -86,8 +109,7 @@ def gate_of(y32: Tensor, y64: Tensor, *, noise: float = 0.0, unit: float = 0.0, 
     ``jumps``: the output may be one that jumps, and the height of a jump is no rounding.
     """
     scale = _scale(y32, y64)
-    u = unit_roundoff(y32.dtype)
-    least = max(C * u * scale, u * unit)
+    least = max(rounding(y32.dtype, scale), unit_roundoff(y32.dtype) * unit)
     eager_error = max(_without_jumps(y32, y64, least) if jumps else farthest(y32, y64), noise)
     return Gate(K * max(eager_error, least), scale, eager_error)
 
@@ -104,13 +126,11 @@ def _without_jumps(y32: Tensor, y64: Tensor, least: float) -> float:
 
 def _scale(y32: Tensor, y64: Tensor) -> float:
     """max|y64| over what is computed: scores that a mask replaced by one huge constant would hide all others."""
-    if y64.numel() == 0:
-        return 0.0
-    if y64.is_complex() or not float(y64.min()) <= FILLING:
-        return float(y64.abs().max())
+    if y64.numel() == 0 or y64.is_complex() or not float(y64.min()) <= FILLING:
+        return magnitude(y64)
     filled = (y64 == y64.min()) & (y32 == y64)
     computed = y64[~filled] if int(filled.sum()) > 1 else y64
-    return float(computed.abs().max()) if computed.numel() else 0.0
+    return magnitude(computed)
 
 
 def judge(name: str, artifact: Tensor, gate: Gate, y64: Tensor) -> OutputParity:
@@ -133,3 +153,48 @@ def judge(name: str, artifact: Tensor, gate: Gate, y64: Tensor) -> OutputParity:
 
 def _bounded(value: float) -> float:
     return value if value < UNBOUNDED else UNBOUNDED
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where along which axes a part lies, from the outermost to the innermost."""
+
+    places: tuple[tuple[int, Tensor], ...]
+    """(axis, indices) one after the other."""
+
+    def of(self, whole: Tensor) -> Tensor:
+        """The part of an output of the shape that it was found in."""
+        for axis, indices in self.places:
+            whole = whole.index_select(axis, indices)
+        return whole
+
+    def __str__(self) -> str:
+        return ", ".join(f"{len(indices)} of axis {axis}" for axis, indices in self.places)
+
+
+def small_parts(y64: Tensor) -> Iterator[Part]:
+    """Parts of an output, each much smaller in scale than the one before; none where one scale fits all."""
+    places: tuple[tuple[int, Tensor], ...] = ()
+    for _ in range(DEEPEST):
+        smallest = max(_by_axis(y64.abs()), key=lambda place: y64.index_select(*place).count_nonzero(), default=None)
+        if smallest is None or int(y64.index_select(*smallest).count_nonzero()) < FEWEST:
+            return
+        places = (*places, smallest)
+        y64 = y64.index_select(*smallest)
+        yield Part(places)
+
+
+def may_have_small_parts(y32: Tensor) -> bool:
+    """Whether the exact values of an output, of which these are near, may have parts to be judged on their own."""
+    sizes = y32.abs()
+    return any(y32.index_select(*place).numel() >= FEWEST for place in _by_axis(sizes, NEARLY))
+
+
+def _by_axis(sizes: Tensor, apart: float = APART) -> Iterator[tuple[int, Tensor]]:
+    """For each axis the indices at which all is much smaller than elsewhere."""
+    for axis in range(sizes.dim() if sizes.numel() >= FEWEST else 0):
+        others = [other for other in range(sizes.dim()) if other != axis]
+        largest = sizes.amax(others) if others else sizes
+        small = (largest * apart < largest.max()).nonzero().flatten()
+        if small.numel():
+            yield axis, small
