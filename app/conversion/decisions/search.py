@@ -1,6 +1,6 @@
 """What a model's Python decides on the sizes and values of its inputs, and the sizes at which to try the other way.
 
-No rule says which decision matters: artifact and model are run on both sides of each (verification/far_sides.py).
+No rule says which decision matters: artifact and model are run on both sides of each (checks/decisions.py).
 """
 
 import heapq
