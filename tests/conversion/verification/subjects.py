@@ -114,11 +114,42 @@ class Filled:
 
 
 def filled(request: ExportRequest, exporter: str, directory: Path) -> Filled:
-    """The artifact that carries the module's own weights, captured by that exporter."""
+    """The artifact that carries the module's own weights, captured by that exporter.
+
+    Of the nets above it is captured once: what is exported again and again is the same file.
+    """
+    path = directory / f"model{SPECS[request.options.target].suffix}"
+    key = _identity(request, exporter)
+    if key is None or key not in _CAPTURED:
+        made = _captured(request, exporter, directory, path)
+        if key is not None:
+            _CAPTURED[key] = (made, path.read_bytes())
+        return made
+    made, content = _CAPTURED[key]
+    path.write_bytes(content)
+    return replace(made, path=path)
+
+
+_CAPTURED: dict[object, tuple[Filled, bytes]] = {}
+
+
+def _identity(request: ExportRequest, exporter: str) -> object | None:
+    """All that a capture of one of the nets above into one file depends on; None for another module."""
+    module = request.module
+    if type(module) not in (Perceptron, Convolutional) or getattr(request.options, "external_data", False) is True:
+        return None
+    parts = tuple((part.training, tuple(sorted(vars(part)))) for part in module.modules())
+    state = tuple(
+        (name, tensor.dtype, tensor.double().numpy().tobytes()) for name, tensor in module.state_dict().items()
+    )
+    asked = (exporter, request.options.model_dump_json(), request.signature.model_dump_json())
+    return (type(module), repr(module), parts, state, asked)
+
+
+def _captured(request: ExportRequest, exporter: str, directory: Path, path: Path) -> Filled:
     target: Any = writer_of(request.options.target)
     captured = target.capture(request, exporter)
     template = target.build_template(captured, request, directory / "template")
-    path = directory / f"model{SPECS[request.options.target].suffix}"
     target.fill(template, request.module.state_dict(), request, path)
     return Filled(path, target.report(template, request), target.claims(template), captured.kept)
 
