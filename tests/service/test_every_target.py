@@ -72,12 +72,13 @@ def test_a_program_is_a_source_of_its_weights_for_several_targets(client: httpx.
         "/v1/conversions",
         headers={"Prefer": "wait=240"},
         files={"file": (f"old{SPECS[source].suffix}", old)},
-        data={"architecture": NAME, "targets": json.dumps([{"target": "onnx"}, {"target": "safetensors"}])},
+        data={"architecture": NAME, "targets": json.dumps([{"target": t} for t in ("onnx", "pt2", "safetensors")])},
     )
-    onnx, clean = answer.json()["conversions"]
-    report = client.get(f"/v1/conversions/{onnx['id']}/report").json()
-    assert report["verification"]["verdict"] == "pass", report
-    assert report["checkpoint"]["format"] == source
+    *programs, clean = answer.json()["conversions"]
+    for program in programs:
+        report = client.get(f"/v1/conversions/{program['id']}/report").json()
+        assert report["verification"]["verdict"] == "pass", report
+        assert report["checkpoint"]["format"] == source
     kept = load_safetensors(artifact(client, clean))
     counters = {key for key in state if key.endswith("num_batches_tracked")}
     assert state.keys() - counters <= kept.keys() <= state.keys()

@@ -59,7 +59,7 @@ class TractEvaluator:
         try:
             content = apart(lambda: _by_tract(path, arrays), _SECONDS)
         except ChildProcessError as refusal:
-            raise ArtifactRefused(str(refusal)) from refusal
+            raise ArtifactRefused(str(refusal).partition("\n\nStack backtrace")[0]) from refusal
         with np.load(io.BytesIO(content), allow_pickle=False) as values:
             outputs = [torch.from_numpy(values[str(place)]) for place in range(len(values.files))]
         names = (value.name for value in read_graph(path).graph.output)
