@@ -16,18 +16,6 @@ from app.processes import apart
 from app.targets.artifact import ArtifactRefused
 from app.targets.onnx.reading.graph import read_graph
 
-_TYPES = {
-    "float16": "f16",
-    "float32": "f32",
-    "float64": "f64",
-    "int8": "i8",
-    "int16": "i16",
-    "int32": "i32",
-    "int64": "i64",
-    "uint8": "u8",
-    "bool": "bool",
-}
-"""tract's name of each of numpy's."""
 _SECONDS = 120.0
 
 
@@ -72,8 +60,6 @@ def _by_tract(path: Path, inputs: Mapping[str, NDArray[np.generic]]) -> bytes:
 
     model = tract.onnx().load(str(path))
     given = [inputs[model.input_name(place)] for place in range(model.input_count())]
-    for place, array in enumerate(given):
-        model.set_input_fact(place, ",".join([*map(str, array.shape), _TYPES[str(array.dtype)]]))
     outputs = model.into_model().into_runnable().run(given)
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **{str(place): value.to_numpy() for place, value in enumerate(outputs)})
