@@ -22,6 +22,7 @@ from app.api import (
     groups,
     operations,
     preflight,
+    prices,
     resumable,
     webhooks,
 )
@@ -63,6 +64,7 @@ ROUTERS = (
     comparison,
     errors_table,
     groups,
+    prices,
     operations,
     preflight,
     webhooks,

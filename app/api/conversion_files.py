@@ -36,7 +36,7 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The report carries its style within itself, and nothing else."""
-PROVED = {Verdict.passed.value, Verdict.pass_with_notes.value}
+PROVED = {verdict.value for verdict in Verdict if verdict.proved}
 BUNDLE_ORDER = ("artifact", "artifact_data", "report", "golden", "selfcheck", "statement")
 
 Unseen = Annotated[bool, Query(alias="unverified", description="true: serve it although verification failed")]

@@ -28,12 +28,12 @@ from app.targets.specs import OPTIONS, SPECS, known_target, target_not_installed
 
 TEXT_FIELDS = frozenset(
     {"architecture", "architecture_options", "target", "options", "checkpoint", "force", "accept", "name", "labels"}
-    | {"webhook", "targets", "checkpoints", "publish", "priority", "timeout"}
+    | {"webhook", "targets", "precisions", "checkpoints", "publish", "priority", "timeout"}
 )
 """Members of the JSON form, and text fields of the multipart form."""
 FILE_FIELDS = frozenset({"file", "probes"})
 OBJECT_FIELDS = ("options", "architecture_options", "labels", "webhook")
-LIST_FIELDS = ("targets", "checkpoints")
+LIST_FIELDS = ("targets", "precisions", "checkpoints")
 """Those that ask for several conversions."""
 MOST_PLACES = 10
 """To which one conversion is published by one request."""
@@ -111,6 +111,8 @@ def single_requests(members: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     common = {name: value for name, value in members.items() if name not in LIST_FIELDS}
     targets = [_variant(told) for told in _several(members, "targets", ("target", "options"))]
+    if "precisions" in members:
+        targets = [_rung(members, told) for told in _several(members, "precisions", ("targets",))]
     checkpoints = [{"checkpoint": told} for told in _several(members, "checkpoints", ("checkpoint",))]
     if len(targets) * len(checkpoints) > MOST_CONVERSIONS:
         raise InvalidRequest(f"One request may ask for {MOST_CONVERSIONS} conversions.")
@@ -145,6 +147,17 @@ def _variant(told: Any) -> dict[str, Any] | None:
         raise InvalidRequest('targets must be objects such as {"target": "onnx", "options": {}}.')
     refuse_unknown_members(set(told), frozenset({"target", "options"}))
     return told
+
+
+def _rung(members: Mapping[str, Any], precision: Any) -> dict[str, Any]:
+    """One precision of the target, with the latency measured, so that each has its price."""
+    options = _mapping(members, "options")
+    if "precision" in options:
+        raise InvalidRequest("Send either precisions or the option precision, not both.")
+    measured = options.get("measure") or []
+    if not isinstance(precision, str) or not isinstance(measured, list):
+        raise InvalidRequest('precisions must be a list such as ["fp32", "fp16", "int8"].')
+    return {"options": {**options, "precision": precision, "measure": [*dict.fromkeys([*measured, "latency"])]}}
 
 
 def refuse_unknown_members(names: set[str], known: frozenset[str]) -> None:

@@ -11,6 +11,7 @@ from app.database import tables
 from app.delivery.report_page import stage_seconds
 from app.domain.conversion import State
 from app.domain.errors import Problem
+from app.domain.report import Verdict
 from app.remotes.grants import without_query
 
 TEMPLATE_MEMBERS = ("state", "key", "reason", "seconds")
@@ -119,7 +120,7 @@ def conversion_resource(
 ) -> ConversionResource:
     """``retention``: how long files are kept after the end."""
     by_role = {file.role: file for file in files}
-    verified = row.verdict in ("pass", "pass_with_notes")
+    verified = row.verdict is not None and Verdict(row.verdict).proved
     return ConversionResource(
         id=row.id,
         name=row.name,

@@ -136,6 +136,7 @@ _FORM: dict[str, Any] = {
         "webhook": {"type": "string", "description": f"{_WEBHOOK['description']}, as JSON", "examples": ["{}"]},
         "publish": {"type": "string", "description": f"{_PUBLISH['description']}, as JSON", "examples": [""]},
         "targets": {"type": "string", "description": "Several targets, as JSON", "examples": [""]},
+        "precisions": {"type": "string", "description": "Several precisions of the target, as JSON", "examples": [""]},
         "checkpoint": {"type": "string", "description": f"{_SHA256}, in place of file", "examples": [""]},
         "file": {"type": "string", "format": "binary", "description": "The checkpoint itself"},
         "probes": {
@@ -157,12 +158,20 @@ _TARGETS: dict[str, Any] = {
         "properties": {"target": _NAMED["target"], "options": _JSON["properties"]["options"]},
     },
 }
+_PRECISIONS: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MOST_CONVERSIONS,
+    "description": "Of one target, in the place of targets: each is converted, and its latency measured",
+    "items": {"type": "string", "examples": ["fp32"]},
+}
 _GROUP: dict[str, Any] = {
     **_JSON,
     "required": ["architecture"],
     "properties": {
         **_JSON["properties"],
         "targets": _TARGETS,
+        "precisions": _PRECISIONS,
         "checkpoints": {
             "type": "array",
             "minItems": 1,
@@ -213,9 +222,10 @@ CONVERSION_BODY: dict[str, Any] = {
 
 def option_schemas() -> dict[str, Any]:
     """The components that the body refers to."""
-    schemas = {}
+    schemas: dict[str, Any] = {}
     for model in (spec.options for spec in SPECS.values()):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {})
         del schema["properties"]["target"]  # the request says it
         schemas[model.__name__] = schema
     return schemas

@@ -188,5 +188,5 @@ def _named(group: Group) -> dict[str, object]:
         "name": group.name,
         "labels": group.labels,
         "created_at": group.created_at,
-        "links": {"self": path, "cancel": f"{path}/cancel"},
+        "links": {"self": path, "prices": f"{path}/prices", "cancel": f"{path}/cancel"},
     }

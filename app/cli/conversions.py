@@ -73,7 +73,7 @@ def print_log(server: str, conversion_id: str) -> None:
 
 
 def _status(conversion: Conversion) -> int:
-    return {"pass": 0, "pass_with_notes": 0, "inconclusive": 3}.get(conversion.verdict or "", 1)
+    return {"pass": 0, "pass_with_notes": 0, "within_budget": 0, "inconclusive": 3}.get(conversion.verdict or "", 1)
 
 
 def _print_json(value: object) -> None:

@@ -17,10 +17,17 @@ from app.settings import Settings
 
 WIDE = 10_000
 """Columns of what is no terminal."""
-STATUS = {Verdict.passed: 0, Verdict.pass_with_notes: 0, Verdict.inconclusive: 3, Verdict.fail: 1}
+STATUS = {
+    Verdict.passed: 0,
+    Verdict.pass_with_notes: 0,
+    Verdict.within_budget: 0,
+    Verdict.inconclusive: 3,
+    Verdict.fail: 1,
+}
 COLOURS = {
     Verdict.passed: "green",
     Verdict.pass_with_notes: "yellow",
+    Verdict.within_budget: "cyan",
     Verdict.inconclusive: "magenta",
     Verdict.fail: "red",
 }

@@ -32,13 +32,15 @@ from app.targets.writer import writer_of
 class Candidate:
     """An artifact on disk that has not been verified yet.
 
-    ``claims`` is what the template says of each of its tensors. ``template`` is the file of a template built for this
-    candidate, ``against_reuse`` why no other weights may fill it, ``certificate`` that of a stored template.
+    ``claims`` is what the template says of each of its tensors, ``filled`` the template itself. ``template`` is the
+    file of one built for this candidate, ``against_reuse`` why no other weights may fill it, ``certificate`` that of a
+    stored template.
     """
 
     written: WrittenFile
     export: ExportReport
     claims: Mapping[str, Claim]
+    filled: Any = None
     template: Path | None = None
     against_reuse: str | None = None
     template_seconds: float | None = None
@@ -69,6 +71,8 @@ class Workpiece:
             threads=self.job.threads,
             client_probes=self.job.client_probes,
             coarseness=self.job.options.coarseness,
+            limits=self.job.options.limits,
+            tolerance=self.job.options.tolerance,
             asked_axes=frozenset(name for axes in asked.values() for name in axes.values()),
         )
 
@@ -98,7 +102,7 @@ def fill_stored(work: Workpiece, stored: StoredTemplate, directory: Path) -> Can
     Raises TemplateMismatch, LedgerFailed.
     """
     template = writer_of(work.job.options.target).load_template(stored.path)
-    return replace(_fill(work, template, directory), certificate=stored.certificate)
+    return replace(fill(work, template, directory), certificate=stored.certificate)
 
 
 def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
@@ -113,7 +117,7 @@ def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
     if template.against_reuse is not None:
         refuse_values_of_weights(constants, writer, work.request, exporter, work.fresh_module())
     seconds = time.perf_counter() - started
-    candidate = _fill(work, template, directory)
+    candidate = fill(work, template, directory)
     return replace(
         candidate,
         template=path,
@@ -123,13 +127,14 @@ def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
     )
 
 
-def _fill(work: Workpiece, template: Any, directory: Path) -> Candidate:
+def fill(work: Workpiece, template: Any, directory: Path) -> Candidate:
+    """Write the template's artifact and hold it to the template. Raises TemplateMismatch, LedgerFailed."""
     target = work.job.options.target
     writer, suffix = writer_of(target), SPECS[target].suffix
-    template = writer.with_facts(template, work.request.facts)
+    telling = writer.with_facts(template, work.request.facts)
     tensors = {key: value for key, value in work.loaded.module.state_dict().items() if isinstance(value, Tensor)}
-    written = writer.fill(template, tensors, work.request, directory / f"model{suffix}")
+    written = writer.fill(telling, tensors, work.request, directory / f"model{suffix}")
     flush_early(written.path)
-    if not writer.is_filled(template, written):
+    if not writer.is_filled(telling, written):
         raise LedgerFailed("The file on disk is not the template's graph with the uploaded tensors.")
-    return Candidate(written, writer.report(template, work.request), writer.claims(template))
+    return Candidate(written, writer.report(telling, work.request), writer.claims(telling), template)

@@ -40,6 +40,7 @@ def package(work: Workpiece, produced: Produced, timings: Mapping[str, float]) -
         parameters=work.loaded.parameters,
         export=export,
         verification=verification,
+        derived_from=produced.derived_from,
         artifact=artifact,
         artifact_data=data,
         problem=problem,

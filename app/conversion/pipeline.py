@@ -9,14 +9,15 @@ from dataclasses import replace
 import torch
 
 from app.architectures.registry import load_registry
+from app.conversion.approximation import produce_within
 from app.conversion.asked_axes import refuse_fixed_axes
+from app.conversion.candidates import Workpiece
 from app.conversion.checkpoint import open_checkpoint
 from app.conversion.facts import facts_of
 from app.conversion.forward_memory import refuse_beyond_limit
 from app.conversion.job import ConversionJob, ConversionOutcome, ProgressCallback, TemplateSource
 from app.conversion.loading import load_module
 from app.conversion.packaging import package
-from app.conversion.production import Workpiece, produce
 from app.conversion.stages import StageClock
 from app.domain.conversion import Stage
 from app.targets.request import export_request
@@ -51,6 +52,6 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
         refuse_fixed_axes(request, description.signature)
         request = replace(request, facts=facts_of(job, description, opened, request.signature))
     workpiece = Workpiece(job, description, opened.inspection, loaded, request)
-    produced = produce(workpiece, templates, clock)
+    produced = produce_within(workpiece, templates, clock)
     with clock.stage(Stage.package):
         return package(workpiece, produced, clock.timings)

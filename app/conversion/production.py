@@ -26,7 +26,7 @@ from app.conversion.verification.verify import Verification, examine
 from app.domain.conversion import Stage
 from app.domain.errors import ExportFailed, ModelRefuses, RecastError, memory_ran_out
 from app.domain.reasons import rests_in
-from app.domain.report import Certificate, Rung, TemplateUse, Verdict, VerificationReport
+from app.domain.report import Certificate, Derivation, Rung, TemplateUse, Verdict, VerificationReport
 from app.targets.capturing.quiet import first_lines
 from app.targets.request import ExportRequest
 from app.targets.templating.key import template_key
@@ -57,6 +57,7 @@ class Produced:
     template_use: TemplateUse
     template: BuiltTemplate | UnsuitableTemplate | None = None
     discarded: str | None = None
+    derived_from: Derivation | None = None
     memory_beside: int = 0
     """Bytes that another process of this conversion held."""
 

@@ -17,6 +17,7 @@ from app.domain.architecture import Axis, Distribution, Integers, Mask, Normal, 
 from app.domain.conversion import Stage
 from app.domain.reasons import REASONS
 from app.domain.report import (
+    BudgetReport,
     ConversionReport,
     Detection,
     Finding,
@@ -36,6 +37,7 @@ LEDGER_CLASSES = (
     "identical",
     "cast",
     "transposed",
+    "quantized",
     "folded",
     "tied_to",
     "unused",
@@ -93,6 +95,8 @@ def headline(report: ConversionReport) -> str:
     comparisons = sum(len(probe.outputs) for probe in verification.probes)
     if verification.worst_ratio is None:
         return "No output was compared."
+    if verification.budget is not None:
+        return _budget_sentence(report, verification.budget)
     sentence = (
         f"{comparisons} output comparisons in {len(verification.probes)} probes against "
         f"{'a double-precision' if verification.oracle == 'fp64' else 'a reordered single-precision'} reference: "
@@ -100,6 +104,27 @@ def headline(report: ConversionReport) -> str:
     )
     if verification.ledger is not None and verification.ledger.passed:
         sentence += f" All {words.count(len(verification.ledger.entries))} uploaded tensors are accounted for."
+    return sentence
+
+
+def _budget_sentence(report: ConversionReport, budget: BudgetReport) -> str:
+    """How near an approximation is, to what, and what it was derived from."""
+    nearest = min((o.snr_db for o in budget.outputs if o.snr_db is not None), default=None)
+    agreement = min((o.top1 for o in budget.outputs if o.top1 is not None), default=None)
+    named = "the default" if budget.default else "the request's"
+    figures = [
+        f"SNR {nearest:.1f} dB ({named} budget: {budget.snr_db:g})" if nearest is not None else "no difference",
+        *([f"top-1 agreement {agreement:.1%} (budget: {budget.top1:.1%})"] if agreement is not None else []),
+    ]
+    quantization, exact = report.export.quantization, report.derived_from
+    layers = quantization.layers if quantization else ()
+    kept = sum(layer.precision == "fp32" for layer in layers)
+    sentence = f"An approximation of the model: {', '.join(figures)} over {len(report.verification.probes)} probes, "
+    sentence += f"{len(layers) - kept} of {len(layers)} layers in 8 bits."
+    if exact is not None:
+        worst = exact.verification.worst_ratio
+        near = "" if worst is None else f", worst error {words.scientific(worst)} of what rounding explains"
+        sentence += f" It is derived from the float32 artifact: {exact.verification.verdict.value}{near}."
     return sentence
 
 

@@ -14,6 +14,7 @@ LONGEST_NAME = 160
 VERDICT_WORDS: dict[Verdict, str] = {
     Verdict.passed: "Verified",
     Verdict.pass_with_notes: "Verified, with notes",
+    Verdict.within_budget: "Within its budget",
     Verdict.inconclusive: "Inconclusive",
     Verdict.fail: "Failed verification",
 }

@@ -1,11 +1,12 @@
 """A conversion: one job, which clients see as a resource; its target, options, stages and states."""
 
 from enum import StrEnum
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field
 
 from app.domain.base import Value
+from app.domain.runtime import RuntimeLimits
 
 TargetName = Literal["onnx", "torchscript", "pt2", "safetensors", "openvino"]
 """Each has a folder of that name in app/targets."""
@@ -69,6 +70,21 @@ Embedded = Annotated[
 ]
 
 
+class AccuracyBudget(Value):
+    """How far an approximation may lie from the model, per output."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    snr_db: float = Field(default=20.0, ge=0, le=140)
+    """Least 10 log10(sum of squares of the model's output / sum of squares of the difference), on every probe."""
+    top1: float = Field(default=0.99, ge=0, le=1)
+    """Least share of rows (along the last axis) whose largest value is where the model's is, or where the model's own
+    lies within the noise that snr_db admits; of integers, the least share of equal elements. Over all probes."""
+
+    def __str__(self) -> str:
+        return f"SNR of at least {self.snr_db:g} dB, top-1 agreement of at least {self.top1:.4g}"
+
+
 class CommonOptions(Value):
     """Options of every target; those of one are its own class, in its folder of app/targets.
 
@@ -102,3 +118,18 @@ class CommonOptions(Value):
     def coarseness(self) -> float:
         """Times the unit roundoff of the model's own dtype with which the artifact shall compute."""
         return 1.0
+
+    @property
+    def limits(self) -> RuntimeLimits | None:
+        """Those of the runtime that the file is made for; None: the one that proves it."""
+        return None
+
+    @property
+    def tolerance(self) -> AccuracyBudget | None:
+        """The budget of an artifact that approximates the model; None where it is to compute what the model does."""
+        return None
+
+    @property
+    def exact(self) -> Self:
+        """The options of what an approximation is derived from: the same, but for what makes it one."""
+        return self

@@ -307,6 +307,11 @@ class ParityFailed(ConversionError):
     hint = "Read the report: it says which output differs, by how much and at which input."
 
 
+class OverBudget(ConversionError):
+    code, title = "over_budget", "The approximation lies farther from the model than its budget admits"
+    hint = "Use precision fp16 or fp32, or give a budget that you can bear; the report names the layers that lose most."
+
+
 class LedgerFailed(ConversionError):
     code, title = "ledger_failed", "The artifact does not carry exactly the uploaded weights"
     hint = "Read the report: it says which weights are missing, changed or unexplained."

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from app.domain.errors import DimsFailed, LedgerFailed, NonFinite, ParityFailed, RecastError, UnsupportedOpset
+from app.domain.errors import (
+    DimsFailed,
+    LedgerFailed,
+    NonFinite,
+    OverBudget,
+    ParityFailed,
+    RecastError,
+    UnsupportedOpset,
+)
 from app.domain.report import Finding, Reason, Severity
 
 
@@ -63,6 +71,13 @@ REASONS: Mapping[Reason, Rule] = {
         title="Parts of the model that act on its outputs are not from the checkpoint",
         remedy="Upload the complete checkpoint, or give the option of the architecture that makes it fit, such as "
         "num_classes; name in allow_missing what is meant to keep its initial value.",
+    ),
+    Reason.over_budget: Rule(
+        severity="fail",
+        title="The approximation lies farther from the model than its budget admits",
+        remedy="Use fp16 or fp32, or give a budget that your use can bear; the report names the layers that lose most.",
+        error=OverBudget,
+        compared=True,
     ),
     Reason.nondeterministic: Rule(
         severity="inconclusive",

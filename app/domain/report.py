@@ -23,8 +23,15 @@ REPORT_VERSION = 1
 class Verdict(StrEnum):
     passed = "pass"
     pass_with_notes = "pass_with_notes"
+    within_budget = "within_budget"
+    """An approximation, as far from the model as the request admits and no farther."""
     inconclusive = "inconclusive"
     fail = "fail"
+
+    @property
+    def proved(self) -> bool:
+        """Whether the artifact is what was asked for, and nothing about it is open."""
+        return self in (Verdict.passed, Verdict.pass_with_notes, Verdict.within_budget)
 
 
 class Reason(StrEnum):
@@ -42,6 +49,8 @@ class Reason(StrEnum):
     """A constant of the graph, such as an epsilon, is not one that the model uses."""
     checker = "checker"
     runtime = "runtime"
+    over_budget = "over_budget"
+    """An approximation lies farther from the model than its budget admits."""
     check_failed = "check_failed"
     """A check of the verification could not be carried out, so what it would have shown is open."""
     # inconclusive
@@ -126,6 +135,27 @@ class TemplateUse(Value):
     certificate: Certificate | None = None
 
 
+class QuantizedLayer(Value):
+    """A layer that can be computed in 8 bits."""
+
+    layer: str
+    """The key of its weight."""
+    operator: str
+    precision: Literal["int8", "fp32"]
+    snr_db: float | None = None
+    """Of the worst output with this layer alone in 8 bits, on the sample; None where that was not measured."""
+
+
+class Quantization(Value):
+    """How a graph in 8 bits was made of the one in float32."""
+
+    activations: Literal["dynamic", "static"]
+    """dynamic: their range is found as the graph runs. static: it was measured beforehand."""
+    calibration: str | None = None
+    """What it was measured on, in words."""
+    layers: tuple[QuantizedLayer, ...]
+
+
 class ExportReport(Value):
     target: TargetName
     exporter: str
@@ -137,6 +167,9 @@ class ExportReport(Value):
     dynamic_axes: dict[str, dict[int, str]] = Field(default_factory=dict)
     """As delivered: axis position to name, by input name."""
     warnings: tuple[str, ...] = ()
+    made_for: str | None = None
+    """The runtime that the request named, and its limits, which the file keeps, in words."""
+    quantization: Quantization | None = None
     template: TemplateUse | None = None
 
 
@@ -160,7 +193,12 @@ class OutputParity(Value):
     eager_error: float
     """max|y32 - y64|: the honest rounding of the model itself."""
     passed: bool
-    judged_by: Literal["oracle", "eager"] = "oracle"
+    snr_db: float | None = None
+    """Of an approximation. Then ``error`` is the root mean square of artifact - y32, ``gate`` the largest that its
+    budget admits, ``scale`` the root mean square of y32; of integers ``ratio`` is 0."""
+    top1: float | None = None
+    """Of an approximation: the share of rows whose largest value is in the model's place, as the budget counts them."""
+    judged_by: Literal["oracle", "eager", "budget"] = "oracle"
     """eager: so near to it that the gate must hold and the oracle was not asked. Then ``error`` is max|artifact - y32|,
     ``gate`` the limit up to which that is proved, ``scale`` max|y32|, and ``eager_error`` 0."""
 
@@ -282,7 +320,9 @@ class Matrix(Value):
     culprit: Literal["capture", "translation", "runtime"] | None = None
 
 
-LedgerClass = Literal["identical", "cast", "transposed", "folded", "tied_to", "unused", "ignored", "unaccounted"]
+LedgerClass = Literal[
+    "identical", "cast", "transposed", "quantized", "folded", "tied_to", "unused", "ignored", "unaccounted"
+]
 InitializerOrigin = Literal["tensor", "fold", "constant", "unexplained"]
 
 
@@ -338,6 +378,27 @@ class Latency(Value):
     runs: int
 
 
+class OutputBudget(Value):
+    """One output of an approximation over all probes."""
+
+    output: str
+    snr_db: float | None
+    """On the worst probe; None for integers, and where there is no difference."""
+    top1: float | None
+    """Over the rows of all probes; None for an output of one value a row."""
+    passed: bool
+
+
+class BudgetReport(Value):
+    """An approximation held to its budget."""
+
+    snr_db: float
+    top1: float
+    default: bool
+    """Whether the request named none."""
+    outputs: tuple[OutputBudget, ...]
+
+
 class GateConstants(Value):
     """Constants of the gate; source: docs/verification.md, "The gate"."""
 
@@ -349,7 +410,8 @@ class GateConstants(Value):
 class VerificationReport(Value):
     verdict: Verdict
     findings: tuple[Finding, ...]
-    mode: Literal["full", "certified"]
+    mode: Literal["full", "certified", "budget"]
+    """budget: of an approximation, whose exact form was verified in a report of its own (``derived_from``)."""
     gate: GateConstants
     oracle: Literal["fp64", "fp32-reordered"]
     probes: tuple[ProbeResult, ...] = ()
@@ -361,6 +423,7 @@ class VerificationReport(Value):
     detection: Detection | None = None
     matrix: Matrix | None = None
     ledger: Ledger | None = None
+    budget: BudgetReport | None = None
     departure: Departure | None = None
     latency: Latency | None = None
     timings: dict[str, float] = Field(default_factory=dict)
@@ -386,6 +449,15 @@ class ProducedFile(Value):
     media_type: str = Field(max_length=100)
 
 
+class Derivation(Value):
+    """What an approximation was made of: the same model in the model's own precision, verified as any artifact is."""
+
+    bytes: int
+    sha256: str
+    export: ExportReport
+    verification: VerificationReport
+
+
 class ConversionReport(Value):
     version: int = REPORT_VERSION
     conversion_id: str
@@ -406,6 +478,7 @@ class ConversionReport(Value):
     parameters: ParameterReport
     export: ExportReport
     verification: VerificationReport
+    derived_from: Derivation | None = None
     artifact: ProducedFile
     artifact_data: ProducedFile | None = None
     problem: Problem | None = None

@@ -65,6 +65,10 @@ class GraphFacts:
     """Nodes or modules that behave as in training."""
     opset: int | None = None
     ir_version: int | None = None
+    operators: frozenset[str] = frozenset()
+    """Names of those of the default set that occur."""
+    external_data: bool = False
+    """Whether tensors lie in another file."""
     axes: Mapping[str, tuple[int | str, ...]] | None = None
     """Each input's shape as written: sizes, and names of symbolic axes ("?" where unnamed)."""
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-ClaimKind = Literal["identical", "cast", "transposed", "reshaped", "arranged", "constant"]
+ClaimKind = Literal["identical", "cast", "transposed", "reshaped", "arranged", "quantized", "scale", "constant"]
 
 ValueOf = Callable[[str], Tensor]
 """From state-dict key to the uploaded tensor."""
@@ -27,15 +27,24 @@ class Claim:
     ``evaluate`` gives the tensor of the place, dims and dtype included; it places elements and rounds them to another
     dtype, and computes none. ``kind`` is what the report calls that. A constant has no ``tensors``: its bytes are the
     same for all weights, and ``sha256`` is that of its raw little-endian data.
+    Of kinds quantized and scale, ``evaluate`` gives the float32 tensor whose levels of 8 bits, or whose steps between
+    them, the place holds: how they follow from it, for each index of ``axis``, the ledger knows itself.
     """
 
     kind: ClaimKind
     tensors: tuple[str, ...] = ()
     evaluate: Callable[[ValueOf], Tensor] | None = None
     sha256: str | None = None
+    axis: int | None = None
 
     def __post_init__(self) -> None:
         if (self.kind == "constant") != (self.sha256 is not None) or (self.evaluate is None) != (not self.tensors):
             raise ValueError("a constant has a hash, and every other claim tensors that it is made of")
-        if (self.kind == "constant") != (not self.tensors) or (self.kind != "arranged" and len(self.tensors) > 1):
+        if (self.kind == "constant") != (not self.tensors) or (self.kind in _OF_ONE and len(self.tensors) > 1):
             raise ValueError(f"a claim of kind {self.kind} names {len(self.tensors)} tensors")
+        if (self.kind in ("quantized", "scale")) != (self.axis is not None):
+            raise ValueError("what is in 8 bits has an axis, and nothing else")
+
+
+_OF_ONE = frozenset({"identical", "cast", "transposed", "reshaped"})
+"""Kinds of places that hold one tensor."""

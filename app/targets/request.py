@@ -1,7 +1,7 @@
 """What an exporter is asked for: a loaded module and its signature after the client's options were applied."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -28,6 +28,8 @@ class ExportRequest:
     options: CommonOptions
     sample: dict[str, torch.Tensor]
     """Inputs by name at the sample sizes; every dynamic axis has a size of at least 2, so that none is taken for 1."""
+    calibration: Sequence[Mapping[str, torch.Tensor]] = ()
+    """Further inputs by name, which the client sent."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the artifact shall say of itself, name to text; no part of a template."""
 

@@ -1,6 +1,6 @@
 """The writing half of a target: makes an artifact of a loaded module, always by filling a template."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 from torch import Tensor, nn
 
 from app.domain.conversion import CommonOptions, TargetName
-from app.domain.report import ExportReport
+from app.domain.report import ExportReport, Quantization
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.place import Place
 from app.targets.claims import Claim
@@ -82,6 +82,18 @@ class Writer(Protocol[CapturedT, TemplateT]):
 
     def program(self, flat: FlatModule, examples: tuple[Tensor, ...], exporter: str) -> Callable[..., Sequence[Tensor]]:
         """What this exporter captures, before it is translated; at the sizes of ``examples``."""
+
+
+class Approximating(Protocol[TemplateT]):
+    """What the writer of a target can do beside, of which some options ask for an approximation (``tolerance``)."""
+
+    def approximations(
+        self, template: TemplateT, tensors: Mapping[str, Tensor], request: ExportRequest, directory: Path
+    ) -> Iterator[tuple[TemplateT, Quantization]]:
+        """Approximations of the exact graph, nearer to it each time, until none is left. Files lie in ``directory``.
+
+        Raises ExportFailed and kin where the graph holds nothing that can be approximated.
+        """
 
 
 def writer_of(target: TargetName) -> Writer[Any, Any]:

@@ -31,7 +31,7 @@ from app.web.rendering import page
 router = ReadableRouter(include_in_schema=False)
 
 LISTED = 50
-HIDDEN_OPTIONS = frozenset({"target", "runtime", "simplify"})
+HIDDEN_OPTIONS = frozenset({"target", "simplify"})
 """Target options with one admitted value."""
 
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 FINAL = frozenset({"succeeded", "failed", "canceled", "timed_out"})
-COLOURS = {"pass": "#14804a", "pass_with_notes": "#8a6100", "inconclusive": "#6941c6", "fail": "#b3261e"}
+COLOURS = {
+    "pass": "#14804a",
+    "pass_with_notes": "#8a6100",
+    "within_budget": "#0b6e8a",
+    "inconclusive": "#6941c6",
+    "fail": "#b3261e",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Conversion:
 
     @property
     def verdict(self) -> str | None:
-        """pass, pass_with_notes, inconclusive or fail; None before verification."""
+        """pass, pass_with_notes, within_budget (an approximation), inconclusive or fail; None before verification."""
         return self.document.get("verdict")
 
     @property

@@ -24,9 +24,9 @@ def test_a_default_that_is_spelled_out_asks_for_the_same_artifact(option: str, v
 @pytest.mark.parametrize(
     ("option", "value", "supported"),
     [
-        ("runtime", "tensorrt", "'onnxruntime'"),
+        ("runtime", "tensorrt", "'tensorrt-10'"),
         ("simplify", False, "True"),
-        ("precision", "int8-dynamic", "'fp32' or 'fp16'"),
+        ("precision", "int8-dynamic", "'fp32', 'fp16', 'bf16' or 'int8'"),
     ],
 )
 def test_what_is_not_done_yet_is_refused_with_what_is(option: str, value: object, supported: str) -> None:

@@ -1,10 +1,23 @@
 """The report as a page, in a real browser."""
 
+from typing import get_args
+
 import pytest
 
 from app.delivery.report_page import render
 from app.domain.checkpoint import TensorInfo
-from app.domain.report import ConversionReport, Finding, Reason, Verdict
+from app.domain.report import (
+    BudgetReport,
+    ConversionReport,
+    Derivation,
+    Finding,
+    LedgerClass,
+    OutputBudget,
+    Quantization,
+    QuantizedLayer,
+    Reason,
+    Verdict,
+)
 from tests.delivery.browser import opened, running_browser
 from tests.delivery.reports import failed_report, report, verification
 
@@ -133,3 +146,34 @@ def test_the_part_of_an_output_that_the_figures_are_of_is_named():
 
 def test_the_same_report_gives_the_same_page():
     assert render(report()) == render(report())
+
+
+@pytest.mark.parametrize("kind", get_args(LedgerClass))
+def test_every_class_of_the_ledger_has_its_colour(kind: str) -> None:
+    books = report().verification.ledger
+    entries = tuple(entry.model_copy(update={"ledger_class": kind}) for entry in books.entries)
+    drawn = books.model_copy(update={"entries": entries, "bytes_by_class": {kind: 100}})
+    assert kind.replace("_", " ") in render(report(verification=verification(ledger=drawn)))
+
+
+def test_an_approximation_tells_its_budget_its_layers_and_what_it_was_derived_from() -> None:
+    exact = report()
+    layers = (QuantizedLayer(layer="fc.weight", operator="Gemm", precision="fp32", snr_db=9.5),)
+    budget = BudgetReport(
+        snr_db=20, top1=0.99, default=True, outputs=(OutputBudget(output="logits", snr_db=31.4, top1=1, passed=True),)
+    )
+    page = render(
+        report(
+            export=exact.export.model_copy(update={"quantization": Quantization(activations="dynamic", layers=layers)}),
+            verification=verification(verdict=Verdict.within_budget, findings=(), mode="budget", budget=budget),
+            derived_from=Derivation(bytes=9, sha256="0" * 64, export=exact.export, verification=exact.verification),
+        )
+    )
+    for told in (
+        "Within its budget",
+        "SNR 31.4 dB (the default budget: 20)",
+        "9.5 dB",
+        "Derived from",
+        "0 of 1 layers",
+    ):
+        assert told in page, told

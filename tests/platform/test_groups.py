@@ -86,3 +86,22 @@ def test_what_contradicts_itself_is_refused(client: httpx.Client, checkpoint: st
         {"checkpoints": [checkpoint] * 60, "targets": TARGETS},
     ):
         assert asked(client, **members).json()["code"] == "invalid_request", members
+
+
+def test_precisions_of_one_checkpoint_are_priced_side_by_side(client: httpx.Client, checkpoint: str):
+    asked_for = {"checkpoint": checkpoint, "target": "onnx", "options": {"opset": 18}}
+    group = asked(client, **asked_for, precisions=["fp32", "fp16", "int8"], Prefer="wait=60").json()
+    assert [one["options"]["precision"] for one in group["conversions"]] == ["fp32", "fp16", "int8"]
+    assert all(one["options"]["measure"] == ["latency"] for one in group["conversions"])
+    prices = client.get(group["links"]["prices"]).json()["items"]
+    assert [price["precision"] for price in prices] == ["fp32", "fp16", "int8"]
+    assert [price["id"] for price in prices] == [one["id"] for one in group["conversions"]]
+    assert max(price["size"] for price in prices) == 1
+    for members in (
+        {"precisions": []},
+        {"precisions": [16]},
+        {"precisions": ["fp16"], "options": {"precision": "fp32"}},
+    ):
+        refused = asked(client, checkpoint=checkpoint, target="onnx", **members)
+        assert refused.json()["code"] == "invalid_request", members
+    assert asked(client, **{**asked_for, "options": {"budget": {"snr_db": 9}}}).json()["code"] == "invalid_options"

@@ -1,5 +1,6 @@
 """What a check gets: everything that one verification has found so far, of which the report is made at the end."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from app.conversion.verification.verdict import settle, verdict_of
 from app.domain.reasons import finding_of
 from app.domain.report import (
     AxisCertificate,
+    BudgetReport,
     Decision,
     Departure,
     Detection,
@@ -26,6 +28,7 @@ from app.domain.report import (
     Latency,
     Ledger,
     Matrix,
+    OutputParity,
     ProbeResult,
     Reason,
     Sensitivity,
@@ -78,7 +81,7 @@ class Case:
     """Filled check by check. ``runner`` is None until the artifact was loaded, and stays None when it was refused."""
 
     subject: Subject
-    mode: Literal["full", "certified"] = "full"
+    mode: Literal["full", "certified", "budget"] = "full"
     eager: Callable[[], EagerSide] | None = None
     find_decisions: Callable[[], Decisions] | None = None
     """Both give what the model alone tells, where it is made elsewhere."""
@@ -101,6 +104,7 @@ class Case:
     detection: Detection | None = None
     matrix: Matrix | None = None
     ledger: Ledger | None = None
+    budget: BudgetReport | None = None
     departure: Departure | None = None
     latency: Latency | None = None
     not_run: dict[str, str] = field(default_factory=dict)
@@ -156,7 +160,7 @@ class Case:
         dtype = next((r.y32[name].dtype for r in self.references for name in r.float_outputs), torch.float32)
         reordered = any(r.oracle.asked and r.kind == "fp32-reordered" for r in self.references)
         return VerificationReport(
-            verdict=verdict_of(findings),
+            verdict=verdict_of(findings, approximate=self.mode == "budget"),
             findings=findings,
             mode=self.mode,
             gate=constants(dtype, self.subject.coarseness),
@@ -170,6 +174,7 @@ class Case:
             detection=self.detection,
             matrix=self.matrix,
             ledger=self.ledger,
+            budget=self.budget,
             departure=self.departure,
             latency=self.latency,
             timings=self.clock.seconds,
@@ -182,5 +187,12 @@ class Case:
         taken = next(iter((*asked, *self.references)), None)
         if taken is None:
             return None
-        judged = (output for c in self.compared if c.reference is taken for output in c.result.outputs)
-        return golden_npz(taken, {output.output: output.error for output in judged})
+        judged = [output for c in self.compared if c.reference is taken for output in c.result.outputs]
+        return golden_npz(taken, {output.output: _distance(output) for output in judged})
+
+
+def _distance(output: OutputParity) -> float:
+    """How far the artifact lies from eager; of integers 0, or infinite where a budget admits that some differ."""
+    if output.dtype.startswith(("int", "uint", "bool")):
+        return 0.0 if output.top1 is None or output.top1 == 1 else math.inf
+    return output.error

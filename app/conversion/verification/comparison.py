@@ -53,7 +53,7 @@ def named_outputs(runner: Runner, reference: Reference) -> dict[str, Tensor]:
 
 def compared_with_eager(outputs: dict[str, Tensor], reference: Reference) -> Comparison | None:
     """The comparison where every output lies so near to eager that the oracle need not be asked (eager_gate.py)."""
-    if _structure_mismatch(outputs, reference.y32) is not None:
+    if structure_mismatch(outputs, reference.y32) is not None:
         return None
     judged = []
     for name, value in outputs.items():
@@ -91,7 +91,7 @@ def _probe_words(result: ProbeResult) -> str:
 
 def compare_outputs(outputs: dict[str, Tensor], reference: Reference) -> Comparison:
     """Judge outputs that are at hand."""
-    mismatch = _structure_mismatch(outputs, reference.y32)
+    mismatch = structure_mismatch(outputs, reference.y32)
     if mismatch is not None:
         return _refused(reference, Reason.output_structure, mismatch)
     judged = tuple(_judge(name, value, reference) for name, value in outputs.items())
@@ -105,7 +105,8 @@ def _words(failed: OutputParity) -> str:
     return f"{where}: error {failed.error:.3g} against a gate of {failed.gate:.3g}"
 
 
-def _structure_mismatch(outputs: dict[str, Tensor], expected: dict[str, Tensor]) -> str | None:
+def structure_mismatch(outputs: dict[str, Tensor], expected: dict[str, Tensor]) -> str | None:
+    """What of the outputs' names, shapes and dtypes is not the model's, if anything."""
     if list(outputs) != list(expected):
         return f"the artifact's outputs are {list(outputs)}, the model's are {list(expected)}"
     for name, value in outputs.items():

@@ -22,10 +22,10 @@ from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import (
     Probe,
+    client_probes,
     draw_certified_probe,
     draw_probe,
     draw_probes,
-    read_client_probes,
     sample_sizes,
 )
 from app.conversion.verification.reference import ModelFailed, Reference, cheapest, smallest
@@ -44,18 +44,14 @@ log = logging.getLogger(__name__)
 def full_probes(model: Model) -> list[Probe]:
     """The draws of a full verification, then the client's own. Raises InvalidOptions for probes that do not fit."""
     drawn = draw_probes(model.signature, model.seed)
-    if model.coarseness > 1:  # a dtype of less range overflows where the model is not meant to be used
+    if model.coarseness > 1 or model.tolerance is not None:  # fewer bits have less range, and overflow beyond it
         drawn = [probe for probe in drawn if not probe.scaled]
-    return [*drawn, *_client_probes(model)]
+    return [*drawn, *client_probes(model.client_probes, model.signature)]
 
 
 def certified_probes(model: Model) -> list[Probe]:
     """The one draw of a certified verification, then the client's own. Raises InvalidOptions likewise."""
-    return [draw_certified_probe(model.signature, model.seed), *_client_probes(model)]
-
-
-def _client_probes(model: Model) -> list[Probe]:
-    return read_client_probes(model.client_probes, model.signature) if model.client_probes is not None else []
+    return [draw_certified_probe(model.signature, model.seed), *client_probes(model.client_probes, model.signature)]
 
 
 def full_eager_side(model: Model, pace: Pace, *, ahead: bool = False) -> EagerSide:

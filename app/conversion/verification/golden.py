@@ -23,14 +23,15 @@ FAR = 64.0
 def golden_npz(reference: Reference, distances: Mapping[str, float]) -> bytes:
     """The npz as bytes: uncompressed, the same for the same arguments.
 
-    ``distances``: max|artifact − y32| by output, where the oracle was not asked.
+    ``distances``: max|artifact − y32| by output, where the oracle was not asked; of integers what is allowed.
     """
     exact = reference.y64 if reference.oracle.asked else reference.y32
     arrays: dict[str, Any] = {f"input/{name}": _array(value) for name, value in reference.probe.inputs.items()}
     for name, value in exact.items():
         inexact = name in reference.float_outputs
         arrays[f"output/{name}"] = _array(_wide(value) if inexact else value)
-        arrays[f"gate/{name}"] = np.float64(_allowed(name, reference, distances.get(name, 0.0)) if inexact else 0.0)
+        distance = distances.get(name, 0.0)
+        arrays[f"gate/{name}"] = np.float64(_allowed(name, reference, distance) if inexact else distance)
     content = io.BytesIO()
     np.savez(content, **arrays)
     return content.getvalue()

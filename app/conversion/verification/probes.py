@@ -180,6 +180,11 @@ def _is_prime(value: int) -> bool:
 # --- the client's own ----------------------------------------------------------------------------------------------
 
 
+def client_probes(path: Path | None, signature: Signature) -> list[Probe]:
+    """Those that were sent, if any were. Raises as ``read_client_probes``."""
+    return [] if path is None else read_client_probes(path, signature)
+
+
 def read_client_probes(path: Path, signature: Signature) -> list[Probe]:
     """Probes from an npz file: arrays named like the inputs, or ``<probe>/<input>`` for several probes.
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
-from app.domain.conversion import Measurement, TargetName
+from app.domain.conversion import AccuracyBudget, Measurement, TargetName
 from app.domain.report import ExportReport
+from app.domain.runtime import RuntimeLimits
 from app.targets.capturing.place import Place
 from app.targets.claims import Claim
 from app.targets.reader import Reader, reader_of
@@ -32,6 +33,10 @@ class Model:
     client_probes: Path | None = None
     coarseness: float = 1.0
     """Times the unit roundoff of the model's dtype with which the artifact was asked to compute."""
+    limits: RuntimeLimits | None = None
+    """Of the runtime that the artifact was made for, where that is another one."""
+    tolerance: AccuracyBudget | None = None
+    """Of an artifact that approximates the model."""
 
     @property
     def reader(self) -> Reader:

@@ -22,11 +22,13 @@ def settle(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(distinct, key=lambda finding: (gravity[finding.severity], finding.reason not in _CAUSES)))
 
 
-def verdict_of(findings: Iterable[Finding]) -> Verdict:
-    """The verdict over settled findings."""
+def verdict_of(findings: Iterable[Finding], *, approximate: bool = False) -> Verdict:
+    """The verdict over settled findings; ``approximate``: on an artifact that was held to a budget."""
     severities = {finding.severity for finding in findings}
     if "fail" in severities:
         return Verdict.fail
     if "inconclusive" in severities:
         return Verdict.inconclusive
+    if approximate:
+        return Verdict.within_budget
     return Verdict.pass_with_notes if severities else Verdict.passed

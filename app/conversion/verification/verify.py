@@ -1,16 +1,19 @@
 """Verify one artifact against the module it was made from: the points of docs/verification.md, in order.
 
 ``full`` proves graph and weights. ``certified`` is for an artifact of a graph that was proved before, with other
-weights: one probe at sizes drawn at random, the mode and attribute audits, and the weight ledger.
+weights: one probe at sizes drawn at random, the mode and attribute audits, and the weight ledger. ``budget`` is for an
+approximation of an artifact that was proved before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from app.conversion.decisions.search import Decisions
 from app.conversion.verification.case import SMALL_BYTES, Case, EagerSide
+from app.conversion.verification.check import Check
 from app.conversion.verification.checks.audit import audit
+from app.conversion.verification.checks.budget import budget, movement
 from app.conversion.verification.checks.checker import checker
 from app.conversion.verification.checks.decisions import decisions
 from app.conversion.verification.checks.degenerate import degenerate
@@ -34,7 +37,7 @@ from app.domain.report import VerificationReport
 
 __all__ = ["Subject", "Verification", "examine", "verify"]
 
-Mode = Literal["full", "certified"]
+Mode = Literal["full", "certified", "budget"]
 
 
 FULL = (
@@ -73,6 +76,20 @@ CERTIFIED = (
     localise,
 )
 
+BUDGET = (
+    checker,
+    ledger,
+    reference,
+    session,
+    determinism,
+    budget,
+    dims,
+    audit,
+    movement,
+    latency,
+)
+_CHECKS: Mapping[Mode, tuple[Check, ...]] = {"full": FULL, "certified": CERTIFIED, "budget": BUDGET}
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -103,7 +120,7 @@ def examine(
     case = Case(subject, mode, eager, decisions)
     with deterministic_mode(1):
         case.use_threads(1 if _may_be_small(subject) else subject.threads)
-        for check in FULL if mode == "full" else CERTIFIED:
+        for check in _CHECKS[mode]:
             check.carry_out(case)
         return Verification(case.report(), case.golden())
 

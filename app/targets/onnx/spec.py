@@ -1,15 +1,17 @@
 """What can be said of target ``onnx`` without torch."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from app.domain.conversion import INT32, CommonOptions
+from app.domain.conversion import INT32, AccuracyBudget, CommonOptions
+from app.domain.runtime import RuntimeLimits
+from app.targets.onnx.presets import PRESETS, Runtime
 from app.targets.onnx.usage import programs
 from app.targets.spec import Serving, TargetSpec
 
-_COARSENESS = {"fp32": 1.0, "fp16": 2.0**13}
-"""Unit roundoff of each precision, by that of float32: 2^-11 and 2^-24 (IEEE 754)."""
+_COARSENESS = {"fp32": 1.0, "fp16": 2.0**13, "bf16": 2.0**16, "int8": 1.0}
+"""Unit roundoff of each precision, by that of float32: 2^-11, 2^-8 and 2^-24 (IEEE 754, bfloat16)."""
 
 
 class OnnxOptions(CommonOptions):
@@ -22,16 +24,58 @@ class OnnxOptions(CommonOptions):
     ir_version: int | None = Field(default=None, ge=3, le=64)
     external_data: Literal["auto"] | bool = "auto"
     keep_debug: bool = False
-    runtime: Literal["onnxruntime"] = "onnxruntime"
-    """The runtime that the file is made for and proved with."""
+    runtime: Runtime = "onnxruntime"
+    """The runtime that the file is made for: its opset, IR version, operators and number of files keep to what that
+    one reads. It is proved with onnxruntime."""
     simplify: Literal[True] = True
     """Constants are folded and the graph is simplified, always: verification holds for the simplified file."""
-    precision: Literal["fp32", "fp16"] = "fp32"
-    """Of the weights and of what the file computes; its inputs and outputs are as the model's own."""
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    """Of the weights and, but for bf16, of what the file computes; its inputs and outputs are as the model's own. int8
+    is an approximation, which is held to ``budget``."""
+    activations: Literal["dynamic", "static"] = "dynamic"
+    """Of int8 alone. dynamic: ranges of activations are found as the file runs. static: they are measured once, on the
+    probes of the request and draws from the declared distribution, and stand in the file (QuantizeLinear and
+    DequantizeLinear)."""
+    budget: AccuracyBudget | None = None
+    """Of int8 alone: how far it may lie from the model. None: 20 dB and 0.99."""
+
+    @model_validator(mode="after")
+    def _within_limits(self) -> Self:
+        limits = self.limits
+        if limits is not None:
+            beside = self.external_data is True
+            objections = limits.objections(
+                opset=self.opset, ir_version=self.ir_version, operators=(), external_data=beside
+            )
+            if told := "; ".join(objections):
+                raise ValueError(f"runtime {limits.name} does not admit it: {told}")
+        return self
+
+    @property
+    def limits(self) -> RuntimeLimits | None:
+        return PRESETS.get(self.runtime)
+
+    @model_validator(mode="after")
+    def _of_int8_alone(self) -> Self:
+        if (self.budget is not None or self.activations != "dynamic") and self.precision != "int8":
+            raise ValueError("budget and activations go with precision int8 alone; others are held to the model itself")
+        return self
 
     @property
     def coarseness(self) -> float:
         return _COARSENESS[self.precision]
+
+    @property
+    def tolerance(self) -> AccuracyBudget | None:
+        return (self.budget or AccuracyBudget()) if self.precision == "int8" else None
+
+    @property
+    def exact(self) -> Self:
+        return (
+            self.model_copy(update={"precision": "fp32", "budget": None, "activations": "dynamic"})
+            if self.precision == "int8"
+            else self
+        )
 
 
 SPEC = TargetSpec(

@@ -24,6 +24,11 @@ def claims(
 
 def _claim(recipe: Recipe, operands: Mapping[str, Tensor]) -> Claim:
     tensors = tuple(dict.fromkeys(weights_of(recipe)))
+    match recipe:
+        case Operation("int8", (inner,), attributes):
+            return Claim("quantized", tensors, partial(_value, inner, tensors, operands), axis=attributes["axis"])
+        case Operation("int8_scale", (inner,), attributes):
+            return Claim("scale", tensors, partial(_value, inner, tensors, operands), axis=attributes["axis"])
     return Claim(_kind(recipe), tensors, partial(_value, recipe, tensors, operands))
 
 

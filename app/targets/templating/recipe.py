@@ -1,9 +1,9 @@
 """How a slot's tensor is computed from uploaded tensors when an artifact is written: a small expression.
 
 A recipe is a tree whose leaves are state-dict keys and constants of the template, and whose nodes move elements about
-or round them to another dtype. There is no arithmetic on purpose: every element of an artifact is then an element of
-an uploaded tensor, which the weight ledger can prove bit by bit. Moving elements costs nothing until the result is
-written: torch makes views of it.
+or round them to another dtype or to 8 bits. There is no other arithmetic on purpose: every element of an artifact is
+then an element of an uploaded tensor, or its level, which the weight ledger can prove bit by bit. Moving elements costs
+nothing until the result is written: torch makes views of it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -61,6 +61,28 @@ def _gather_nd(tensor: Tensor, indices: Tensor) -> Tensor:
     return tensor[tuple(indices.to(torch.int64).unbind(-1))]
 
 
+LEVELS = 127
+"""Of 8 bits to either side of zero; one of the 256 is left out, so that -x has the level opposite to that of x."""
+
+
+def _int8_scale(tensor: Tensor, *, axis: int, shape: list[int]) -> Tensor:
+    """One step of the levels of each index of ``axis``; 1 where all of it is 0."""
+    return _steps(tensor, axis).reshape(shape)
+
+
+def _int8(tensor: Tensor, *, axis: int) -> Tensor:
+    """Levels, from 1 to 255 with 128 for zero; rounded to nearest, ties to even."""
+    along = [1] * tensor.dim()
+    along[axis] = -1
+    levels = (tensor / _steps(tensor, axis).reshape(along)).round_().clamp_(-LEVELS, LEVELS)
+    return levels.add_(LEVELS + 1).to(torch.uint8)
+
+
+def _steps(tensor: Tensor, axis: int) -> Tensor:
+    steps = tensor.abs().amax([at for at in range(tensor.dim()) if at != axis]) / LEVELS
+    return torch.where(steps > 0, steps, torch.ones_like(steps))
+
+
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "permute": lambda tensor, *, perm: tensor.permute(perm),
     "reshape": lambda tensor, *, shape: tensor.reshape(shape),
@@ -69,6 +91,8 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "concat": lambda *tensors, axis: torch.cat(tensors, axis),
     "gather": _gather,
     "gather_nd": _gather_nd,
+    "int8": _int8,
+    "int8_scale": _int8_scale,
     "cast": lambda tensor, *, dtype: tensor.to(dtype_of(dtype)),
 }
 

@@ -1,7 +1,7 @@
 """Real artifacts of a net, made by every way that Recast has, carrying the weights one asks for."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from app.architectures.sample import sample_inputs
 from app.domain.architecture import Signature
-from app.domain.conversion import CommonOptions, TargetName
+from app.domain.conversion import AccuracyBudget, CommonOptions, TargetName
 from app.domain.report import ExportReport
 from app.targets.claims import Claim
 from app.targets.onnx.spec import OnnxOptions
@@ -24,7 +24,9 @@ from app.targets.writer import writer_of
 
 DYNAMO, SIDE_FILE, TRACED_ONNX = "dynamo", "dynamo, external data", "torchscript exporter"
 TRACE, FROZEN, DEBUG, SCRIPT = "traced", "traced, frozen", "traced, with debug records", "scripted"
-PROGRAM, WEIGHTS, HALF = "torch.export", "state dict", "dynamo, float16"
+PROGRAM, WEIGHTS = "torch.export", "state dict"
+HALF, BRAIN = "dynamo, float16", "dynamo, bfloat16"
+INT8, STATIC = "dynamo, int8", "dynamo, int8 with static ranges"
 DERIVED = "OpenVINO of dynamo"
 _OPTIONS: dict[str, tuple[str, CommonOptions]] = {
     DYNAMO: ("dynamo", OnnxOptions()),
@@ -38,6 +40,9 @@ _OPTIONS: dict[str, tuple[str, CommonOptions]] = {
     WEIGHTS: ("state_dict", SafetensorsOptions()),
     HALF: ("dynamo", OnnxOptions(precision="fp16")),
     DERIVED: ("dynamo", OpenVinoOptions()),
+    BRAIN: ("dynamo", OnnxOptions(precision="bf16")),
+    INT8: ("dynamo", OnnxOptions(precision="int8")),
+    STATIC: ("dynamo", OnnxOptions(precision="int8", activations="static")),
 }
 """Exporter and options of each way."""
 WAYS = tuple(_OPTIONS)
@@ -49,7 +54,11 @@ class Artifact:
     target: TargetName
     export: ExportReport
     claims: Mapping[str, Claim]
+    sha256: str
     coarseness: float = 1.0
+    tolerance: AccuracyBudget | None = None
+    exact: "Artifact | None" = None
+    """What an approximation was derived from."""
 
 
 Writer = Callable[[Mapping[str, Tensor], Path], Artifact]
@@ -65,11 +74,21 @@ def writer(module: nn.Module, signature: Signature, way: str, directory: Path) -
     target: Any = writer_of(options.target)
     sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
     request = ExportRequest(module, signature, options, sample)
-    template = target.build_template(target.capture(request, exporter), request, directory / "template")
-    report, claims = target.report(template, request), target.claims(template)
+    exactly = replace(request, options=options.exact)
+    template = target.build_template(target.capture(exactly, exporter), exactly, directory / "template")
 
     def fill(tensors: Mapping[str, Tensor], path: Path) -> Artifact:
-        written = target.fill(template, tensors, request, path.with_suffix(SPECS[options.target].suffix))
-        return Artifact(written.path, options.target, report, claims, options.coarseness)
+        exact = written(template, tensors, path)
+        if options.tolerance is None:
+            return exact
+        derived, _ = next(target.approximations(template, tensors, request, directory))
+        made = written(derived, tensors, path.with_name(f"{path.name}-int8"))
+        return replace(made, tolerance=options.tolerance, exact=exact)
+
+    def written(made: Any, tensors: Mapping[str, Tensor], path: Path) -> Artifact:
+        file = target.fill(made, tensors, request, path.with_suffix(SPECS[options.target].suffix))
+        report, claims = target.report(made, request), target.claims(made)
+        sha256 = file.sha256 + (file.data.sha256 if file.data else "")
+        return Artifact(file.path, options.target, report, claims, sha256, options.coarseness)
 
     return fill

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fault_table.artifacts import DYNAMO, SIDE_FILE, TRACE, TRACED_ONNX, Artifact, writer
+from fault_table.artifacts import DYNAMO, INT8, SIDE_FILE, TRACE, TRACED_ONNX, Artifact, writer
 from fault_table.nets import NETS, THREE_OUTPUTS, Net, ThreeOutputs
 from torch import Tensor, nn
 
@@ -58,19 +58,19 @@ def graph_faults() -> Iterator[GraphFault]:
     for net in NETS:
         module = net.build()
         if any(hasattr(part, "eps") for part in module.modules()):
-            for way in (DYNAMO, SIDE_FILE, TRACED_ONNX, TRACE):
+            for way in (DYNAMO, SIDE_FILE, TRACED_ONNX, TRACE, INT8):
                 yield GraphFault(EPSILON, net, way, _of_twin(way, net.signature, _enlarge_epsilons))
         if any(isinstance(part, nn.GELU) for part in module.modules()):
-            for way in (DYNAMO, SIDE_FILE, TRACED_ONNX, TRACE):
+            for way in (DYNAMO, SIDE_FILE, TRACED_ONNX, TRACE, INT8):
                 yield GraphFault(GELU, net, way, _of_twin(way, net.signature, _approximate_gelus))
         axis = net.signature.axes[-1].name
         static = with_fixed_axis(net.signature, axis)
         for way in (DYNAMO, TRACED_ONNX):
             yield GraphFault(f"{AXIS} in the file", net, way, _of_twin(way, static, _leave))
         narrow = functools.partial(_narrow_inputs, signature=net.signature, axis=axis)
-        for way in (DYNAMO, TRACED_ONNX, TRACE):
+        for way in (DYNAMO, TRACED_ONNX, TRACE, INT8):
             yield GraphFault(f"{AXIS} in the code", net, way, _of_twin(way, net.signature, narrow))
-    for way in (DYNAMO, SIDE_FILE, TRACED_ONNX):
+    for way in (DYNAMO, SIDE_FILE, TRACED_ONNX, INT8):
         yield GraphFault(BRANCH, EXPORT_BRANCH, way, _of_twin(way, EXPORT_BRANCH.signature, _leave))
 
 

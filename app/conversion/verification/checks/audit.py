@@ -120,6 +120,16 @@ def audit(case: Case) -> None:
 
 def _check_versions(case: Case) -> None:
     export, facts = case.subject.export, case.facts
+    limits = case.subject.limits
+    if limits is not None:
+        objections = limits.objections(
+            opset=facts.opset,
+            ir_version=facts.ir_version,
+            operators=facts.operators,
+            external_data=facts.external_data,
+        )
+        for objection in objections:
+            case.find(Reason.runtime, f"the file is made for {limits.title}: {objection}")
     for name, claimed, found in (
         ("opset", export.opset, facts.opset),
         ("IR version", export.ir_version, facts.ir_version),

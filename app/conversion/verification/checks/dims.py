@@ -7,6 +7,7 @@ run proves nothing about a declared one; so both are looked at (verification.md,
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from app.conversion.verification.approximation import held_to
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced
 from app.conversion.verification.comparison import Comparison, compare
@@ -143,12 +144,12 @@ def dims_findings(certificates: Iterable[AxisCertificate], outcomes: Iterable[Ax
 @check(loaded, referenced)
 def dims(case: Case) -> None:
     """Point 4: every axis that was asked to be dynamic, read back and executed."""
-    subject = case.subject
+    subject, budget = case.subject, case.subject.tolerance
 
     def trial(sizes: Mapping[str, int]) -> Comparison:
         probe = draw_probe(subject.signature, sizes, subject.seed)
         taken = reference(subject.module, subject.signature, probe, subject.coarseness)
-        return compare(case.artifact, taken)
+        return compare(case.artifact, taken) if budget is None else held_to(budget, case.artifact, taken)
 
     outcomes = try_axes(subject.signature, case.compared, trial)
     case.dims = certify(subject.signature, outcomes, case.facts.axes, subject.declared)

@@ -13,7 +13,7 @@ def ledger(case: Case) -> None:
     """Point 9: where every uploaded tensor went, and where every tensor of the artifact came from."""
     subject = case.subject
     try:
-        case.ledger = _ledger(subject, certified=case.mode == "certified")
+        case.ledger = _ledger(subject, certified=case.mode != "full")
     except MalformedFile as malformed:
         case.find(Reason.ledger, f"the artifact's tensors cannot be read: {malformed}")
         return

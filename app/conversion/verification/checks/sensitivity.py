@@ -36,6 +36,14 @@ REDRAWS = 10
 """Draws until one differs from the first probe where both have values: a single token may well be the same again."""
 FEWEST = 4.0
 """Gates that an output must move by in any case: a constant in its place would be outside by a whole gate."""
+TIMES_ITS_ERROR = 10.0
+"""By which an output must move where the file was asked for in a coarser precision than the model's.
+
+Its gate is that wide because it was asked for, so what is seen is measured by the error that the artifact made: of two
+outputs m apart, a constant is off by m / 2 at least.
+"""
+LEAST_MOVE = 2.0**-6
+"""Gates that such an output must move by however small its error is."""
 CLEAR = 64.0
 """Times the threshold at which the move is beyond doubt with the least gate there is, so that no oracle is asked."""
 
@@ -151,19 +159,32 @@ def sensitivity(case: Case) -> None:
     answered the first as the model does, is run on them.
     """
     references = list(case.references)
-    measured = sensitivity_of(references) if len(references) > 1 else None
+    measured = _measured(case, references) if len(references) > 1 else None
     others = _others(case)
     while measured is None or still(measured):
         other = next(others, None)
         if other is None:
             break
         references.append(other)
-        measured = sensitivity_of(references)
+        measured = _measured(case, references)
     if measured is None:
         return
     subject, case.sensitivity = case.subject, measured
     constant = constants_beside(subject.module, subject.signature, measured, references)
     case.findings += sensitivity_findings(measured, constant)
+
+
+def _measured(case: Case, references: Sequence[Reference]) -> Sensitivity:
+    """The figures, with thresholds by the artifact's own errors where its gate was widened."""
+    measured = sensitivity_of(references)
+    if case.subject.coarseness == 1:
+        return measured
+    worst: dict[str, float] = {}
+    for output in (output for compared in case.compared for output in compared.result.outputs):
+        worst[output.output] = max(worst.get(output.output, 0.0), output.ratio)
+    errors = {name: max(LEAST_MOVE, TIMES_ITS_ERROR * ratio) for name, ratio in worst.items()}
+    lower = {name: min(threshold_of(name, measured), errors.get(name, THRESHOLD)) for name in measured.per_output}
+    return measured.model_copy(update={"thresholds": {name: t for name, t in lower.items() if t < THRESHOLD}})
 
 
 def _others(case: Case) -> Iterator[Reference]:

@@ -9,10 +9,10 @@ from app.targets.artifact import ArtifactRefused
 @check()
 def session(case: Case) -> None:
     """Point 11: in a session of its own, with weights laid out for long use where it will run often."""
-    subject, full = case.subject, case.mode == "full"
+    subject, often = case.subject, case.mode != "certified"
     try:
         case.runner = subject.reader.open(
-            subject.artifact, subject.module, subject.signature, threads=case.threads, repack=full
+            subject.artifact, subject.module, subject.signature, threads=case.threads, repack=often
         )
     except ArtifactRefused as refusal:
         case.find(Reason.runtime, f"the runtime refuses the artifact: {refusal}")

@@ -173,7 +173,7 @@ _FOREIGN: _Destination = (
     (),
     "the architecture has no tensor of this name and shape",
 )
-_PREFERRED: tuple[LedgerClass, ...] = ("identical", "cast", "transposed", "folded")
+_PREFERRED: tuple[LedgerClass, ...] = ("identical", "cast", "transposed", "quantized", "folded")
 _OWN = {
     "missing": "the architecture's initial value of a key that the upload lacks (strict=false)",
     "buffer": "a non-persistent buffer of the architecture",

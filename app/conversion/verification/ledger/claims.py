@@ -3,6 +3,7 @@
 import hashlib
 
 from app.conversion.verification.ledger.books import Books
+from app.conversion.verification.ledger.quantized import check_quantized
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes
 from app.domain.report import LedgerClass
 from app.targets.artifact import StoredTensor
@@ -26,6 +27,8 @@ def check_claim(books: Books, stored: StoredTensor, place: str, claim: Claim) ->
         return f"it is claimed to hold {', '.join(unknown)}, which neither upload nor architecture has"
     made_of = ", ".join(claim.tensors)
     value = claim.evaluate(books.sources.value)
+    if claim.axis is not None:
+        return check_quantized(books, stored, claim, value)
     if stored.dtype != value.dtype or stored.dims != tuple(value.shape):
         return f"it is not of the shape and element type of {made_of}, {claim.kind}"
     if not same_bytes(raw_bytes(value), stored.data):

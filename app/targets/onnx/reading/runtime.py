@@ -60,6 +60,8 @@ class OnnxRuntime:
             training=audited.training_nodes(model),
             opset=graph.opset_of(model),
             ir_version=model.ir_version,
+            operators=frozenset(node.op_type for node in graph.all_nodes(model)),
+            external_data=any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer),
             axes=graph.input_axes(model),
         )
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from app.domain.errors import ExportFailed
 from app.targets.onnx.spec import OnnxOptions
+from app.targets.onnx.writing.bfloat16 import TOLD, in_bfloat16
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import strip_debug
 from app.targets.onnx.writing.half import to_half
 from app.targets.onnx.writing.optimise import lift_constants, optimise
 from app.targets.onnx.writing.prologue import fold_prologue
-from app.targets.onnx.writing.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fields
+from app.targets.onnx.writing.reworked import serialised
 from app.targets.onnx.writing.template import OnnxTemplate, save_onnx_template
 from app.targets.request import ExportRequest
 from app.targets.templating.pieces import weight_table
@@ -49,7 +51,7 @@ def build_template(
         strip_debug(model)
     kept = _lowered(model, weights, request)
     prologue = fold_prologue(model, weights)
-    model_head, graph_head, graph_tail, model_tail = _serialise(model)
+    model_head, graph_head, graph_tail, model_tail = serialised(model)
     template = OnnxTemplate(
         path=path,
         exporter=captured.exporter,
@@ -64,6 +66,8 @@ def build_template(
         model_tail=model_tail,
         against_reuse=_against_reuse(captured.exporter, module, request),
     )
+    if request is not None and cast(OnnxOptions, request.options).precision == "bf16":
+        template = replace(in_bfloat16(template), warnings=(*template.warnings, TOLD))
     save_onnx_template(template)
     return template
 
@@ -143,17 +147,3 @@ def constants(model: ir.Model, keys: Collection[str]) -> dict[str, Tensor]:
                 elif attribute.type == ir.AttributeType.FLOATS:
                     found[place] = torch.tensor(attribute.as_floats())
     return found
-
-
-def _serialise(model: ir.Model) -> tuple[bytes, bytes, bytes, bytes]:
-    """Model fields before the graph, graph fields up to and after ``initializer``, model fields after the graph."""
-    proto = ir.to_proto(model)
-    graph_fields = list(fields(proto.graph.SerializeToString(deterministic=True)))
-    proto.ClearField("graph")
-    model_fields = list(fields(proto.SerializeToString(deterministic=True)))
-    return (
-        b"".join(field for number, field in model_fields if number < MODEL_GRAPH),
-        b"".join(field for number, field in graph_fields if number <= GRAPH_INITIALIZER),
-        b"".join(field for number, field in graph_fields if number > GRAPH_INITIALIZER),
-        b"".join(field for number, field in model_fields if number > MODEL_GRAPH),
-    )

@@ -28,7 +28,7 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     options = request.options
     if not isinstance(options, OnnxOptions):
         raise TypeError(f"an ONNX exporter was given options of target {options.target}")
-    opset = checked_opset(options.opset)
+    opset = checked_opset(options)
     assert_eval(request.module)
     _forget_kernels()
     flat = FlatModule(request.module, request.signature).eval()

@@ -32,9 +32,10 @@ NEWEST = min(onnx.defs.onnx_opset_version(), 23)
 """torch.onnx documents and tests opsets up to 23 (torch/onnx/_constants.py, ONNX_MAX_OPSET)."""
 
 
-def checked_opset(asked: int | None) -> int:
+def checked_opset(options: OnnxOptions) -> int:
     """The opset to deliver. Raises UnsupportedOpset outside LOWEST..NEWEST."""
-    opset = DEFAULT if asked is None else asked
+    default = DEFAULT if options.limits is None else min(DEFAULT, options.limits.opset)
+    opset = default if options.opset is None else options.opset
     if not LOWEST <= opset <= NEWEST:
         raise UnsupportedOpset(
             f"Opset {opset} was asked for; {LOWEST} to {NEWEST} can be delivered.",
@@ -48,6 +49,9 @@ def checked_opset(asked: int | None) -> int:
 def with_opset(request: ExportRequest, opset: int) -> ExportRequest | None:
     """The request for a file of that opset; None where the client chose one, or the target has none."""
     if not isinstance(request.options, OnnxOptions) or request.options.opset is not None:
+        return None
+    limits = request.options.limits
+    if limits is not None and limits.opset < opset:
         return None
     return replace(request, options=request.options.model_copy(update={"opset": opset}))
 

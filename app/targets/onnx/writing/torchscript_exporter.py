@@ -50,7 +50,7 @@ def _captured(request: ExportRequest, exporter: str) -> CapturedOnnx:
     options = request.options
     if not isinstance(options, OnnxOptions):
         raise TypeError(f"an ONNX exporter was given options of target {options.target}")
-    opset = checked_opset(options.opset)
+    opset = checked_opset(options)
     assert_eval(request.module)
     with tracing() if exporter != SCRIPTED else collected() as said:
         names = output_names(request)

@@ -1,6 +1,6 @@
 """The writing half of target ``onnx``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.onnx._internal.exporter import _flags
 
 from app.domain.conversion import CommonOptions
-from app.domain.report import ExportReport
+from app.domain.report import ExportReport, Quantization
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.claims import Claim
 from app.targets.onnx.spec import OnnxOptions
@@ -21,6 +21,7 @@ from app.targets.onnx.writing.fill import write_onnx
 from app.targets.onnx.writing.layout import same_graph, with_metadata
 from app.targets.onnx.writing.opset import NEWER, with_opset
 from app.targets.onnx.writing.preload import warm_exporters
+from app.targets.onnx.writing.sensitive_layers import quantisations
 from app.targets.onnx.writing.template import OnnxTemplate, load_onnx_template
 from app.targets.onnx.writing.torchscript_exporter import SCRIPTED
 from app.targets.request import ExportRequest
@@ -65,7 +66,9 @@ class OnnxWriter:
     def fill(
         self, template: OnnxTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
     ) -> WrittenFile:
-        external_data = cast(OnnxOptions, request.options).external_data
+        options = cast(OnnxOptions, request.options)
+        one_file = options.limits is not None and not options.limits.external_data
+        external_data = False if one_file else options.external_data
         return write_onnx(template, tensors, path, external_data=external_data, module=request.module)
 
     def claims(self, template: OnnxTemplate) -> Mapping[str, Claim]:
@@ -77,6 +80,7 @@ class OnnxWriter:
 
     def report(self, template: OnnxTemplate, request: ExportRequest) -> ExportReport:
         """What the file itself says."""
+        limits = cast(OnnxOptions, request.options).limits
         model = onnx.ModelProto.FromString(template.graph_without_weights())
         initializers = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in initializers]
@@ -93,7 +97,13 @@ class OnnxWriter:
             output_names=tuple(value.name for value in model.graph.output),
             dynamic_axes={name: axes for name, axes in dims.items() if axes},
             warnings=template.warnings,
+            made_for=None if limits is None else str(limits),
         )
+
+    def approximations(
+        self, template: OnnxTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, directory: Path
+    ) -> Iterator[tuple[OnnxTemplate, Quantization]]:
+        return quantisations(template, tensors, request, directory)
 
     @_flags.set_onnx_exporting_flag  # so that a module takes its export-only branches
     def program(self, flat: FlatModule, examples: tuple[Tensor, ...], exporter: str) -> Callable[..., Sequence[Tensor]]:

@@ -1,0 +1,99 @@
+"""Files made for other runtimes (option ``runtime``), run in them: golden inputs in, outputs within their gates out."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from app.architectures.calibration import save_checkpoint
+from app.architectures.registry import load_registry
+from app.conversion.job import ConversionJob
+from app.conversion.pipeline import convert
+from app.domain.conversion import Stage
+from app.domain.errors import RecastError
+from app.targets.onnx.spec import OnnxOptions
+
+PLUGINS = Path(__file__).parent.parent / "tests" / "plugins"
+TRIAL = Path(__file__).with_name("runtime_trial.py")
+RUNTIMES = {
+    "ort-1.17": ("onnxruntime==1.17.3", "numpy<2"),
+    "ort-1.20": ("onnxruntime==1.20.1", "numpy<2"),
+    "opencv-4": ("opencv-python-headless>=4.9,<5", "numpy"),
+}
+"""What is installed for each: the oldest and a middle one of onnxruntime, and a reader of another house."""
+ARCHITECTURES = ("sample/tied", "torchvision/mobilenet_v3_small", "transformers/bert")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+SMALL = {"transformers/bert": {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2}}
+
+
+class _Unknown:
+    def find(self, key: str) -> None:
+        """No template is kept."""
+
+
+def environment(directory: Path, name: str) -> Path:
+    """The interpreter of the runtime's own environment, made where it is not there."""
+    python = directory / name / "bin" / "python"
+    if not python.exists():
+        venv.create(directory / name, with_pip=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *RUNTIMES[name]], check=True)
+    return python
+
+
+def tried(runtime: str, architecture: str, precision: str, python: Path, place: Path) -> str:
+    """What became of one file, in words."""
+    registry = load_registry(PLUGINS)
+    options = SMALL.get(architecture, {})
+    checkpoint = save_checkpoint(registry, architecture, options, place / "weights.pth")
+    (place / "work").mkdir()
+    job = ConversionJob(
+        conversion_id=f"{runtime}-{architecture}",
+        checkpoint=checkpoint,
+        checkpoint_sha256="0" * 64,
+        architecture=architecture,
+        architecture_options=options,
+        options=OnnxOptions.model_validate({"runtime": runtime, "precision": precision}),
+        work_dir=place / "work",
+        plugins_dir=PLUGINS,
+    )
+    try:
+        report = convert(job, _unheard, _Unknown()).report
+    except RecastError as error:
+        return f"refused: {error.detail[:100]}"
+    verdict = report.verification.verdict.value
+    if not report.verification.verdict.proved:
+        return f"{verdict}: {report.verification.findings[0].detail[:100]}"
+    files = [str(job.work_dir / report.artifact.filename), str(job.work_dir / "golden.npz")]
+    trial = subprocess.run([str(python), str(TRIAL), *files], capture_output=True, text=True, check=False)
+    ran = json.loads(trial.stdout) if trial.returncode == 0 else {"error": trial.stderr.strip()[-160:]}
+    told = ran.get("error") or f"worst {ran['ratio']:.2f} of its gate in {ran['runtime']}"
+    return f"{verdict}, opset {report.export.opset}, IR {report.export.ir_version}; {told}"
+
+
+def _unheard(stage: Stage, share: float) -> None:
+    """Nobody follows the progress."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--environments", type=Path, default=Path(tempfile.gettempdir()) / "recast-runtimes")
+    parser.add_argument("--only", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
+    parser.add_argument("--architectures", nargs="+", default=ARCHITECTURES)
+    parser.add_argument("--precisions", nargs="+", default=PRECISIONS)
+    arguments = parser.parse_args()
+    print("| runtime | architecture | precision | outcome |\n|---|---|---|---|")
+    for runtime in arguments.only:
+        python = environment(arguments.environments, runtime)
+        for architecture in arguments.architectures:
+            for precision in arguments.precisions:
+                with tempfile.TemporaryDirectory() as place:
+                    outcome = tried(runtime, architecture, precision, python, Path(place))
+                print(f"| {runtime} | {architecture} | {precision} | {outcome} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
