@@ -31,6 +31,9 @@ FILLING = -1e4
 """Constants at or below it are what models put in place of scores that shall not count: -1e4, -1e9, finfo.min."""
 FLIPPED = 0.01
 """Share of an output's elements that may lie so near to a step that rounding decides; a faulty channel has more."""
+FEW = 64.0
+"""Elements that may do so where that share is fewer, of sixteen times as many: two rows of a detector that change
+places differ in eight numbers of its boxes."""
 HIGH = 64.0
 """Times the error of all others from which an error is a jump."""
 UNBOUNDED = 1e30

@@ -124,3 +124,41 @@ def test_evaluations_of_other_numbers_of_rows_are_no_reason_to_give_up() -> None
     wrong = {"scores": taken.y32["scores"] * 1.01, "order": taken.y32["order"]}
     compared = compared_with_oracle(wrong, taken)
     assert compared.failure is Reason.parity
+
+
+class Ranking(nn.Module):
+    """Classes and boxes in the order of scores, as a detector gives them."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores, order = (x * 3).sum(1).sort(descending=True)
+        return scores, order % 10, x[order] * 100
+
+
+def ranked() -> tuple[Reference, Tensor]:
+    """300 rows, and the order in which six pairs of them, whose scores rounding tells apart, have changed places."""
+    inputs = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
+    inputs[1:12:2] = inputs[0:12:2].roll(1, dims=1)
+    signature = Signature(
+        inputs=(InputSpec(name="x", shape=("rows", 4)),),
+        axes=(Axis(name="rows", sample=300),),
+        outputs=(OutputSpec(name="scores"), OutputSpec(name="labels"), OutputSpec(name="boxes")),
+    )
+    order = (inputs * 3).sum(1).sort(descending=True).indices
+    pairs = {row: row ^ 1 for row in range(12)}
+    exchanged = torch.tensor([pairs.get(int(row), int(row)) for row in order])
+    return reference(Ranking(), signature, Probe("rows", {"rows": 300}, {"x": inputs})), exchanged
+
+
+def test_rows_that_rounding_orders_may_change_places() -> None:
+    taken, exchanged = ranked()
+    x = taken.probe.inputs["x"]
+    told = {"scores": taken.y32["scores"], "labels": exchanged % 10, "boxes": x[exchanged] * 100}
+    assert int((told["labels"] != taken.y32["labels"]).sum()) > 3
+    assert compared_with_oracle(told, taken).failure is None
+
+
+def test_rows_whose_scores_differ_may_not() -> None:
+    taken, _ = ranked()
+    labels = taken.y32["labels"].clone()
+    labels[200:202] = labels[200:202].flip(0) + torch.tensor([1, 0])
+    assert compared_with_oracle({**taken.y32, "labels": labels}, taken).failure is Reason.parity
