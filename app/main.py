@@ -88,7 +88,7 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = Database(database_url, settings.database_pool)
+        database = Database(database_url, settings.database_pool, settings.signing_seed)
         store = OwnedStore(open_store(settings.objects_location, settings.data_dir / "scratch"), database)
         uploads = UploadSlots(settings.data_dir, settings.max_uploads_per_client, settings.min_free_bytes)
         async with Changes(database) as changes:
@@ -99,6 +99,7 @@ def create_app(settings: Settings, database_url: str, supervisor: str | None = N
                 database,
                 store,
                 changes,
+                catalog.of(database),
                 catalog,
                 LayoutReader(database),
                 uploads,

@@ -201,7 +201,8 @@ class Settings(BaseSettings):
         None,
         description=(
             "The ed25519 key that statements are signed with: 32 bytes in base64 (openssl rand -base64 32). Unset: one "
-            "that is made with the first statement and kept in the database."
+            "that is made with the first statement and kept in the database. Where it is set, secrets of webhooks are "
+            "encrypted in the database with a key that follows from it."
         ),
     )
     require_sandbox: Literal["none", "network", "full"] = Field(

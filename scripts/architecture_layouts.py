@@ -1,15 +1,19 @@
 """Finds the layouts of all architectures of a library and keeps them with the package.
 
 The doctor knows architectures by them. To be run again when a library's version changes; some minutes of processor time
-for each. Architectures whose layouts are kept already for this version are not looked at again without --anew.
+for each. Architectures whose layouts are kept already for this version are not looked at again without --anew. Each
+architecture is looked at in a process of its own, whose memory is bounded and goes with it.
 """
 
 import argparse
 import importlib.metadata
+import resource
 import sys
 import time
 import warnings
 from importlib.resources import files
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -24,6 +28,8 @@ from app.domain.layout_file import dump
 LIBRARIES = ("torchvision", "timm", "transformers")
 SAVED_EVERY = 60.0
 """Seconds."""
+MOST_MEMORY = 6 << 30
+"""Bytes of one architecture's process."""
 
 
 def main() -> None:
@@ -47,15 +53,40 @@ def _find(registry: Registry, library: str, *, anew: bool) -> None:
     for count, name in enumerate(names, 1):
         if name in found:
             continue
-        try:
-            found[name] = layouts_of(registry, name)
-        except RecastError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+        told = _apart(registry, name)
+        if isinstance(told, str):
+            print(f"{name}: {told}", file=sys.stderr)
+        else:
+            found[name] = told
         if time.monotonic() - saved > SAVED_EVERY:
             _save(path, library, version, [layout for name in names for layout in found.get(name, ())])
             saved = time.monotonic()
             print(f"{library}: {count} of {len(names)}", file=sys.stderr, flush=True)
     _save(path, library, version, [layout for name in names for layout in found.get(name, ())])
+
+
+def _apart(registry: Registry, name: str) -> tuple[Layout, ...] | str:
+    """The layouts, found in a process of their own; or why there are none."""
+    fork = get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=_tell, args=(registry, name, sender))
+    process.start()
+    sender.close()
+    told: tuple[Layout, ...] | str
+    try:
+        told = receiver.recv()
+    except EOFError:
+        told = "its process died"
+    process.join()
+    return told
+
+
+def _tell(registry: Registry, name: str, sender: Connection) -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+    try:
+        sender.send(layouts_of(registry, name))
+    except (RecastError, MemoryError) as error:
+        sender.send(f"{type(error).__name__}: {error}")
 
 
 def _kept(path: Path, version: str) -> dict[str, tuple[Layout, ...]]:

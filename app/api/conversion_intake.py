@@ -129,6 +129,7 @@ async def _ordered(received: Received, service: Service, catalog: Catalog, reque
         architecture=asked.architecture,
         options=asked.options,
         architecture_options=asked.architecture_options,
+        recipe=asked.recipe,
         checkpoint_filename=received.filename,
         dedup_key=None if source and source.sha256 is None else _dedup_key(asked, digest, catalog),
         source=source,
@@ -285,7 +286,8 @@ def _idempotency_key(request: Request) -> str | None:
 
 def _dedup_key(asked: ConversionRequest, digest: str, catalog: Catalog) -> str:
     """sha256 of all that a result depends on: the request, the architecture's source and the toolchain."""
-    described = catalog.get(asked.architecture).model_dump_json()
+    named = asked.architecture if asked.recipe is None else f"{asked.architecture}@{asked.recipe}"
+    described = catalog.get(named).model_dump_json()
     toolchain = json.dumps(library_versions(), sort_keys=True)
     whole = "\n".join((digest, described, service_version(), toolchain))
     return hashlib.sha256(whole.encode()).hexdigest()

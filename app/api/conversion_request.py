@@ -57,6 +57,10 @@ class ConversionRequest:
     options: CommonOptions
     accept: tuple[Verdict, ...] = acceptance.DEFAULT
     """Verdicts that count as success."""
+    recipe: str | None = None
+    """Digest of the version, where the architecture is a recipe."""
+    pinned: str = ""
+    """The version that the request itself names."""
     force: bool = False
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -75,6 +79,7 @@ class ConversionRequest:
             "options": self.options.model_dump(mode="json"),
             "checkpoint": checkpoint_sha256,
             "probes": probes_sha256,
+            **({"version": self.pinned} if self.pinned else {}),
         }
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode("ascii")).hexdigest()
 
@@ -195,9 +200,11 @@ def conversion_request(
     catalog.validate_options(architecture, architecture_options)
     options = target_options(spec, _mapping(members, "options"))
     return ConversionRequest(
-        architecture,
+        description.name if description.recipe else architecture,
         architecture_options,
         options,
+        recipe=description.recipe,
+        pinned=architecture.partition("@")[2] if description.recipe else "",
         accept=_accept(members),
         force=_flag(members, "force"),
         name=checked_name(members.get("name")),

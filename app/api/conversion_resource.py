@@ -84,6 +84,8 @@ class ConversionResource(BaseModel):
     """The part of the service that is away and that it waits for, to go on by itself: store or disk_space."""
     architecture: str
     architecture_options: dict[str, Any]
+    recipe: str | None
+    """Digest of the version, where the architecture is a recipe."""
     target: str
     options: dict[str, Any]
     checkpoint: CheckpointReference
@@ -134,6 +136,7 @@ def conversion_resource(
         waiting_for=row.waiting_for,
         architecture=row.architecture,
         architecture_options=row.architecture_options,
+        recipe=row.recipe,
         target=row.target,
         options=row.options,
         checkpoint=CheckpointReference(

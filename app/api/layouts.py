@@ -1,14 +1,16 @@
 """The layouts of the current catalog's architectures, as an index that is made when it is first asked for."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import structlog
 
 from app.architectures.known import known_layouts, unpacked
 from app.conversion.matching import LayoutIndex
 from app.database import layouts
+from app.database import recipes as stored_recipes
 from app.database.layouts import Source, source_of
+from app.database.recipes import Version
 from app.database.session import Database
 from app.domain.catalog import Catalog
 from app.domain.layout_file import LayoutFile
@@ -24,6 +26,15 @@ class LayoutReader:
         self._state: tuple[object, frozenset[Source]] | None = None
         self._index = LayoutIndex(())
         self._reading = asyncio.Lock()
+
+    async def of_recipes(self, recipes: Mapping[Version, object], database: Database) -> LayoutIndex:
+        """Of a project's recipes."""
+        if not recipes:
+            return LayoutIndex(())
+        async with database.transaction() as session:
+            found = await stored_recipes.layouts(session)
+        names = {name: place for place, (name, _) in enumerate(recipes)}
+        return await asyncio.to_thread(lambda: LayoutIndex(map(unpacked, found), names))
 
     async def index(self, catalog: Catalog) -> LayoutIndex:
         """Of the architectures of this catalog; those of which no layout is known are not in it."""

@@ -166,17 +166,17 @@ async def _queue(service: Service) -> None:
 async def _architectures(service: Service) -> None:
     """A worker of this start must have described its architectures, so that the catalog knows the plug-ins as they are
     now; those that are late are not waited for."""
-    await service.catalog.current()
+    await service.every_catalog.current()
     lost_after = service.settings.worker_lost_after
     async with service.database.transaction() as session:
         if not await catalogs.is_of_this_start(session, service.supervisor, lost_after):
             raise Unavailable("The workers are still describing their architectures.")
-    if service.catalog.pending:
-        raise Unavailable(f"These plug-ins are still being described: {', '.join(service.catalog.pending)}.")
+    if service.every_catalog.pending:
+        raise Unavailable(f"These plug-ins are still being described: {', '.join(service.every_catalog.pending)}.")
 
 
 async def _notes_on_plugins(service: Service) -> tuple[str, ...]:
-    catalog = await service.catalog.current()
+    catalog = await service.every_catalog.current()
     broken = (f"plug-in {plugin.name} could not be loaded: {plugin.error[:200]}" for plugin in catalog.broken[:20])
     late = (f"plug-in {name} is still being described" for name in catalog.undescribed[:20])
     return (*broken, *late)

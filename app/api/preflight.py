@@ -16,8 +16,9 @@ from app.api.bodies import json_body, json_object, validated
 from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
+from app.conversion.heads import HeadProposal, head_proposal
 from app.conversion.key_repair import Shapes
-from app.conversion.matching import LayoutIndex, Match
+from app.conversion.matching import LayoutIndex, Match, best_of
 from app.database import experience
 from app.domain.catalog import Catalog
 from app.domain.checkpoint import CheckpointInspection
@@ -108,6 +109,14 @@ class TargetEstimate(BaseModel):
     based_on: Literal["history", "formula"]
 
 
+class RecipeProposal(BaseModel):
+    """The body of POST /v1/architectures, and what of it no file can tell: which layers without weights there are."""
+
+    recipe: dict[str, Any]
+    assumed: list[str]
+    sentence: str
+
+
 class Preflight(BaseModel):
     """``loads``, ``does_not_load``, or ``unknown`` where it shows only when the architecture is built and the file is
     read."""
@@ -120,6 +129,8 @@ class Preflight(BaseModel):
     """How the tensors meet the architecture that was named; null where none was, or where that is not known."""
     proposals: list[Proposal]
     """The best first. Empty where the architecture that was named fits."""
+    recipe: RecipeProposal | None
+    """Where the file fits an architecture but for a head of its own: the recipe that makes it fit."""
     memory_bytes: int
     """What a conversion of so many bytes is admitted with."""
     targets: dict[TargetName, TargetEstimate]
@@ -143,8 +154,12 @@ async def preflight(request: Request, service: ServiceDependency) -> Preflight:
     asked = await asyncio.to_thread(validated, PreflightRequest, body)
     shapes, size, told = await _tensors(service, asked)
     catalog = await service.catalog.current()
-    index = await service.layouts.index(catalog)
-    answer = await asyncio.to_thread(_answer, asked, catalog, index, shapes, told)
+    recipes = await service.catalog.recipes()
+    indexes = (
+        await service.layouts.of_recipes(recipes, service.database),
+        await service.layouts.index(await service.catalog.common()),
+    )
+    answer = await asyncio.to_thread(_answer, asked, catalog, indexes, shapes, told)
     best = asked.architecture or next((p.architecture for p in answer.proposals), None)
     options = asked.architecture_options if asked.architecture else _options_of_first(answer.proposals)
     answer.bytes, answer.memory_bytes = size, estimate(size)
@@ -180,27 +195,32 @@ def _item_size(dtype: str) -> int:
     return BYTES.get(name) or (int(bits.group()) // 8 if bits else 4)
 
 
-def _answer(asked: PreflightRequest, catalog: Catalog, index: LayoutIndex, shapes: Shapes, filename: str) -> Preflight:
-    named = _named(asked, catalog, index, shapes) if asked.architecture is not None else None
+def _answer(
+    asked: PreflightRequest, catalog: Catalog, indexes: Sequence[LayoutIndex], shapes: Shapes, filename: str
+) -> Preflight:
+    """``indexes``: of the project's recipes, and of all else."""
+    named = _named(asked, catalog, indexes, shapes) if asked.architecture is not None else None
     if named is not None and named.exact:
         proposals: list[Match] = []
     else:
-        ranked = index.rank(shapes, most=2 * PROPOSED, told=filename)
+        ranked = best_of(index.rank(shapes, most=2 * PROPOSED, told=filename) for index in indexes)
         proposals = [match for match in ranked if _admitted(match, catalog)][:PROPOSED]
+    head = None if any(match.exact for match in proposals) else head_proposal(proposals, shapes)
     verdict, detail = _verdict(asked, named, proposals)
     return Preflight(
         verdict=verdict,
-        detail=detail,
+        detail=detail if head is None else f"{detail} {head.advice()}",
         tensors=len(shapes),
         bytes=0,
         asked=None if named is None else _shown(named),
         proposals=[_shown(match) for match in proposals],
+        recipe=None if head is None else _recipe(head),
         memory_bytes=0,
         targets={},
     )
 
 
-def _named(asked: PreflightRequest, catalog: Catalog, index: LayoutIndex, shapes: Shapes) -> Match | None:
+def _named(asked: PreflightRequest, catalog: Catalog, indexes: Sequence[LayoutIndex], shapes: Shapes) -> Match | None:
     """How the tensors meet the architecture that was asked for. Raises UnknownArchitecture, InvalidOptions."""
     entry = catalog.get(asked.architecture or "")
     check_options(entry.name, entry.options_schema, asked.architecture_options)
@@ -209,7 +229,8 @@ def _named(asked: PreflightRequest, catalog: Catalog, index: LayoutIndex, shapes
     changed = {
         option: value for option, value in complete.items() if option not in defaults or value != defaults[option]
     }
-    return index.check(entry.name, changed, shapes)
+    found = next((index for index in indexes if entry.name in index), indexes[-1])
+    return found.check(entry.name, changed, shapes)
 
 
 def _admitted(match: Match, catalog: Catalog) -> bool:
@@ -264,6 +285,10 @@ def _shown(match: Match) -> Proposal:
         shape_mismatches=list(match.mismatched[:LISTED]),
         mismatched=len(match.mismatched),
     )
+
+
+def _recipe(head: HeadProposal) -> RecipeProposal:
+    return RecipeProposal(recipe=head.recipe, assumed=list(head.assumed), sentence=head.sentence())
 
 
 def _options_of_first(proposals: Sequence[Proposal]) -> Mapping[str, Any]:

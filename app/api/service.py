@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.api.catalog import CatalogReader
+from app.api.catalog import CatalogReader, ProjectCatalog
 from app.api.layouts import LayoutReader
 from app.api.principals import Acting
 from app.api.upload_slots import UploadSlots
@@ -27,7 +27,9 @@ class Service:
     database: Database
     store: ObjectStore
     changes: Changes
-    catalog: CatalogReader
+    catalog: ProjectCatalog
+    every_catalog: CatalogReader
+    """What is offered to all projects."""
     layouts: LayoutReader
     uploads: UploadSlots
     egress: Egress
@@ -52,7 +54,8 @@ WholeService = Annotated[Service, Depends(_whole)]
 
 
 def _of_project(whole: WholeService, acting: Acting) -> Service:
-    return replace(whole, database=whole.database.of(acting.project))
+    database = whole.database.of(acting.project)
+    return replace(whole, database=database, catalog=whole.every_catalog.of(database))
 
 
 ServiceDependency = Annotated[Service, Depends(_of_project)]

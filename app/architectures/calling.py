@@ -32,7 +32,7 @@ def bind(
         raise InvalidRequest(f"No value for input {', '.join(missing)}.")
     values = [_argument(spec, inputs[spec.name]) for spec in signature.inputs]
     names = [spec.argument or spec.name for spec in signature.inputs]
-    if _takes_by_keyword(module, names):
+    if takes_by_keyword(module, names):
         return (), dict(zip(names, values, strict=True))
     return tuple(values), {}
 
@@ -65,7 +65,8 @@ def _argument(spec: InputSpec, tensor: Tensor) -> Tensor | list[Tensor]:
     return [tensor] if spec.in_list else tensor
 
 
-def _takes_by_keyword(module: nn.Module, names: list[str]) -> bool:
+def takes_by_keyword(module: nn.Module, names: list[str]) -> bool:
+    """Whether all names are parameters of the module's forward."""
     if isinstance(module, torch.jit.ScriptModule):
         arguments = {argument.name for argument in module._c._get_method("forward").schema.arguments}
         return arguments.issuperset(names)

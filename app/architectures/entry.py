@@ -28,6 +28,7 @@ class Entry:
     targets: tuple[TargetName, ...] = TARGET_NAMES
     source_digest: str | None = None
     plugin: str | None = None
+    recipe: str | None = None
     convert: Callable[[nn.Module, Options, dict[str, Tensor]], dict[str, Tensor]] | None = None
     """The library's own conversion of files in its published layouts: their state dict to one of the module's."""
 
@@ -44,6 +45,7 @@ class Entry:
             targets=self.targets,
             source_digest=self.source_digest,
             plugin=self.plugin,
+            recipe=self.recipe,
         )
 
 

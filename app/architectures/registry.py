@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from app.architectures import construction
 from app.architectures.entry import Entry, Options, Source
 from app.architectures.plugins import Plugins, load_plugins
+from app.architectures.recipe_trial import checked
+from app.architectures.recipes import entry_of
 from app.architectures.timm import TimmModels
 from app.architectures.torchvision import TorchvisionModels
 from app.architectures.transformers import TransformersModels
@@ -17,23 +19,31 @@ from app.domain.architecture import ArchitectureDescription, BrokenPlugin
 from app.domain.catalog import unknown_architecture
 from app.domain.errors import BuildFailed, InvalidOptions, RecastError
 from app.domain.options import check_options, complete_options, unknown_options
+from app.domain.recipe import CheckedRecipe, Recipe
+
+Made = TypeVar("Made")
 
 
-def load_registry(plugins_dir: Path | None = None, plugin: str | None = None) -> "Registry":
-    """Every torchvision, timm and transformers architecture, and the plug-ins installed or lying in ``plugins_dir``.
+def load_registry(
+    plugins_dir: Path | None = None, plugin: str | None = None, recipe: CheckedRecipe | None = None
+) -> "Registry":
+    """Every torchvision, timm and transformers architecture, the plug-ins installed or lying in ``plugins_dir``, and
+    what the recipe makes.
 
     ``plugin``: of the plug-ins this one alone. A library or plug-in is imported when one of its names is first asked
     for. Raises NotADirectoryError when ``plugins_dir`` is given and is no directory.
     """
-    return Registry((TorchvisionModels(), TimmModels(), TransformersModels()), load_plugins(plugins_dir, plugin))
+    libraries = TorchvisionModels(), TimmModels(), TransformersModels()
+    return Registry(libraries, load_plugins(plugins_dir, plugin), recipe)
 
 
 class Registry:
     """Architectures by name. Options are checked against the entry's schema wherever they are given."""
 
-    def __init__(self, libraries: Iterable[Source], plugins: Plugins) -> None:
+    def __init__(self, libraries: Iterable[Source], plugins: Plugins, recipe: CheckedRecipe | None = None) -> None:
         self._libraries = {library.prefix: library for library in libraries}
         self._plugins = plugins
+        self._recipe = recipe
 
     @property
     def broken(self) -> tuple[BrokenPlugin, ...]:
@@ -78,13 +88,13 @@ class Registry:
         entry = self._entry(name)
         complete = self._complete(entry, options)
         construct = construction.initialised if initialised else construction.skeleton
-        return _guarded(entry, lambda: construct(lambda: entry.construct(complete), seed))
+        return _module(entry, lambda: construct(lambda: entry.construct(complete), seed))
 
     def outline(self, name: str, options: Mapping[str, Any]) -> nn.Module:
         """The module for the names, shapes and dtypes of its state dict alone. Raises what ``build`` does."""
         entry = self._entry(name)
         complete = self._complete(entry, options)
-        return _guarded(entry, lambda: construction.outline(lambda: entry.construct(complete)))
+        return _module(entry, lambda: construction.outline(lambda: entry.construct(complete)))
 
     def options(self, name: str, options: Mapping[str, Any]) -> Options:
         """These options with the defaults of the others. Raises UnknownArchitecture, InvalidOptions."""
@@ -121,7 +131,14 @@ class Registry:
         """The same of the libraries alone; imports no plug-in."""
         return tuple(self.describe(name) for library in self._libraries.values() for name in library.names())
 
+    def checked(self, recipe: Recipe) -> CheckedRecipe:
+        """The recipe with all sizes. Raises UnknownArchitecture, InvalidRecipe, InvalidOptions, BuildFailed."""
+        base = self._entry(recipe.base)
+        return _guarded(base, lambda: checked(recipe, base))
+
     def _entry(self, name: str) -> Entry:
+        if self._recipe is not None and name == self._recipe.recipe["name"]:
+            return entry_of(self._recipe, self._entry(self._recipe.recipe["base"]))
         library = self._libraries.get(name.partition("/")[0] + "/")
         if library is not None and library.holds(name):
             return library.entry(name)
@@ -145,9 +162,16 @@ class Registry:
             raise InvalidOptions(f"{entry.name}: these options give no signature: {_words(error)}") from error
 
 
-def _guarded(entry: Entry, build: Callable[[], nn.Module]) -> nn.Module:
+def _module(entry: Entry, build: Callable[[], nn.Module]) -> nn.Module:
+    module = _guarded(entry, build)
+    if not isinstance(module, nn.Module):
+        raise BuildFailed(f"{entry.name}: the builder returned {type(module).__name__}, not a torch.nn.Module.")
+    return module
+
+
+def _guarded(entry: Entry, build: Callable[[], Made]) -> Made:
     try:
-        module = build()
+        return build()
     except RecastError:
         raise
     except Exception as error:  # whatever a library's or an author's constructor raises
@@ -156,9 +180,6 @@ def _guarded(entry: Entry, build: Callable[[], nn.Module]) -> nn.Module:
             stage="build",
             hint="Check the architecture options: this combination of them cannot be built.",
         ) from error
-    if not isinstance(module, nn.Module):
-        raise BuildFailed(f"{entry.name}: the builder returned {type(module).__name__}, not a torch.nn.Module.")
-    return module
 
 
 def _words(error: Exception) -> str:

@@ -31,6 +31,10 @@ templates_app = typer.Typer(
     help="Graph templates, the weight-free graphs that make repeated conversions fast.", rich_markup_mode=PLAIN
 )
 app.add_typer(templates_app, name="templates", no_args_is_help=True)
+recipes_app = typer.Typer(
+    help="Recipes, architectures told as JSON: other heads and bodies without code.", rich_markup_mode=PLAIN
+)
+app.add_typer(recipes_app, name="recipes", no_args_is_help=True)
 keys_app = typer.Typer(help="API keys: what programs and people prove themselves with.", rich_markup_mode=PLAIN)
 app.add_typer(keys_app, name="keys", no_args_is_help=True)
 projects_app = typer.Typer(
@@ -189,6 +193,30 @@ def architectures(
 
     plugins = _settings(plugins_dir=plugins_dir).plugins_dir
     list_architectures(query, family, server=server, plugins_dir=plugins, as_json=as_json)
+
+
+@recipes_app.command("register")
+@failing_in_words
+def register_recipe(
+    file: Annotated[Path, typer.Argument(help="A JSON file, as POST /v1/architectures takes it.")],
+    server: Of = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Register a recipe at a service, and print name and version."""
+    from app.cli.recipes import register_recipe as register
+
+    register(server, file, as_json=as_json)
+
+
+@recipes_app.command("delete")
+@failing_in_words
+def delete_recipe(
+    name: Annotated[str, typer.Argument(help="Its name, or name@digest for one version.")], server: Of = LOCAL
+) -> None:
+    """Delete a recipe of a service; what was converted stays."""
+    from app.cli.recipes import delete_recipe as delete
+
+    delete(server, name)
 
 
 @app.command("list")

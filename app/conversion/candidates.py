@@ -78,7 +78,7 @@ class Workpiece:
 
     def fresh_module(self) -> nn.Module:
         """The architecture with its own initial values, which has seen nothing of the upload."""
-        registry = load_registry(self.job.plugins_dir)
+        registry = load_registry(self.job.plugins_dir, self.job.plugin, self.job.recipe)
         return registry.build(self.job.architecture, self.job.architecture_options, initialised=True)
 
     def subject(self, candidate: Candidate) -> Subject:

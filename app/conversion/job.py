@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from app.domain.conversion import Stage
 from app.domain.errors import Problem
+from app.domain.recipe import CheckedRecipe
 from app.domain.report import Certificate, ConversionReport, ProducedFile
 from app.targets.specs import TargetOptions
 
@@ -57,6 +58,8 @@ class ConversionJob:
     plugins_dir: Path | None = None
     plugin: str | None = None
     """The plug-in that offers the architecture, which alone is imported; "": none; None: whichever does."""
+    recipe: CheckedRecipe | None = None
+    """What makes the architecture, where it is a recipe."""
     client_probes: Path | None = None
     """An npz file of inputs by name that the client sent."""
     threads: int = 1

@@ -84,12 +84,21 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
+def best_of(ranked: Iterable[Iterable[Match]]) -> list[Match]:
+    """Several rankings as one; of equals, those of the earlier ranking first."""
+    return sorted((match for one in ranked for match in one), key=_quality, reverse=True)
+
+
 @dataclass
 class _Posting:
     """The layouts that have one key, and the number of the tensor's plain shape in each."""
 
     layouts: "array[int]" = field(default_factory=lambda: array("I"))
     shapes: "array[int]" = field(default_factory=lambda: array("I"))
+
+
+def _below(keys: Iterable[str], prefix: str) -> list[str]:
+    return [key[len(prefix) :] for key in keys if key.startswith(prefix)]
 
 
 class LayoutIndex:
@@ -164,7 +173,12 @@ class LayoutIndex:
     def _readings(self, shapes: Shapes) -> list[Reading]:
         """Ways to read the keys, those under which most are known; the plain one first among equals."""
         plainly = readings(shapes, None)
-        others = [Reading(prefix) for prefix in list(first_segments(shapes))[:MOST_PREFIXES]]
+        stems = [reading.prefix for reading in plainly if not reading.removed]
+        others = [
+            Reading(stem + first)
+            for stem in stems
+            for first in list(first_segments(_below(shapes, stem)))[:MOST_PREFIXES]
+        ]
         found = dict.fromkeys([*plainly, *others])
         known = {reading: sum(name in self._postings for name in reading.names(shapes).values()) for reading in found}
         return sorted((reading for reading in found if known[reading]), key=lambda r: -known[r])[:MOST_READINGS]

@@ -34,7 +34,7 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
     with clock.stage(Stage.inspect):
         opened = open_checkpoint(job.checkpoint, job.options.checkpoint_key)
     with clock.stage(Stage.build):
-        registry = load_registry(job.plugins_dir, job.plugin)
+        registry = load_registry(job.plugins_dir, job.plugin, job.recipe)
         description = registry.resolve(job.architecture, job.architecture_options)
     with clock.stage(Stage.load):
         loaded = load_module(

@@ -16,6 +16,7 @@ import torch
 
 from app.architectures.known import known_layouts
 from app.architectures.registry import Registry
+from app.conversion.heads import head_proposal
 from app.conversion.key_repair import Reading, first_segments
 from app.conversion.matching import LayoutIndex, Match
 from app.domain.errors import RecastError
@@ -63,11 +64,12 @@ def advice(registry: Registry, name: str, plain: Fit, uploaded: Shapes, optional
     match = Match(name, changed, Reading(prefix), better.fitting, len(named), missing)
     if (changed or prefix) and better.exact:
         return match.advice()
-    others = installed_index().rank(uploaded, most=1, told=name)
+    others = installed_index().rank(uploaded, told=name)
     if others and others[0].exact:
         return others[0].advice()
-    if changed or prefix:
-        return match.advice()
+    head = head_proposal(others, uploaded)
+    if head is not None or changed or prefix:
+        return match.advice() if head is None else head.advice()
     if best.fitting == 0:
         return (
             f"No tensor of the file has a name and shape of {name}: choose the architecture that it was trained with."

@@ -53,6 +53,8 @@ class NewConversion:
     architecture: str
     options: CommonOptions
     architecture_options: dict[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
+    """Digest of the version, where the architecture is a recipe."""
     checkpoint_filename: str | None = None
     dedup_key: str | None = None
     probes_sha256: str | None = None
@@ -286,6 +288,7 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
         checkpoint_filename=new.checkpoint_filename,
         architecture=new.architecture,
         architecture_options=new.architecture_options,
+        recipe=new.recipe,
         target=new.options.target,
         options=new.options.model_dump(mode="json"),
         dedup_key=new.dedup_key,

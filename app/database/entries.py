@@ -11,6 +11,8 @@ DELIVERIES = "deliveries"
 """The queue of webhook messages."""
 PUBLICATIONS = "publications"
 """The queue of what is put elsewhere."""
+RECIPES = "recipes"
+"""The queue of recipes that are to be built once."""
 TRANSFERS = "transfers"
 """The queue of what is fetched from elsewhere."""
 

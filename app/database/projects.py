@@ -12,7 +12,7 @@ from sqlalchemy import event, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
-from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group, Project, Upload, Webhook
+from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group, Project, Recipe, Upload, Webhook
 from app.domain.errors import InvalidRequest, NotFound
 from app.domain.identifiers import new_id
 
@@ -50,6 +50,7 @@ def _see_own_only(state: ORMExecuteState) -> None:
         with_loader_criteria(Group, Group.project_id == project, include_aliases=True),
         with_loader_criteria(CheckpointOwner, CheckpointOwner.project_id == project, include_aliases=True),
         with_loader_criteria(Checkpoint, owned, include_aliases=True),
+        with_loader_criteria(Recipe, Recipe.project_id == project, include_aliases=True),
         with_loader_criteria(Upload, Upload.project_id == project, include_aliases=True),
     )
 

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+from app.database import sealing
 from app.database.projects import session_info
 
 TCP: dict[str, Any] = {
@@ -30,9 +31,12 @@ TCP for the server's side."""
 
 
 class Database:
-    """An engine with its sessions. ``url`` is a libpq URL: postgresql://user:password@host/name."""
+    """An engine with its sessions. ``url`` is a libpq URL: postgresql://user:password@host/name.
 
-    def __init__(self, url: str, pool: int = 10) -> None:
+    ``seed``: of the key that secrets are sealed with (sealing.py).
+    """
+
+    def __init__(self, url: str, pool: int = 10, seed: bytes | None = None) -> None:
         self.url = url
         self.project: str | None = None
         self._engine = create_async_engine(
@@ -43,13 +47,15 @@ class Database:
             pool_timeout=10,
             connect_args={**TCP, "connect_timeout": 5, "application_name": "recast", "options": SESSION_OPTIONS},
         )
-        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._info = sealing.session_info(seed)
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False, info=self._info)
 
     def of(self, project: str) -> "Database":
         """The same database as that project sees it: sessions of what it owns."""
         seen = copy(self)
         seen.project = project
-        seen._sessions = async_sessionmaker(self._engine, expire_on_commit=False, info=session_info(project))
+        info = {**self._info, **session_info(project)}
+        seen._sessions = async_sessionmaker(self._engine, expire_on_commit=False, info=info)
         return seen
 
     @asynccontextmanager

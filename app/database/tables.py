@@ -288,6 +288,8 @@ class Conversion(Table):
     checkpoint_filename: Mapped[str | None]
     architecture: Mapped[str]
     architecture_options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    recipe: Mapped[str | None]
+    """Digest of the version, where the architecture is a recipe of the project."""
     target: Mapped[str]
     options: Mapped[dict[str, Any]]
     """TargetOptions as JSON, with every default filled in."""
@@ -508,6 +510,31 @@ class Layouts(Table):
     """The digest of the plug-in's source."""
     content: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Recipe(Table):
+    """A version of a project's recipe: an architecture that is told as JSON (domain/recipe.py)."""
+
+    __tablename__ = "recipes"
+
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    """sha256 of what shapes the module."""
+    asked: Mapped[str]
+    """As it was asked for: JSON, whose order of members matters."""
+    checked: Mapped[str | None]
+    """A CheckedRecipe as JSON; None before it was built once."""
+    description: Mapped[str | None]
+    """The ArchitectureDescription as JSON."""
+    layout: Mapped[bytes | None]
+    """The document of its layout (architectures/known)."""
+    problem: Mapped[dict[str, Any] | None]
+    """A Problem: why it cannot be built. Such a version is none."""
+    queue_job_id: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    registered_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    """When it was asked for last: the name means the version that was asked for last."""
 
 
 class SigningKey(Table):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database.entries import DELIVERIES, defer
 from app.database.projects import owner_of_new
+from app.database.sealing import Unreadable, seal, unseal
 from app.database.tables import Conversion, ConversionFile, Delivery, Webhook
 from app.domain.errors import NotFound, QuotaExceeded
 from app.domain.identifiers import new_id
@@ -36,7 +38,7 @@ async def create(session: AsyncSession, new: NewWebhook, conversion: Conversion 
         name=new.name,
         url=new.url,
         events=[event.value for event in new.events],
-        secrets=[Secret(secret=new.secret).model_dump(mode="json")],
+        secrets=[Secret(secret=seal(session, new.secret)).model_dump(mode="json")],
     )
     session.add(webhook)
     await session.flush()
@@ -72,12 +74,12 @@ async def rotate(session: AsyncSession, id: str, overlap: timedelta) -> tuple[We
     webhook = await find(session, id, lock=True)
     secret, now = new_secret(), datetime.now(UTC)
     before = Secret.model_validate(webhook.secrets[0]).model_copy(update={"expires_at": now + overlap})
-    webhook.secrets = [one.model_dump(mode="json") for one in (Secret(secret=secret), before)]
+    webhook.secrets = [one.model_dump(mode="json") for one in (Secret(secret=seal(session, secret)), before)]
     return webhook, secret
 
 
 def valid_secrets(webhook: Webhook) -> list[Secret]:
-    """The secrets to sign a message with now, the newest first."""
+    """The secrets to sign a message with now, as they are kept, the newest first."""
     known = [Secret.model_validate(one) for one in webhook.secrets]
     now = datetime.now(UTC)
     return [one for one in known if one.expires_at is None or one.expires_at > now]
@@ -156,6 +158,8 @@ class Sending:
 
     delivery: Delivery
     webhook: Webhook
+    secrets: tuple[str, ...]
+    """That it is signed with; none where they were sealed with another key."""
 
 
 async def to_send(session: AsyncSession, delivery_id: str, queue_job_id: int) -> Sending | None:
@@ -163,7 +167,11 @@ async def to_send(session: AsyncSession, delivery_id: str, queue_job_id: int) ->
     delivery = await _delivery(session, delivery_id)
     if delivery is None or delivery.queue_job_id != queue_job_id or delivery.state != "pending":
         return None
-    return Sending(delivery, await find(session, delivery.webhook_id))
+    webhook = await find(session, delivery.webhook_id)
+    secrets: tuple[str, ...] = ()
+    with suppress(Unreadable):
+        secrets = tuple(unseal(session, known.secret) for known in valid_secrets(webhook))
+    return Sending(delivery, webhook, secrets)
 
 
 async def record(

@@ -53,6 +53,8 @@ class ArchitectureDescription(Value):
     """sha256 of a plug-in's source; None for a library, whose version says as much."""
     plugin: str | None = None
     """The plug-in that offers it; None for a library."""
+    recipe: str | None = None
+    """Digest of the recipe that it is made by; None for what libraries and plug-ins offer themselves."""
 
     def without(self, lacking: Mapping[TargetName, str]) -> Self:
         """The same without these targets, which it then says are lacking."""

@@ -13,6 +13,9 @@ from app.domain.options import check_options
 NEAREST = 5
 """How many similar names an unknown name is answered with."""
 
+LEAST_DIGEST = 8
+"""Characters of a digest that tell a version."""
+
 
 class Catalog:
     """Descriptions by name, in the order given. Names are unique."""
@@ -25,14 +28,31 @@ class Catalog:
     ) -> None:
         """``undescribed``: plug-ins of which is not known yet what they offer."""
         self._entries = {entry.name: entry for entry in entries}
+        self._versions: dict[str, list[ArchitectureDescription]] = {}
         self.broken = tuple(broken)
         self.undescribed = tuple(undescribed)
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def with_versions(self, versions: Iterable[ArchitectureDescription]) -> "Catalog":
+        """The same with a project's recipes, whose versions come newest first; a name means the newest."""
+        found = Catalog(self._entries.values(), self.broken, self.undescribed)
+        for entry in versions:
+            found._versions.setdefault(entry.name, []).append(entry)
+        newest = {name: listed[0] for name, listed in found._versions.items()}
+        found._entries = newest | {name: entry for name, entry in self._entries.items() if name not in newest}
+        return found
+
+    def versions(self, name: str) -> tuple[ArchitectureDescription, ...]:
+        """Of a recipe, the newest first; empty for what is none."""
+        return tuple(self._versions.get(name, ()))
+
     def find(self, name: str) -> ArchitectureDescription | None:
-        """The entry of that name; None without one."""
+        """The entry of that name, or of "name@digest" that version; None without one."""
+        bare, _, digest = name.partition("@")
+        if len(digest) >= LEAST_DIGEST and bare in self._versions:
+            return next((one for one in self._versions[bare] if (one.recipe or "").startswith(digest)), None)
         return self._entries.get(name) or self._entries.get(_untagged(name))
 
     def get(self, name: str) -> ArchitectureDescription:

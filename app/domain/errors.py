@@ -104,6 +104,11 @@ class TargetNotInstalled(RecastError):
     hint = "Its operator can add it; every architecture's description says with which command."
 
 
+class InvalidRecipe(RecastError):
+    code, status, title = "invalid_recipe", 422, "The recipe is not valid"
+    hint = "The detail says which part of it; docs/recipes.md describes recipes and lists their layers."
+
+
 class AddressNotAllowed(RecastError):
     code, status, title = "address_not_allowed", 422, "The service does not connect to that address"
     hint = "Name a public host; who runs this service can admit internal ones by RECAST_INTERNAL_HOSTS."

@@ -170,6 +170,27 @@ def run_layouts(arguments: Any, _: SupervisorLine) -> Any:
     return dump(arguments["source"], arguments["version"], found)
 
 
+def run_recipe(arguments: Any, _: SupervisorLine) -> Any:
+    """Task: a recipe with its sizes, the description of what it makes, and the document of its layout.
+
+    Of {"plugins_dir", "plugin", "recipe"}.
+    """
+    from app.architectures.layouts import layouts_of
+    from app.architectures.registry import load_registry
+    from app.domain.layout_file import dump
+    from app.domain.recipe import RecipeRequest, recipe_of
+
+    recipe = recipe_of(RecipeRequest.model_validate(arguments["recipe"]))
+    directory, plugin = _directory(arguments), arguments["plugin"]
+    checked = load_registry(directory, plugin).checked(recipe)
+    registry = load_registry(directory, plugin, checked)
+    return {
+        "checked": checked.model_dump(mode="json"),
+        "description": registry.describe(recipe.name).model_dump(mode="json"),
+        "layout": dump("recipe", checked.digest, layouts_of(registry, recipe.name)),
+    }
+
+
 def _directory(arguments: Any) -> Path | None:
     return Path(arguments["plugins_dir"]) if arguments["plugins_dir"] else None
 

@@ -82,6 +82,8 @@ async def _attempt(tools: Tools, sending: Sending) -> dict[str, Any]:
     """Send the message once. Of the answer only its status is taken: a receiver's words are nobody's to read here."""
     began, now = time.monotonic(), datetime.now(UTC)
     body = sending.delivery.body
+    if not sending.secrets:
+        return _told(began, now, error="secret_unreadable")
     try:
         async with asyncio.timeout(PATIENCE), tools.egress.client(timeout=PATIENCE) as client:
             request = client.build_request("POST", sending.webhook.url, content=body, headers=_headers(sending, now))
@@ -98,9 +100,7 @@ async def _attempt(tools: Tools, sending: Sending) -> dict[str, Any]:
 
 def _headers(sending: Sending, now: datetime) -> dict[str, str]:
     delivery = sending.delivery
-    signatures = [
-        Signer(known.secret).sign(delivery.id, now, delivery.body) for known in webhooks.valid_secrets(sending.webhook)
-    ]
+    signatures = [Signer(secret).sign(delivery.id, now, delivery.body) for secret in sending.secrets]
     return {
         "content-type": "application/json",
         "user-agent": USER_AGENT,

@@ -10,15 +10,17 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import checkpoints, conversions, groups, idempotency, publications, webhooks
+from app.database import checkpoints, conversions, groups, idempotency, publications, recipes, webhooks
 from app.database.conversions import NewConversion
-from app.database.entries import DELIVERIES, PUBLICATIONS, QUEUE, TRANSFERS, defer
+from app.database.entries import DELIVERIES, PUBLICATIONS, QUEUE, RECIPES, TRANSFERS, defer
 from app.database.idempotency import Idempotency
 from app.database.session import Database, driver_connection
 from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group
+from app.database.tables import Recipe as RecipeRow
 from app.domain.conversion import State
 from app.domain.errors import AlreadyFinished, Canceled, Expired, InUse, NotFound, NotReady
 from app.domain.publication import Publication
+from app.domain.recipe import Recipe
 from app.jobs import fairness
 from app.storage.objects import StoredObject
 from app.telemetry import carried_on
@@ -27,7 +29,7 @@ CONVERSIONS = "conversions"
 """The queue of conversions; a worker runs as many at once as it has children."""
 INSPECTIONS = "inspections"
 """The queue of short readings of checkpoints, which must not wait behind conversions."""
-REPEATABLE = (DELIVERIES, TRANSFERS, PUBLICATIONS)
+REPEATABLE = (DELIVERIES, TRANSFERS, PUBLICATIONS, RECIPES)
 """Queues of what may be done twice: an entry whose worker died waits again."""
 CONVERT = "convert"
 INSPECT = "inspect"
@@ -125,6 +127,8 @@ async def submit_group(
 async def _submit(session: AsyncSession, new: NewConversion, reuse_finished: bool) -> Submitted:
     if new.checkpoint_sha256:
         await checkpoints.hold(session, new.checkpoint_sha256)
+    if new.recipe is not None:
+        await recipes.hold(session, new.architecture, new.recipe)
     found = None
     if reuse_finished and new.dedup_key:
         found = await conversions.finished_twin(session, new.dedup_key, new.accept)
@@ -185,6 +189,8 @@ async def retry(database: Database, id: str) -> Conversion:
             raise InUse("The conversion has not finished.")
         if conversion.checkpoint_sha256:
             await checkpoints.hold(session, conversion.checkpoint_sha256)
+        if conversion.recipe is not None:
+            await recipes.hold(session, conversion.architecture, conversion.recipe)
         await conversions.reset(session, conversion)
         await enqueue_conversion(session, conversion)
         return conversion
@@ -217,6 +223,21 @@ async def request_inspection(database: Database, sha256: str) -> CheckpointOwner
         if not owned.read and owned.file.queue_job_id is None:
             await _inspect_again(session, owned)
         return owned
+
+
+async def register_recipe(database: Database, recipe: Recipe) -> tuple[RecipeRow, bool]:
+    """Make a recipe's version the newest of its name, and queue its building unless it was built; whether it is new.
+
+    Raises InvalidRecipe.
+    """
+    async with database.transaction() as session:
+        row = await recipes.add(session, recipe)
+        created = row.description is None
+        if created and row.queue_job_id is None:
+            row.problem = None
+            told = {"project": row.project_id, "name": row.name, "digest": row.digest}
+            row.queue_job_id = await defer(session, RECIPES, None, **told)
+        return row, created
 
 
 async def enqueue_conversion(session: AsyncSession, conversion: Conversion) -> None:

@@ -21,6 +21,7 @@ from app.jobs.attempt import Attempt
 from app.jobs.consumer import Job, Postponed
 from app.jobs.patience import DatabaseAway, patiently
 from app.jobs.reading import Reading
+from app.jobs.recipes import built_of
 from app.jobs.suspicion import control_left
 from app.jobs.tools import TASKS, Tasks, Tools
 
@@ -50,7 +51,8 @@ async def run_conversion(tools: Tools, job: Job) -> None:
         log.info("conversion_deleted", conversion=conversion_id)
         return
     await _postpone_in_doubt(tools, conversion_id, conversion.workers_lost)
-    await patiently(partial(tools.offer.make_sure, tools.database, conversion.architecture))
+    base = await patiently(partial(built_of, tools, conversion))
+    await patiently(partial(tools.offer.make_sure, tools.database, base))
     attempt = partial(_attempt, tools, job, owned.file.bytes if owned else 0)
     if conversion.attempt >= MOST_ATTEMPTS:
         await attempt(0, partial(Attempt.fail, problem=_NEVER_ENDED.problem()))

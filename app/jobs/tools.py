@@ -25,6 +25,7 @@ class Tasks:
     inspection: str = "app.jobs.child:run_inspection"
     catalog: str = "app.jobs.child:run_catalog"
     layouts: str = "app.jobs.child:run_layouts"
+    recipe: str = "app.jobs.child:run_recipe"
     rehearsal: str = "app.jobs.child:run_rehearsal"
     preload: tuple[str, ...] = ("app.jobs.warm",)
 

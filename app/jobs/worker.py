@@ -12,10 +12,10 @@ from functools import partial
 import structlog
 
 from app.database import deaths, workers
-from app.database.entries import DELIVERIES, PUBLICATIONS, TRANSFERS
+from app.database.entries import DELIVERIES, PUBLICATIONS, RECIPES, TRANSFERS
 from app.database.owned_store import OwnedStore
 from app.database.session import Database
-from app.jobs import deliveries, fetching, metrics, publications, queue, running
+from app.jobs import deliveries, fetching, metrics, publications, queue, recipes, running
 from app.jobs.admission import Admission, default_budget
 from app.jobs.catalog import publish_catalog
 from app.jobs.confinement import Confined, Limits
@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 CLEAN_UP_INTERVAL = 600.0
 METRICS_INTERVAL = 5.0
 INSPECTIONS_AT_ONCE = 2
+RECIPES_AT_ONCE = 1
 DELIVERIES_AT_ONCE = 8
 TRANSFERS_AT_ONCE = 4
 PUBLICATIONS_AT_ONCE = 2
@@ -176,6 +177,13 @@ def _converting(tools: Tools, settings: Settings, registration: Registration) ->
         hand_back=partial(running.hand_back_inspection, tools),
         stumble=partial(running.inspection_stumbled, tools),
     )
+    yield consumer(
+        RECIPES,
+        concurrency=RECIPES_AT_ONCE,
+        run=partial(recipes.build, tools),
+        hand_back=partial(running.hand_back_entry, tools),
+        stumble=partial(recipes.build_stumbled, tools),
+    )
 
 
 def _carrying(tools: Tools, registration: Registration) -> Iterator[Consumer]:
@@ -244,11 +252,11 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
         memory=settings.child_memory_limit,
         file_bytes=settings.child_file_bytes,
         open_files=settings.child_open_files,
-        neighbours=settings.children + INSPECTIONS_AT_ONCE,
+        neighbours=settings.children + INSPECTIONS_AT_ONCE + RECIPES_AT_ONCE,
     )
     admission = Admission(budget, settings.children)
     async with AsyncExitStack() as stack:
-        database = Database(database_url, settings.database_pool)
+        database = Database(database_url, settings.database_pool, settings.signing_seed)
         stack.push_async_callback(database.close)
         plugins_dir = settings.plugins_dir.absolute() if settings.plugins_dir else None
         supervisor = Supervisor(
@@ -259,7 +267,7 @@ async def _tools(settings: Settings, database_url: str, tasks: Tasks) -> AsyncIt
         )
         stack.callback(supervisor.close)
         work_dir = stack.enter_context(work_room(settings.work_dir))
-        channels = tuple(map(queue.channel, (CONVERSIONS, INSPECTIONS, DELIVERIES, TRANSFERS, PUBLICATIONS)))
+        channels = tuple(map(queue.channel, (CONVERSIONS, INSPECTIONS, DELIVERIES, TRANSFERS, PUBLICATIONS, RECIPES)))
         yield Tools(
             database=database,
             store=OwnedStore(open_store(settings.objects_location, work_dir), database),

@@ -25,6 +25,7 @@ CHAPTERS = {
     "tasks": "How to …",
     "http-api": "HTTP contract",
     "targets": "Targets",
+    "recipes": "Other heads without code",
     "plugins": "Your own architectures",
     "remotes": "Other machines",
     "compatibility": "What stays as it is",

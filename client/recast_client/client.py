@@ -197,6 +197,14 @@ class Client(_Common):
         """Its options, signature and targets."""
         return self._run(flows.architecture(name))
 
+    def register(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Register a recipe (docs/recipes.md) as an architecture; gives its description, with all sizes."""
+        return self._run(flows.register(recipe))
+
+    def unregister(self, name: str) -> None:
+        """Delete a recipe, or "name@digest" of it."""
+        self._run(flows.unregister(name))
+
     def preflight(
         self,
         weights: str | Path | Mapping[str, Any],
@@ -355,6 +363,14 @@ class AsyncClient(_Common):
 
     async def architecture(self, name: str) -> dict[str, Any]:
         return await self._run(flows.architecture(name))
+
+    async def register(self, recipe: Mapping[str, Any]) -> dict[str, Any]:
+        """Register a recipe (docs/recipes.md) as an architecture; gives its description, with all sizes."""
+        return await self._run(flows.register(recipe))
+
+    async def unregister(self, name: str) -> None:
+        """Delete a recipe, or "name@digest" of it."""
+        await self._run(flows.unregister(name))
 
     async def preflight(
         self,

@@ -216,6 +216,21 @@ def architecture(name: str) -> Flow[dict[str, Any]]:
     return described
 
 
+def register(recipe: Mapping[str, Any]) -> Flow[dict[str, Any]]:
+    """Register a recipe, and wait until a worker has built it once."""
+    while True:
+        document: dict[str, Any] = yield Call(
+            "POST", "/v1/architectures", json=dict(recipe), headers={"Prefer": f"wait={LONG_POLL}"}
+        )
+        if document.get("state") != "checking":
+            return document
+        yield Pause(BETWEEN_POLLS)
+
+
+def unregister(name: str) -> Flow[None]:
+    yield Call("DELETE", f"/v1/architectures/{name}", expected=frozenset({204}))
+
+
 def preflight(
     weights: str | Path | Mapping[str, Any],
     architecture: str | None,

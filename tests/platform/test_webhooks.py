@@ -1,5 +1,6 @@
 """Webhooks against a receiver of their own, which knows the messages by Standard Webhooks' own library."""
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -18,7 +20,7 @@ from tests.platform.receiver import Received, Receiver, receiving
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, str]:
-    return {"internal_hosts": '["127.0.0.1"]'}
+    return {"internal_hosts": '["127.0.0.1"]', "signing_key": base64.b64encode(bytes(range(32))).decode()}
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,21 @@ def test_a_receiver_that_fails_is_sent_the_same_message_again_and_redirects_are_
     done = attempted(client, webhook, 3)
     assert [attempt["status"] for attempt in done["attempts"]] == [500, 302, 204]
     assert not [one for one in receiver.received if one.path == "/elsewhere"]
+
+
+def test_the_database_alone_tells_no_secret(client: httpx.Client, receiver: Receiver, platform: Platform):
+    path = f"/{uuid4().hex}"
+    webhook = made(client, receiver.url + path)
+    with psycopg.connect(platform.database_url) as connection:
+        (kept,) = connection.execute("select secrets::text from webhooks where id = %s", [webhook["id"]]).fetchone()
+        assert "sealed:" in kept
+        assert webhook["secret"].removeprefix("whsec_") not in kept
+        connection.execute(
+            """update webhooks set secrets = jsonb_set(secrets, '{0,secret}', to_jsonb(%s::text)) where id = %s""",
+            ["sealed:1:" + base64.b64encode(bytes(60)).decode(), webhook["id"]],
+        )
+    ping(client, webhook)  # as after the key was exchanged
+    assert attempted(client, webhook, 1)["attempts"][0]["error"] == "secret_unreadable"
 
 
 def test_while_a_secret_is_replaced_messages_are_signed_with_both(client: httpx.Client, receiver: Receiver):
