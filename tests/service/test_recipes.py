@@ -1,6 +1,9 @@
 """Recipes against a running service: heads that tutorials publish, converted without a line of code."""
 
 import io
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -110,3 +113,13 @@ def _drawn(name: str, shape: list[Any]) -> Any:
     if name == "attention_mask":
         return np.ones(sizes, dtype=np.int64)
     return generator.standard_normal(sizes).astype(np.float32)
+
+
+def test_the_recipes_of_the_guide_can_be_built(client):
+    page = Path(__file__).parents[2] / "docs" / "recipes.md"
+    shown = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(shown) >= 4
+    for text in shown:
+        recipe = json.loads(text)
+        answer = register(client, recipe.pop("name"), recipe)
+        assert answer.status_code in (200, 201), answer.text
