@@ -128,7 +128,7 @@ def _layers(tensors: Shapes, where: str, notes: list[str]) -> Any:
     if any("" in part for part in parts.values()):
         return None
     found: list[Any] = []
-    for name, part in parts.items():
+    for name, part in sorted(parts.items(), key=lambda item: int(item[0]) if item[0].isdigit() else 0):
         layer = _layers(part, f"{where}.{name}", notes)
         if layer is None:
             return None

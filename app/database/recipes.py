@@ -49,7 +49,7 @@ async def add(session: AsyncSession, recipe: Recipe) -> Row:
         raise InvalidRecipe(f"The project has {count} versions of recipes; delete some.")
     asked = json.dumps(recipe.told(), separators=(",", ":"))
     statement = insert(Row).values(project_id=project, name=recipe.name, digest=recipe.digest, asked=asked)
-    renewed = {"registered_at": func.clock_timestamp(), "asked": asked}
+    renewed = {"registered_at": func.clock_timestamp()}
     keys = ["project_id", "name", "digest"]
     await session.execute(statement.on_conflict_do_update(index_elements=keys, set_=renewed))
     found = await find(session, project, recipe.name, recipe.digest)

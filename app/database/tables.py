@@ -520,7 +520,7 @@ class Recipe(Table):
     project_id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(primary_key=True)
-    """sha256 of what shapes the module."""
+    """sha256 of what it says."""
     asked: Mapped[str]
     """As it was asked for: JSON, whose order of members matters."""
     checked: Mapped[str | None]

@@ -222,9 +222,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """sha256 of all that shapes the module: its version."""
-        shaping = {key: value for key, value in self.told().items() if key not in ("name", "summary")}
-        return hashlib.sha256(json.dumps(shaping, separators=(",", ":")).encode()).hexdigest()
+        """sha256 of all that it says but its name: its version."""
+        said = {key: value for key, value in self.told().items() if key != "name"}
+        return hashlib.sha256(json.dumps(said, separators=(",", ":")).encode()).hexdigest()
 
 
 class CheckedRecipe(Value):
