@@ -135,6 +135,7 @@ def _of_today(recipe: Offered, base: ArchitectureDescription) -> ArchitectureDes
     told = {
         "library_version": base.library_version,
         "targets": base.targets,
+        "lacking": base.lacking,
         "plugin": base.plugin,
         "source_digest": source_digest(recipe.checked, base.source_digest),
     }
