@@ -18,6 +18,7 @@ LEAST_FITTING = 0.5
 MOST_GAP = 8
 """Layers without weights in a row."""
 CONVOLUTIONS = {3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}
+SEVERAL_OUTPUTS = "transformers/"
 KNOWN = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
 
 
@@ -75,6 +76,8 @@ def _proposal(match: Match, shapes: Shapes) -> HeadProposal | None:
     made = {name: _layers(tensors, name, notes) for name, tensors in heads.items()}
     if not (replaced or made) or None in (*replaced.values(), *made.values()):
         return None
+    if made and match.architecture.startswith(SEVERAL_OUTPUTS):
+        notes.append("heads are given the first output of the base")
     bare = re.sub(r"[^a-z0-9_-]", "-", match.architecture.rpartition("/")[2].lower())
     members = {"options": dict(match.options), "prefix": prefix, "replace": replaced, "heads": made}
     told = {name: member for name, member in members.items() if member}
@@ -83,11 +86,8 @@ def _proposal(match: Match, shapes: Shapes) -> HeadProposal | None:
 
 def _outside(match: Match, shapes: Shapes) -> tuple[str, dict[str, tuple[int, ...]]]:
     """Where the base stands within the module, and the tensors beside it, without what wrappers add to all."""
-    prefix = match.reading.prefix
+    wrapper, prefix = "", match.reading.prefix
     outside = [key for key in shapes if match.reading.name(key) is None]
-    if not outside:
-        return "", {}
-    wrapper = ""
     while (first := f"{prefix.partition('.')[0]}.")[:-1] in LEADING:
         if not all(key.startswith(wrapper + first) for key in outside):
             break

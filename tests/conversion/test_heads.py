@@ -82,6 +82,14 @@ def test_heads_beside_a_backbone(index, wrapper):
     assert list(recipe["heads"]) == ["age", "gender"]
 
 
+def test_a_backbone_under_a_name_whose_own_head_is_another(index):
+    shapes = shapes_of(index, "timm/resnet50", "fc.", prefix="trunk.") | {"trunk.fc.weight": (24, 2048)}
+    recipe = proposed(index, shapes)
+    assert recipe is not None
+    assert recipe["prefix"] == "trunk"
+    assert recipe["replace"] == {"fc": {"Linear": {"out_features": 24, "bias": False}}}
+
+
 def test_a_body_without_a_head_and_heads_among_the_parts_of_the_base(index):
     body = proposed(index, shapes_of(index, "timm/resnet50", "fc."))
     assert body is not None
