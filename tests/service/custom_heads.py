@@ -7,7 +7,6 @@ from typing import Any
 
 import timm
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel
@@ -33,10 +32,10 @@ def sequential_head() -> nn.Module:
 
 def named_classifier() -> nn.Module:
     """Udacity's image classifier: an OrderedDict of layers, ending in LogSoftmax."""
-    model = torchvision.models.mobilenet_v3_small(weights=None)
-    layers = [("fc1", nn.Linear(576, 64)), ("relu", nn.ReLU()), ("drop", nn.Dropout(0.5))]
+    model = timm.create_model("test_resnet")
+    layers = [("fc1", nn.Linear(model.num_features, 64)), ("relu", nn.ReLU()), ("drop", nn.Dropout(0.5))]
     layers += [("fc2", nn.Linear(64, 5)), ("output", nn.LogSoftmax(dim=1))]
-    model.classifier = nn.Sequential(OrderedDict(layers))
+    model.fc = nn.Sequential(OrderedDict(layers))
     return model
 
 
@@ -170,9 +169,9 @@ def published() -> dict[str, Published]:
         "named-classifier": Published(
             named_classifier,
             {
-                "base": "torchvision/mobilenet_v3_small",
+                "base": "timm/test_resnet",
                 "replace": {
-                    "classifier": [
+                    "fc": [
                         {"Linear": {"out_features": 64}, "name": "fc1"},
                         {relu: {}, "name": "relu"},
                         {"Dropout": {}, "name": "drop"},

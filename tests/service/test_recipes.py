@@ -52,11 +52,13 @@ def test_ten_published_kinds_of_heads_convert_by_recipes_alone(client, models):
 
 
 def test_the_doctor_proposes_the_recipe_of_a_head_that_is_the_files_own(client, models):
-    for name, expected in (("sequential-head", {"replace"}), ("two-headed", {"prefix", "replace", "heads"})):
-        state = models[name].state_dict()
-        manifest = {key: {"shape": list(value.shape), "dtype": "float32"} for key, value in state.items()}
-        # as if nobody had registered it
-        client.delete(f"/v1/architectures/heads/{name}")
+    for name, head, expected in (
+        ("sequential-head", "fc.1", {"replace"}),
+        ("two-headed", "gender", {"prefix", "replace", "heads"}),
+    ):
+        shapes = {key: list(value.shape) for key, value in models[name].state_dict().items()}
+        shapes[f"{head}.weight"][0] = shapes[f"{head}.bias"][0] = 7  # another one than is registered
+        manifest = {key: {"shape": shape, "dtype": "float32"} for key, shape in shapes.items()}
         told = client.post("/v1/preflight", json={"manifest": manifest, "filename": "test_resnet.pth"}).json()
         proposed = told["recipe"]["recipe"]
         assert proposed["base"] == "timm/test_resnet"
@@ -91,8 +93,6 @@ def _require_equal(client: httpx.Client, conversion: dict[str, Any], model: nn.M
         script = torch.jit.load(io.BytesIO(content))
         names = ["input_ids", "attention_mask"] if "bert" in dict(model.named_children()) else ["images"]
         shape = [BATCH, 7] if len(names) > 1 else [BATCH, next(model.parameters()).shape[1], 160, 160]
-        if conversion["architecture"] in ("heads/named-classifier",):
-            shape = [BATCH, 3, 224, 224]
         inputs = {name: _drawn(name, shape) for name in names}
         with torch.no_grad():
             result = script(*(torch.from_numpy(value) for value in inputs.values()))
