@@ -167,7 +167,7 @@ class _Rewriting:
 
     def rewrite(self, layer: Layer, node: ir.Node, number: int) -> None:
         old = node.outputs[0]
-        name, old.name = str(old.name), f"{old.name}_float"
+        name, old.name = str(old.name), self._free(f"{old.name}_float")
         ways = {"Conv": self._conv, "Gather": self._gather}
         way = ways.get(layer.operator, self._product)
         result = (way if self.ranges is None or layer.operator == "Gather" else self._rounded)(layer, node)
@@ -284,8 +284,7 @@ class _Rewriting:
         before: ir.Node,
         attributes: Mapping[str, int | ir.Attr] | None = None,
     ) -> ir.Value:
-        given = {name: value for name, value in (attributes or {}).items()}
-        node = ir.node(kind, inputs, given)
+        node = ir.node(kind, inputs, attributes)
         self.graph.insert_before(before, node)
         output = node.outputs[0]
         output.name = self._free(f"{before.outputs[0].name}_{kind.lower()}")
