@@ -14,9 +14,13 @@ Source = tuple[str, str]
 
 
 def source_of(entry: ArchitectureDescription) -> Source:
-    """Under what name and version the layouts of an architecture are kept."""
+    """Under what name and version the layouts of an architecture are kept.
+
+    A library's version without its local part (PEP 440): "+cu130" says for which machines it was built, and nothing of
+    its architectures.
+    """
     if entry.plugin is None:
-        return entry.library, entry.library_version
+        return entry.library, entry.library_version.partition("+")[0]
     return f"plugin {entry.plugin}", entry.source_digest or entry.library_version
 
 
