@@ -35,6 +35,7 @@ def main(directory: Path) -> None:
                 for name, path in pages.items():
                     take(browser, service.url, path, directory, name)
                 take_the_form(browser, service.url, directory, Path(place))
+                take_progress(browser, service.url, directory)
                 browser.close()
         finally:
             service.stop()
@@ -51,6 +52,8 @@ STANDING = {
     "problem": "/problems/key_mismatch",
     "nowhere": "/nowhere",
     "guide": "/guide/tasks",
+    "concepts": "/guide/concepts",
+    "found": "/guide?query=weight+ledger",
     "documentation": "/docs",
 }
 
@@ -94,6 +97,20 @@ def converted(client: httpx.Client, checkpoint: object, **fields: str) -> dict[s
     return conversion
 
 
+def take_progress(browser: Browser, url: str, directory: Path) -> None:
+    """The page of a conversion while it runs."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        content = io.BytesIO()
+        torch.save(resnet18().state_dict(), content)
+        asked = {"architecture": "torchvision/resnet18", "target": "torchscript", "force": "true"}
+        conversion = client.post("/v1/conversions", files={"file": content.getvalue()}, data=asked).json()
+    for look, width, scheme in LOOKS:
+        page = browser.new_page(base_url=url, viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+        page.goto(conversion["links"]["self"].removeprefix("/v1"))
+        keep(page.screenshot(full_page=True), directory / f"progress-{look}.png")
+        page.close()
+
+
 def take(browser: Browser, url: str, path: str, directory: Path, name: str) -> None:
     for look, width, scheme in LOOKS:
         page = browser.new_page(base_url=url, viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
@@ -104,17 +121,14 @@ def take(browser: Browser, url: str, path: str, directory: Path, name: str) -> N
 
 
 def take_the_form(browser: Browser, url: str, directory: Path, place: Path) -> None:
-    """The start page with a file that was chosen and read."""
+    """The start page with a file that was read, and what the service takes it for."""
     chosen = place / "resnet18-epoch90.pth"
     torch.save({"epoch": 90, "model": resnet18().state_dict()}, chosen)
     for look, width, scheme in LOOKS:
         page = browser.new_page(base_url=url, viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         page.goto("/")
         page.locator("#file").set_input_files(chosen)
-        page.locator("#found p").wait_for()
-        page.get_by_label("Architecture", exact=True).fill("torchvision/resnet18")
-        page.get_by_label("Architecture", exact=True).blur()
-        page.wait_for_load_state("networkidle")
+        page.get_by_role("button", name="Use torchvision/resnet18").wait_for()
         keep(page.screenshot(full_page=True), directory / f"start-{look}.png")
         page.close()
 

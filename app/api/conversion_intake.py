@@ -191,7 +191,7 @@ async def _known_already(received: Received, service: Service) -> Received:
     Raises SourceNotAllowed.
     """
     if received.source is None:
-        return received
+        return received if received.filename is not None else await _named(received, service)
     async with service.database.transaction() as session:
         owners = await projects.known_as(session, owner_of_new(session))
         service.grants.find(received.source.uri, owners, "import")
@@ -199,6 +199,15 @@ async def _known_already(received: Received, service: Service) -> Received:
             with suppress(UnknownCheckpoint):
                 known = await checkpoints.owner(session, received.source.sha256)
                 return replace(received, checkpoint_sha256=known.sha256, filename=known.filename, source=None)
+    return received
+
+
+async def _named(received: Received, service: Service) -> Received:
+    """With the name under which its checkpoint was uploaded; whether there is one shows when it is queued."""
+    async with service.database.transaction() as session:
+        with suppress(UnknownCheckpoint):
+            known = await checkpoints.owner(session, received.checkpoint_sha256)
+            return replace(received, filename=known.filename)
     return received
 
 

@@ -21,13 +21,19 @@ _NAMED: dict[str, Any] = {
         "minimum": LEAST_PRIORITY,
         "maximum": MOST_PRIORITY,
         "description": "Among the waiting conversions of the same project: higher first. Default: 0.",
+        "examples": [0],
     },
     "timeout": {
         "type": "number",
         "minimum": LEAST_TIMEOUT,
         "description": "Seconds that an attempt may take; at most, and by default, what the service allows",
+        "examples": [600],
     },
-    "force": {"type": "boolean", "description": "Convert again although the result is known. Default: false."},
+    "force": {
+        "type": "boolean",
+        "description": "Convert again although the result is known. Default: false.",
+        "examples": [False],
+    },
 }
 _LABELS = {
     "type": "object",
@@ -121,6 +127,7 @@ _FORM: dict[str, Any] = {
     "additionalProperties": False,
     "properties": {
         **_NAMED,
+        "name": {**_NAMED["name"], "examples": [""]},  # what /docs fills its form with
         "options": {"type": "string", "description": "Options of the target as JSON", "examples": ['{"opset": 18}']},
         "architecture_options": {
             "type": "string",
@@ -133,7 +140,7 @@ _FORM: dict[str, Any] = {
             "description": "The worst verdict that counts as success. Default: pass_with_notes.",
         },
         "labels": {"type": "string", "description": "Pairs to find it again by, as JSON", "examples": ["{}"]},
-        "webhook": {"type": "string", "description": f"{_WEBHOOK['description']}, as JSON", "examples": ["{}"]},
+        "webhook": {"type": "string", "description": f"{_WEBHOOK['description']}, as JSON", "examples": [""]},
         "publish": {"type": "string", "description": f"{_PUBLISH['description']}, as JSON", "examples": [""]},
         "targets": {"type": "string", "description": "Several targets, as JSON", "examples": [""]},
         "precisions": {"type": "string", "description": "Several precisions of the target, as JSON", "examples": [""]},

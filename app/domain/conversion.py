@@ -99,8 +99,11 @@ class CommonOptions(Value):
     dynamic_axes: dict[Name, dict[int, Name]] | None = None
     """Axis position to axis name, by input name. None: what the signature declares. {}: everything static."""
     input_names: Names | None = None
+    """Names of the inputs in the file, in the order of the signature; None: the signature's own."""
     output_names: Names | None = None
+    """Names of the outputs in the file, in their order; None: the signature's own."""
     strict: bool = True
+    """False: keys that miss or are left over are reported and not refused."""
     allow_missing: tuple[Annotated[str, Field(max_length=200)], ...] = Field(default=(), max_length=100, fail_fast=True)
     """Patterns such as "fc.*" of keys that the checkpoint may lack although they act on the outputs."""
     prefix: Annotated[str, Field(max_length=MAX_NAME)] | None = None
@@ -108,7 +111,9 @@ class CommonOptions(Value):
     checkpoint_key: Annotated[str, Field(max_length=MAX_NAME)] = "auto"
     """Dotted path of the state dict inside the file, such as "model" or "ema.state_dict"."""
     on_mismatch: OnMismatch = "fail"
+    """Whether an artifact that fails verification ends the conversion as failed, or is served with a warning."""
     verification: VerificationMode = "auto"
+    """full: prove everything anew although the graph was proved before."""
     measure: tuple[Measurement, ...] = ()
     """Figures for the report that no verdict rests on: latency of model and artifact, the parity matrix."""
     embed: dict[Embedded, Annotated[str, Field(max_length=MAX_EMBEDDED)]] = Field(default_factory=dict, max_length=64)

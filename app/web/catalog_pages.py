@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Query, Request
 from starlette.responses import HTMLResponse
 
 from app.api.checkpoints import CURSOR, Sha256, checkpoint_resource, cursor_of, place_of
@@ -19,6 +19,7 @@ router = ReadableRouter(include_in_schema=False)
 
 LISTED = 50
 CATALOG_PAGE = 60
+LATEST = 5
 
 
 @router.get("/architectures")
@@ -41,11 +42,21 @@ async def architectures_page(
 
 
 @router.get("/architectures/{name:path}")
-async def architecture_page(name: str, service: ServiceDependency, acting: Acting) -> HTMLResponse:
+async def architecture_page(name: str, request: Request, service: ServiceDependency, acting: Acting) -> HTMLResponse:
     """One architecture: what it takes and yields, and its options."""
     entry = (await service.catalog.current()).get(name)
+    async with service.database.transaction() as session:
+        made = await conversions.newest(session, Filter(architecture=entry.name), LATEST)
     contract, axes = input_contract(entry.signature), axis_contract(entry.signature)
-    return page("architecture.html", acting=acting, entry=entry, contract=contract, axes=axes)
+    return page(
+        "architecture.html",
+        acting=acting,
+        entry=entry,
+        contract=contract,
+        axes=axes,
+        conversions=made,
+        address=str(request.base_url).rstrip("/"),
+    )
 
 
 @router.get("/checkpoints")

@@ -12,6 +12,7 @@ from app.api.comparison import ComparedTensor, compare_conversions
 from app.api.principals import Acting
 from app.api.readable import ReadableRouter
 from app.api.service import ServiceDependency
+from app.delivery.charts import Tick
 from app.delivery.treemap import by_layer
 from app.web.rendering import page
 
@@ -41,11 +42,18 @@ class LayerChange:
         """Where ``relative`` lies on a logarithmic axis from SMALLEST to 1, in percent."""
         if not self.changed or self.relative <= SMALLEST:
             return 0.0
-        return (
-            100.0
-            if math.isnan(self.relative)
-            else min(100.0, 100 - 100 * math.log10(self.relative) / math.log10(SMALLEST))
-        )
+        return 100.0 if math.isnan(self.relative) else _position(self.relative)
+
+
+def _position(relative: float) -> float:
+    """Percent of that axis; what is above 1 ends at 1."""
+    return min(100.0, 100 - 100 * math.log10(relative) / math.log10(SMALLEST))
+
+
+TICKS = tuple(
+    Tick(label, _position(relative), is_gate=False)
+    for label, relative in (("10⁻⁸", 1e-8), ("10⁻⁶", 1e-6), ("10⁻⁴", 1e-4), ("1 %", 1e-2), ("100 %", 1.0))
+)
 
 
 @router.get("/compare")
@@ -60,6 +68,7 @@ async def comparison_page(first: Id, second: Id, service: ServiceDependency, act
         layers=layer_changes(tensors),
         changed=[tensor for tensor in tensors if tensor.change != "same"],
         rows=LISTED,
+        ticks=TICKS,
     )
 
 

@@ -34,6 +34,8 @@ HEADERS = {
 """The cookie is Netron's own, and says that nothing needs to be asked; its script must be able to read it."""
 STYLE = re.compile(r"<style>\n?(.*?)</style>", re.DOTALL)
 STYLE_ATTRIBUTE = re.compile(r'\bstyle="([^"]*)"')
+AWAY = re.compile(r'href="https://[^"]*" target="blank_"')
+"""Links to other hosts, some of them without a word; they lead to the guide instead."""
 VERSION = re.compile(r'<meta name="version" content="[^"]*">')
 DATE = re.compile(r'<meta name="date" content="[^"]*">\n?')
 POLICY_WITHIN = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>\n?')
@@ -97,7 +99,7 @@ def _page_and_style() -> tuple[str, str]:
     assert style is not None
     rewritten = STYLE.sub('<link rel="stylesheet" type="text/css" href="page.css">', page)
     rewritten = POLICY_WITHIN.sub("", DATE.sub("", VERSION.sub('<meta name="version" content="0.0.0">', rewritten)))
-    rewritten = rewritten.replace("javascript:void(0)", "#").replace("https://github.com/lutzroeder/netron", "/guide")
+    rewritten = AWAY.sub('href="/guide" aria-label="The guide"', rewritten.replace("javascript:void(0)", "#"))
     attributes = sorted(set(STYLE_ATTRIBUTE.findall(rewritten)))
     rewritten = STYLE_ATTRIBUTE.sub(lambda found: f'data-style="{attributes.index(found[1])}"', rewritten)
     rules = [f'[data-style="{place}"] {{ {rule} }}' for place, rule in enumerate(attributes)]

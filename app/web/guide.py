@@ -12,7 +12,7 @@ from fastapi import Query
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from app.api.readable import ReadableRouter
 from app.domain.errors import NotFound
@@ -20,27 +20,43 @@ from app.web.rendering import page
 
 router = ReadableRouter(include_in_schema=False)
 
-CHAPTERS = {
-    "quickstart": "Quickstart",
-    "tasks": "How to …",
-    "http-api": "HTTP contract",
-    "targets": "Targets",
-    "recipes": "Other heads without code",
-    "plugins": "Your own architectures",
-    "remotes": "Other machines",
-    "compatibility": "What stays as it is",
-    "operations": "Running it for real",
-    "scaling": "How far it goes",
-    "verification": "How a conversion is judged",
-    "ledger": "The weight ledger",
-    "templates": "Templates",
-    "architecture": "How it is built",
-    "conversion-matrix": "Conversion matrix",
-    "field-cases": "Field cases",
-    "registry-sample": "Registry sample",
-    "hostile-inputs": "Hostile inputs",
+CONTENTS = {
+    "Begin": {"quickstart": "Quickstart", "tasks": "How to …"},
+    "Concepts": {
+        "concepts": "In four pictures",
+        "verification": "How a conversion is judged",
+        "ledger": "The weight ledger",
+        "templates": "Templates",
+        "checkpoints": "How files are read",
+        "architecture": "How it is built",
+    },
+    "Reference": {
+        "targets": "Targets",
+        "http-api": "HTTP contract",
+        "/docs": "Every operation",
+        "/problems": "Error codes",
+        "recipes": "Other heads without code",
+        "plugins": "Your own architectures",
+        "remotes": "Other machines",
+        "compatibility": "What stays as it is",
+    },
+    "Operation": {
+        "operations": "Running it for real",
+        "scaling": "How far it goes",
+        "SECURITY": "What is trusted",
+    },
+    "Evidence": {
+        "conversion-matrix": "Conversion matrix",
+        "field-cases": "Field cases",
+        "registry-sample": "Registry sample",
+        "hostile-inputs": "Hostile inputs",
+    },
 }
-"""Page name to title, in the order of reading. A page whose file is not there is left out."""
+"""Groups of chapters, by name (or the path of another page of the service) and title, in the order of reading.
+
+A chapter whose file is not there is left out.
+"""
+PICTURE = re.compile(r"images/([\w-]+\.(?:svg|png))")
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 LINK = re.compile(r"(?:\.\./)?(?:docs/)?([\w-]+)\.md(#.*)?")
 
@@ -76,7 +92,14 @@ async def guide_page(query: Annotated[str, Query(max_length=200)] = "") -> HTMLR
     words = query.casefold().split()
     if not words:
         return await chapter_page(next(iter(_chapters())))
-    return page("guide_search.html", chapters=_chapters(), name="", query=query, found=_found(tuple(words)))
+    return page(
+        "guide_search.html",
+        contents=_contents(),
+        chapters=_chapters(),
+        name="",
+        query=query,
+        found=_found(tuple(words)),
+    )
 
 
 def _found(words: tuple[str, ...]) -> list[FoundSection]:
@@ -110,7 +133,7 @@ def _sections() -> tuple[Section, ...]:
                 heading, texts = tokens[position + 1].content, []
                 anchor = _anchor(heading)
             elif token.type in ("inline", "fence", "code_block") and tokens[position - 1].type != "heading_open":
-                texts.append(token.content)
+                texts.append("".join(inner.content for inner in token.children or (token,)))
         sections += [Section(name, anchor, heading, " ".join(texts))] if heading else []
     return tuple(sections)
 
@@ -120,12 +143,40 @@ async def chapter_page(name: str) -> HTMLResponse:
     chapters = _chapters()
     if name not in chapters:
         raise NotFound(f"The guide has no page {name[:100]!r}.", hint=f"It has: {', '.join(chapters)}.")
-    return page("guide.html", chapters=chapters, name=name, query="", body=_rendered(name))
+    return page("guide.html", contents=_contents(), chapters=chapters, name=name, query="", body=_rendered(name))
+
+
+@router.get("/guide/images/{picture}")
+async def guide_picture(picture: str) -> Response:
+    """A drawing or a screenshot of a chapter."""
+    file = _folder().joinpath("images", picture)
+    if PICTURE.fullmatch(f"images/{picture}") is None or not file.is_file():
+        raise NotFound(f"The guide has no picture {picture[:100]!r}.")
+    kind = "image/svg+xml" if picture.endswith(".svg") else "image/png"
+    headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return Response(file.read_bytes(), media_type=kind, headers=headers)
 
 
 @cache
 def _chapters() -> dict[str, str]:
-    return {name: title for name, title in CHAPTERS.items() if _folder().joinpath(f"{name}.md").is_file()}
+    """Name to title."""
+    named = ((name, title) for group in CONTENTS.values() for name, title in group.items())
+    return {name: title for name, title in named if _file(name).is_file()}
+
+
+@cache
+def _contents() -> dict[str, dict[str, str]]:
+    """Group to path and title."""
+    chapters = _chapters()
+    shown = {
+        group: {
+            name if name.startswith("/") else f"/guide/{name}": title
+            for name, title in entries.items()
+            if name.startswith("/") or name in chapters
+        }
+        for group, entries in CONTENTS.items()
+    }
+    return {group: entries for group, entries in shown.items() if entries}
 
 
 @cache
@@ -133,6 +184,12 @@ def _folder() -> Traversable:
     """Where the Markdown lies: inside an installed wheel, or beside the package in a checkout."""
     installed = files("app.web").joinpath("guide")
     return installed if installed.is_dir() else Path(__file__).parent.parent.parent / "docs"
+
+
+def _file(name: str) -> Traversable:
+    """Where a chapter's Markdown is, or would be; one of them lies above the others in a checkout."""
+    file = _folder().joinpath(f"{name}.md")
+    return file if file.is_file() else Path(__file__).parent.parent.parent / f"{name}.md"
 
 
 @cache
@@ -148,10 +205,13 @@ def _rendered(name: str) -> Markup:
 
 
 def _tokens(name: str) -> list[Token]:
-    return MARKDOWN.parse(_folder().joinpath(f"{name}.md").read_text(encoding="utf-8"))
+    return MARKDOWN.parse(_file(name).read_text(encoding="utf-8"))
 
 
 def _relink(token: Token) -> None:
+    picture = PICTURE.fullmatch(str(token.attrGet("src") or "")) if token.type == "image" else None
+    if picture is not None:
+        token.attrSet("src", f"/guide/images/{picture[1]}")
     match = LINK.fullmatch(str(token.attrGet("href") or "")) if token.type == "link_open" else None
     if match is not None and match[1] in _chapters():
         token.attrSet("href", f"/guide/{match[1]}{match[2] or ''}")

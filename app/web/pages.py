@@ -1,6 +1,7 @@
 """The pages: start, conversions, one conversion, and what each error means."""
 
 import asyncio
+import json
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -10,20 +11,21 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from app.api.conversion_files import certifying_page, prefers_html
-from app.api.conversion_resource import conversion_resource
+from app.api.conversion_resource import ConversionResource, conversion_resource
 from app.api.conversions import ConversionId
 from app.api.errors_table import explain_problem, problem_kinds
 from app.api.labels import labels_of
 from app.api.principals import Acting
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
-from app.database import conversions
+from app.database import checkpoints, conversions
 from app.database.conversions import Filter
 from app.database.tables import Conversion, ConversionFile
 from app.delivery.report_page import report_values
+from app.delivery.words import VERDICT_WORDS
 from app.domain.conversion import CommonOptions, Stage, State, TargetName
 from app.domain.report import ConversionReport, Verdict
-from app.targets.specs import SPECS
+from app.targets.specs import SPECS, known_target
 from app.web import administration_page, catalog_pages, comparison_page, guide, sign_in
 from app.web.graph import install_graph_viewer, viewer_path
 from app.web.rendering import page
@@ -31,8 +33,7 @@ from app.web.rendering import page
 router = ReadableRouter(include_in_schema=False)
 
 LISTED = 50
-HIDDEN_OPTIONS = frozenset({"target", "simplify"})
-"""Target options with one admitted value."""
+InLink = Annotated[str, Query(max_length=8192, description="Fills the form of the start page")]
 
 
 def install_pages(app: FastAPI) -> None:
@@ -46,12 +47,23 @@ def install_pages(app: FastAPI) -> None:
 
 
 @router.get("/")
-async def start_page(service: ServiceDependency, acting: Acting) -> HTMLResponse:
+async def start_page(
+    *,
+    service: ServiceDependency,
+    acting: Acting,
+    checkpoint: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="An uploaded file")] = None,
+    architecture: InLink = "",
+    target: InLink = "",
+    options: InLink = "",
+    architecture_options: InLink = "",
+) -> HTMLResponse:
     """Convert a file: choose it, name its architecture, go."""
+    del architecture, target, options, architecture_options  # what is admitted; start.js reads them
     async with service.database.transaction() as session:
         recent = await conversions.newest(session, Filter(), 5)
+        uploaded = None if checkpoint is None else await checkpoints.owner(session, checkpoint)
     schemas = {spec.name: _shown_options(spec.options) for spec in SPECS.values()}
-    return page("start.html", acting=acting, targets=SPECS, schemas=schemas, recent=recent)
+    return page("start.html", acting=acting, targets=SPECS, schemas=schemas, recent=recent, uploaded=uploaded)
 
 
 @router.get("/favicon.ico")
@@ -98,8 +110,9 @@ async def conversions_page(
         counts=found.counts,
         workers=found.workers,
         states=list(State),
-        targets=SPECS,
-        verdicts=list(Verdict),
+        states_in_words=[(each.value, each.value.replace("_", " ")) for each in State],
+        verdicts_in_words=[(each.value, VERDICT_WORDS[each]) for each in Verdict],
+        targets_in_words=[(spec.name, spec.title) for spec in SPECS.values()],
         chosen=chosen,
     )
 
@@ -114,7 +127,7 @@ async def conversion_page(conversion_id: ConversionId, service: ServiceDependenc
     resource = conversion_resource(row, kept)
     kept_roles = {file.role: file for file in kept}
     report = await _report(service, row, kept_roles)
-    values: dict[str, Any] = {} if report is None else await asyncio.to_thread(_values, report)
+    values = {"certifying": None} if report is None else await asyncio.to_thread(_values, report)
     return page(
         "conversion.html",
         acting=acting,
@@ -122,6 +135,7 @@ async def conversion_page(conversion_id: ConversionId, service: ServiceDependenc
         has_report=report is not None,
         graph=viewer_path(row.id, row.architecture) if "artifact" in kept_roles and row.target == "onnx" else None,
         others=[other for other in others if other.id != row.id],
+        again=start_path(resource),
         steps=[stage.value for stage in Stage],
         **values,
     )
@@ -134,7 +148,8 @@ async def problems_page() -> HTMLResponse:
 
 @router.get("/problems/{code}")
 async def problem_kind_page(code: str) -> HTMLResponse:
-    return page("problem_kind.html", kind=await explain_problem(code))
+    kind = await explain_problem(code)
+    return page("problem_kind.html", kind=kind, example=json.dumps(kind.example, indent=2, ensure_ascii=False))
 
 
 @router.get("/v1/problems/{code}")
@@ -144,6 +159,21 @@ async def problem_kind(code: str, accept: Annotated[str | None, Header()] = None
         return await problem_kind_page(code)
     kind = await explain_problem(code)
     return Response(kind.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
+
+
+def start_path(conversion: ConversionResource) -> str:
+    """The start page with this conversion's checkpoint and what was asked of it, to be changed there."""
+    spec = known_target(conversion.target)
+    usual = {} if spec is None else spec.options.model_validate({}).model_dump(mode="json")
+    options = {option: value for option, value in conversion.options.items() if usual.get(option, value) != value}
+    asked = {
+        "checkpoint": conversion.checkpoint.sha256,
+        "architecture": conversion.architecture,
+        "target": conversion.target,
+        "options": options and json.dumps(options),
+        "architecture_options": conversion.architecture_options and json.dumps(conversion.architecture_options),
+    }
+    return "/?" + urlencode({name: value for name, value in asked.items() if value})
 
 
 def _values(report: ConversionReport) -> dict[str, Any]:
@@ -162,5 +192,5 @@ async def _report(service: Service, row: Conversion, kept: dict[str, ConversionF
 def _shown_options(model: type[CommonOptions]) -> dict[str, Any]:
     """JSON Schema of a target's options without those that admit one value only."""
     schema = model.model_json_schema()
-    schema["properties"] = {k: v for k, v in schema["properties"].items() if k not in HIDDEN_OPTIONS}
+    schema["properties"] = {name: rule for name, rule in schema["properties"].items() if "const" not in rule}
     return schema

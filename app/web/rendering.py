@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse
 from app.delivery.report_page import page_environment
 from app.delivery.words import VERDICT_WORDS
 from app.domain.report import Verdict
+from app.targets.specs import SPECS
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -40,7 +41,9 @@ def page(template: str, *, status: int = 200, headers: Mapping[str, str] | None 
 def _environment() -> Environment:
     environment = page_environment("app.web", "app.delivery")
     environment.filters.update(json_data=json_data)
-    environment.globals.update(words_of=lambda verdict: VERDICT_WORDS[Verdict(verdict)])
+    environment.globals.update(
+        words_of=lambda verdict: VERDICT_WORDS[Verdict(verdict)], title_of=lambda target: SPECS[target].title
+    )
     return environment
 
 

@@ -20,10 +20,8 @@ START_LIMIT = 240.0
 @contextmanager
 def running_service(**settings: str) -> Iterator[httpx.Client]:
     """A client of a fresh service. ``settings`` are RECAST_... variables without their prefix, in lower case."""
-    with tempfile.TemporaryDirectory(prefix="recast-bench-") as directory, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="recast-bench-") as directory:
         environment = {**os.environ, **{f"RECAST_{name.upper()}": value for name, value in settings.items()}}
         command = [str(Path(sys.executable).with_name("recast")), "serve"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--data-dir", f"{directory}/data"]
@@ -31,20 +29,28 @@ def running_service(**settings: str) -> Iterator[httpx.Client]:
             service = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             try:
                 with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=900) as client:
-                    _wait_until_ready(client, service, log.name)
+                    wait_until_ready(client, service, log.name)
                     yield client
             finally:
                 service.send_signal(signal.SIGTERM)
                 service.wait(timeout=60)
 
 
-def _wait_until_ready(client: httpx.Client, service: "subprocess.Popen[bytes]", log: str) -> None:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(
+    client: httpx.Client, service: "subprocess.Popen[bytes]", log: str, asked: str = "/readyz"
+) -> None:
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:
         if service.poll() is not None:
             raise SystemExit(f"The service ended:\n{Path(log).read_text()[-4000:]}")
         try:
-            if client.get("/readyz").status_code == 200:
+            if client.get(asked).status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -13,6 +13,7 @@ import pytest
 from app.api.errors_table import problem_kinds
 from app.main import create_app
 from app.settings import Settings
+from app.targets.specs import SPECS
 
 RECORDED = Path(__file__).with_name("openapi-v1.json")
 """Written by scripts/generated-clients --record, when an addition is meant."""
@@ -137,3 +138,13 @@ def test_every_code_has_a_cause_and_a_remedy(document):
         assert kind.title, code
         assert kind.hint, code
         assert f"`{code}`" in told
+
+
+def test_every_option_of_a_target_says_what_it_does():
+    silent = {
+        (spec.name, option)
+        for spec in SPECS.values()
+        for option, rule in spec.options.model_json_schema()["properties"].items()
+        if "const" not in rule and not rule.get("description")
+    }
+    assert silent == set()

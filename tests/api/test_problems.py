@@ -1,5 +1,9 @@
 """Every way to be refused is a problem document."""
 
+import json
+import subprocess
+import sys
+
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -8,6 +12,7 @@ from starlette.testclient import TestClient
 
 from app.api.errors_table import problem_kinds
 from app.api.observe import Observe
+from app.api.problem_examples import CASES
 from app.domain.errors import LISTED, KeyMismatch
 
 
@@ -19,6 +24,21 @@ def assert_is_problem(answer: httpx.Response, status: int, code: str) -> dict:
     assert (problem["status"], problem["code"]) == (status, code)
     assert problem["request_id"] == answer.headers["x-request-id"]
     return problem
+
+
+def test_every_code_has_an_example_that_is_a_problem_of_it():
+    """In an interpreter that has loaded the api alone: commands have errors that no client is told."""
+    codes = (
+        "import app.main, app.api.server; from app.domain.errors import RecastError as E; from json import dumps\n"
+        "w = [E]\nfor k in w: w += k.__subclasses__()\n"
+        "print(dumps(sorted({k.code for k in w if k is not E and 'code' in vars(k)})))"
+    )
+    told = subprocess.run([sys.executable, "-c", codes], capture_output=True, text=True, check=True).stdout
+    kinds = problem_kinds()
+    assert set(json.loads(told)) == set(CASES) == set(kinds)
+    for code, kind in kinds.items():
+        shown = (kind.example["code"], kind.example["status"], kind.example["title"], kind.example["hint"])
+        assert shown == (code, kind.status, kind.title, kind.hint)
 
 
 def test_unknown_paths_and_methods(client):

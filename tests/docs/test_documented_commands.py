@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+import yaml
 
 from tests.service.requests import saved
 from tests.service.running import Service
@@ -112,9 +113,25 @@ def test_the_client_page_runs_as_it_stands(workplace: Path, service: Service):
     assert list((workplace / "out").iterdir())
 
 
+def test_documented_pipelines_give_what_the_integrations_take():
+    inputs = {
+        "uses": yaml.safe_load((ROOT / "integrations/github/action.yml").read_text())["inputs"],
+        "component": next(yaml.safe_load_all((ROOT / "integrations/gitlab/templates/convert.yml").read_text()))["spec"][
+            "inputs"
+        ],
+    }
+    shown = [yaml.safe_load(block.text) for block in blocks("yaml")]
+    steps = [step for part in shown for step in (part if isinstance(part, list) else part["include"])]
+    for step in steps:
+        kind = "uses" if "uses" in step else "component"
+        needed = {name for name, told in inputs[kind].items() if told.get("required") or "default" not in told}
+        assert needed <= set(step.get("with") or step["inputs"]) <= set(inputs[kind]), step
+    assert len(steps) == 2
+
+
 def test_every_shown_block_is_of_a_kind_that_is_tried():
     """A new kind of block on a page needs a test of its own here."""
     pictures = [block for block in blocks("") if not is_commands(block)]
-    assert {block.language for block in BLOCKS} <= {"", "sh", "bash", "json", "python", "toml"}
+    assert {block.language for block in BLOCKS} <= {"", "sh", "bash", "json", "python", "toml", "yaml"}
     for block in pictures:
         assert not re.search(r"^\s*(curl|recast|scripts/|pip|docker) ", block.text, re.MULTILINE), block

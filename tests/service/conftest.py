@@ -1,3 +1,4 @@
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -5,7 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.running import Service, free_port
+from tests.service.running import PLUGINS, Service, free_port
+
+QUICKSTART = Path(__file__).parents[2] / "examples" / "digits" / "plugins"
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +21,11 @@ def places() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def service(places: Path) -> Iterator[Service]:
     """One service for all tests that leave it running."""
-    running = Service(places / "shared", free_port(), {"RECAST_WARM_TEMPLATES": '["sample/tied"]'})
+    plugins = places / "plugins"
+    shutil.copytree(PLUGINS, plugins)
+    shutil.copy(QUICKSTART / "digits.py", plugins)
+    settings = {"RECAST_WARM_TEMPLATES": '["sample/tied"]', "RECAST_PLUGINS_DIR": str(plugins)}
+    running = Service(places / "shared", free_port(), settings)
     running.start()
     try:
         yield running

@@ -138,7 +138,7 @@ def test_the_list_filters_by_state_and_goes_on(tab: Page, client: httpx.Client, 
     tab.goto("/conversions?state=succeeded")
     expect(tab.locator(f"a[href='/conversions/{conversion}']")).to_be_visible()
     tab.goto("/conversions?state=timed_out")
-    expect(tab.get_by_text("None yet.")).to_be_visible()
+    expect(tab.get_by_text("None is like that.")).to_be_visible()
     named = submit(client, labels={"team": "<vision>"}, name="nightly").json()["id"]
     tab.goto("/conversions")
     tab.get_by_label("Label").fill("team:<vision>")
@@ -196,7 +196,45 @@ def test_two_conversions_are_compared_from_the_list(tab: Page, client: httpx.Cli
     expect(tab.get_by_text("1 of 2 tensors of the artifacts differ.")).to_be_visible()
     expect(tab.locator("tr", has_text="opset")).to_contain_text("18")
     expect(tab.locator(".row", has_text="fc")).to_contain_text("0.5 1 of 1")
-    expect(tab.locator(".row", has_text="norm")).to_contain_text("the same")
+    expect(tab.get_by_text("The same in both: norm")).to_be_visible()
+
+
+def test_a_webhook_is_made_tried_and_deleted_by_who_administers(tab: Page):
+    tab.on("dialog", lambda dialog: dialog.accept())
+    tab.goto("/administration")
+    tab.get_by_label("Address of a new webhook").fill("https://dashboard.example.com/recast")
+    tab.get_by_label("timed out").check()
+    tab.get_by_role("button", name="Make a webhook").click()
+    expect(tab.locator("#secret")).to_contain_text("whsec_")
+    tab.reload()
+    row = tab.locator("#webhooks tbody tr")
+    expect(row).to_contain_text("timed_out")
+    row.get_by_role("button", name="Try it").click()
+    expect(row).to_contain_text("pending")
+    row.get_by_role("button", name="Delete").click()
+    expect(row).to_have_text("None.")
+
+
+def test_an_uploaded_file_is_converted_again_with_what_was_asked_before(
+    tab: Page, client: httpx.Client, backstage: Backstage
+):
+    asked = submit(
+        client, options={"opset": 20, "measure": ["latency"]}, architecture_options={"num_classes": 37}
+    ).json()
+    backstage.finish(asked["id"])
+    tab.goto(f"/conversions/{asked['id']}")
+    tab.get_by_role("link", name="Convert these weights otherwise").click()
+    expect(tab.locator("#chosen")).to_contain_text("uploaded already")
+    expect(tab.get_by_label("num classes")).to_have_value("37")
+    expect(tab.locator("#target-opset")).to_have_value("20")
+    expect(tab.get_by_label("latency")).to_be_checked()
+    tab.locator("#target-opset").fill("19")
+    tab.get_by_role("button", name="Convert").click()
+    expect(tab.locator("#state")).to_have_text("Queued")
+    again = client.get(f"/v1/conversions/{tab.url.rsplit('/', 1)[1]}").json()
+    assert again["checkpoint"] == asked["checkpoint"]
+    assert (again["options"]["opset"], again["options"]["measure"]) == (19, ["latency"])
+    assert again["architecture_options"] == {"num_classes": 37}
 
 
 def test_the_form_can_be_used_by_keyboard_alone(tab: Page):

@@ -19,11 +19,15 @@ class OnnxOptions(CommonOptions):
 
     target: Literal["onnx"] = "onnx"
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
+    """Which exporter captures the graph; auto: one after the other, until one is proved right."""
     opset: int | None = Field(default=None, ge=-INT32, le=INT32)
     """Which ones can be delivered the exporters know (UnsupportedOpset); the bounds only keep the number a number."""
     ir_version: int | None = Field(default=None, ge=3, le=64)
+    """Version of the file format; None: the one that belongs to the opset."""
     external_data: Literal["auto"] | bool = "auto"
+    """Weights in a second file; auto: where they are too large for one."""
     keep_debug: bool = False
+    """Keep the lines of source code that the graph was made of."""
     runtime: Runtime = "onnxruntime"
     """The runtime that the file is made for: its opset, IR version, operators and number of files keep to what that
     one reads. It is proved with onnxruntime."""

@@ -51,6 +51,8 @@ for (const [name, value] of Object.entries(outputs)) console.log(name, value.dim
 """
 _CPP = """#include <onnxruntime_cxx_api.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <iostream>
 #include <memory>
 #include <vector>

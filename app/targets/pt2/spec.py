@@ -14,6 +14,7 @@ class Pt2Options(CommonOptions):
 
     target: Literal["pt2"] = "pt2"
     keep_debug: bool = False
+    """Keep the paths and lines of source code that the program was made of."""
 
 
 _PYTHON = """import torch

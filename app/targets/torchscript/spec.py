@@ -12,10 +12,15 @@ class TorchScriptOptions(CommonOptions):
 
     target: Literal["torchscript"] = "torchscript"
     method: Literal["auto", "trace", "script"] = "auto"
+    """Record what the model does on a sample, or compile its code; auto: whichever is proved right."""
     freeze: bool = False
+    """Fold weights into the code, so that they have no names any more."""
     optimize_for_inference: bool = False
+    """Freeze, and rewrite for the CPU of this machine."""
     check_trace: bool = True
+    """Run a recorded program once more against the model while it is made."""
     keep_debug: bool = False
+    """Keep the lines of source code that the program was made of."""
 
 
 SPEC = TargetSpec(

@@ -45,7 +45,7 @@ document.getElementById("retry")?.addEventListener("click", async (event) => {
 
 // The log, read as it grows once somebody wants to see it.
 const log = document.getElementById("log");
-log?.addEventListener("toggle", async () => {
+async function readLog() {
   const shown = log.querySelector("pre");
   const answer = await fetch(log.dataset.log);
   if (!answer.ok) { shown.textContent = (await answer.json()).detail; return; }
@@ -53,4 +53,6 @@ log?.addEventListener("toggle", async () => {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) shown.append(value);
   if (!shown.textContent) shown.textContent = "Nothing.";
-}, { once: true });
+}
+if (log?.open) readLog();
+else log?.addEventListener("toggle", readLog, { once: true });

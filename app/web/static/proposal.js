@@ -1,21 +1,18 @@
-// What the service makes of the keys of a file, before it is sent: POST /v1/preflight.
+// What the service makes of the keys of a file, before it is sent: POST /v1/preflight. Null where it does not tell.
 const DURATION = (seconds) => seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`;
 const made = (tag, text, parts = {}) => Object.assign(document.createElement(tag), { textContent: text, ...parts });
 
-export async function preflight(header, filename, architecture, options) {
-  const manifest = Object.fromEntries(header.tensors);
-  const body = { manifest, filename, ...(architecture && { architecture, architecture_options: options }) };
-  const answer = await fetch("/v1/preflight", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-  return answer.ok ? answer.json() : null;
+export async function preflight(body) {
+  const asked = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await fetch("/v1/preflight", asked).catch(() => null); // the form works without it
+  return answer?.ok ? answer.json() : null;
 }
 
 // Shows it in ``element``; ``take`` is called with the proposal that a person chooses.
 export function showProposal(element, told, target, take) {
-  const parts = [];
-  const verdict = { loads: "It fits", does_not_load: "It does not fit", unknown: "Perhaps it fits" }[told.verdict];
-  parts.push(made("p", "", { className: `chip ${{ loads: "ok", does_not_load: "no" }[told.verdict] ?? "plain"}` }));
-  parts[0].textContent = verdict;
-  parts.push(made("p", told.detail));
+  const asked = told.asked || !told.proposals.length;
+  const [words, colour] = { loads: ["It fits", "ok"], does_not_load: ["It does not fit", "no"], unknown: ["Not known yet", "plain"] }[told.verdict];
+  const parts = [made("p", asked ? words : "It looks like", { className: `chip ${asked ? colour : "plain"}` }), made("p", told.detail)];
   const lists = [["Missing", "missing_keys", "missing"], ["Unexpected", "unexpected_keys", "unexpected"], ["Of another shape", "shape_mismatches", "mismatched"]];
   for (const [words, list, count] of told.asked && !told.asked.fits ? lists : []) {
     if (!told.asked[count]) continue;
@@ -23,12 +20,14 @@ export function showProposal(element, told, target, take) {
     details.append(made("summary", `${words}: ${told.asked[count]}`), made("pre", told.asked[list].join("\n"), { tabIndex: 0 }));
     parts.push(details);
   }
+  const choices = made("div", "", { className: "actions" });
   for (const proposal of told.proposals) {
     const options = Object.entries(proposal.architecture_options).map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(", ");
-    const button = made("button", `Take ${proposal.architecture}${options ? ` with ${options}` : ""}`, { type: "button" });
+    const button = made("button", `Use ${proposal.architecture}${options ? ` with ${options}` : ""}`, { type: "button" });
     button.addEventListener("click", () => take(proposal));
-    parts.push(button);
+    choices.append(button);
   }
+  if (told.proposals.length) parts.push(choices);
   const estimate = told.targets[target];
   if (estimate) parts.push(made("p", `Converting takes about ${DURATION(estimate.seconds)}${estimate.template ? ": the graph is there already" : ""}, in ${(told.memory_bytes / 1e9).toFixed(1)} GB of memory.`, { className: "soft" }));
   element.replaceChildren(...parts);

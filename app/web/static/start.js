@@ -1,4 +1,5 @@
 import { readHeader } from "/static/header.js";
+import { fill, given, put } from "/static/options.js";
 import { show } from "/static/problem.js";
 import { preflight, showProposal } from "/static/proposal.js";
 import { upload as sendInParts } from "/static/upload.js";
@@ -8,92 +9,22 @@ const [file, drop, chosen, found] = ["file", "drop", "chosen", "found"].map((id)
 const [name, names, summary] = ["architecture", "names", "summary"].map((id) => document.getElementById(id));
 const [upload, told, problem] = ["upload", "told", "problem"].map((id) => document.getElementById(id));
 const schemas = JSON.parse(document.getElementById("schemas").textContent);
+const wanted = new URLSearchParams(location.search); // what a link to this page asks for
+let uploaded = form.dataset.checkpoint ?? null; // sha256 of a file that the service has, in the place of one to choose
 let described = null, known = false;
 
-// --- forms made from JSON Schema ---------------------------------------------------------------------------------
-
-const typeOf = (rule) => rule.type ?? (rule.anyOf ?? []).map((each) => each.type ?? (each.enum || each.const ? "enum" : null)).find((type) => type && type !== "null") ?? "json";
-
-// Every admitted value of a rule that admits a few; null for others.
-function choices(rule) {
-  if (rule.enum) return rule.enum;
-  if ("const" in rule) return [rule.const];
-  if (rule.type === "boolean") return [true, false];
-  const parts = (rule.anyOf ?? []).filter((each) => each.type !== "null").map(choices);
-  return parts.length && parts.every(Boolean) ? parts.flat() : null;
-}
-
-const shown = (value) => typeof value === "string" ? value : JSON.stringify(value);
-
-function checkboxes(option, rule) {
-  const set = document.createElement("fieldset"), legend = document.createElement("legend");
-  legend.textContent = option.replaceAll("_", " ");
-  set.append(legend);
-  set.dataset.list = option;
-  for (const value of rule.items.enum) {
-    const label = document.createElement("label"), box = document.createElement("input");
-    label.className = "choice";
-    box.type = "checkbox";
-    box.value = value;
-    label.append(box, ` ${value}`);
-    set.append(label);
-  }
-  return set;
-}
-
-function field(option, rule, prefix) {
-  if (rule.type === "array" && rule.items?.enum) return checkboxes(option, rule);
-  const label = document.createElement("label");
-  const id = `${prefix}-${option}`;
-  label.htmlFor = id;
-  label.textContent = option.replaceAll("_", " ");
-  const admitted = choices(rule);
-  const control = document.createElement(admitted ? "select" : "input");
-  control.id = id;
-  control.dataset.option = option;
-  control.dataset.type = typeOf(rule);
-  if (admitted) {
-    const usual = rule.default === undefined || rule.default === null ? "default" : `default: ${shown(rule.default)}`;
-    control.add(new Option(usual, ""));
-    for (const value of admitted) control.add(new Option(shown(value), JSON.stringify(value)));
-  }
-  else {
-    control.placeholder = rule.default === undefined || rule.default === null ? "default" : shown(rule.default);
-    if (["integer", "number"].includes(control.dataset.type)) control.inputMode = "decimal";
-  }
-  label.append(control);
-  if (rule.description) { const words = document.createElement("small"); words.textContent = rule.description; label.append(words); }
-  return label;
-}
-
-function fill(details, schema, prefix) {
-  const properties = Object.entries(schema?.properties ?? {});
-  details.hidden = properties.length === 0;
-  details.querySelector(".fields").replaceChildren(...properties.map(([option, rule]) => field(option, rule, prefix)));
-}
-
-function given(details) {
-  const values = {};
-  for (const control of details.querySelectorAll("[data-option]")) {
-    const text = control.value.trim();
-    if (text === "") continue;
-    if (control.dataset.type === "array" && !text.startsWith("[")) values[control.dataset.option] = text.split(",").map((each) => each.trim());
-    else if (control.tagName !== "SELECT" && control.dataset.type === "string") values[control.dataset.option] = text;
-    else try { values[control.dataset.option] = JSON.parse(text); } catch { values[control.dataset.option] = text; }
-  }
-  for (const set of details.querySelectorAll("[data-list]")) {
-    const chosen = [...set.querySelectorAll(":checked")].map((box) => box.value);
-    if (chosen.length) values[set.dataset.list] = chosen;
-  }
-  return values;
-}
+// --- options ---------------------------------------------------------------------------------------------------------
 
 const architectureOptions = document.getElementById("architecture-options");
 const targetOptions = document.getElementById("target-options");
 const target = () => form.querySelector("[name=target]:checked").value;
 const showTarget = () => fill(targetOptions, schemas[target()], "target");
 for (const each of form.querySelectorAll("[name=target]")) each.addEventListener("change", () => { showTarget(); propose(); });
+const objectOf = (text) => { try { return Object.entries(JSON.parse(text ?? "{}")); } catch { return []; } };
+const linked = form.querySelector(`[name=target][value="${CSS.escape(wanted.get("target") ?? "")}"]`);
+if (linked) linked.checked = true;
 showTarget();
+for (const [option, value] of objectOf(wanted.get("options"))) put(targetOptions, option, value);
 
 // --- the architecture ----------------------------------------------------------------------------------------------
 
@@ -115,20 +46,34 @@ async function describe() {
   known = answer.ok;
   summary.textContent = answer.ok ? told.summary : told.detail;
   fill(architectureOptions, answer.ok ? told.options_schema : null, "architecture");
+  offer(answer.ok ? told.targets : null);
   propose();
+}
+
+// Leaves those targets to choose from that an architecture can become; null: all.
+function offer(targets) {
+  const radios = [...form.querySelectorAll("[name=target]")];
+  for (const each of radios) each.disabled = targets !== null && !targets.includes(each.value);
+  if (!radios.some((each) => each.checked && each.disabled)) return;
+  radios.find((each) => !each.disabled).checked = true;
+  showTarget();
 }
 
 let pause;
 name.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(search, 150); });
 name.addEventListener("change", describe);
-name.value = new URLSearchParams(location.search).get("architecture") ?? name.value;
-describe();
+name.value = wanted.get("architecture") ?? name.value;
+describe().then(() => {
+  for (const [option, value] of objectOf(wanted.get("architecture_options"))) put(architectureOptions, option, value);
+  propose();
+});
 
 // --- the file ------------------------------------------------------------------------------------------------------
 
 function choose() {
   const picked = file.files[0];
   if (!picked) return;
+  uploaded = null;
   const heading = document.createElement("b");
   heading.textContent = picked.name;
   chosen.replaceChildren(heading, ` (${(picked.size / 1e6).toFixed(1)} MB)`);
@@ -171,10 +116,12 @@ let proposing = 0;
 
 async function propose() {
   const turn = ++proposing;
-  proposal.hidden = true;
-  if (!header) return;
-  const told = await preflight(header, file.files[0].name, known ? name.value.trim() : "", given(architectureOptions));
-  if (told && turn === proposing) showProposal(proposal, told, target(), take);
+  if (!header && !uploaded) { proposal.hidden = true; return; }
+  const about = uploaded ? { checkpoint: uploaded } : { manifest: Object.fromEntries(header.tensors), filename: file.files[0].name };
+  const told = await preflight({ ...about, ...(known && { architecture: name.value.trim(), architecture_options: given(architectureOptions) }) });
+  if (turn !== proposing) return;
+  if (told) showProposal(proposal, told, target(), take);
+  else proposal.hidden = true;
 }
 
 async function take(chosen) {
@@ -184,13 +131,6 @@ async function take(chosen) {
   if (chosen.prefix !== null) put(targetOptions, "prefix", chosen.prefix);
   await propose();
   name.focus();
-}
-
-function put(details, option, value) {
-  const control = details.querySelector(`[data-option="${CSS.escape(option)}"]`);
-  if (!control) return;
-  control.value = control.tagName === "SELECT" || typeof value !== "string" ? JSON.stringify(value) : value;
-  details.open = true;
 }
 
 architectureOptions.addEventListener("change", propose);
@@ -209,11 +149,14 @@ function sent(share) {
   told.textContent = `${Math.round(100 * share)} % sent`;
 }
 
+async function askFor(asked, checkpoint) {
+  const answer = await fetch("/v1/conversions", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...asked, checkpoint }) });
+  return { status: answer.status, answer: await answer.json() };
+}
+
 async function sendLarge(asked, content) {
   try {
-    const checkpoint = await sendInParts(content, sent);
-    const answer = await fetch("/v1/conversions", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...asked, checkpoint }) });
-    return { status: answer.status, answer: await answer.json() };
+    return await askFor(asked, await sendInParts(content, sent));
   } catch (error) {
     return { status: error.problem ? 400 : 0, answer: error.problem ?? {} };
   }
@@ -236,13 +179,14 @@ function send(asked, content) {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   problem.hidden = true;
-  const missing = [[file, file.files.length], [name, name.value.trim()]].find(([, has]) => !has)?.[0];
+  const missing = [[file, uploaded || file.files.length], [name, name.value.trim()]].find(([, has]) => !has)?.[0];
   if (missing) { told.textContent = missing === file ? "Choose a checkpoint first." : "Name its architecture."; missing.focus(); return; }
   const button = form.querySelector("button");
   button.disabled = true;
-  upload.hidden = false;
+  upload.hidden = Boolean(uploaded);
   const asked = { architecture: name.value.trim(), target: target(), options: given(targetOptions), architecture_options: given(architectureOptions) };
-  const { status, answer } = await (file.files[0].size > LARGE ? sendLarge(asked, file.files[0]) : send(asked, file.files[0]));
+  const content = file.files[0];
+  const { status, answer } = await (uploaded ? askFor(asked, uploaded).catch(() => ({ status: 0, answer: {} })) : content.size > LARGE ? sendLarge(asked, content) : send(asked, content));
   button.disabled = false;
   upload.hidden = true;
   told.textContent = "";
