@@ -344,10 +344,10 @@ def test_a_stack_of_wrappers_as_deep_as_names_are_long_is_refused_as_quickly_as_
         load({"module." * 140 + f"p{index}": torch.zeros(1) for index in range(100)})
 
 
-def test_a_hundred_thousand_keys_of_one_tensor_are_refused_in_linear_time(load: Load) -> None:
+def test_twenty_thousand_keys_of_one_tensor_are_refused_in_linear_time(load: Load) -> None:
     shared = torch.zeros(1)
     with pytest.raises(KeyMismatch):
-        load({f"module.p{index}": shared for index in range(100_000)})
+        load({f"module.p{index}": shared for index in range(20_000)})
 
 
 def test_every_difference_is_listed(load: Load, state: dict[str, torch.Tensor]) -> None:
