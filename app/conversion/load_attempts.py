@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from app.architectures.named_tensors import named_tensors, tied_groups
 from app.architectures.registry import Registry
 from app.conversion.checkpoint import OpenedCheckpoint
 from app.conversion.key_repair import Reading, first_segments, fits, readings
 from app.conversion.origins import Accounted, Origins, account
-from app.conversion.ties import fill_twins, tied_names
+from app.conversion.ties import fill_twins
 from app.domain.errors import KeyMismatch, RecastError
 
 COUNTER = "num_batches_tracked"
@@ -84,7 +85,7 @@ class Attempt:
 
 def place_of(registry: Registry, name: str, options: Mapping[str, Any]) -> Place:
     module = registry.build(name, options)
-    groups = tied_names(module)
+    groups = tied_groups(named_tensors(module))
     targets = {key: value for key, value in module.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
     counters = {key for key in targets if key.endswith(COUNTER)}
     optional = frozenset(counters | {twin for group in groups for twin in group[1:]})

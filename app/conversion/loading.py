@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.construction import replace_tensors
+from app.architectures.named_tensors import named_tensors, tied_groups
 from app.architectures.registry import Registry
 from app.conversion.checkpoint import OpenedCheckpoint
 from app.conversion.checkpoint.names import shown
@@ -102,26 +103,19 @@ def load_module(
 
 def describe_parameters(module: nn.Module) -> ParameterReport:
     """Totals over distinct parameters (a tied one counts once), and every tensor of the module by name."""
-    parameters = list(module.parameters())
-    buffers = list(module.buffers())
-    first: dict[int, str] = {}
-    tensors = []
-    for trainable, named in (
-        (True, module.named_parameters(remove_duplicate=False)),
-        (False, module.named_buffers(remove_duplicate=False)),
-    ):
-        for name, tensor in named:
-            original = first.setdefault(id(tensor), name)
-            tensors.append(
-                TensorInfo(
-                    name=name,
-                    shape=tuple(tensor.shape),
-                    dtype=str(tensor.dtype).removeprefix("torch."),
-                    bytes=tensor.numel() * tensor.element_size(),
-                    trainable=trainable and tensor.requires_grad,
-                    tied_to=None if original == name else original,
-                )
-            )
+    parameters, buffers, held = list(module.parameters()), list(module.buffers()), named_tensors(module)
+    first = {name: group[0] for group in tied_groups(held) for name in group[1:]}
+    tensors = (
+        TensorInfo(
+            name=name,
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            bytes=tensor.numel() * tensor.element_size(),
+            trainable=isinstance(tensor, nn.Parameter) and tensor.requires_grad,
+            tied_to=first.get(name),
+        )
+        for name, tensor in held.items()
+    )
     return ParameterReport(
         total=sum(parameter.numel() for parameter in parameters),
         trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),

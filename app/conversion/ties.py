@@ -3,20 +3,8 @@
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from app.domain.errors import KeyMismatch
-
-
-def tied_names(module: nn.Module) -> list[tuple[str, ...]]:
-    """Groups of state-dict names that stand for one tensor object, each in the module's order."""
-    groups: dict[int, list[str]] = {}
-    for name, tensor in (
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ):
-        groups.setdefault(id(tensor), []).append(name)
-    return [tuple(names) for names in groups.values() if len(names) > 1]
 
 
 def fill_twins(tensors: Mapping[str, torch.Tensor], groups: list[tuple[str, ...]]) -> dict[str, torch.Tensor]:

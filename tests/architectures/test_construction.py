@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.construction import initialised, skeleton
+from app.architectures.named_tensors import named_tensors, tied_groups
 from app.architectures.registry import Registry
-from app.conversion.ties import tied_names
 from app.domain.errors import BuildFailed
 
 SMALL_TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -67,7 +67,7 @@ def test_a_built_module_is_the_initialised_one_without_its_values(
     assert {key: (tensor.shape, tensor.dtype) for key, tensor in built.state_dict().items()} == {
         key: (tensor.shape, tensor.dtype) for key, tensor in real.state_dict().items()
     }
-    assert tied_names(built) == tied_names(real)
+    assert tied_groups(named_tensors(built)) == tied_groups(named_tensors(real))
     expected = dict(constants(real))
     for key, tensor in constants(built):
         assert torch.equal(tensor, expected.pop(key)), key
@@ -84,7 +84,7 @@ def test_initialised_modules_are_the_same_each_time_and_leave_the_random_state_a
 
 
 def test_a_tied_language_model_names_its_ties(registry: Registry) -> None:
-    assert tied_names(registry.build("sample/tied", {})) == [("embedding.weight", "head.weight")]
+    assert tied_groups(named_tensors(registry.build("sample/tied", {}))) == [("embedding.weight", "head.weight")]
 
 
 def test_parameters_registered_twice_stay_one() -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from app.architectures.named_tensors import named_tensors
+
 _Reach = tuple[int, int]
 """First byte of a tensor in its storage, and the byte behind its last."""
 
@@ -21,7 +23,7 @@ _Reach = tuple[int, int]
 @contextmanager
 def watching(module: nn.Module) -> Iterator[set[str]]:
     """Names of the parameters and buffers that are written into meanwhile; complete when the context has ended."""
-    placed = _placed(module)
+    placed = named_tensors(module)
     # Torch keeps no count for tensors made in inference mode.
     versions = {name: tensor._version for name, tensor in placed.items() if not tensor.is_inference()}
     watch = _Watch(placed)
@@ -30,13 +32,8 @@ def watching(module: nn.Module) -> Iterator[set[str]]:
             yield watch.written
     finally:
         watch.written.update(name for name, version in versions.items() if placed[name]._version != version)
-        after = _placed(module)
+        after = named_tensors(module)
         watch.written.update(name for name, tensor in placed.items() if after.get(name) is not tensor)
-
-
-def _placed(module: nn.Module) -> dict[str, Tensor]:
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    return parameters | dict(module.named_buffers(remove_duplicate=False))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from app.architectures.named_tensors import named_tensors, tied_groups
 from app.domain.checkpoint import LoadReport
 from app.targets.artifact import Bytes
 
@@ -63,21 +64,18 @@ class Sources:
 
 def sources_of(uploaded: Mapping[str, Tensor], load: LoadReport, module: nn.Module) -> Sources:
     """The sources, from the upload itself; the module tells only dtypes, ties, missing values and buffers."""
-    placed: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
-    placed |= dict(module.named_buffers(remove_duplicate=False))
+    placed = named_tensors(module)
     persistent = set(module.state_dict(keep_vars=True))
     ignored = set(load.ignored_keys) | set(load.unexpected_keys)
     by_name: dict[str, Source] = {}
-    same: dict[int, list[str]] = {}
     for name, held in placed.items():
-        same.setdefault(id(held), []).append(name)
         if name not in persistent:
             by_name[name] = Source(name, held, held.dtype, "buffer")
         elif name in uploaded and name not in ignored and uploaded[name].shape == held.shape:
             by_name[name] = Source(name, uploaded[name], held.dtype, "uploaded")
         else:
             by_name[name] = Source(name, held, held.dtype, "missing")
-    groups = {name: tuple(names) for names in same.values() if len(names) > 1 for name in names}
+    groups = {name: names for names in tied_groups(placed) for name in names}
     for name, names in groups.items():
         given = [by_name[other] for other in names if by_name[other].kind == "uploaded"]
         if by_name[name].kind == "missing" and given:
