@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conversion.verification.ledger_cases import Exports, build, export_all
+from tests.conversion.verification.ledger.cases import Exports, build, export_all
 
 
 @pytest.fixture(scope="session")

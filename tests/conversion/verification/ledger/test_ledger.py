@@ -18,7 +18,7 @@ from app.domain.report import Ledger
 from app.targets.artifact import MalformedFile
 from app.targets.claims import Claim
 from app.targets.reader import reader_of
-from tests.conversion.verification.ledger_cases import WAYS, Exports, build, upload
+from tests.conversion.verification.ledger.cases import WAYS, Exports, build, upload
 
 Exported = Callable[[str], Exports]
 STRICT = LoadReport(strict=True)

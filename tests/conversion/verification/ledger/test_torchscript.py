@@ -17,7 +17,7 @@ from app.targets.artifact import MalformedFile
 from app.targets.claims import Claim
 from app.targets.reader import reader_of
 from app.targets.torchscript.reading.tensors import read_torchscript
-from tests.conversion.verification.ledger_cases import upload
+from tests.conversion.verification.ledger.cases import upload
 
 STRICT = LoadReport(strict=True)
 VECTOR = Signature(inputs=(InputSpec(name="x", shape=("batch", 4)),))

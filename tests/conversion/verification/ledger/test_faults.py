@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from app.domain.report import Ledger
-from tests.conversion.verification.ledger_cases import NETWORKS, WAYS, Exports, build
+from tests.conversion.verification.ledger.cases import NETWORKS, WAYS, Exports, build
 
 pytestmark = pytest.mark.slow
 
