@@ -9,7 +9,7 @@ from tests.conversion.verification.ledger.cases import Exports, build, export_al
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exports]:
-    """Artifacts of a network of ledger/cases.py, by every way of exporting."""
+    """Artifacts of a network of cases.py, by every way of exporting."""
     made: dict[str, Exports] = {}
 
     def export(network: str) -> Exports:
