@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from app.conversion.checkpoint.extent import Extent
 from app.conversion.checkpoint.names import check_key, shown
 from app.conversion.checkpoint.stored_tensors import MAX_DIMENSIONS, Storage, Stored, TensorView, Unreadable
 from app.conversion.checkpoint.torch_files import Contents
 from app.domain.errors import CorruptCheckpoint, PayloadTooLarge
+from app.targets.safetensors.reading.reader import DTYPES
 
 FORMAT_LIMIT = 100_000_000
 """Bytes of a header that the format admits."""
@@ -22,28 +21,6 @@ MAX_COMMAS = 2_000_000
 """Values of a header, by the commas between them: what parsing it costs in memory. A tensor has about six."""
 _PACKED = frozenset({"F4", "F6_E2M3", "F6_E3M2"})
 _MEMBERS = {"dtype", "shape", "data_offsets"}
-
-_DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
-    "F8_E8M0": torch.float8_e8m0fnu,
-    "I16": torch.int16,
-    "U16": torch.uint16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I32": torch.int32,
-    "U32": torch.uint32,
-    "F32": torch.float32,
-    "C64": torch.complex64,
-    "F64": torch.float64,
-    "I64": torch.int64,
-    "U64": torch.uint64,
-}
 
 
 def read_safetensors(file: Extent) -> Contents:
@@ -99,7 +76,7 @@ def _entry(name: str, entry: object) -> _Entry:
     if not isinstance(entry, dict) or entry.keys() != _MEMBERS:
         raise CorruptCheckpoint(f"The safetensors header describes {name!r} by other members than it may have.")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or (dtype not in _DTYPES and dtype not in _PACKED):
+    if not isinstance(dtype, str) or (dtype not in DTYPES and dtype not in _PACKED):
         raise CorruptCheckpoint(f"{name!r} has a dtype that the format does not know.", tensor=name)
     if not (isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2):
         raise CorruptCheckpoint(f"{name!r} has no shape or no place.", tensor=name)
@@ -125,7 +102,7 @@ def _tensor(entry: _Entry, data: Extent) -> Stored:
     extent = data.part(entry.begin, size)
     if entry.dtype in _PACKED:
         return Unreadable(f"of packed elements ({entry.dtype})", "Save the weights before quantization.")
-    dtype = _DTYPES[entry.dtype]
+    dtype = DTYPES[entry.dtype]
     if len(entry.shape) > MAX_DIMENSIONS or math.prod(entry.shape) * dtype.itemsize != size:
         raise CorruptCheckpoint(f"{entry.name!r} has {size} bytes, which its shape does not need.", tensor=entry.name)
     return TensorView(Storage(entry.name, dtype, size, extent), dtype, 0, entry.shape, _contiguous(entry.shape))

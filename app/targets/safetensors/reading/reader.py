@@ -16,13 +16,16 @@ from app.domain.text import message_of
 from app.targets.artifact import ArtifactRefused, GraphFacts, MalformedFile, ModuleValue, StoredTensor
 from app.targets.reader import Reader
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -34,6 +37,7 @@ _DTYPES = {
     "BOOL": torch.bool,
     "C64": torch.complex64,
 }
+"""torch's dtype by its name in the format."""
 
 
 def read_safetensors(path: Path) -> tuple[tuple[StoredTensor, ...], Mapping[str, str]]:
@@ -49,7 +53,7 @@ def read_safetensors(path: Path) -> tuple[tuple[StoredTensor, ...], Mapping[str,
         metadata = header.pop("__metadata__", {})
         content, position, found = whole[8 + length :], 0, []
         for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
-            dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+            dtype, shape, (start, end) = DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
             expected = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
             if start != position or end - start != expected or end > content.size:
                 raise MalformedFile(f"{name} does not lie where the tensor before it ends")
