@@ -5,8 +5,6 @@ import sys
 
 import pytest
 
-from app.api.catalog import together
-from app.database.catalogs import Described
 from app.domain.architecture import ArchitectureDescription, BrokenPlugin, InputSpec, Signature
 from app.domain.catalog import Catalog
 from app.domain.errors import InvalidOptions, UnknownArchitecture
@@ -85,13 +83,3 @@ def test_options_are_completed_with_defaults_and_whole_numbers() -> None:
 def test_the_catalog_needs_no_torch() -> None:
     program = "import app.domain.catalog, app.domain.options, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def test_a_target_that_one_of_the_workers_lacks_is_lacking() -> None:
-    whole = Described("one", [entry("a/b", "c")])
-    less = Described("two", [entry("a/b", "c").without({"openvino": "pip install it"})])
-    for offers in ((whole, less), (less, whole)):
-        told = together(offers).get("a/b")
-        assert told.lacking == {"openvino": "pip install it"}
-        assert "openvino" not in told.targets
-    assert together((whole, whole)).get("a/b") == entry("a/b", "c")
