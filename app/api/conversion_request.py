@@ -199,6 +199,9 @@ def conversion_request(
     architecture_options = _mapping(members, "architecture_options")
     catalog.validate_options(architecture, architecture_options)
     options = target_options(spec, _mapping(members, "options"))
+    publish = checked_places(members.get("publish"))
+    if publish and options.over_checkpoint:
+        raise InvalidOptions("external_data=checkpoint cannot be published: the artifact has no weights of its own.")
     return ConversionRequest(
         description.name if description.recipe else architecture,
         architecture_options,
@@ -212,7 +215,7 @@ def conversion_request(
         priority=int(_number(members, "priority", LEAST_PRIORITY, MOST_PRIORITY, whole=True) or 0),
         timeout=_number(members, "timeout", LEAST_TIMEOUT, longest),
         webhook=_webhook(members, egress),
-        publish=checked_places(members.get("publish")),
+        publish=publish,
     )
 
 

@@ -1,6 +1,7 @@
 """The ways to make an artifact: fill a stored template, or capture a graph, make a template of it and fill that."""
 
 import hashlib
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -131,10 +132,12 @@ def fill(work: Workpiece, template: Any, directory: Path) -> Candidate:
     """Write the template's artifact and hold it to the template. Raises TemplateMismatch, LedgerFailed."""
     target = work.job.options.target
     writer, suffix = writer_of(target), SPECS[target].suffix
-    telling = writer.with_facts(template, work.request.facts)
+    telling = writer.for_request(template, work.request)
     tensors = {key: value for key, value in work.loaded.module.state_dict().items() if isinstance(value, Tensor)}
     written = writer.fill(telling, tensors, work.request, directory / f"model{suffix}")
     flush_early(written.path)
+    if work.request.checkpoint is not None:  # where it will be used; a link is refused by onnx.checker
+        shutil.copyfile(work.job.checkpoint, directory / work.request.checkpoint.name)
     if not writer.is_filled(telling, written):
         raise LedgerFailed("The file on disk is not the template's graph with the uploaded tensors.")
     return Candidate(written, writer.report(telling, work.request), writer.claims(telling), template)

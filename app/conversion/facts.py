@@ -13,10 +13,15 @@ from app.conversion.checkpoint.class_names import named_by
 from app.conversion.job import ConversionJob
 from app.domain.architecture import ArchitectureDescription, Signature
 from app.domain.conversion import OWN_FACTS
+from app.targets.request import CheckpointFile
 
 
 def facts_of(
-    job: ConversionJob, description: ArchitectureDescription, opened: OpenedCheckpoint, signature: Signature
+    job: ConversionJob,
+    description: ArchitectureDescription,
+    opened: OpenedCheckpoint,
+    signature: Signature,
+    checkpoint: CheckpointFile | None = None,
 ) -> dict[str, str]:
     """Name to text, JSON where it is more than a word. ``signature``: inputs and outputs as they stand in the file."""
     told: dict[str, Any] = {
@@ -26,10 +31,11 @@ def facts_of(
         "library": f"{description.library} {description.library_version}",
         "options": job.options.model_dump(mode="json", exclude_defaults=True, exclude={"embed", "target"}),
         "weights_sha256": job.checkpoint_sha256,
+        "weights_file": checkpoint.name if checkpoint is not None else "",
         "inputs": _contract(signature),
         "class_names": named_by(job.architecture_options.get("id2label") or {}) or opened.class_names,
     }
-    facts = {OWN_FACTS + name: _text(value) for name, value in told.items() if value not in ({}, ())}
+    facts = {OWN_FACTS + name: _text(value) for name, value in told.items() if value not in ({}, (), "")}
     return dict(sorted({**facts, **job.options.embed}.items()))
 
 

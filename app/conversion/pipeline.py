@@ -15,6 +15,7 @@ from app.conversion.candidates import Workpiece
 from app.conversion.checkpoint import open_checkpoint
 from app.conversion.facts import facts_of
 from app.conversion.forward_memory import refuse_beyond_limit
+from app.conversion.graph_over_checkpoint import checkpoint_file
 from app.conversion.job import ConversionJob, ConversionOutcome, ProgressCallback, TemplateSource
 from app.conversion.loading import load_module
 from app.conversion.packaging import package
@@ -50,7 +51,9 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
         request = export_request(loaded.module, description, job.options)
         refuse_beyond_limit(request)
         refuse_fixed_axes(request, description.signature)
-        request = replace(request, facts=facts_of(job, description, opened, request.signature))
+        checkpoint = checkpoint_file(job, opened, loaded)
+        facts = facts_of(job, description, opened, request.signature, checkpoint)
+        request = replace(request, facts=facts, checkpoint=checkpoint)
     workpiece = Workpiece(job, description, opened.inspection, loaded, request)
     produced = produce_within(workpiece, templates, clock)
     with clock.stage(Stage.package):

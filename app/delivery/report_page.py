@@ -143,6 +143,8 @@ def next_steps(report: ConversionReport) -> tuple[str, ...]:
     steps = [f"Download {words.name(report.artifact.filename)} and run it with the program under “Run it”."]
     if report.artifact_data is not None:
         steps.append(f"Keep {words.name(report.artifact_data.filename)} beside it: it holds the weights.")
+    if (beside := report.export.weights_beside) is not None:
+        steps.append(f"Keep the uploaded file beside it as {words.name(beside.filename)}: the weights stay in there.")
     steps += dict.fromkeys(remedy for f in verification.findings if (remedy := REASONS[f.reason].remedy))
     steps.append("Prove it again where it will run: unpack the bundle there and run its check.py.")
     return tuple(steps)

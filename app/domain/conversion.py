@@ -138,3 +138,8 @@ class CommonOptions(Value):
     def exact(self) -> Self:
         """The options of what an approximation is derived from: the same, but for what makes it one."""
         return self
+
+    @property
+    def over_checkpoint(self) -> bool:
+        """Whether the artifact leaves the weights in the uploaded file and points into it."""
+        return False

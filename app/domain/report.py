@@ -156,6 +156,18 @@ class Quantization(Value):
     layers: tuple[QuantizedLayer, ...]
 
 
+class WeightsBeside(Value):
+    """The uploaded file into which the artifact points: it must lie beside it, under this name and with these bytes."""
+
+    filename: str
+    sha256: str
+    bytes: int
+    referenced_bytes: int
+    """Of the artifact's tensors that lie in it."""
+    carried_bytes: int
+    """Of those that the artifact itself holds: small ones, and what does not stand in the file as it is."""
+
+
 class ExportReport(Value):
     target: TargetName
     exporter: str
@@ -171,6 +183,8 @@ class ExportReport(Value):
     """The runtime that the request named, and its limits, which the file keeps, in words."""
     quantization: Quantization | None = None
     template: TemplateUse | None = None
+    weights_beside: WeightsBeside | None = None
+    """None: the artifact has all its weights."""
 
 
 # --- verification --------------------------------------------------------------------------------------------------

@@ -98,6 +98,8 @@ async def _publish(
         report = ConversionReport.model_validate_json(
             b"".join([bytes(chunk) async for chunk in tools.store.stream(files["report"].sha256)])
         )
+        if report.export.weights_beside is not None:
+            raise PublishFailed("The artifact has no weights of its own: it points into the uploaded checkpoint.")
         model = _model(tools, conversion, files, report, signature)
         return await publish_to(publication, model, remote, tools.egress)
     except MissingObject as error:

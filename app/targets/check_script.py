@@ -30,7 +30,8 @@ def main() -> int:
     parser.add_argument("bundle", nargs="?", type=Path, default=Path(__file__).resolve().parent, help="unzipped bundle")
     directory = parser.parse_args().bundle
     try:
-        wrong = check_files(directory) + check_outputs(directory)
+        wrong = check_files(directory) + check_weights_beside(directory)
+        wrong += check_outputs(directory)
     except CannotCheck as reason:
         print(f"CANNOT CHECK  {reason}")
         return 2
@@ -48,6 +49,28 @@ def check_files(directory: Path) -> int:
         state = "ok   " if good else "WRONG"
         print(f"{state} file   {member['name']}  sha256 {member['sha256'][:16]}…")
     return wrong
+
+
+def check_weights_beside(directory: Path) -> int:
+    """1 when the artifact points into an uploaded file, and another one lies beside it. Raises CannotCheck without."""
+    roles = {member["role"]: member["name"] for member in _members(directory)}
+    if "report" not in roles:
+        return 0
+    report = json.loads((directory / roles["report"]).read_text(encoding="utf-8"))
+    beside = (report.get("export") or {}).get("weights_beside")
+    if not beside:
+        return 0
+    path = directory / beside["filename"]
+    if not path.is_file():
+        raise CannotCheck(
+            f"the artifact has no weights of its own: it points into the uploaded checkpoint, which is missing. Put it "
+            f"into {directory} as {beside['filename']} ({beside['bytes']} bytes, sha256 {beside['sha256']})"
+        )
+    if _sha256(path) == beside["sha256"]:
+        print(f"ok    file   {path.name}  the checkpoint into which the artifact points")
+        return 0
+    print(f"WRONG file   {path.name}  another checkpoint than the one that was converted (sha256 {beside['sha256']})")
+    return 1
 
 
 def check_outputs(directory: Path) -> int:

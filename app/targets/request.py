@@ -21,6 +21,17 @@ MAX_SAMPLE_ELEMENTS = 1 << 28
 
 
 @dataclass(frozen=True)
+class CheckpointFile:
+    """The uploaded file, which an artifact points into. ``name``: under which it shall lie beside the artifact."""
+
+    name: str
+    sha256: str
+    bytes: int
+    offsets: Mapping[str, int]
+    """Where the bytes of a tensor begin, little-endian and in rows, by state-dict key; of the others it has none."""
+
+
+@dataclass(frozen=True)
 class ExportRequest:
     module: nn.Module
     signature: Signature
@@ -32,6 +43,8 @@ class ExportRequest:
     """Further inputs by name, which the client sent."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the artifact shall say of itself, name to text; no part of a template."""
+    checkpoint: CheckpointFile | None = None
+    """Where the weights stay; None: the artifact carries them."""
 
 
 def export_request(module: nn.Module, description: ArchitectureDescription, options: CommonOptions) -> ExportRequest:

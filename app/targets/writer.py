@@ -64,8 +64,9 @@ class Writer(Protocol[CapturedT, TemplateT]):
     def load_template(self, path: Path) -> TemplateT:
         """Read a template file."""
 
-    def with_facts(self, template: TemplateT, facts: Mapping[str, str]) -> TemplateT:
-        """The template of artifacts that say this of themselves, name to text, where readers of the format look."""
+    def for_request(self, template: TemplateT, request: ExportRequest) -> TemplateT:
+        """The template of artifacts that say the request's facts of themselves, where readers of the format look, and
+        that point into its checkpoint, where it has one."""
 
     def fill(
         self, template: TemplateT, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path

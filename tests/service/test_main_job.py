@@ -143,3 +143,49 @@ def test_a_stochastic_module_is_inconclusive_and_never_a_pass(client):
     state = load_registry(PLUGINS).build(name, {}, initialised=True).state_dict()
     conversion = convert(client, saved(dict(state)), name, "torchscript").json()
     assert conversion["verdict"] == "inconclusive", conversion
+
+
+def test_a_graph_over_the_checkpoint_proves_itself_beside_that_file_alone(client, trained, images, tmp_path: Path):
+    content = saved(trained.state_dict())
+    asked = '{"external_data":"checkpoint"}'
+    conversion = succeeded(convert(client, content, ARCHITECTURE, "onnx", options=asked))
+    assert conversion["artifact"]["bytes"] < 100_000 < len(content)
+    beside = client.get(f"/v1/conversions/{conversion['id']}/report").json()["export"]["weights_beside"]
+    assert beside["filename"] == "weights.pth"
+    assert beside["sha256"] == hashlib.sha256(content).hexdigest()
+    bundle = client.get(f"/v1/conversions/{conversion['id']}/bundle")
+    zipfile.ZipFile(io.BytesIO(bundle.content)).extractall(tmp_path)
+
+    def proof() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "check.py"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    missing = proof()
+    assert missing.returncode == 2
+    assert "weights.pth" in missing.stdout
+    assert beside["sha256"] in missing.stdout
+    (tmp_path / "weights.pth").write_bytes(saved(network(seed=2).state_dict()))
+    another = proof()
+    assert another.returncode == 1
+    assert "another checkpoint than the one that was converted" in another.stdout
+    (tmp_path / "weights.pth").write_bytes(content)
+    assert proof().returncode == 0
+    session = onnxruntime.InferenceSession(str(next(tmp_path.glob("*.onnx"))), providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        outputs = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        np.testing.assert_allclose(outputs[0], trained(images).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_over_the_checkpoint_is_not_published(client, trained):
+    answer = client.post(
+        "/v1/conversions",
+        files={"file": ("weights.pth", saved(trained.state_dict()))},
+        data={
+            "architecture": ARCHITECTURE,
+            "target": "onnx",
+            "options": '{"external_data":"checkpoint"}',
+            "publish": '["s3://models/production/"]',
+        },
+    )
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid_options"

@@ -15,7 +15,7 @@ from app.conversion.checkpoint.extent import Extent
 from app.conversion.checkpoint.programs import program_of, read_pt2, read_torchscript
 from app.conversion.checkpoint.safetensors_file import read_safetensors
 from app.conversion.checkpoint.sharded import index_of, read_sharded
-from app.conversion.checkpoint.stored_tensors import MAX_TENSORS, Memory
+from app.conversion.checkpoint.stored_tensors import MAX_TENSORS, MappedFile, Memory
 from app.conversion.checkpoint.torch_files import Contents, read_legacy, read_zip
 from app.conversion.checkpoint.torch_vocabulary import layers_in, refusal
 from app.conversion.checkpoint.unwrap import Found, unwrap
@@ -35,6 +35,8 @@ class OpenedCheckpoint:
     """Module versions by module path (the state dict's ``_metadata``); empty when the file has none."""
     class_names: tuple[str, ...] = ()
     """Names of the model's classes, where they were saved beside the weights."""
+    mapped: MappedFile | None = None
+    """The file in memory, where tensors are views of it."""
 
 
 def open_checkpoint(path: Path, checkpoint_key: str = "auto") -> OpenedCheckpoint:
@@ -71,7 +73,7 @@ def _opened(path: Path, checkpoint_key: str, scratch: Path) -> OpenedCheckpoint:
         dtypes=dict(Counter(info.dtype for info in tensors)),
         notes=notes,
     )
-    return OpenedCheckpoint(inspection, state_dict, found.versions, class_names(contents.root))
+    return OpenedCheckpoint(inspection, state_dict, found.versions, class_names(contents.root), memory.mapping(path))
 
 
 def _found(root: object, checkpoint_key: str) -> tuple[Found, tuple[str, ...]]:

@@ -121,6 +121,12 @@ class Memory:
         offset = stored.offset if math.prod(stored.shape) else 0
         return torch.empty(0, dtype=stored.dtype).set_(storage, offset, stored.shape, stored.stride)
 
+    def mapping(self, path: Path) -> "MappedFile | None":
+        """The file where it lies in memory; None where no tensor does, or where one was changed on the way."""
+        whole = self._files.get(path)
+        swapped = any(storage.swapped for storage in self._storages)
+        return None if whole is None or swapped else MappedFile(whole)
+
     def _storage(self, storage: Storage) -> torch.UntypedStorage:
         extent = storage.extent
         if storage.root is not None and storage.root.extent is not None:
@@ -138,6 +144,19 @@ class Memory:
         if storage.swapped and sys.byteorder == "little":  # in private pages: the file stays as it is
             mapped.byteswap(storage.dtype)  # type: ignore[no-untyped-call]
         return mapped
+
+
+@dataclass(frozen=True, eq=False)
+class MappedFile:
+    """A file whose bytes lie in memory one after another."""
+
+    memory: torch.UntypedStorage
+
+    def offset(self, tensor: torch.Tensor) -> int | None:
+        """Where in the file the tensor's elements stand in rows, one after another; None where they do not."""
+        offset = tensor.data_ptr() - self.memory.data_ptr()
+        inside = offset >= 0 and offset + tensor.nbytes <= self.memory.nbytes()
+        return offset if inside and tensor.is_contiguous() else None
 
 
 def check(name: str, view: TensorView) -> None:

@@ -1,6 +1,6 @@
 """What can be said of target ``onnx`` without torch."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,8 @@ from app.targets.onnx.presets import PRESETS, Runtime
 from app.targets.onnx.usage import programs
 from app.targets.spec import Serving, TargetSpec
 
+PLAIN_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}$"
+"""A file's name that leads to no other directory, on any system."""
 _COARSENESS = {"fp32": 1.0, "fp16": 2.0**13, "bf16": 2.0**16, "int8": 1.0}
 """Unit roundoff of each precision, by that of float32: 2^-11, 2^-8 and 2^-24 (IEEE 754, bfloat16)."""
 
@@ -24,8 +26,11 @@ class OnnxOptions(CommonOptions):
     """Which ones can be delivered the exporters know (UnsupportedOpset); the bounds only keep the number a number."""
     ir_version: int | None = Field(default=None, ge=3, le=64)
     """Version of the file format; None: the one that belongs to the opset."""
-    external_data: Literal["auto"] | bool = "auto"
-    """Weights in a second file; auto: where they are too large for one."""
+    external_data: Literal["auto", "checkpoint"] | bool = "auto"
+    """Weights in a second file; auto: where they are too large for one; checkpoint: they stay in the uploaded file, into
+    which the graph points."""
+    checkpoint_name: Annotated[str, Field(pattern=PLAIN_NAME)] | None = None
+    """The uploaded file's name beside the graph, with external_data=checkpoint; None: that of the upload."""
     keep_debug: bool = False
     """Keep the lines of source code that the graph was made of."""
     runtime: Runtime = "onnxruntime"
@@ -47,7 +52,7 @@ class OnnxOptions(CommonOptions):
     def _within_limits(self) -> Self:
         limits = self.limits
         if limits is not None:
-            beside = self.external_data is True
+            beside = self.external_data in (True, "checkpoint")
             objections = limits.objections(
                 opset=self.opset, ir_version=self.ir_version, operators=(), external_data=beside
             )
@@ -64,6 +69,20 @@ class OnnxOptions(CommonOptions):
         if (self.budget is not None or self.activations != "dynamic") and self.precision != "int8":
             raise ValueError("budget and activations go with precision int8 alone; others are held to the model itself")
         return self
+
+    @model_validator(mode="after")
+    def _checkpoint_as_it_is(self) -> Self:
+        if self.checkpoint_name is not None and not self.over_checkpoint:
+            raise ValueError("checkpoint_name says something only with external_data=checkpoint")
+        if self.over_checkpoint and self.precision != "fp32":
+            raise ValueError(
+                "external_data=checkpoint leaves the weights as they were uploaded: it goes with precision fp32 only"
+            )
+        return self
+
+    @property
+    def over_checkpoint(self) -> bool:
+        return self.external_data == "checkpoint"
 
     @property
     def coarseness(self) -> float:

@@ -22,6 +22,7 @@ WITHOUT_EFFECT = frozenset(
         "verification",
         "measure",
         "external_data",
+        "checkpoint_name",
         "check_trace",
         "embed",
     }
@@ -55,6 +56,7 @@ def template_key(
                 "options": options.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
                 "signature": signature.model_dump(mode="json", exclude={"inputs": {"__all__": {"preprocessing"}}}),
                 "toolchain": dict(toolchain or toolchain_versions(options.target)),
+                **({"weights": "as uploaded"} if options.over_checkpoint else {}),
             }
         )
     ).hexdigest()

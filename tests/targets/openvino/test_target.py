@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def template_of(request: ExportRequest, directory: Path) -> OpenVinoTemplate:
 
 def written(kind: type[nn.Module], directory: Path, **facts: str) -> tuple[Path, OpenVinoTemplate, ExportRequest]:
     """An artifact of other weights than those that the graph was captured with."""
-    template = WRITER.with_facts(template_of(request_of(train_a_little(kind(), 1)), directory), facts)
-    request = request_of(train_a_little(kind(), 2))
+    request = replace(request_of(train_a_little(kind(), 2)), facts=facts)
+    template = WRITER.for_request(template_of(request_of(train_a_little(kind(), 1)), directory), request)
     file = WRITER.fill(template, request.module.state_dict(), request, directory / "model.xml")
     assert file.data is not None
     assert file.data.path == directory / "model.bin"

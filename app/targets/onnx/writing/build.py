@@ -17,7 +17,7 @@ from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import strip_debug
 from app.targets.onnx.writing.half import to_half
 from app.targets.onnx.writing.optimise import lift_constants, optimise
-from app.targets.onnx.writing.prologue import fold_prologue
+from app.targets.onnx.writing.prologue import fold_prologue, no_prologue
 from app.targets.onnx.writing.reworked import serialised
 from app.targets.onnx.writing.template import OnnxTemplate, save_onnx_template
 from app.targets.request import ExportRequest
@@ -50,7 +50,8 @@ def build_template(
     if request is None or not cast(OnnxOptions, request.options).keep_debug:
         strip_debug(model)
     kept = _lowered(model, weights, request)
-    prologue = fold_prologue(model, weights)
+    as_uploaded = request is not None and request.options.over_checkpoint
+    prologue = no_prologue(weights) if as_uploaded else fold_prologue(model, weights)
     model_head, graph_head, graph_tail, model_tail = serialised(model)
     template = OnnxTemplate(
         path=path,

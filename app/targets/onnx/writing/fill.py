@@ -23,14 +23,15 @@ def write_onnx(
     tensors: Mapping[str, Tensor],
     path: Path,
     *,
-    external_data: Literal["auto"] | bool = "auto",
+    external_data: Literal["auto", "checkpoint"] | bool = "auto",
     module: nn.Module | None = None,
 ) -> WrittenFile:
     """Write the artifact that carries ``tensors`` (state-dict key to CPU tensor) to ``path``.
 
     Equal tensors give equal bytes, whatever file they came from. Memory beyond ``tensors``: a few tensors whose recipe
     makes a copy. With external data a second file, EXTERNAL_DATA_NAME, is written beside ``path``; "auto" does so
-    where the artifact would exceed the 2 GiB that protobuf can read. ``module`` is the module that was loaded for this
+    where the artifact would exceed the 2 GiB that protobuf can read, or would with what a graph over a checkpoint still
+    carries. ``module`` is the module that was loaded for this
     job: its structure must be the one that was captured.
 
     Raises TemplateMismatch if the module has another structure or the tensors do not fill every slot exactly, and
@@ -51,7 +52,7 @@ def write_onnx(
     return replace(main, data=data)
 
 
-def _choose_layout(template: OnnxTemplate, external_data: Literal["auto"] | bool) -> Layout:
+def _choose_layout(template: OnnxTemplate, external_data: Literal["auto", "checkpoint"] | bool) -> Layout:
     layout = lay_out(template, external=external_data is True)
     length = total_length(layout.main)
     if length <= PROTOBUF_LIMIT:

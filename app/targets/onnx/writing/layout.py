@@ -1,7 +1,8 @@
 """Where every byte of an artifact lies, known from the template alone.
 
 An artifact is a sequence of pieces: literal bytes of the template, and the data of slots. With external data the
-slots of at least EXTERNAL_THRESHOLD bytes lie in one side file instead, each at a multiple of ALIGNMENT.
+slots of at least EXTERNAL_THRESHOLD bytes lie in one side file instead, each at a multiple of ALIGNMENT. A graph over
+a checkpoint points into the uploaded file, for the slots that stand there as they are.
 Fields come in the order of their numbers, so the file is what a protobuf library would write for the same model.
 """
 
@@ -28,6 +29,7 @@ from app.targets.onnx.writing.protobuf import (
 from app.targets.onnx.writing.template import OnnxTemplate
 from app.targets.templating.pieces import Piece, Slot, SlotData, total_length
 from app.targets.templating.proof import holds
+from app.targets.templating.recipe import Weight
 from app.targets.templating.tensor_bytes import ONNX_DTYPES
 
 PROTOBUF_LIMIT = 2**31 - 1
@@ -53,14 +55,17 @@ class Layout:
 
 def lay_out(template: OnnxTemplate, *, external: bool) -> Layout:
     """The pieces of the artifact. The artifact may exceed PROTOBUF_LIMIT: that is for the caller to check."""
+    referenced = referenced_slots(template)
     initializers: list[Piece] = []
     side: list[Piece] = []
     offset = 0
     for slot in template.slots:
-        if external and slot.bytes >= EXTERNAL_THRESHOLD:
+        if slot.name in referenced and template.checkpoint is not None:
+            initializers.append(_external_initializer(slot, template.checkpoint.name, referenced[slot.name]))
+        elif external and slot.bytes >= EXTERNAL_THRESHOLD:
             gap = -offset % ALIGNMENT
             side += [bytes(gap), SlotData(slot)] if gap else [SlotData(slot)]
-            initializers.append(_external_initializer(slot, offset + gap))
+            initializers.append(_external_initializer(slot, EXTERNAL_DATA_NAME, offset + gap))
             offset += gap + slot.bytes
         else:
             initializers += _inline_initializer(slot)
@@ -70,13 +75,23 @@ def lay_out(template: OnnxTemplate, *, external: bool) -> Layout:
     return Layout(main=(head, *initializers, tail), side=tuple(side))
 
 
+def referenced_slots(template: OnnxTemplate) -> dict[str, int]:
+    """Where in the checkpoint's file the data of a slot begin, by the slot's name; the others are carried."""
+    offsets = template.checkpoint.offsets if template.checkpoint is not None else {}
+    return {
+        slot.name: offsets[slot.recipe.key]
+        for slot in template.slots
+        if isinstance(slot.recipe, Weight) and slot.recipe.key in offsets and slot.bytes >= EXTERNAL_THRESHOLD
+    }
+
+
 def _inline_initializer(slot: Slot) -> list[Piece]:
     head = _tensor_fields(slot) + length_prefix(TENSOR_RAW_DATA, slot.bytes)
     return [length_prefix(GRAPH_INITIALIZER, len(head) + slot.bytes) + head, SlotData(slot)]
 
 
-def _external_initializer(slot: Slot, offset: int) -> bytes:
-    entries = {"location": EXTERNAL_DATA_NAME, "offset": str(offset), "length": str(slot.bytes)}
+def _external_initializer(slot: Slot, location: str, offset: int) -> bytes:
+    entries = {"location": location, "offset": str(offset), "length": str(slot.bytes)}
     head = _tensor_fields(slot)
     for key, value in entries.items():
         head += len_field(TENSOR_EXTERNAL_DATA, len_field(1, key.encode()) + len_field(2, value.encode()))

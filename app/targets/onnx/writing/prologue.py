@@ -47,6 +47,13 @@ def fold_prologue(model: ir.Model, weights: Mapping[str, ir.Value]) -> Prologue:
     return Prologue(tuple(slots), constants)
 
 
+def no_prologue(weights: Mapping[str, ir.Value]) -> Prologue:
+    """Slots for the weights that the graph reads, as they were uploaded; what rearranges them stays in the graph."""
+    read = {key: value for key, value in weights.items() if value.uses() or value.is_graph_output()}
+    forms = {key: form for key, value in read.items() if (form := _inferred(value)) is not None}
+    return Prologue(tuple(Slot(key, form, Weight(key)) for key, form in forms.items()), {})
+
+
 class _Search:
     """Values known to follow from weights alone, in the order of the graph."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from app.targets.onnx.writing.protobuf import MODEL_GRAPH, len_field
+from app.targets.request import CheckpointFile
 from app.targets.templating import recipe as recipes
 from app.targets.templating.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
 from app.targets.templating.pieces import Slot
@@ -40,6 +41,8 @@ class OnnxTemplate:
     model_tail: bytes
     against_reuse: str | None = None
     """Why other weights may not use it, in words; such a template is not kept, so the file does not say."""
+    checkpoint: CheckpointFile | None = None
+    """The uploaded file that its artifact points into; a fact of one conversion, of which the file says nothing."""
 
     def graph_without_weights(self) -> bytes:
         """A serialised ModelProto that lacks the slots' initializers: names, axes, opset, IR version can be read."""

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.onnx._internal.exporter import _flags
 
 from app.domain.conversion import CommonOptions
-from app.domain.report import ExportReport, Quantization
+from app.domain.report import ExportReport, Quantization, WeightsBeside
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.claims import Claim
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing import build, dynamo_exporter, torchscript_exporter
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.fill import write_onnx
-from app.targets.onnx.writing.layout import same_graph, with_metadata
+from app.targets.onnx.writing.layout import referenced_slots, same_graph, with_metadata
 from app.targets.onnx.writing.opset import NEWER, with_opset
 from app.targets.onnx.writing.preload import warm_exporters
 from app.targets.onnx.writing.sensitive_layers import quantisations
@@ -60,8 +60,9 @@ class OnnxWriter:
     def load_template(self, path: Path) -> OnnxTemplate:
         return load_onnx_template(path)
 
-    def with_facts(self, template: OnnxTemplate, facts: Mapping[str, str]) -> OnnxTemplate:
-        return replace(template, model_tail=with_metadata(template.model_tail, facts))
+    def for_request(self, template: OnnxTemplate, request: ExportRequest) -> OnnxTemplate:
+        model_tail = with_metadata(template.model_tail, request.facts)
+        return replace(template, model_tail=model_tail, checkpoint=request.checkpoint)
 
     def fill(
         self, template: OnnxTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path
@@ -98,6 +99,7 @@ class OnnxWriter:
             dynamic_axes={name: axes for name, axes in dims.items() if axes},
             warnings=template.warnings,
             made_for=None if limits is None else str(limits),
+            weights_beside=_weights_beside(template),
         )
 
     def approximations(
@@ -111,6 +113,20 @@ class OnnxWriter:
             return torch.export.export(flat, examples, strict=False).module()
         traced: torch.jit.ScriptModule = torch.jit.trace(flat, examples, check_trace=False)  # type: ignore[no-untyped-call]
         return traced
+
+
+def _weights_beside(template: OnnxTemplate) -> WeightsBeside | None:
+    if (file := template.checkpoint) is None:
+        return None
+    referenced = referenced_slots(template)
+    carried = sum(slot.bytes for slot in template.slots if slot.name not in referenced)
+    return WeightsBeside(
+        filename=file.name,
+        sha256=file.sha256,
+        bytes=file.bytes,
+        referenced_bytes=sum(slot.bytes for slot in template.slots if slot.name in referenced),
+        carried_bytes=carried,
+    )
 
 
 WRITER: Writer[CapturedOnnx, OnnxTemplate] = OnnxWriter()

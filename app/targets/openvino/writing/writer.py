@@ -53,8 +53,8 @@ class OpenVinoWriter:
     def load_template(self, path: Path) -> OpenVinoTemplate:
         return OpenVinoTemplate.load(path)
 
-    def with_facts(self, template: OpenVinoTemplate, facts: Mapping[str, str]) -> OpenVinoTemplate:
-        return template.with_facts(facts)
+    def for_request(self, template: OpenVinoTemplate, request: ExportRequest) -> OpenVinoTemplate:
+        return template.with_facts(request.facts)
 
     def fill(
         self, template: OpenVinoTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path

@@ -44,8 +44,8 @@ class Pt2Writer:
     def load_template(self, path: Path) -> Pt2Template:
         return Pt2Template.load(path)
 
-    def with_facts(self, template: Pt2Template, facts: Mapping[str, str]) -> Pt2Template:
-        return template.with_facts(facts)
+    def for_request(self, template: Pt2Template, request: ExportRequest) -> Pt2Template:
+        return template.with_facts(request.facts)
 
     def fill(
         self, template: Pt2Template, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path

@@ -133,8 +133,8 @@ class SafetensorsWriter:
             raise BrokenTemplate(f"{path.name} is a template of kind {header.get('kind')}")
         return SafetensorsTemplate(header["structure"], WeightTable.from_json(header["weights"]))
 
-    def with_facts(self, template: SafetensorsTemplate, facts: Mapping[str, str]) -> SafetensorsTemplate:
-        return replace(template, facts=facts)
+    def for_request(self, template: SafetensorsTemplate, request: ExportRequest) -> SafetensorsTemplate:
+        return replace(template, facts=request.facts)
 
     def fill(
         self, template: SafetensorsTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path

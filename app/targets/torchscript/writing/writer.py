@@ -45,8 +45,8 @@ class TorchScriptWriter:
     def load_template(self, path: Path) -> TorchScriptTemplate:
         return TorchScriptTemplate.load(path)
 
-    def with_facts(self, template: TorchScriptTemplate, facts: Mapping[str, str]) -> TorchScriptTemplate:
-        return template.with_facts(facts)
+    def for_request(self, template: TorchScriptTemplate, request: ExportRequest) -> TorchScriptTemplate:
+        return template.with_facts(request.facts)
 
     def fill(
         self, template: TorchScriptTemplate, tensors: Mapping[str, Tensor], request: ExportRequest, path: Path

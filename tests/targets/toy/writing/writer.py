@@ -65,7 +65,7 @@ class ToyWriter:
         forms = {key: TensorForm.from_json(form) for key, form in header["forms"].items()}
         return Template(header["greeting"], tuple(Slot(key, form, Weight(key)) for key, form in forms.items()))
 
-    def with_facts(self, template: Template, facts: Mapping[str, str]) -> Template:
+    def for_request(self, template: Template, request: ExportRequest) -> Template:
         return template  # a toy has no place for them
 
     def fill(
