@@ -4,6 +4,7 @@ An exporter is Python on one core, for seconds; what verification needs of the m
 meanwhile. The process is forked, so that it shares the model's memory, and it is gone when the conversion ends.
 """
 
+import fcntl
 import os
 import pickle
 import resource
@@ -17,6 +18,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -29,6 +31,8 @@ from app.conversion.verification.oracle import eager_once_more, oracle
 from app.conversion.verification.subject import Model
 from app.processes import die_with_parent
 
+_PIPE = 1 << 20
+"""Bytes of an answer that need not wait for its reader."""
 _DESCRIPTORS = 1 << 16
 """More than any process of ours has open."""
 
@@ -39,7 +43,8 @@ class ReferencePrefetch:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._pid: int | None = None
-        self._answer = self._hurry = -1
+        self._hurry = -1
+        self._answer: BinaryIO | None = None
         self._side: EagerSide | None = None
         self._decisions: Decisions | None = None
         self.memory_bytes = 0
@@ -49,7 +54,9 @@ class ReferencePrefetch:
         """Fork, once, where there is a core to spare and this process has one thread: then a fork is safe."""
         if self._side or self._pid or self._model.threads < 2 or len(list(Path("/proc/self/task").iterdir())) > 1:
             return
-        self._answer, answer = os.pipe()
+        told, answer = os.pipe()
+        fcntl.fcntl(answer, fcntl.F_SETPIPE_SZ, _PIPE)
+        self._answer = os.fdopen(told, "rb")
         hurry, self._hurry = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
@@ -66,7 +73,10 @@ class ReferencePrefetch:
         return self._side
 
     def decisions(self) -> Decisions:
-        """What the model's Python decides, found beside the eager side or, where no other process ran, now."""
+        """What the model's Python decides, waited for or, where no other process found it, found now."""
+        if self._decisions is None and self._answer is not None:
+            with suppress(EOFError, pickle.UnpicklingError):
+                self._decisions = pickle.load(self._answer)
         if self._decisions is None:
             self._decisions = find_decisions(self._model.module, self._model.signature)
         return self._decisions
@@ -74,7 +84,9 @@ class ReferencePrefetch:
     def end(self) -> None:
         """Kill the other process where it still runs, and wait until it is gone."""
         if self._pid:
-            os.close(self._answer)
+            if self._answer is not None:
+                self._answer.close()
+                self._answer = None
             os.close(self._hurry)
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
@@ -85,12 +97,13 @@ class ReferencePrefetch:
         began = time.perf_counter()
         with suppress(BrokenPipeError):
             os.write(self._hurry, b"!")
-        with os.fdopen(os.dup(self._answer), "rb") as answer:
-            content = answer.read()
+        self.decisions()
+        content = self._answer.read() if self._answer is not None else b""
         self.end()
-        if not content:
+        try:
+            side, self.memory_bytes = pickle.loads(content)
+        except (EOFError, pickle.UnpicklingError):  # it was killed before or while it told
             return None
-        side, self._decisions, self.memory_bytes = pickle.loads(content)
         again = partial(eager_once_more, self._model.module, self._model.signature)
         module, signature = self._model.module, self._model.signature
         references = [replace(taken, again=again) for taken in side.references]
@@ -115,12 +128,14 @@ def _prefetch(model: Model, answer: int, hurry: int) -> None:
                 torch.set_num_threads(model.threads)
             return hurried
 
-        decisions = find_decisions(model.module, model.signature)
+        file = os.fdopen(answer, "wb")
+        pickle.dump(find_decisions(model.module, model.signature), file)
+        file.flush()
         side = full_eager_side(replace(model, threads=1), pace, ahead=True)
         portable = replace(side, references=[replace(r, again=_elsewhere, peers=()) for r in side.references])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        with os.fdopen(answer, "wb") as file:
-            pickle.dump((portable, decisions, max(0, peak - began)), file)
+        with file:
+            pickle.dump((portable, max(0, peak - began)), file)
     except BaseException:
         traceback.print_exc()  # into the child's log; the work is then done again where its error can be told
         raise

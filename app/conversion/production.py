@@ -1,8 +1,9 @@
 """Produce an artifact that verification accepts: from a stored template, or from a new one by each exporter in turn.
 
 Every try is a rung of the report's ladder. A rung whose artifact verification refuses is ``rejected`` and the next one
-is tried, so that a client gets the right file wherever one exporter can make it. One whose capture verification doubts
-is kept for the case that no other exporter makes a better one.
+is tried, so that a client gets the right file wherever one exporter can make it. The quickest exporter comes first, for
+models of which its capture cannot be worse than another's (docs/decisions/0011). An artifact whose capture verification
+doubts is kept for the case that no other exporter makes a better one.
 """
 
 import logging
@@ -22,6 +23,7 @@ from app.conversion.decisions.other_sizes import failure_at
 from app.conversion.job import BuiltTemplate, StoredTemplate, TemplateSource, UnsuitableTemplate
 from app.conversion.prefetch import ReferencePrefetch
 from app.conversion.stages import StageClock
+from app.conversion.verification.checks.decisions import value_findings
 from app.conversion.verification.verify import Verification, examine
 from app.domain.conversion import Stage
 from app.domain.errors import ExportFailed, ModelRefuses, RecastError, memory_ran_out
@@ -68,6 +70,8 @@ class Attempt:
 
     exporter: str
     make: Callable[[Path], Candidate]
+    early: bool = False
+    """It has another turn: now only an artifact without any reservation is verified."""
 
 
 def produce(work: Workpiece, templates: TemplateSource, clock: StageClock) -> Produced:
@@ -98,9 +102,16 @@ def _attempts(work: Workpiece, known: Known, climb: "_Climb") -> Iterator[Attemp
         yield Attempt(STORED, partial(fill_stored, work, known))
     writer = writer_of(work.job.options.target)
     relaxed = writer.relaxed(work.request)
-    for exporter in writer.exporters(work.job.options):
-        yield Attempt(exporter, partial(new_template, work, exporter))
-        if relaxed is not None and climb.never_ran:
+    exporters = writer.exporters(work.job.options)
+    never_ran: set[str] = set()
+    for turn, exporter in enumerate(exporters):
+        early = exporter in exporters[turn + 1 :]
+        if exporter in exporters[:turn]:
+            yield from climb.put_aside(exporter)
+        else:
+            yield Attempt(exporter, partial(new_template, work, exporter), early)
+            never_ran |= {exporter} if climb.never_ran else set()
+        if relaxed is not None and exporter in never_ran and not early:
             called, request = relaxed
             yield Attempt(f"{exporter} ({called})", partial(new_template, replace(work, request=request), exporter))
 
@@ -126,6 +137,8 @@ class _Climb:
         self._accepted: _Made | None = None
         self._doubted: dict[str, _Made] = {}
         self._refused: list[_Made] = []
+        self._aside: dict[str, Candidate] = {}
+        """What exporters made that have another turn, with reservations."""
         self._state = ModuleState(work.loaded.module)
         self._never_ran = False
 
@@ -145,6 +158,12 @@ class _Climb:
         if candidate is None:
             return False
         with self._clock.stage(Stage.verify):
+            reserved = self._reservation(candidate) if attempt.early else None
+        if reserved is not None:
+            self._aside[attempt.exporter] = candidate
+            self._rungs.append(_rung(attempt, "rejected", started, reserved))
+            return False
+        with self._clock.stage(Stage.verify):
             verification = self._verified(candidate)
         report = verification.report
         made = _Made(candidate, verification, len(self._rungs))
@@ -157,6 +176,20 @@ class _Climb:
         if attempt.exporter == STORED:
             self._misfit = f"its artifact was refused: {_first_failure(report)}"
         return any(rests_in("model", finding.reason) for finding in report.findings)
+
+    def put_aside(self, exporter: str) -> Iterator[Attempt]:
+        """What this exporter made in its first turn and was not verified, to be verified now."""
+        if exporter in self._aside:
+            yield Attempt(exporter, _giving(self._aside[exporter]))
+
+    def _reservation(self, candidate: Candidate) -> str | None:
+        """Why another exporter may make a better one of this model, in words: known without running the artifact."""
+        if candidate.against_reuse is not None:
+            return f"other weights could not use it: {candidate.against_reuse}"
+        if not candidate.kept:
+            return None
+        found = value_findings(self._prefetch.decisions(), candidate.kept)
+        return f"{found[0].reason}: {found[0].detail}" if found else None
 
     def _keep(self, made: _Made, attempt: Attempt, started: float) -> bool:
         """Accept the artifact, or put it aside while other exporters may make one without a doubt about its capture."""
@@ -291,6 +324,11 @@ class _Climb:
         advice = next((hint for hint in hints if hint and not any(f"={name}" in hint for name in errors)), kind.hint)
         rungs = [rung.model_dump() for rung in self._rungs]
         return kind(detail, hint=advice, stage=Stage.export.value, **{"rungs": rungs, **extra})
+
+
+def _giving(candidate: Candidate) -> Callable[[Path], Candidate]:
+    """Makes what was made already, wherever that lies."""
+    return lambda _directory: candidate
 
 
 def _names_a_cause(error: RecastError) -> bool:

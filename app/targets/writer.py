@@ -47,7 +47,11 @@ class Writer(Protocol[CapturedT, TemplateT]):
         """
 
     def exporters(self, options: CommonOptions) -> Sequence[str]:
-        """Names of the exporters to try, in order."""
+        """Names of the exporters to try, in order.
+
+        Of one that is named twice, the first turn takes only what no other could make better; else that is put aside
+        until the second.
+        """
 
     def relaxed(self, request: ExportRequest) -> tuple[str, ExportRequest] | None:
         """What to ask each exporter for where its file does not run, and what that is called; None: nothing else."""

@@ -107,7 +107,7 @@ def test_a_kept_graph_that_is_wrong_is_discarded_once_a_new_one_is_accepted(tmp_
     assert outcome.report.verification.verdict is Verdict.pass_with_notes
     assert outcome.discarded_template == templates.template.key
     assert state(outcome) == "discarded"
-    assert [rung.exporter for rung in outcome.report.export.rungs] == ["template (stored)", "dynamo"]
+    assert [rung.exporter for rung in outcome.report.export.rungs] == ["template (stored)", "torchscript"]
 
 
 def test_a_trace_that_reads_values_is_delivered_and_not_kept(tmp_path: Path) -> None:
@@ -146,14 +146,59 @@ def test_an_exporter_that_raises_anything_gives_way_to_the_next(
     capture = writer_of("onnx").capture
 
     def broken(request: object, exporter: str) -> object:
-        if exporter == "dynamo":
+        if exporter == "torchscript":
             raise KeyError("unheard of")
         return capture(request, exporter)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writer_of("onnx"), "capture", broken)
     outcome = converted(_PLAIN, OnnxOptions(), tmp_path)
-    assert outcome.report.export.exporter == "torchscript"
+    assert outcome.report.export.exporter == "dynamo"
     assert [rung.outcome for rung in outcome.report.export.rungs] == ["failed", "succeeded"]
+
+
+_ASKS_A_SIZE = """
+        if x.shape[-1] != 6:
+            raise ValueError("six features are needed")
+        return self.last(x)
+"""
+_ASKS_A_VALUE = """
+        y = self.last(x)
+        if x.sum() > 1e6:
+            y = y * 2
+        return y
+"""
+
+
+def ladder(outcome: ConversionOutcome) -> list[tuple[str, str]]:
+    return [(rung.exporter, rung.outcome) for rung in outcome.report.export.rungs]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_quick_exporter_suffices_where_the_code_decides_nothing_that_matters(threads: int, tmp_path: Path) -> None:
+    for name, body in (("plain", _PLAIN), ("size", _ASKS_A_SIZE)):
+        outcome = converted(body, OnnxOptions(), tmp_path / name, threads=threads)
+        assert ladder(outcome) == [("torchscript", "succeeded")], outcome.report.export.rungs
+        assert outcome.report.verification.verdict is Verdict.passed
+        assert state(outcome) == "built"
+
+
+def test_a_quick_capture_that_other_weights_could_not_use_waits_for_the_other_exporter(tmp_path: Path) -> None:
+    outcome = converted(_READS, OnnxOptions(), tmp_path)
+    assert ladder(outcome)[:3] == [("torchscript", "rejected"), ("dynamo", "failed"), ("torchscript", "succeeded")]
+    assert "other weights could not use it" in str(outcome.report.export.rungs[0].reason)
+    assert state(outcome) == "not_reusable"
+
+
+def test_a_quick_capture_that_froze_a_value_gives_way_to_what_keeps_both_ways(tmp_path: Path) -> None:
+    outcome = converted(_ASKS_A_VALUE, OnnxOptions(), tmp_path)
+    assert ladder(outcome)[:2] == [("torchscript", "rejected"), ("dynamo", "failed")]
+    assert outcome.report.export.exporter == "torchscript-scripted", outcome.report.export.rungs
+    assert outcome.report.verification.verdict is Verdict.passed
+
+
+def test_half_precision_is_exported_as_it_was_compared(tmp_path: Path) -> None:
+    outcome = converted(_PLAIN, OnnxOptions(precision="fp16"), tmp_path)
+    assert ladder(outcome) == [("dynamo", "succeeded")]
 
 
 def test_the_first_sentence_of_a_failure_is_the_cause_that_an_exporter_named(tmp_path: Path) -> None:
@@ -187,7 +232,7 @@ _KEEPS = """
 @pytest.mark.parametrize(
     "options",
     [
-        OnnxOptions(),
+        OnnxOptions(exporter="dynamo"),
         OnnxOptions(exporter="torchscript"),
         TorchScriptOptions(method="trace"),
         TorchScriptOptions(method="trace", freeze=True),

@@ -34,7 +34,11 @@ _EXPORTERS: dict[str, Callable[[ExportRequest], CapturedOnnx]] = {
     "torchscript": torchscript_exporter.capture,
     SCRIPTED: torchscript_exporter.capture_scripted,
 }
-_TRIED = {"auto": tuple(_EXPORTERS), "dynamo": ("dynamo",), "torchscript": ("torchscript", SCRIPTED)}
+_TRIED = {
+    "auto": ("torchscript", "dynamo", "torchscript", SCRIPTED),
+    "dynamo": ("dynamo",),
+    "torchscript": ("torchscript", SCRIPTED),
+}
 
 
 class OnnxWriter:
@@ -42,7 +46,10 @@ class OnnxWriter:
         warm_exporters()
 
     def exporters(self, options: CommonOptions) -> Sequence[str]:
-        return _TRIED[cast(OnnxOptions, options).exporter]
+        asked = cast(OnnxOptions, options)
+        if asked.exporter == "auto" and asked.precision != "fp32":  # compared in float32 alone (docs/decisions/0011)
+            return tuple(_EXPORTERS)
+        return _TRIED[asked.exporter]
 
     def relaxed(self, request: ExportRequest) -> tuple[str, ExportRequest] | None:
         newer = with_opset(request, NEWER)
