@@ -64,6 +64,11 @@ async def offer(session: AsyncSession, digest: str, room: str | None) -> None:
     await session.execute(update(Worker).where(Worker.room == room).values(catalog=digest))
 
 
+async def withdraw(session: AsyncSession, room: str) -> None:
+    """Let the worker of that work directory offer nothing."""
+    await session.execute(update(Worker).where(Worker.room == room).values(catalog=None))
+
+
 async def current_digests(session: AsyncSession, lost_after: float) -> tuple[str, ...]:
     """What the workers that live offer, the one that began last first; without one, what was offered last.
 

@@ -25,6 +25,7 @@ from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
+from app.targets.specs import installed
 from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,8 @@ async def _publish_changes(tools: Tools, group: asyncio.TaskGroup) -> None:
         except TaskFailed as error:
             log.error("catalog_failed", **error.problem.model_dump(exclude={"extra"}))
             tools.offer.give_up()
+            if known is None:  # what was known ahead does not hold where nothing can be described
+                await patiently(partial(_withdraw, tools))
             await asyncio.sleep(RETRY_AFTER)
         except OSError as error:
             log.error("catalog_failed", detail=str(error))
@@ -75,6 +78,9 @@ async def _publish_changes(tools: Tools, group: asyncio.TaskGroup) -> None:
 async def _describe_all(tools: Tools) -> catalogs.Described:
     """Publish what the libraries offer, and the plug-ins, as they are described; a plug-in may take its time."""
     found = await in_thread(partial(find_plugins, tools.plugins_dir))
+    known = await in_thread(tools.tasks.known_catalog)
+    if known is not None:
+        await _publish(tools, tuple(map(installed, known)), {}, pending=tuple(plugin.name for plugin in found))
     libraries = await _describe(tools, None)
     slots = asyncio.Semaphore(AT_ONCE)
     async with asyncio.TaskGroup() as group:
@@ -118,6 +124,11 @@ async def _publish(
     told = {"architectures": len(entries), "broken": len(failed), "undescribed": [*pending, *late]}
     log.info("catalog_published", **told, digest=digest)
     return described
+
+
+async def _withdraw(tools: Tools) -> None:
+    async with tools.database.transaction() as session:
+        await catalogs.withdraw(session, tools.work_dir.name)
 
 
 async def _describe(tools: Tools, plugin: str | None) -> tuple[ArchitectureDescription, ...]:

@@ -1,10 +1,13 @@
 """What a worker runs jobs with."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.architectures.known_catalog import known_catalog
 from app.database.session import Database
+from app.domain.architecture import ArchitectureDescription
 from app.jobs.admission import Admission
 from app.jobs.confinement import Limits
 from app.jobs.events import Changes
@@ -28,9 +31,11 @@ class Tasks:
     recipe: str = "app.jobs.child:run_recipe"
     rehearsal: str = "app.jobs.child:run_rehearsal"
     preload: tuple[str, ...] = ("app.jobs.warm",)
+    known_catalog: Callable[[], Sequence[ArchitectureDescription] | None] = lambda: None
+    """What the libraries offer, where that is known before any child can tell; None: it is not."""
 
 
-TASKS = Tasks()
+TASKS = Tasks(known_catalog=known_catalog)
 
 
 @dataclass(frozen=True)
