@@ -5,8 +5,11 @@ For each model, side by side in one run:
   warm    ``torch.onnx.export`` alone, in a process that has exported this model before
   first   Recast, first conversion of the architecture, from POST to downloadable
   repeat  Recast, other weights of the same architecture, from POST to downloadable (median of REPEATS)
-  floor   what no verified conversion can avoid (floor.py)
-Memory: the peak of the repeat's conversion process, and of a process that only loads and runs the module, plus weights.
+  graph   the same as a graph over the checkpoint, for the models of OVER_CHECKPOINT, with the bytes of the artifact
+  floor   what no verified conversion can avoid (floor.py); without a float64 forward where the report asked for none
+With --peers also ``torch.onnx.export(verify=True)`` as a script of its own, and for BERT the tools of peers.py.
+Memory: the peaks of the conversion processes of first and repeat, and of a process that only loads and runs the module,
+plus once the weights for a repeat and twice for a first.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from peers import peers_seconds
 from service import running_service
 
 from app.architectures.calibration import save_checkpoint
@@ -38,6 +42,7 @@ MODELS = {
     "convnext_tiny": "torchvision/convnext_tiny",
     "bert": "transformers/bert",
 }
+OVER_CHECKPOINT = ("vit_b_16",)
 REPEATS = 3
 MB = 1e6
 
@@ -62,7 +67,7 @@ def run(script: str, *arguments: str) -> tuple[float, float]:
     return time.perf_counter() - started, float(done.stdout.split()[-1])
 
 
-def convert(client: httpx.Client, architecture: str, checkpoint: Path) -> tuple[float, dict[str, Any]]:
+def convert(client: httpx.Client, architecture: str, checkpoint: Path, **options: str) -> tuple[float, dict[str, Any]]:
     """Seconds from POST to downloadable, and the finished conversion."""
     os.sync()
     started = time.perf_counter()
@@ -71,7 +76,7 @@ def convert(client: httpx.Client, architecture: str, checkpoint: Path) -> tuple[
             "/v1/conversions",
             headers={"Prefer": "wait=600"},
             files={"file": (checkpoint.name, file)},
-            data={"architecture": architecture, "target": "onnx"},
+            data={"architecture": architecture, "target": "onnx", "options": json.dumps(options)},
         )
     seconds = time.perf_counter() - started
     conversion = answer.json()
@@ -98,13 +103,15 @@ def measure(client: httpx.Client, registry: Registry, model: str, directory: Pat
         for e in ("dynamo", "torchscript")
     }
     warm = run("cold_export.py", model, str(checkpoints[0]), output, "--exporter", "dynamo", "--warm")[1]
-    first, _ = convert(client, architecture, checkpoints[0])
+    first, done_first = convert(client, architecture, checkpoints[0])
     repeats = [convert(client, architecture, checkpoint) for checkpoint in checkpoints[1:]]
     artifact = directory / "artifact.onnx"
     fetch(client, repeats[-1][1], artifact)
-    floor = run("floor.py", model, str(checkpoints[-1]), str(artifact), "--threads", str(threads))[1]
-    eager = run("floor.py", model, str(checkpoints[-1]), "--threads", str(threads), "--eager-only")[1]
-    reports = [client.get(f"/v1/conversions/{done['id']}/report").json() for _, done in repeats]
+    reports = [report_of(client, done) for _, done in repeats]
+    asked = ["--oracle"] if any(map(asked_the_oracle, reports)) else []
+    floor = run("floor.py", model, str(checkpoints[-1]), str(artifact), "--threads", str(threads), *asked)[1]
+    eager = run("floor.py", model, str(checkpoints[-1]), "--threads", str(threads), "--eager-only")[1] * 1.048576
+    weights = checkpoints[-1].stat().st_size / MB
     say(f"    {model}: {reports[-1]['timings']} {reports[-1]['verification']['timings']}")
     return {
         "cold_script_s": min(cold.values()),
@@ -112,9 +119,42 @@ def measure(client: httpx.Client, registry: Registry, model: str, directory: Pat
         "first_s": first,
         "repeat_s": statistics.median(seconds for seconds, _ in repeats),
         "floor_s": floor,
+        "first_peak_mb": report_of(client, done_first)["peak_memory_bytes"] / MB,
+        "first_allowed_mb": eager + 2 * weights,
         "repeat_peak_mb": max(report["peak_memory_bytes"] for report in reports) / MB,
-        "eager_plus_weights_mb": eager * 1.048576 + checkpoints[-1].stat().st_size / MB,
+        "eager_plus_weights_mb": eager + weights,
+        **(over_checkpoint(client, architecture, checkpoints) if model in OVER_CHECKPOINT else {}),
     }
+
+
+def report_of(client: httpx.Client, conversion: dict[str, Any]) -> dict[str, Any]:
+    report: dict[str, Any] = client.get(f"/v1/conversions/{conversion['id']}/report").json()
+    return report
+
+
+def asked_the_oracle(report: dict[str, Any]) -> bool:
+    outputs = (output for probe in report["verification"]["probes"] for output in probe["outputs"])
+    return any(output["judged_by"] == "oracle" for output in outputs)
+
+
+def over_checkpoint(client: httpx.Client, architecture: str, checkpoints: list[Path]) -> dict[str, float]:
+    """The repeat whose artifact points into the client's own file; its template is another, and built before."""
+    _, *repeats = (convert(client, architecture, path, external_data="checkpoint") for path in checkpoints)
+    return {
+        "graph_s": statistics.median(seconds for seconds, _ in repeats),
+        "graph_bytes": max(done["artifact"]["bytes"] for _, done in repeats),
+    }
+
+
+def peers(model: str, checkpoint: Path, scratch: Path) -> dict[str, float]:
+    """Seconds of what a user would run instead."""
+    output = str(scratch / "out.onnx")
+    checked = min(
+        run("cold_export.py", model, str(checkpoint), output, "--exporter", "dynamo", "--verify")[0]
+        for _ in range(REPEATS)
+    )
+    tools = peers_seconds(checkpoint, scratch, REPEATS) if model == "bert" else {}
+    return {"torch.onnx.export(verify=True)": checked, **tools}
 
 
 COLUMNS = (
@@ -126,8 +166,10 @@ COLUMNS = (
     "floor",
     "cold/repeat",
     "repeat/floor",
+    "first/cold",
     "first/(warm+floor)",
-    "peak MB / allowed",
+    "first: peak MB / allowed",
+    "repeat: peak MB / allowed",
 )
 
 
@@ -136,10 +178,15 @@ def row(model: str, r: dict[str, float]) -> str:
     ratios = [
         r["cold_script_s"] / r["repeat_s"],
         r["repeat_s"] / r["floor_s"],
+        r["first_s"] / r["cold_script_s"],
         r["first_s"] / (r["warm_export_s"] + r["floor_s"]),
     ]
     numbers = [f"{value:.2f}" for value in (*seconds, *ratios)]
-    return " | ".join((model, *numbers, f"{r['repeat_peak_mb']:.0f} / {r['eager_plus_weights_mb']:.0f}"))
+    memory = [
+        f"{r['first_peak_mb']:.0f} / {r['first_allowed_mb']:.0f}",
+        f"{r['repeat_peak_mb']:.0f} / {r['eager_plus_weights_mb']:.0f}",
+    ]
+    return " | ".join((model, *numbers, *memory))
 
 
 def print_table(results: dict[str, dict[str, float]]) -> None:
@@ -150,6 +197,14 @@ def print_table(results: dict[str, dict[str, float]]) -> None:
     overheads = [r["repeat_s"] / r["floor_s"] for r in results.values()]
     print(f"\ncold/repeat: median {statistics.median(speedups):.1f}, least {min(speedups):.1f}")
     print(f"repeat/floor: median {statistics.median(overheads):.2f}, most {max(overheads):.2f}")
+    firsts = [r["first_s"] / r["cold_script_s"] for r in results.values()]
+    print(f"first/cold: median {statistics.median(firsts):.2f}, most {max(firsts):.2f}")
+    for model, r in results.items():
+        if "graph_s" in r:
+            share, size = r["graph_s"] / r["repeat_s"], r["graph_bytes"] / 1000
+            print(
+                f"{model} as a graph over the checkpoint: {r['graph_s']:.2f} s, {share:.2f} of a repeat, {size:.0f} kB"
+            )
 
 
 def main() -> None:
@@ -160,11 +215,13 @@ def main() -> None:
         type=Path,
         help="where checkpoints and the scripts' files lie; in memory (/dev/shm) they leave the disk to Recast",
     )
+    parser.add_argument("--peers", action="store_true", help="also what a user would run instead of Recast")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
     registry = load_registry()
     threads = os.cpu_count() or 1
     results: dict[str, dict[str, float]] = {}
+    others: dict[str, dict[str, float]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="recast-bench-", dir=arguments.scratch) as directory,
         running_service() as client,
@@ -174,9 +231,15 @@ def main() -> None:
         for model in arguments.models:
             say(f"==> {model}")
             results[model] = measure(client, registry, model, Path(directory), threads)
+            if arguments.peers:
+                others[model] = peers(model, Path(directory) / f"{model}-0.pth", Path(directory))
     print_table(results)
+    for model, seconds in others.items():
+        for name, value in seconds.items():
+            ratios = f"Recast first {results[model]['first_s']:.1f}, repeat {results[model]['repeat_s']:.1f}"
+            print(f"{model}, {name}: {value:.1f} s ({ratios})")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"models": results}, indent=1))
+        arguments.json.write_text(json.dumps({"models": results, "peers": others}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The floor: what no verified conversion can avoid, measured in a warm process.
 
-python scripts/bench/floor.py MODEL CHECKPOINT ARTIFACT --threads N
+python scripts/bench/floor.py MODEL CHECKPOINT ARTIFACT --threads N [--oracle]
 
-Reads the checkpoint's bytes (with their sha256), runs the module once in fp32 and once in fp64, creates an onnxruntime
-session on the artifact, runs it, and writes the artifact's bytes (with their sha256, synced to disk). Prints seconds.
+Reads the checkpoint's bytes (with their sha256), runs the module once in fp32 (and with --oracle once in fp64), creates
+an onnxruntime session on the artifact, runs it, and writes the artifact's bytes (with their sha256, synced to disk).
+Prints seconds.
 With --eager-only it prints the peak MiB of a process that only loads the module and runs it in fp32.
 """
 
@@ -39,8 +40,9 @@ def write_synced(content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def floor(module: nn.Module, sample: dict[str, torch.Tensor], checkpoint: str, artifact: str, threads: int) -> float:
-    wide = copy.deepcopy(module).double()
+def floor(module: nn.Module, sample: dict[str, torch.Tensor], arguments: argparse.Namespace) -> float:
+    checkpoint, artifact, threads = arguments.checkpoint, arguments.artifact, arguments.threads
+    wide = copy.deepcopy(module).double() if arguments.oracle else None
     with open(artifact, "rb") as file:
         content = file.read()
     options = onnxruntime.SessionOptions()
@@ -50,7 +52,8 @@ def floor(module: nn.Module, sample: dict[str, torch.Tensor], checkpoint: str, a
         hashlib.file_digest(file, "sha256")
     with torch.inference_mode():
         module(**sample)
-        wide(**widened(sample))
+        if wide is not None:
+            wide(**widened(sample))
     session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     session.run(None, dict(zip(names, (tensor.numpy() for tensor in sample.values()), strict=True)))
@@ -64,6 +67,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("artifact", nargs="?")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--oracle", action="store_true", help="the gate cannot do without it for this model")
     parser.add_argument("--eager-only", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -73,8 +77,8 @@ def main() -> None:
             module(**sample)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    floor(module, sample, arguments.checkpoint, arguments.artifact, arguments.threads)
-    print(min(floor(module, sample, arguments.checkpoint, arguments.artifact, arguments.threads) for _ in range(3)))
+    floor(module, sample, arguments)
+    print(min(floor(module, sample, arguments) for _ in range(3)))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,12 @@ START_LIMIT = 240.0
 """Seconds until the service must be ready."""
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def running_service(**settings: str) -> Iterator[httpx.Client]:
     """A client of a fresh service. ``settings`` are RECAST_... variables without their prefix, in lower case."""
@@ -34,12 +40,6 @@ def running_service(**settings: str) -> Iterator[httpx.Client]:
             finally:
                 service.send_signal(signal.SIGTERM)
                 service.wait(timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_ready(

@@ -27,7 +27,7 @@ class OnnxOptions(CommonOptions):
     ir_version: int | None = Field(default=None, ge=3, le=64)
     """Version of the file format; None: the one that belongs to the opset."""
     external_data: Literal["auto", "checkpoint"] | bool = "auto"
-    """Weights in a second file; auto: where they are too large for one; checkpoint: they stay in the uploaded file, into
+    """Weights in a second file; auto: where they are too large for one; checkpoint: they stay in the uploaded one, into
     which the graph points."""
     checkpoint_name: Annotated[str, Field(pattern=PLAIN_NAME)] | None = None
     """The uploaded file's name beside the graph, with external_data=checkpoint; None: that of the upload."""
