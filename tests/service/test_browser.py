@@ -26,6 +26,8 @@ CONVERTED = 240_000
 
 Opened = Callable[..., Page]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
