@@ -285,6 +285,8 @@ def _hosted_links(conversion: Conversion, files: dict[str, ConversionFile]) -> d
             f"Download {files['artifact'].filename}": f"{path}/artifact{quarantined}",
             "Bundle": f"{path}/bundle{quarantined}",
         }
+    if "statement" in files:
+        links["Signed statement"] = f"{path}/statement"
     return {**links, "The checkpoint": f"/checkpoints/{conversion.checkpoint_sha256}"}
 
 

@@ -49,10 +49,15 @@ async function readLog() {
   const shown = log.querySelector("pre");
   const answer = await fetch(log.dataset.log);
   if (!answer.ok) { shown.textContent = (await answer.json()).detail; return; }
-  shown.textContent = "";
+  let said = false;
+  shown.textContent = "Nothing yet.";
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) shown.append(value);
-  if (!shown.textContent) shown.textContent = "Nothing.";
+  for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) {
+    if (!said) shown.textContent = "";
+    said = true;
+    shown.append(value);
+  }
+  if (!said) shown.textContent = "Nothing.";
 }
 if (log?.open) readLog();
 else log?.addEventListener("toggle", readLog, { once: true });
