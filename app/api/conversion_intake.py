@@ -7,8 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Header
 from starlette.requests import Request
 
 from app.api.bodies import json_object, refuse_announced_size
@@ -46,6 +47,14 @@ from app.storage.objects import StoredObject
 MAX_PROBES = 256 << 20
 """Bytes of a client's own probes (npz)."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="The same key and request give one conversion, or one group",
+        json_schema_extra={"pattern": f"^{IDEMPOTENCY_KEY.pattern}$"},
+    ),
+]
+"""The header as the document describes it; it is read and refused by ``submit_request``."""
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 import hashlib
 from typing import Annotated, Any
 
-from fastapi import Header, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, json_model
-from app.api.conversion_intake import refuse_places, submit_request
+from app.api.conversion_intake import IdempotencyKey, refuse_places, submit_request
 from app.api.conversion_request import MOST_PLACES, checked_places
 from app.api.conversion_resource import ConversionResource, conversion_resource, path_of
 from app.api.conversion_schema import CONVERSION_BODY
@@ -62,7 +62,7 @@ async def create_conversion(
     request: Request,
     service: ServiceDependency,
     patience: Patience,
-    idempotency_key: Annotated[str | None, Header(description="The same key and request give one conversion")] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Send JSON that names an uploaded checkpoint, or one form with the file itself.
 

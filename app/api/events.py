@@ -22,6 +22,11 @@ LONGEST_ID = 18
 """Digits of an event id that a client may send back."""
 
 
+LastEventId = Annotated[
+    str | None, Header(description="Resume after this event", json_schema_extra={"pattern": "^[0-9]{1,18}$"})
+]
+
+
 @router.get(
     "/{conversion_id}/events",
     summary="Follow a conversion",
@@ -31,7 +36,9 @@ LONGEST_ID = 18
 async def follow_conversion(
     conversion_id: ConversionId,
     service: ServiceDependency,
-    last_event_id: Annotated[str | None, Header(description="Resume after this event")] = None,
+    last_event_id: Annotated[
+        str | None, Header(description="Resume after this event", json_schema_extra={"pattern": "^[0-9]{1,18}$"})
+    ] = None,
 ) -> Response:
     """Server-sent events `state` and `progress`, whose data has state, stage, progress, attempt, verdict and error.
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Header, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel
 
-from app.api.conversion_intake import submit_request
+from app.api.conversion_intake import IdempotencyKey, submit_request
 from app.api.conversion_resource import ConversionResource, conversion_resource
 from app.api.conversion_schema import GROUP_BODY
 from app.api.parameters import link_next
@@ -77,7 +77,7 @@ async def create_group(
     request: Request,
     service: ServiceDependency,
     patience: Patience,
-    idempotency_key: Annotated[str | None, Header(description="The same key and request give one group")] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """As POST /v1/conversions, with `targets` in the place of `target` and `options`, or `checkpoints` in that of
     `checkpoint`, or both. All of them are accepted or none.

@@ -16,8 +16,10 @@ MAX_NAME = 200
 _PRINTABLE = re.compile("[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*")
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME, pattern="^[^\\x00-\\x1f\\x7f]+$")]
+WRITTEN = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?:[^\x00-\x1f\x7f-\x9f]{0,200}$"
+"""How a query says a label; what is written otherwise is refused in words by ``labels_of``."""
 LabelQuery = Annotated[
-    list[str] | None,
+    list[Annotated[str, Field(json_schema_extra={"pattern": WRITTEN})]] | None,
     Query(alias="label", max_length=MAX_LABELS, description="`key:value`; several times for several pairs"),
 ]
 

@@ -180,7 +180,7 @@ async def _tensors(service: Service, asked: PreflightRequest) -> tuple[Shapes, i
     sha256 = (asked.checkpoint or "").removeprefix("sha256:").lower()
     checkpoint = await queue.request_inspection(service.database, sha256)
     if checkpoint.inspection is None and checkpoint.problem is None:
-        checkpoint = await service.changes.wait_for_inspection(sha256, READING_PATIENCE)
+        checkpoint = await service.changes.wait_for_inspection(sha256, READING_PATIENCE, service.database.project)
     if checkpoint.problem is not None:
         raise Told(Problem.model_validate(checkpoint.problem))
     if checkpoint.inspection is None:

@@ -46,6 +46,25 @@ NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 UploadId = Annotated[str, Path(description="upl_ and 32 hexadecimal digits")]
 
 
+def _header(name: str, description: str, *, required: bool = True, **schema: Any) -> dict[str, Any]:
+    """The OpenAPI description of a header that is read by hand, as its absence has a code of its own."""
+    described = {"type": "string", **schema}
+    return {"name": name, "in": "header", "required": required, "description": description, "schema": described}
+
+
+_VERSION = _header("Tus-Resumable", "The version of the protocol.", enum=[VERSION])
+_LENGTH = _header("Upload-Length", "Bytes of the whole file.", type="integer", minimum=1)
+_METADATA = _header("Upload-Metadata", "Pairs of a name and base64, with commas between them.", required=False)
+_OFFSET = _header("Upload-Offset", "Bytes that have arrived before.", type="integer", minimum=0)
+_CHECKSUM = _header(
+    "Upload-Checksum",
+    "Algorithm and base64 of the digest of this request's bytes.",
+    required=False,
+    pattern="^(sha1 [A-Za-z0-9+/]{27}=|md5 [A-Za-z0-9+/]{22}==|sha256 [A-Za-z0-9+/]{43}=|sha512 [A-Za-z0-9+/]{86}==)$",
+)
+_METHOD = _header("X-HTTP-Method-Override", "What is meant.", enum=["PATCH", "DELETE"])
+
+
 class UnsupportedVersion(RecastError):
     code, status, title = "unsupported_tus_version", 412, "The request is not of a version of tus that is spoken here"
     hint = f"Send Tus-Resumable: {VERSION}."
@@ -115,7 +134,13 @@ async def describe_uploads(service: WholeService) -> Response:
     return Response(status_code=204, headers=headers)
 
 
-@router.post("", status_code=201, summary="Begin a resumable upload", response_class=Response)
+@router.post(
+    "",
+    status_code=201,
+    summary="Begin a resumable upload",
+    response_class=Response,
+    openapi_extra={"parameters": [_VERSION, _LENGTH, _METADATA]},
+)
 async def create_upload(request: Request, service: ServiceDependency) -> Response:
     """tus 1.0: `Upload-Length`, and `Upload-Metadata` with `filename`, `name`, `labels` (JSON) and `sha256` if wanted.
 
@@ -150,7 +175,12 @@ async def create_upload(request: Request, service: ServiceDependency) -> Respons
     return Response(status_code=201, headers=headers)
 
 
-@router.head("/{upload_id}", summary="Ask how much of an upload has arrived", response_class=Response)
+@router.head(
+    "/{upload_id}",
+    summary="Ask how much of an upload has arrived",
+    response_class=Response,
+    openapi_extra={"parameters": [_VERSION]},
+)
 async def head_upload(upload_id: UploadId, request: Request, service: ServiceDependency) -> Response:
     """tus 1.0: `Upload-Offset` and `Upload-Length`. A connection that still sends to the upload is cut off."""
     _refuse_other_versions(request)
@@ -182,7 +212,11 @@ async def get_upload(upload_id: UploadId, service: ServiceDependency, patience: 
     summary="Send bytes of a resumable upload",
     response_class=Response,
     openapi_extra={
-        "requestBody": {"required": True, "content": {CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+        "parameters": [_VERSION, _OFFSET, _CHECKSUM],
+        "requestBody": {
+            "required": True,
+            "content": {CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        },
     },
 )
 async def patch_upload(
@@ -221,7 +255,13 @@ async def patch_upload(
     return Response(status_code=204, headers=headers)
 
 
-@router.delete("/{upload_id}", status_code=204, summary="End a resumable upload", response_class=Response)
+@router.delete(
+    "/{upload_id}",
+    status_code=204,
+    summary="End a resumable upload",
+    response_class=Response,
+    openapi_extra={"parameters": [_VERSION]},
+)
 async def delete_upload(upload_id: UploadId, request: Request, service: ServiceDependency) -> Response:
     """tus 1.0: forget it and what has arrived. A checkpoint that it has become stays."""
     _refuse_other_versions(request)
@@ -230,7 +270,13 @@ async def delete_upload(upload_id: UploadId, request: Request, service: ServiceD
     return Response(status_code=204)
 
 
-@router.post("/{upload_id}", include_in_schema=False)
+@router.post(
+    "/{upload_id}",
+    status_code=204,
+    summary="Send bytes, or end an upload, without PATCH and DELETE",
+    response_class=Response,
+    openapi_extra={"parameters": [_VERSION, _METHOD]},
+)
 async def post_upload(
     upload_id: UploadId, request: Request, service: ServiceDependency, patience: Patience
 ) -> Response:

@@ -79,7 +79,7 @@ class RotateRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    overlap: Annotated[int, Field(ge=0, le=LONGEST_OVERLAP)] = DAY
+    overlap: Annotated[int, Field(ge=0, le=LONGEST_OVERLAP, strict=True)] = DAY
 
 
 class AttemptResource(BaseModel):
