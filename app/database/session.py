@@ -14,16 +14,16 @@ from app.database import sealing
 from app.database.projects import session_info
 
 TCP: dict[str, Any] = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
     "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
+    "tcp_user_timeout": 14_000,
 }
 """Of libpq (seconds, milliseconds): a machine that vanished says nothing, and without these it is waited for by the
 defaults of TCP, which are minutes to hours."""
 SESSION_OPTIONS = (
     "-c idle_in_transaction_session_timeout=10s "
-    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=15s"
+    "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3 -c tcp_user_timeout=14s"
 )
 """A process that freezes within a transaction must not hold its row locks for ever: the server then ends its session,
 and others can rescue what it was working on. No transaction of ours waits for anything but the database. The rest is

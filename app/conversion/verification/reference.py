@@ -85,6 +85,8 @@ class Reference:
     """Times the unit roundoff of the model's dtype with which the artifact was asked to compute."""
     again: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = field(kw_only=True)
     """The model in its own dtype on other inputs. Raises ModelFailed."""
+    _gates: dict[str, Gate] = field(init=False, default_factory=dict, repr=False, compare=False)
+    """Those that were asked for: every check asks, and what they follow from does not change."""
 
     @property
     def y64(self) -> dict[str, Tensor]:
@@ -96,8 +98,10 @@ class Reference:
 
     def gate(self, output: str) -> Gate:
         """The gate of a float output on this probe."""
-        gate = self._gate(output, self._eager(output), self.y64[output], self.measured_noise((output, "")))
-        return gate.widened(self.coarseness)
+        if output not in self._gates:
+            noise = self.measured_noise((output, ""))
+            self._gates[output] = self._gate(output, self._eager(output), self.y64[output], noise)
+        return self._gates[output].widened(self.coarseness)
 
     def small_parts(self, output: str) -> Iterator[tuple[Part, Gate]]:
         """Parts of a float output that are much smaller than the whole, each with its gate."""
