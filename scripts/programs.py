@@ -58,12 +58,15 @@ def shown(place: Path) -> Iterator[tuple[str, str, str]]:
                 if item["name"] == ARCHITECTURE
             ]
             for target in entry["targets"]:
-                conversion = client.post(
+                answer = client.post(
                     "/v1/conversions",
                     headers={"Prefer": "wait=300"},
                     files={"file": ("weights.pth", content.getvalue())},
                     data={"architecture": ARCHITECTURE, "target": target},
-                ).json()
+                )
+                if answer.is_error:
+                    raise SystemExit(f"The conversion to {target} failed: {answer.text[:2000]}")
+                conversion = answer.json()
                 links, artifact = conversion["links"], conversion["artifact"]
                 (place / artifact["filename"]).write_bytes(client.get(links["artifact"]).content)
                 page = client.get(f"/conversions/{conversion['id']}", headers={"Accept": "text/html"}).text
