@@ -69,6 +69,8 @@ def shown(place: Path) -> Iterator[tuple[str, str, str]]:
                 conversion = answer.json()
                 links, artifact = conversion["links"], conversion["artifact"]
                 (place / artifact["filename"]).write_bytes(client.get(links["artifact"]).content)
+                if beside := conversion["artifact_data"]:
+                    (place / beside["filename"]).write_bytes(client.get(links["artifact_data"]).content)
                 page = client.get(f"/conversions/{conversion['id']}", headers={"Accept": "text/html"}).text
                 section = page.split('id="run"')[1].split("</section>")[0]
                 for language, program in re.findall(
