@@ -140,7 +140,9 @@ def test_on_a_phone_a_file_that_does_not_fit_is_told_why_and_converted_after_the
     assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_by_keyboard_alone_a_file_is_chosen_converted_and_the_next_one_canceled(opened: Opened, birds: bytes):
+def test_by_keyboard_alone_a_file_is_chosen_converted_and_the_next_one_canceled(
+    opened: Opened, client: httpx.Client, birds: bytes
+):
     tab = opened()
 
     def reach(name: str) -> None:
@@ -156,7 +158,7 @@ def test_by_keyboard_alone_a_file_is_chosen_converted_and_the_next_one_canceled(
         with tab.expect_file_chooser() as chooser:
             tab.keyboard.press("Space")
         chooser.value.set_files(file("birds.pth", content))  # type: ignore[arg-type]
-        expect(tab.locator("#proposal button").first).to_be_visible()
+        expect(tab.locator("#proposal")).to_be_visible(timeout=CONVERTED)
 
     tab.goto("/")
     choose(birds)
@@ -169,6 +171,11 @@ def test_by_keyboard_alone_a_file_is_chosen_converted_and_the_next_one_canceled(
 
     tab.goto("/?architecture=torchvision/squeezenet1_0")
     choose(saved(torchvision.models.squeezenet1_0().state_dict()))
+    for _ in range(4):  # what the worker does first, so that there is time to cancel
+        before_it = {"architecture": ARCHITECTURE, "target": "onnx", "force": "true", "priority": "1"}
+        client.post(
+            "/v1/conversions", data=before_it, files={"file": saved(torchvision.models.squeezenet1_1().state_dict())}
+        )
     reach("Convert")
     tab.keyboard.press("Enter")
     expect(tab.locator("#state")).to_be_visible(timeout=CONVERTED)
