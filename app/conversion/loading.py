@@ -15,9 +15,9 @@ from app.architectures.registry import Registry
 from app.conversion.checkpoint import OpenedCheckpoint
 from app.conversion.checkpoint.names import shown
 from app.conversion.drawn import beside_state, drawn
+from app.conversion.influence import acting
 from app.conversion.load_attempts import Attempt, Place, place_of, read_into
 from app.conversion.proposals import advice, fit
-from app.conversion.unloaded import acting
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport, ParameterReport, TensorInfo
 from app.domain.conversion import Stage

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from app.conversion.influence import inputs_to_try, without_influence
 from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.claims import check_claim
-from app.conversion.verification.ledger.influence import inputs_to_try, without_influence
 from app.conversion.verification.ledger.rewriting import judge_writes
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes, sources_of
 from app.domain.architecture import Signature
@@ -89,7 +89,12 @@ def _prove_unused(books: Books, module: nn.Module, signature: Signature, *, cert
     if not open_:
         return
     try:
-        unused = without_influence(module, signature, open_, inputs_to_try(signature, certified=certified))
+        unused = without_influence(
+            module,
+            signature,
+            {name: books.sources.placed[name] for name in open_},
+            inputs_to_try(signature, certified=certified),
+        )
     except Exception as error:  # noqa: BLE001 - a module's forward may raise anything; the report says what
         reason = f"the model could not be run without it: {type(error).__name__}: {error}"
         books.doubts |= dict.fromkeys(open_, reason)

@@ -9,8 +9,8 @@ from contextlib import suppress
 from torch import nn
 
 from app.architectures.calling import call
+from app.conversion.influence import inputs_to_try, without_influence
 from app.conversion.verification.ledger.books import Books
-from app.conversion.verification.ledger.influence import inputs_to_try, without_influence
 from app.domain.architecture import Signature
 from app.targets.capturing.weight_writes import watching
 
@@ -31,7 +31,7 @@ def judge_writes(books: Books, module: nn.Module, signature: Signature) -> None:
         return
     idle: set[str] = set()
     with suppress(Exception):
-        idle = without_influence(module, signature, names, [inputs])
+        idle = without_influence(module, signature, {name: books.sources.placed[name] for name in names}, [inputs])
     for name in names:
         if name in idle:
             _excuse(books, name)

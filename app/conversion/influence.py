@@ -6,7 +6,7 @@ is cached or branched on, and by which kernel a layer computes, counts as it doe
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.calling import call
+from app.architectures.module_state import state_kept
 from app.architectures.sample import sample_inputs
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes
 from app.domain.architecture import Signature
@@ -23,6 +24,9 @@ _SCALES = (1.0, 0.05, 8.0)
 """Scales of the inputs on which a tensor must go without influence before it counts as unused. A template leaves out
 what its own first, full verification found unused; there one input confirms it."""
 _SMALL = {"batch": 1}
+
+MOST_NAMED = 20
+"""Acting tensors that are told apart from the others by runs of their own; beyond, what is left counts as acting."""
 
 Inputs = Mapping[str, Tensor]
 
@@ -38,20 +42,37 @@ def inputs_to_try(signature: Signature, *, certified: bool = False) -> Iterator[
 
 
 def without_influence(
-    module: nn.Module, signature: Signature, names: Iterable[str], inputs: Iterable[Inputs]
+    module: nn.Module,
+    signature: Signature,
+    tensors: Mapping[str, Tensor],
+    inputs: Iterable[Inputs],
+    most: int | None = None,
 ) -> set[str]:
-    """The names of parameters and buffers on which no output depends, on any of the ``inputs``.
+    """The names of those ``tensors`` of the module on which no output depends, on any of the ``inputs``.
 
-    The module is left as it was. A forward that raises with other values depends on them. Raises whatever the forward
-    raises as it is.
+    The module is left as it was. A forward that raises with other values depends on them, and so do the outputs on
+    whatever is left when ``most`` tensors were found on which they do. Raises whatever the forward raises as it is.
     """
-    aliased, placed = _memory_beside(module), _placed(module)
-    left = [name for name in names if placed[name].untyped_storage().data_ptr() not in aliased]
+    aliased = _memory_beside(module, tensors.values())
+    left = [name for name, tensor in tensors.items() if tensor.untyped_storage().data_ptr() not in aliased]
     module.eval()  # modules that cache what they made of their weights forget it here
     for given in inputs:
-        forward = _Forward(module, signature, given)
-        left = forward.unmoving(left, forward())
+        left = _Forward(module, signature, given, tensors).unmoving(left, most)
     return set(left)
+
+
+def acting(module: nn.Module, signature: Signature, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The names of those of the module's ``tensors`` whose values reach an output on a sample input.
+
+    Whatever cannot be told, because the forward raises or is not reproducible, counts as acting.
+    """
+    wanted = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor) and tensor.numel()}
+    idle: set[str] = set()
+    if wanted:
+        with suppress(Exception), state_kept(module):  # a module's forward may raise anything
+            inputs = next(inputs_to_try(signature))
+            idle = without_influence(module, signature, wanted, [inputs], MOST_NAMED)
+    return tuple(name for name in wanted if name not in idle)
 
 
 @dataclass(frozen=True)
@@ -61,24 +82,31 @@ class _Forward:
     module: nn.Module
     signature: Signature
     inputs: Inputs
+    tensors: Mapping[str, Tensor]
 
     def __call__(self) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
             return call(self.module, self.signature, self.inputs)
 
-    def unmoving(self, names: list[str], usual: Mapping[str, Tensor]) -> list[str]:
-        """Those names whose tensors can have any values while the outputs stay ``usual``; tried together, in halves."""
-        if not names or all(self._gives(usual, names, other) for other in _OTHERS):
-            return names
-        if len(names) == 1:
-            return []
-        half = len(names) // 2
-        return self.unmoving(names[:half], usual) + self.unmoving(names[half:], usual)
+    def unmoving(self, names: list[str], most: int | None) -> list[str]:
+        """Those names whose tensors can have any values while the outputs stay; tried together, and then in halves."""
+        usual = self()
+        groups, still, moving = [names], set[str](), 0
+        while groups and (most is None or moving < most):
+            group = groups.pop(0)
+            if not group or all(self._gives(usual, group, other) for other in _OTHERS):
+                still.update(group)
+            elif len(group) == 1:
+                moving += 1
+            else:
+                half = len(group) // 2
+                groups += [group[:half], group[half:]]
+        return [name for name in names if name in still]
 
     def _gives(self, usual: Mapping[str, Tensor], names: list[str], other: Callable[[Tensor], Tensor]) -> bool:
         try:
-            with _holding(self.module, names, other):
+            with _holding(self.module, [self.tensors[name] for name in names], other):
                 outputs = self()
         except Exception:  # noqa: BLE001 - a module's forward may raise anything on values it does not expect
             return False
@@ -86,11 +114,10 @@ class _Forward:
 
 
 @contextmanager
-def _holding(module: nn.Module, names: Iterable[str], other: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Meanwhile, the named tensors hold other values, in memory of their own; afterwards all are what they were."""
+def _holding(module: nn.Module, tensors: Iterable[Tensor], other: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Meanwhile, the tensors hold other values, in memory of their own; afterwards all are what they were."""
     bound = [(live, dict(live)) for part in module.modules() for live in (part._parameters, part._buffers)]
-    placed = _placed(module)
-    kept = {id(placed[name]): (placed[name], placed[name].data) for name in names}
+    kept = {id(tensor): (tensor, tensor.data) for tensor in tensors}
     try:
         for tensor, data in kept.values():
             tensor.data = other(data)
@@ -101,11 +128,6 @@ def _holding(module: nn.Module, names: Iterable[str], other: Callable[[Tensor], 
         for live, before in bound:
             live.clear()
             live.update(before)  # type: ignore[arg-type]
-
-
-def _placed(module: nn.Module) -> dict[str, Tensor]:
-    parameters: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
-    return parameters | dict(module.named_buffers(remove_duplicate=False))
 
 
 def _inexact(tensor: Tensor) -> bool:
@@ -131,9 +153,9 @@ def _same_bits(left: Tensor, right: Tensor) -> bool:
     return left.dtype == right.dtype and left.shape == right.shape and same_bytes(raw_bytes(left), raw_bytes(right))
 
 
-def _memory_beside(module: nn.Module) -> set[int]:
-    """Storages of tensors that modules keep outside of parameters and buffers, where other values would not be seen."""
-    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+def _memory_beside(module: nn.Module, tried: Iterable[Tensor]) -> set[int]:
+    """Storages of further tensors that modules keep beside parameters and buffers: other values would not be seen."""
+    own = {id(tensor) for tensor in (*module.parameters(), *module.buffers(), *tried)}
     kept = _tensors((value for part in module.modules() for value in vars(part).values()), 0)
     return {tensor.untyped_storage().data_ptr() for tensor in kept if id(tensor) not in own}
 
