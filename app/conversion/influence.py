@@ -69,7 +69,7 @@ def acting(module: nn.Module, signature: Signature, tensors: Mapping[str, Tensor
     wanted = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor) and tensor.numel()}
     idle: set[str] = set()
     if wanted:
-        with suppress(Exception), state_kept(module):  # a module's forward may raise anything
+        with suppress(Exception):  # a module's forward may raise anything
             inputs = next(inputs_to_try(signature))
             idle = without_influence(module, signature, wanted, [inputs], MOST_NAMED)
     return tuple(name for name in wanted if name not in idle)
@@ -85,7 +85,7 @@ class _Forward:
     tensors: Mapping[str, Tensor]
 
     def __call__(self) -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), state_kept(self.module):  # it may bind anew what it is called with
             torch.manual_seed(_SEED)
             return call(self.module, self.signature, self.inputs)
 
@@ -106,7 +106,7 @@ class _Forward:
 
     def _gives(self, usual: Mapping[str, Tensor], names: list[str], other: Callable[[Tensor], Tensor]) -> bool:
         try:
-            with _holding(self.module, [self.tensors[name] for name in names], other):
+            with _holding([self.tensors[name] for name in names], other):
                 outputs = self()
         except Exception:  # noqa: BLE001 - a module's forward may raise anything on values it does not expect
             return False
@@ -114,9 +114,8 @@ class _Forward:
 
 
 @contextmanager
-def _holding(module: nn.Module, tensors: Iterable[Tensor], other: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _holding(tensors: Iterable[Tensor], other: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Meanwhile, the tensors hold other values, in memory of their own; afterwards all are what they were."""
-    bound = [(live, dict(live)) for part in module.modules() for live in (part._parameters, part._buffers)]
     kept = {id(tensor): (tensor, tensor.data) for tensor in tensors}
     try:
         for tensor, data in kept.values():
@@ -125,9 +124,6 @@ def _holding(module: nn.Module, tensors: Iterable[Tensor], other: Callable[[Tens
     finally:
         for tensor, data in kept.values():
             tensor.data = data
-        for live, before in bound:
-            live.clear()
-            live.update(before)  # type: ignore[arg-type]
 
 
 def _inexact(tensor: Tensor) -> bool:

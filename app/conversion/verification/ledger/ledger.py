@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from app.architectures.named_tensors import named_tensors
 from app.conversion.influence import inputs_to_try, without_influence
 from app.conversion.verification.ledger.books import Books
 from app.conversion.verification.ledger.claims import check_claim
@@ -89,12 +90,9 @@ def _prove_unused(books: Books, module: nn.Module, signature: Signature, *, cert
     if not open_:
         return
     try:
-        unused = without_influence(
-            module,
-            signature,
-            {name: books.sources.placed[name] for name in open_},
-            inputs_to_try(signature, certified=certified),
-        )
+        held = named_tensors(module)  # as they are now: a forward may have bound others
+        inputs = inputs_to_try(signature, certified=certified)
+        unused = without_influence(module, signature, {name: held[name] for name in open_}, inputs)
     except Exception as error:  # noqa: BLE001 - a module's forward may raise anything; the report says what
         reason = f"the model could not be run without it: {type(error).__name__}: {error}"
         books.doubts |= dict.fromkeys(open_, reason)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from torch import nn
 
 from app.architectures.calling import call
+from app.architectures.named_tensors import named_tensors
 from app.conversion.influence import inputs_to_try, without_influence
 from app.conversion.verification.ledger.books import Books
 from app.domain.architecture import Signature
@@ -31,7 +32,8 @@ def judge_writes(books: Books, module: nn.Module, signature: Signature) -> None:
         return
     idle: set[str] = set()
     with suppress(Exception):
-        idle = without_influence(module, signature, {name: books.sources.placed[name] for name in names}, [inputs])
+        held = named_tensors(module)  # as they are now: the forward may have bound others
+        idle = without_influence(module, signature, {name: held[name] for name in names}, [inputs])
     for name in names:
         if name in idle:
             _excuse(books, name)
