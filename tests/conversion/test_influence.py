@@ -21,6 +21,23 @@ class Sums(nn.Module):
         return x + sum(self.used) * self.scales[0]
 
 
+class Returned(Sums):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used[0]
+
+
+class BoundAnew(Sums):
+    """Counts in a buffer that it binds anew in every forward, and adds."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 0)
+        self.register_buffer("count", torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count = self.count + 1
+        return x + self.count
+
+
 class Raising(Sums):
     def forward(self, x: Tensor) -> Tensor:
         raise RuntimeError("not these inputs")
@@ -36,6 +53,18 @@ def test_tensors_that_no_state_dict_holds_are_tried_too() -> None:
     module = Sums(1, 1)
     held = {"scales.0": module.scales[0], "spare.0": module.spare[0]}
     assert acting(module, FEATURES, held) == ("scales.0",)
+
+
+def test_a_tensor_that_is_an_output_itself_acts() -> None:
+    module = Returned(1, 1)
+    assert acting(module, FEATURES, named_tensors(module)) == ("used.0",)
+
+
+def test_what_a_forward_binds_anew_is_what_it_was_before_the_next() -> None:
+    module = BoundAnew()
+    count = module.count
+    assert acting(module, FEATURES, named_tensors(module)) == ("count",)
+    assert module.count is count
 
 
 def test_of_very_many_that_act_none_is_left_out() -> None:
