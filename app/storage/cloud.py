@@ -1,10 +1,12 @@
 """The object store of a cloud (S3, GCS, Azure) through obstore. Bytes pass through a local file, because the name of an
 object is known only when its last byte is."""
 
+import asyncio
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -42,6 +44,16 @@ PART = 16 << 20
 """Bytes of one part of a multipart upload."""
 
 
+@dataclass
+class _Copy:
+    """A local copy of an object, for as long as somebody uses it."""
+
+    users: int = 0
+    path: Path | None = None
+    making: asyncio.Lock = field(default_factory=asyncio.Lock)
+    kept: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+
 class CloudStore:
     """Objects under ``sha256/ab/cdef...`` of an obstore URL. Credentials come from each cloud's usual variables."""
 
@@ -52,6 +64,7 @@ class CloudStore:
         self._scratch = scratch
         self._scratch.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self._scratch)
+        self._copies: dict[str, _Copy] = {}
 
     async def receive(
         self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
@@ -69,6 +82,22 @@ class CloudStore:
 
     @asynccontextmanager
     async def local(self, sha256: str) -> AsyncIterator[Path]:
+        """One copy for all who need it at the same time, such as the conversions of one file to several targets."""
+        copy = self._copies.setdefault(sha256, _Copy())
+        copy.users += 1
+        try:
+            async with copy.making:
+                if copy.path is None:
+                    copy.path = await copy.kept.enter_async_context(self._copied(sha256))
+            yield copy.path
+        finally:
+            copy.users -= 1
+            if not copy.users:
+                del self._copies[sha256]
+                await copy.kept.aclose()
+
+    @asynccontextmanager
+    async def _copied(self, sha256: str) -> AsyncIterator[Path]:
         with temporary_file(self._scratch) as file:
             with full_disk_as_insufficient_storage(), open(file.fd, "wb", closefd=False) as out:
                 async for block in self.stream(sha256):

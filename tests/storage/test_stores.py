@@ -65,6 +65,32 @@ async def test_what_is_received_can_be_read_back_in_every_way(store: ObjectStore
         assert path.stat().st_mode & 0o444 == 0o444  # conversion processes are another user
 
 
+async def test_who_needs_a_file_at_the_same_time_shares_one_copy(tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    store = CloudStore((tmp_path / "bucket").as_uri(), tmp_path / "scratch")
+    stored = await store.receive(chunks_of(b"weights"), limit=LIMIT)
+    seen: list[Path] = []
+    together = asyncio.Barrier(3)
+
+    async def use() -> None:
+        async with store.local(stored.sha256) as path:
+            seen.append(path)
+            await together.wait()
+            assert path.read_bytes() == b"weights"
+            await together.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(use())
+    assert len(set(seen)) == 1
+    assert files_under(tmp_path / "scratch") == []
+    with pytest.raises(MissingObject):
+        async with store.local(sha256_of(b"nothing")):
+            pass
+    async with store.local(stored.sha256) as again:
+        assert again.read_bytes() == b"weights"
+
+
 async def test_a_file_that_is_not_in_memory_is_read_from_the_disk(tmp_path: Path) -> None:
     store = made(tmp_path / "objects")
     content = os.urandom(3 << 20)
