@@ -24,6 +24,7 @@ from app.architectures.registry import Registry, load_registry
 from app.domain.errors import RecastError
 from app.domain.layout import Layout
 from app.domain.layout_file import dump
+from app.processes import die_with_parent
 
 LIBRARIES = ("torchvision", "timm", "transformers")
 SAVED_EVERY = 60.0
@@ -82,6 +83,7 @@ def _apart(registry: Registry, name: str) -> tuple[Layout, ...] | str:
 
 
 def _tell(registry: Registry, name: str, sender: Connection) -> None:
+    die_with_parent()
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     try:
         sender.send(layouts_of(registry, name))

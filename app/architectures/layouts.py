@@ -23,7 +23,7 @@ MOST_CHOICES = 16
 """Of one option; where there are more, none but the default is tried."""
 MOST_BUILDS = 500
 MOST_SECONDS = 120.0
-"""For one architecture; what options do that were not tried until then is not known."""
+"""Of processor time for one architecture; what options do that were not tried until then is not known."""
 
 LARGE = 16
 """From here on a number is a size, tried at multiples, since heads may divide it; a smaller one is a count."""
@@ -46,7 +46,7 @@ def layouts_of(
     """
     schema = registry.describe(name).options_schema.get("properties", {})
     complete = registry.options(name, {})
-    trials = _Trials(registry, name, builds, time.monotonic() + seconds)
+    trials = _Trials(registry, name, builds, time.process_time() + seconds)
     numbers = {
         option: complete.get(option) for option, spec in schema.items() if _is_number(spec, complete.get(option))
     }
@@ -96,7 +96,7 @@ class _Trials:
         self._registry.build(self.name, options)
 
     def _built(self, options: Mapping[str, Any]) -> Tensors | None:
-        if self._left == 0 or time.monotonic() > self._until:
+        if self._left == 0 or time.process_time() > self._until:
             return None
         self._left -= 1
         try:

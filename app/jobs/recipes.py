@@ -18,9 +18,10 @@ from app.database import recipes
 from app.database.tables import Conversion
 from app.database.tables import Recipe as Row
 from app.domain.architecture import ArchitectureDescription
-from app.domain.errors import ChildCrashed, Problem, UnknownArchitecture
+from app.domain.errors import ChildCrashed, InvalidRecipe, Problem, UnknownArchitecture
 from app.domain.layout_file import load
-from app.domain.recipe import CheckedRecipe
+from app.domain.recipe import CheckedRecipe, RecipeRequest
+from app.domain.recipe import recipe_of as recipe_told
 from app.jobs.consumer import Job
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
@@ -73,10 +74,10 @@ async def build(tools: Tools, job: Job) -> None:
     try:
         built = await _run(tools, asked, base)
         layout = await asyncio.to_thread(_layout, built, job)
-        description = _believed(built, job, tools.offer.plugin_of(base))
+        description = _believed(built, job, base, tools.offer.plugin_of(base))
     except TaskFailed as error:
         await patiently(partial(_record, tools, job, error.problem))
-    except ValueError as error:
+    except (ValueError, InvalidRecipe) as error:
         log.warning("child_not_believed", recipe=job.arguments["name"], reason=str(error)[:200])
         await patiently(partial(_record, tools, job, ChildCrashed("The process told of no recipe.").problem()))
     else:
@@ -114,10 +115,11 @@ def _layout(built: _Built, job: Job) -> bytes:
     return packed(built.layout)
 
 
-def _believed(built: _Built, job: Job, plugin: str | None) -> ArchitectureDescription:
-    """What a base from a plug-in says of itself is somebody's code's. Raises ValueError."""
+def _believed(built: _Built, job: Job, base: str, plugin: str | None) -> ArchitectureDescription:
+    """What a base from a plug-in says of itself is somebody's code's. Raises ValueError, InvalidRecipe."""
     name, digest = job.arguments["name"], job.arguments["digest"]
-    if built.checked.digest != digest or built.checked.recipe.get("name") != name:
+    sized = recipe_told(RecipeRequest.model_validate(built.checked.recipe))
+    if built.checked.digest != digest or (sized.name, sized.base) != (name, base):
         raise ValueError("The process told of another recipe.")
     own = {"name": name, "recipe": digest, "plugin": plugin or None}
     return built.description.model_copy(update=own)
