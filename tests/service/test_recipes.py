@@ -115,6 +115,21 @@ def _drawn(name: str, shape: list[Any]) -> Any:
     return generator.standard_normal(sizes).astype(np.float32)
 
 
+@pytest.mark.parametrize(
+    ("replace", "said"),
+    [
+        ({"fcc": []}, "Did you mean fc"),
+        ({"fc": {"Linear": {"out_features": 3, "in_features": 5}}}, "fc: Linear is given (2, "),
+        ({"fc": ["Flatten", {"Conv2d": {"out_channels": 3, "kernel_size": 1}}]}, "fc.1: Conv2d is given (2, "),
+    ],
+)
+def test_what_does_not_fit_the_base_is_told_with_the_place(client, replace, said):
+    answer = register(client, "heads/wrong", {"base": "timm/test_resnet", "replace": replace})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_recipe")
+    assert said in answer.text
+    assert client.get("/v1/architectures/heads/wrong").status_code == 404
+
+
 def test_the_recipes_of_the_guide_can_be_built(client):
     page = Path(__file__).parents[2] / "docs" / "recipes.md"
     shown = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
