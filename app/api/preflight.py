@@ -201,11 +201,12 @@ def _answer(
     """``indexes``: of the project's recipes, and of all else."""
     named = _named(asked, catalog, indexes, shapes) if asked.architecture is not None else None
     if named is not None and named.exact:
-        proposals: list[Match] = []
+        ranked: list[list[Match]] = []
     else:
-        ranked = best_of(index.rank(shapes, most=2 * PROPOSED, told=filename) for index in indexes)
-        proposals = [match for match in ranked if _admitted(match, catalog)][:PROPOSED]
-    head = None if any(match.exact for match in proposals) else head_proposal(proposals, shapes)
+        ranked = [_ranked(index, catalog, shapes, filename) for index in indexes]
+    proposals = best_of(ranked)[:PROPOSED]
+    fits = not ranked or any(match.exact for match in proposals)
+    head = None if fits else head_proposal(ranked[-1], shapes)  # a recipe is no base of another one
     verdict, detail = _verdict(asked, named, proposals)
     return Preflight(
         verdict=verdict,
@@ -218,6 +219,11 @@ def _answer(
         memory_bytes=0,
         targets={},
     )
+
+
+def _ranked(index: LayoutIndex, catalog: Catalog, shapes: Shapes, filename: str) -> list[Match]:
+    ranked = index.rank(shapes, most=2 * PROPOSED, told=filename)
+    return [match for match in ranked if _admitted(match, catalog)][:PROPOSED]
 
 
 def _named(asked: PreflightRequest, catalog: Catalog, indexes: Sequence[LayoutIndex], shapes: Shapes) -> Match | None:
