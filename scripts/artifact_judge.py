@@ -99,6 +99,15 @@ def _runner(artifact: Path, module: nn.Module, signature: Signature) -> Run:
             return [torch.from_numpy(np.asarray(value)) for value in session.run(None, feed)]
 
         return run_onnx
+    if artifact.suffix == ".pt2":
+        program = torch.export.load(str(artifact)).module()
+        order = [spec.name for spec in signature.inputs]
+
+        def run_program(values: Inputs) -> list[Tensor]:
+            with torch.no_grad():
+                return list(tensors_of(program(*(values[name].clone() for name in order))))
+
+        return run_program
     script = torch.jit.load(str(artifact))
 
     def run_script(values: Inputs) -> list[Tensor]:

@@ -259,7 +259,9 @@ def _earlier(file: Path | None) -> list[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", nargs="*", help="first letters of cases; all of them when none is given")
-    parser.add_argument("--target", choices=TARGETS, action="append", help="both when none is given")
+    parser.add_argument(
+        "--target", choices=(*TARGETS, "pt2"), action="append", help="those of the table when none is given"
+    )
     parser.add_argument("--cases", type=Path, default=CASES, help="the folder of plug-ins")
     parser.add_argument("--output", type=Path, help="where the table goes; nowhere when cases are named")
     parser.add_argument("--json", type=Path, help="the rows as JSON; those of an earlier run are not made again")

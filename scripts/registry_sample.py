@@ -246,8 +246,9 @@ class Positional(nn.Module):
         self.module = module
         self._signature = signature
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        named = dict(zip((spec.name for spec in self._signature.inputs), inputs, strict=True))
+    def forward(self, *inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
+        tensors = [value[0] if isinstance(value, list) else value for value in inputs]  # of a list, its only element
+        named = dict(zip((spec.name for spec in self._signature.inputs), tensors, strict=True))
         args, kwargs = bind(self.module, self._signature, named)
         return tuple(tensors_of(self.module(*args, **kwargs)))
 

@@ -3,8 +3,9 @@
 import hashlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.domain.checkpoint import CheckpointInspection
 from app.domain.errors import LedgerFailed
 from app.domain.report import Certificate, ExportReport
 from app.targets.capturing.place import Place
+from app.targets.capturing.side import Side
 from app.targets.claims import Claim
 from app.targets.onnx.writing.fill import WrittenFile
 from app.targets.request import ExportRequest
@@ -106,17 +108,21 @@ def fill_stored(work: Workpiece, stored: StoredTemplate, directory: Path) -> Can
     return replace(fill(work, template, directory), certificate=stored.certificate)
 
 
-def new_template(work: Workpiece, exporter: str, directory: Path) -> Candidate:
-    """Capture the graph, make a template of it, and fill it. Raises ExportFailed and kin, LedgerFailed."""
+def new_template(work: Workpiece, exporter: str, directory: Path, sides: Sequence[Side] = ()) -> Candidate:
+    """Capture the graph, or one of several ``sides``, make a template of it, and fill it.
+
+    Raises ExportFailed and kin, LedgerFailed.
+    """
     writer = writer_of(work.job.options.target)
+    capture = partial(writer.capture, exporter=exporter, sides=sides)
     started = time.perf_counter()
     with state_kept(work.loaded.module):  # what a run leaves there is of these weights and no part of the template
-        captured = writer.capture(work.request, exporter)
+        captured = capture(work.request)
     constants = writer.constants(captured, work.loaded.module)
-    path = work.job.work_dir / f"template-{exporter}"
+    path = work.job.work_dir / f"template-{directory.name}"
     template = writer.build_template(captured, work.request, path)
     if template.against_reuse is not None:
-        refuse_values_of_weights(constants, writer, work.request, exporter, work.fresh_module())
+        refuse_values_of_weights(constants, writer, work.request, capture, work.fresh_module())
     seconds = time.perf_counter() - started
     candidate = fill(work, template, directory)
     return replace(

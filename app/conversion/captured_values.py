@@ -4,7 +4,7 @@ Only captures that had values at hand can hold such (templates/reuse.py tells wh
 built module, which has never seen the upload, gives every constant that belongs to the architecture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,11 @@ from app.targets.writer import Writer
 
 
 def refuse_values_of_weights(
-    constants: Mapping[str, Tensor], writer: Writer[Any, Any], request: ExportRequest, exporter: str, fresh: nn.Module
+    constants: Mapping[str, Tensor],
+    writer: Writer[Any, Any],
+    request: ExportRequest,
+    capture: Callable[[ExportRequest], Any],
+    fresh: nn.Module,
 ) -> None:
     """Raise ExportFailed unless all captured ``constants`` are those of the ``fresh`` module, byte for byte.
 
@@ -27,7 +31,7 @@ def refuse_values_of_weights(
     if not telling:
         return
     try:
-        again = writer.capture(replace(request, module=fresh), exporter)
+        again = capture(replace(request, module=fresh))
     except RecastError:
         known = set()
     else:

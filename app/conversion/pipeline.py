@@ -20,6 +20,7 @@ from app.conversion.job import ConversionJob, ConversionOutcome, ProgressCallbac
 from app.conversion.loading import load_module
 from app.conversion.packaging import package
 from app.conversion.stages import StageClock
+from app.conversion.verification.eager_side import refuse_unfit_probes
 from app.domain.conversion import Stage
 from app.targets.request import export_request
 
@@ -54,7 +55,8 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
         checkpoint = checkpoint_file(job, opened, loaded)
         facts = facts_of(job, description, opened, request.signature, checkpoint)
         request = replace(request, facts=facts, checkpoint=checkpoint)
-    workpiece = Workpiece(job, description, opened.inspection, loaded, request)
+        workpiece = Workpiece(job, description, opened.inspection, loaded, request)
+        refuse_unfit_probes(workpiece.model())
     produced = produce_within(workpiece, templates, clock)
     with clock.stage(Stage.package):
         return package(workpiece, produced, clock.timings)

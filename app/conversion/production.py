@@ -9,7 +9,7 @@ doubts is kept for the case that no other exporter makes a better one.
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,15 +21,17 @@ from app.architectures.module_state import ModuleState
 from app.conversion.candidates import Candidate, Workpiece, fill_stored, new_template
 from app.conversion.decisions.other_sizes import failure_at
 from app.conversion.job import BuiltTemplate, StoredTemplate, TemplateSource, UnsuitableTemplate
+from app.conversion.joining import divided, outcomes_of
 from app.conversion.prefetch import ReferencePrefetch
 from app.conversion.stages import StageClock
 from app.conversion.verification.checks.decisions import value_findings
 from app.conversion.verification.verify import Verification, examine
 from app.domain.conversion import Stage
-from app.domain.errors import ExportFailed, ModelRefuses, RecastError, memory_ran_out
+from app.domain.errors import ExportFailed, ModelRefuses, RecastError, UnsupportedOpset, memory_ran_out
 from app.domain.reasons import rests_in
-from app.domain.report import Certificate, Derivation, Rung, TemplateUse, Verdict, VerificationReport
+from app.domain.report import Certificate, Derivation, Reason, Rung, TemplateUse, Verdict, VerificationReport
 from app.targets.capturing.quiet import first_lines
+from app.targets.capturing.side import Side
 from app.targets.request import ExportRequest
 from app.targets.templating.key import template_key
 from app.targets.writer import writer_of
@@ -114,6 +116,23 @@ def _attempts(work: Workpiece, known: Known, climb: "_Climb") -> Iterator[Attemp
         if relaxed is not None and exporter in never_ran and not early:
             called, request = relaxed
             yield Attempt(f"{exporter} ({called})", partial(new_template, replace(work, request=request), exporter))
+    yield from _joined(work, writer.joined, climb)
+
+
+def _joined(work: Workpiece, exporters: Collection[str], climb: "_Climb") -> Iterator[Attempt]:
+    """Graphs of as many captures as the code has ways, one way more whenever the last one was wrong somewhere.
+
+    By the first exporter whose artifact was wrong only where the code's questions are answered otherwise.
+    """
+    start = (Side({axis.name: axis.sample for axis in work.request.signature.axes}),)
+    for exporter in exporters:
+        sides, name = climb.divided(start, exporter), exporter
+        while sides is not None:
+            name = f"{exporter}, {len(sides)} joined"
+            yield Attempt(name, partial(new_template, work, exporter, sides=sides))
+            sides = climb.divided(sides, name)
+        if name != exporter:
+            return
 
 
 @dataclass(frozen=True)
@@ -139,14 +158,32 @@ class _Climb:
         self._refused: list[_Made] = []
         self._aside: dict[str, Candidate] = {}
         """What exporters made that have another turn, with reservations."""
+        self._made: dict[str, _Made] = {}
         self._state = ModuleState(work.loaded.module)
         self._never_ran = False
+
+    def divided(self, sides: Sequence[Side], exporter: str) -> tuple[Side, ...] | None:
+        """The sides to capture after the artifact of these, where that was wrong at sizes that the code tells apart.
+
+        None where there is no such artifact, and where a trace kept what the sample's values decided.
+        """
+        made = self._made.get(exporter)
+        if made is None:
+            return None
+        report = made.verification.report
+        outcomes = outcomes_of(report)
+        if all(outcome.agreed for outcome in outcomes) or any(
+            f.reason is Reason.frozen_values for f in report.findings
+        ):
+            return None
+        return divided(sides, outcomes, self._prefetch.decisions().sizes)
 
     @property
     def never_ran(self) -> bool:
         """Whether the last rung failed as one whose opset lacks an operator: it made no file, or one that never ran.
 
-        That the opset is too old shows in many ways (an operator, an input's rank, an attribute), so it is tried out.
+        That the opset is too old the exporter says, or it shows in the file (an operator, an input's rank, an
+        attribute), so it is tried out.
         """
         return self._never_ran
 
@@ -166,7 +203,7 @@ class _Climb:
         with self._clock.stage(Stage.verify):
             verification = self._verified(candidate)
         report = verification.report
-        made = _Made(candidate, verification, len(self._rungs))
+        made = self._made[attempt.exporter] = _Made(candidate, verification, len(self._rungs))
         if report.verdict is not Verdict.fail:
             return self._keep(made, attempt, started)
         self._refused.append(made)
@@ -223,7 +260,7 @@ class _Climb:
     def _fail(self, attempt: Attempt, error: RecastError, started: float) -> None:
         """Note a rung that made nothing. Raises ModelRefuses where no exporter could, since the model itself fails."""
         self._errors[attempt.exporter] = error
-        self._never_ran = "opset version" in error.detail
+        self._never_ran = isinstance(error, UnsupportedOpset)
         self._rungs.append(_rung(attempt, "failed", started, error.detail))
         _log.info("%s", _frames(error))
         self._refuse_unless_it_runs()

@@ -1,6 +1,6 @@
 """The writing half of a target: makes an artifact of a loaded module, always by filling a template."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -11,6 +11,7 @@ from app.domain.conversion import CommonOptions, TargetName
 from app.domain.report import ExportReport, Quantization
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.place import Place
+from app.targets.capturing.side import Side
 from app.targets.claims import Claim
 from app.targets.request import ExportRequest
 from app.targets.specs import refuse_unless_installed
@@ -40,6 +41,10 @@ TemplateT = TypeVar("TemplateT", bound=Template)
 class Writer(Protocol[CapturedT, TemplateT]):
     """Makes artifacts. ``options`` of a request are those of the target's spec."""
 
+    @property
+    def joined(self) -> Collection[str]:
+        """Exporters that take one way through the model's code, and whose captures of several can be joined."""
+
     def warm(self) -> None:
         """What the first conversion of every process would do, done once in the process that children are forked from.
 
@@ -56,8 +61,12 @@ class Writer(Protocol[CapturedT, TemplateT]):
     def relaxed(self, request: ExportRequest) -> tuple[str, ExportRequest] | None:
         """What to ask each exporter for where its file does not run, and what that is called; None: nothing else."""
 
-    def capture(self, request: ExportRequest, exporter: str) -> CapturedT:
-        """The graph, unoptimised. Raises ExportFailed and kin."""
+    def capture(self, request: ExportRequest, exporter: str, sides: Sequence[Side] = ()) -> CapturedT:
+        """The graph, unoptimised. Raises ExportFailed and kin.
+
+        With ``sides``, which only exporters in ``joined`` are given: a graph of several captures, that takes the first
+        of the sides whose tests hold. The last one has none.
+        """
 
     def constants(self, captured: CapturedT, module: nn.Module) -> Mapping[str, Tensor]:
         """The float tensors that the capture holds beside the module's state dict, by what they are called in it."""

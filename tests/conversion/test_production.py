@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from app.conversion.job import BuiltTemplate, ConversionOutcome, StoredTemplate, UnsuitableTemplate
-from app.domain.errors import ExportFailed
+from app.domain.errors import ExportFailed, InvalidOptions
 from app.domain.report import Verdict
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing import build as onnx_build
@@ -145,10 +146,10 @@ def test_an_exporter_that_raises_anything_gives_way_to_the_next(
 ) -> None:
     capture = writer_of("onnx").capture
 
-    def broken(request: object, exporter: str) -> object:
+    def broken(request: object, exporter: str, sides: object = ()) -> object:
         if exporter == "torchscript":
             raise KeyError("unheard of")
-        return capture(request, exporter)  # type: ignore[arg-type]
+        return capture(request, exporter, sides)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writer_of("onnx"), "capture", broken)
     outcome = converted(_PLAIN, OnnxOptions(), tmp_path)
@@ -247,3 +248,35 @@ def test_what_a_capture_leaves_in_the_module_is_no_part_of_the_template(
     second = converted(_KEEPS, options, tmp_path / "second", templates=kept(first))
     assert state(second) == "reused", second.report.export.template
     assert second.report.verification.verdict in (Verdict.passed, Verdict.pass_with_notes)
+
+
+_BEYOND_EIGHT = """
+        return self.last(x) if x.shape[0] < 8 else self.last(x.flip(0).rot90(1, (0, 1)).rot90(-1, (0, 1)))
+"""
+
+
+@OPTIONS
+def test_captures_of_both_sides_are_joined_and_their_template_serves_other_weights(
+    options: OnnxOptions | TorchScriptOptions, tmp_path: Path
+) -> None:
+    only = {"exporter": "dynamo"} if isinstance(options, OnnxOptions) else {"method": "trace"}
+    options = options.model_copy(update=only)
+    first = converted(_BEYOND_EIGHT, options, tmp_path / "first")
+    assert first.report.verification.verdict is Verdict.passed, first.report.verification.findings
+    assert first.report.export.exporter == "joined"
+    assert [rung.outcome for rung in first.report.export.rungs] == ["rejected", "succeeded"]
+    repeated = converted(_BEYOND_EIGHT, options, tmp_path / "second", weights=trained(), templates=kept(first))
+    assert repeated.report.verification.verdict is Verdict.passed, repeated.report.verification.findings
+    assert state(repeated) == "reused"
+
+
+def test_a_clients_probe_that_the_model_does_not_take_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    np.savez(tmp_path / "probes.npz", x=np.ones((3, 6), np.float32))
+    body = """
+        if bool((x == 1).all()):
+            raise ValueError("nothing but ones")
+        return self.last(x)
+"""
+    with pytest.raises(InvalidOptions, match="nothing but ones") as refused:
+        converted(body, OnnxOptions(), tmp_path / "made", probes=tmp_path / "probes.npz")
+    assert refused.value.stage == "load"

@@ -42,9 +42,14 @@ def test_a_model_that_refuses_its_declared_inputs_is_told_so_for_every_target(
 
 @pytest.mark.parametrize(
     ("name", "exporter"),
-    [("field/dcn", "dynamo"), ("field/sdpa_rare", "torchscript"), ("field/anchor_cache", "torchscript")],
+    [
+        ("field/dcn", "dynamo"),
+        ("field/sdpa_rare", "torchscript"),
+        ("field/anchor_cache", "torchscript"),
+        ("field/tall", "joined"),
+    ],
 )
-def test_what_one_exporter_can_make_right_is_delivered(name: str, exporter: str, tmp_path: Path) -> None:
+def test_what_can_be_made_right_is_delivered(name: str, exporter: str, tmp_path: Path) -> None:
     result = run(CASES[name], OPTIONS["onnx"], tmp_path)
     assert result.delivered, result
     assert not result.wrong, result

@@ -2,13 +2,14 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 import sympy  # type: ignore[import-untyped]
 from torch.utils._sympy.printers import PythonPrinter
 
 from app.domain.architecture import Axis, Signature
+from app.targets.capturing.side import is_test
 
 Sizes = dict[str, int]
 
@@ -63,6 +64,12 @@ def smallest_size(axis: Axis) -> int:
 def greatest_size(axis: Axis) -> int:
     """The greatest admissible size, or _FARTHEST where none is declared."""
     return (_FARTHEST if axis.maximum is None else axis.maximum) // axis.multiple_of * axis.multiple_of
+
+
+def test_of(condition: sympy.Basic, axes: Collection[str]) -> str | None:
+    """The condition as a test that graphs can hold; None where they cannot."""
+    text = str(PythonPrinter().doprint(condition))
+    return text if is_test(text, axes) else None
 
 
 def _test(condition: sympy.Basic) -> Callable[[Sizes], bool]:

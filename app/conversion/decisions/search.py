@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import sympy  # type: ignore[import-untyped]
 from torch import nn
 
-from app.conversion.decisions.nearest_sizes import Sizes, far_sides, greatest_size, smallest_size
+from app.conversion.decisions.nearest_sizes import Sizes, far_sides, greatest_size, smallest_size, test_of
 from app.conversion.decisions.symbolic_forward import Followed, SizeGuard, ValueRead, Work, follow
 from app.conversion.decisions.trace_comparison import differing_sizes
 from app.domain.architecture import Axis, Signature
@@ -49,6 +49,8 @@ class SizeDecision:
     by_model: bool
     """Asked by the model's own code; else by a layer of torch."""
     sides: tuple[Sizes, ...]
+    test: str | None = None
+    """The condition as a graph can hold it (targets/capturing/side.py)."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,8 @@ class _Search:
         of_the_model = {condition for condition, place in self._guards if place is not None}
         for (condition, place), (guard, sides) in self._guards.items():
             if sides and (place is not None or condition not in of_the_model):
-                yield SizeDecision(str(guard.condition), guard.place, guard.by_model, tuple(sides))
+                test = test_of(guard.condition, {axis.name for axis in self._signature.axes})
+                yield SizeDecision(str(guard.condition), guard.place, guard.by_model, tuple(sides), test)
         yield from (decision for decision in self._unnamed.values() if decision.sides)
 
 

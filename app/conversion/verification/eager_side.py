@@ -19,7 +19,7 @@ from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.deterministic_mode import deterministic_mode
 from app.conversion.verification.fused_attention import fused_departure
 from app.conversion.verification.noise import pooled
-from app.conversion.verification.oracle import reference
+from app.conversion.verification.oracle import eager_once_more, reference
 from app.conversion.verification.probes import (
     Probe,
     client_probes,
@@ -52,6 +52,25 @@ def full_probes(model: Model) -> list[Probe]:
 def certified_probes(model: Model) -> list[Probe]:
     """The one draw of a certified verification, then the client's own. Raises InvalidOptions likewise."""
     return [draw_certified_probe(model.signature, model.seed), *client_probes(model.client_probes, model.signature)]
+
+
+def refuse_unfit_probes(model: Model) -> None:
+    """Raise InvalidOptions for a client's probe on which the model does not run, though it does on its own sample."""
+    for probe in client_probes(model.client_probes, model.signature):
+        failed = _failing(model, probe)
+        if (
+            failed is not None
+            and _failing(model, draw_probe(model.signature, sample_sizes(model.signature), 0)) is None
+        ):
+            raise InvalidOptions(_refused_by_the_model(model.signature, probe, failed))
+
+
+def _failing(model: Model, probe: Probe) -> ModelFailed | None:
+    try:
+        eager_once_more(model.module, model.signature, probe.inputs)
+    except ModelFailed as failed:
+        return failed
+    return None
 
 
 def full_eager_side(model: Model, pace: Pace, *, ahead: bool = False) -> EagerSide:

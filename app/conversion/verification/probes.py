@@ -19,7 +19,7 @@ from torch import Tensor
 
 from app.architectures.sample import sample_inputs
 from app.conversion.verification.npz import read_npz
-from app.domain.architecture import Axis, InputSpec, Integers, Mask, Normal, Signature
+from app.domain.architecture import Axis, Distribution, InputSpec, Integers, Mask, Normal, Signature, Uniform
 from app.domain.errors import InvalidOptions
 
 DRAWS = 3
@@ -95,6 +95,17 @@ def draw_degenerate(signature: Signature, seed: int) -> list[Probe]:
         replace(drawn, name="rows of the highest value", inputs={**drawn.inputs, **{n: e[1] for n, e in ends.items()}}),
         replace(drawn, name="rows of one value", inputs=mixed),
     ]
+
+
+def draw_zeros(signature: Signature, seed: int) -> Probe | None:
+    """Float inputs of zeros, as silence and padding are; None where none of the inputs may be 0."""
+    drawn = draw_probe(signature, sample_sizes(signature), seed, name="zeros")
+    zeros = {s.name: torch.zeros_like(drawn.inputs[s.name]) for s in signature.inputs if _may_be_zero(s.distribution)}
+    return replace(drawn, inputs={**drawn.inputs, **zeros}, scaled=True) if zeros else None
+
+
+def _may_be_zero(distribution: Distribution) -> bool:
+    return isinstance(distribution, Normal) or (isinstance(distribution, Uniform) and distribution.low <= 0)
 
 
 def _ends(spec: InputSpec, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from app.conversion.verification.comparison import compare, named_outputs
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import Probe
-from app.conversion.verification.reference import is_inexact
+from app.conversion.verification.reference import Reference, is_inexact
 from app.conversion.verification.subject import Model
 from app.conversion.verification.tolerance import farthest
 from app.targets.artifact import ArtifactRefused, Runner
@@ -21,8 +21,16 @@ def disagreement(model: Model, runner: Runner, probe: Probe) -> str | None:
     Raises ModelFailed where the model itself cannot run on the probe.
     """
     taken = reference(model.module, model.signature, probe, model.coarseness)
-    if taken.finite:
-        return compare(runner, taken).result.reason
+    return compare(runner, taken).result.reason if taken.finite else _other_places(runner, taken)
+
+
+def disagreement_beyond_numbers(model: Model, runner: Runner, probe: Probe) -> str | None:
+    """Likewise where the model's answer is not finite; a finite one is not looked at: of ties either order is right."""
+    taken = reference(model.module, model.signature, probe, model.coarseness)
+    return None if taken.finite else _other_places(runner, taken)
+
+
+def _other_places(runner: Runner, taken: Reference) -> str | None:
     try:
         outputs = named_outputs(runner, taken)
     except ArtifactRefused as refusal:

@@ -54,6 +54,7 @@ def converted(
     threads: int = 1,
     weights: nn.Module | None = None,
     templates: TemplateSource | None = None,
+    probes: Path | None = None,
 ) -> ConversionOutcome:
     """The outcome for a net whose forward has this body; files lie in ``directory``/work."""
     (directory / "plugins").mkdir(parents=True)
@@ -71,5 +72,6 @@ def converted(
         work_dir=directory / "work",
         plugins_dir=directory / "plugins",
         threads=threads,
+        client_probes=probes,
     )
     return convert(job, lambda stage, share: None, templates or NoTemplates())

@@ -13,9 +13,12 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from app.architectures.calling import call
 from app.architectures.sample import sample_inputs
+from app.domain.architecture import InputSpec, Signature
 from app.domain.errors import ExportFailed, InvalidOptions, StaticAxis, UnsupportedOpset
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing import dynamo_exporter as onnx_dynamo
@@ -116,6 +119,29 @@ def test_an_opset_that_cannot_be_reached_names_the_lowest_that_can() -> None:
     assert 9 < lowest <= 18
     request = case("lstm").request(OnnxOptions(opset=lowest))
     assert worst_error(onnx_dynamo.capture(request), request, {"batch": 3}) < 1e-5
+
+
+class Warped(nn.Module):
+    """``sampled``: by an operator that opset 20 brought; else by one that the exporter has in no opset."""
+
+    def __init__(self, *, sampled: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.sampled = sampled
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.linear(x)
+        return F.affine_grid(h[:, :2], [2, 1, 4, 4], align_corners=False) if self.sampled else h.rot90(1, (1, 2))
+
+
+def test_only_an_operator_that_a_newer_opset_has_is_told_as_one() -> None:
+    signature = Signature(inputs=(InputSpec(name="x", shape=(2, 3, 3)),), axes=())
+    sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
+    with pytest.raises(UnsupportedOpset) as newer:
+        onnx_torchscript.capture(ExportRequest(Warped(sampled=True).eval(), signature, OnnxOptions(), sample))
+    assert newer.value.extra["lowest_opset"] == 20
+    with pytest.raises(ExportFailed, match="opset version 18"):
+        onnx_torchscript.capture(ExportRequest(Warped(sampled=False).eval(), signature, OnnxOptions(), sample))
 
 
 @EXPORTERS

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.domain.architecture import InputSpec
+from app.architectures.sample import sample_inputs
+from app.domain.architecture import Axis, InputSpec, Signature
 from app.domain.errors import ExportFailed, StaticAxis, TemplateMismatch
 from app.targets.artifact import ArtifactRefused, MalformedFile
 from app.targets.claims import Claim
@@ -108,6 +109,35 @@ def test_weights_of_another_form_do_not_fill_it(tmp_path: Path) -> None:
 class FixedBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([row[None] * 2 for row in x])
+
+
+class Tagger(nn.Module):
+    """Recurrent layers of both kinds, several layers, both directions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 3, num_layers=2, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(6, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        states, last = self.gru(x)
+        out, (hidden, cell) = self.lstm(states)
+        return out, last, hidden, cell
+
+
+def test_recurrent_layers_take_sequences_of_any_length(tmp_path: Path) -> None:
+    spec = InputSpec(name="x", shape=("batch", "length", 4))
+    signature = Signature(inputs=(spec,), axes=(Axis(name="batch"), Axis(name="length", sample=7)))
+    module = train_a_little(Tagger(), 1)
+    sample = sample_inputs(signature, {}, torch.Generator().manual_seed(0))
+    request = ExportRequest(module, signature, Pt2Options(), sample)
+    template = template_of(request, tmp_path)
+    written = WRITER.fill(template, module.state_dict(), request, tmp_path / "model.pt2")
+    runner = READER.open(written.path, module, signature, threads=1)
+    for batch, length in ((1, 7), (3, 2), (2, 1), (2, 40)):
+        x = torch.randn(batch, length, 4)
+        with torch.inference_mode():
+            torch.testing.assert_close(tuple(runner.run({"x": x}).values()), module(x))
 
 
 def test_an_axis_that_the_code_fixes_is_refused_in_words() -> None:

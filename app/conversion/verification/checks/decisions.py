@@ -82,7 +82,8 @@ def _declared_least(signature: Signature) -> Iterator[SizeDecision]:
     start = {axis.name: axis.sample for axis in signature.axes}
     for axis in signature.axes:
         if smallest_size(axis) == 0:
-            yield SizeDecision(f"{axis.name} > 0", None, False, ({**start, axis.name: 0},))
+            condition = f"{axis.name} > 0"
+            yield SizeDecision(condition, None, False, ({**start, axis.name: 0},), condition)
 
 
 class _Budget:

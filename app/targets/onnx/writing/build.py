@@ -29,9 +29,6 @@ from app.targets.templating.tensor_bytes import FLOATS, TORCH_DTYPES, to_torch
 
 _log = logging.getLogger(__name__)
 
-TRACED = "torchscript"
-"""Name of the exporter whose graph records one run of the code (app/targets/onnx/writing/torchscript_exporter.py)."""
-
 
 def build_template(
     captured: CapturedOnnx, module: nn.Module, path: Path, *, request: ExportRequest | None = None
@@ -65,7 +62,7 @@ def build_template(
         graph_head=graph_head,
         graph_tail=graph_tail,
         model_tail=model_tail,
-        against_reuse=_against_reuse(captured.exporter, module, request),
+        against_reuse=_against_reuse(captured, module, request),
     )
     if request is not None and cast(OnnxOptions, request.options).precision == "bf16":
         template = replace(in_bfloat16(template), warnings=(*template.warnings, TOLD))
@@ -81,10 +78,13 @@ def _lowered(model: ir.Model, weights: Mapping[str, ir.Value], request: ExportRe
     return (f"fp16: {len(kept)} operators stay in float32: {', '.join(kept)}",) if kept else ()
 
 
-def _against_reuse(exporter: str, module: nn.Module, request: ExportRequest | None) -> str | None:
+def _against_reuse(captured: CapturedOnnx, module: nn.Module, request: ExportRequest | None) -> str | None:
     if request is None:
-        return "nothing is known of what the traced code reads" if exporter == TRACED else foreign_state(module)
-    return against_reuse(request) if exporter == TRACED else foreign_state(module) or rewriting(request)
+        return "nothing is known of what the traced code reads" if captured.traced_with else foreign_state(module)
+    if not captured.traced_with:
+        return foreign_state(module) or rewriting(request)
+    steered = (against_reuse(replace(request, sample=dict(sample))) for sample in captured.traced_with)
+    return next((why for why in steered if why is not None), None)
 
 
 def _optimised(model: ir.Model, forms: Mapping[str, TensorForm]) -> tuple[ir.Model, dict[str, ir.Value]]:

@@ -11,6 +11,7 @@ from app.targets.capturing.fixed_axis import tells_of_fixed_axis
 from app.targets.capturing.flat_module import PREFIX, FlatModule
 from app.targets.capturing.output_names import output_names
 from app.targets.capturing.quiet import collected, first_lines
+from app.targets.capturing.recurrent import forget_recurrent_kernels
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import finish
@@ -30,7 +31,7 @@ def capture(request: ExportRequest) -> CapturedOnnx:
         raise TypeError(f"an ONNX exporter was given options of target {options.target}")
     opset = checked_opset(options)
     assert_eval(request.module)
-    _forget_kernels()
+    forget_recurrent_kernels()  # torch.onnx puts its own in their place
     flat = FlatModule(request.module, request.signature).eval()
     # Where gradients are kept, torch.export chooses attention kernels by other strides than the decompositions find.
     with collected() as said, plain_attention(), torch.no_grad():
@@ -58,16 +59,6 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     model = finish(model, request, options, opset, getattr(flat, "output_names", None) or output_names(request))
     refine_output_shapes(model, sizes_known=True)
     return CapturedOnnx(model, tuple(said.lines), "dynamo")
-
-
-def _forget_kernels() -> None:
-    """Make torch look up its recurrent kernels anew.
-
-    torch.onnx puts a kernel with a dynamic length in their place for each export (torch/export/_patches.py), but an
-    earlier export in this process leaves the static one in the operators' dispatch cache.
-    """
-    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
-        operator._dispatch_cache.clear()
 
 
 def _dynamic_shape(spec: InputSpec) -> dict[int, str] | None:

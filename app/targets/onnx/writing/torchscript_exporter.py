@@ -1,6 +1,7 @@
 """Capturing an ONNX graph with torch.onnx.export(dynamo=False), the exporter built on TorchScript."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
 
-from app.domain.errors import ExportFailed, RecastError
+from app.domain.errors import ExportFailed, RecastError, UnsupportedOpset
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.eval_mode import assert_eval
 from app.targets.capturing.flat_module import PREFIX, FlatModule
@@ -28,6 +29,9 @@ from app.targets.request import ExportRequest
 
 SCRIPTED = "torchscript-scripted"
 """This exporter, given the compiled module: it keeps branches that a trace freezes."""
+
+_NEWER_OPSET = re.compile(r"(?:added in|try opset) version (\d+)")
+"""How the exporter says that a newer opset has what an operator needs (torch/onnx/errors.py, symbolic_helper.py)."""
 
 NEWEST_WRITTEN = 20
 """The exporter has no operators beyond this opset (torch/onnx/_constants.py, ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET)."""
@@ -58,8 +62,9 @@ def _captured(request: ExportRequest, exporter: str) -> CapturedOnnx:
     assert_eval(request.module)
     model = finish(model, request, options, opset, names)
     refine_output_shapes(model, sizes_known=False)
-    kept = tuple(said.kept) if exporter != SCRIPTED else ()
-    return CapturedOnnx(model, tuple(said.lines), exporter, kept)
+    if exporter == SCRIPTED:
+        return CapturedOnnx(model, tuple(said.lines), exporter)
+    return CapturedOnnx(model, tuple(said.lines), exporter, tuple(said.kept), (request.sample,))
 
 
 def _program(request: ExportRequest, exporter: str) -> nn.Module:
@@ -94,8 +99,7 @@ def _export(module: nn.Module, request: ExportRequest, opset: int, names: tuple[
     except RecastError:
         raise
     except Exception as error:  # the exporter wraps whatever the model and its own passes raise
-        said = first_lines(str(error), 4) or type(error).__name__
-        raise ExportFailed(f"torch.onnx: {type(error).__name__}: {said}", stage="export", hint=_hint(said)) from error
+        raise _failure(error) from error
     model = ir.from_proto(onnx.load_from_string(buffer.getvalue()))
     _attach_weights(model, request)
     LiftConstantsToInitializersPass()(model)
@@ -135,9 +139,24 @@ def _attach_weights(model: ir.Model, request: ExportRequest) -> None:
             model.graph.initializers[name] = value
 
 
+def _failure(error: Exception) -> RecastError:
+    said = first_lines(str(error), 4) or type(error).__name__
+    detail = f"torch.onnx: {type(error).__name__}: {said}"
+    newer = _NEWER_OPSET.search(str(error))
+    if newer is None:
+        return ExportFailed(detail, stage="export", hint=_hint(said))
+    opset = int(newer.group(1))
+    return UnsupportedOpset(
+        detail,
+        stage="export",
+        hint=f"Opset {opset} is the lowest that this model can be written in by this exporter.",
+        lowest_opset=opset,
+    )
+
+
 def _hint(said: str) -> str | None:
     if "complex" in said.lower() or "stft" in said.lower():
         return "ONNX has no complex tensors; compute with real and imaginary parts."
     if "operator" in said and "not supported" in said:
-        return "A newer opset may have the operator; exporter=dynamo knows others."
+        return "exporter=dynamo knows other operators."
     return None

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.onnx._internal.exporter import _flags
 
+from app.architectures.module_state import state_kept
 from app.domain.conversion import CommonOptions
+from app.domain.errors import RecastError
 from app.domain.report import ExportReport, Quantization, WeightsBeside
 from app.targets.capturing.flat_module import FlatModule
+from app.targets.capturing.side import Side, at_side
 from app.targets.claims import Claim
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing import build, dynamo_exporter, torchscript_exporter
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.fill import write_onnx
+from app.targets.onnx.writing.joined import join
 from app.targets.onnx.writing.layout import referenced_slots, same_graph, with_metadata
 from app.targets.onnx.writing.opset import NEWER, with_opset
 from app.targets.onnx.writing.preload import warm_exporters
@@ -42,6 +46,8 @@ _TRIED = {
 
 
 class OnnxWriter:
+    joined = ("dynamo", "torchscript")
+
     def warm(self) -> None:
         warm_exporters()
 
@@ -55,8 +61,28 @@ class OnnxWriter:
         newer = with_opset(request, NEWER)
         return None if newer is None else (f"opset {NEWER}", newer)
 
-    def capture(self, request: ExportRequest, exporter: str) -> CapturedOnnx:
+    def capture(self, request: ExportRequest, exporter: str, sides: Sequence[Side] = ()) -> CapturedOnnx:
+        if sides:
+            return join([(side, self._captured_at(side, request, exporter)) for side in sides], request)
         return _EXPORTERS[exporter](request)
+
+    def _captured_at(self, side: Side, request: ExportRequest, exporter: str) -> CapturedOnnx:
+        """By that exporter, or by the other one if it may be used.
+
+        A size of 0 or 1 that varies torch.export refuses, or takes for a greater one.
+        """
+        errors: list[RecastError] = []
+        others = (other for other in self.exporters(request.options) if other in self.joined)
+        names = list(dict.fromkeys((exporter, *others)))
+        if min(side.sizes.values(), default=2) < 2:
+            names.sort(key="dynamo".__eq__)
+        for name in names:
+            try:
+                with state_kept(request.module):
+                    return self.capture(at_side(request, side), name)
+            except RecastError as error:
+                errors.append(error)
+        raise errors[0]
 
     def constants(self, captured: CapturedOnnx, module: nn.Module) -> Mapping[str, Tensor]:
         return build.constants(captured.model, module.state_dict().keys())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from app.domain.conversion import CommonOptions
 from app.domain.report import ExportReport
 from app.targets.capturing.flat_module import FlatModule
+from app.targets.capturing.side import Side
 from app.targets.claims import Claim
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing.captured import CapturedOnnx
@@ -25,6 +26,8 @@ from app.targets.writer import Writer
 
 
 class OpenVinoWriter:
+    joined = ONNX.joined
+
     def warm(self) -> None:
         openvino()
 
@@ -39,8 +42,8 @@ class OpenVinoWriter:
         opset = {"opset": cast(OnnxOptions, asked.options).opset}
         return called, replace(request, options=request.options.model_copy(update=opset))
 
-    def capture(self, request: ExportRequest, exporter: str) -> CapturedOnnx:
-        captured: CapturedOnnx = ONNX.capture(_asking_onnx(request), exporter)
+    def capture(self, request: ExportRequest, exporter: str, sides: Sequence[Side] = ()) -> CapturedOnnx:
+        captured: CapturedOnnx = ONNX.capture(_asking_onnx(request), exporter, sides)
         return captured
 
     def constants(self, captured: CapturedOnnx, module: nn.Module) -> Mapping[str, Tensor]:

@@ -1,9 +1,13 @@
 """Capturing a program with torch.export."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 
 from app.domain.architecture import InputSpec
 from app.domain.errors import ExportFailed, RecastError, StaticAxis
@@ -13,6 +17,7 @@ from app.targets.capturing.fixed_axis import tells_of_fixed_axis
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.place import Place
 from app.targets.capturing.quiet import collected, first_lines
+from app.targets.capturing.recurrent import forget_recurrent_kernels
 from app.targets.request import ExportRequest
 
 
@@ -38,18 +43,40 @@ def capture(request: ExportRequest) -> CapturedPt2:
     # Where gradients are kept, torch.export chooses attention kernels by other strides.
     with collected() as said, plain_attention(), torch.no_grad():
         try:
-            program = torch.export.export(
-                flat,
-                tuple(request.sample[spec.name].clone() for spec in request.signature.inputs),
-                dynamic_shapes={"inputs": tuple(map(_dynamic_shape, request.signature.inputs))},
-                strict=False,
-            )
-        except RecastError:
-            raise
-        except Exception as error:  # the exporter wraps whatever the model and its own passes raise
-            raise _failure(error) from error
+            program = _exported(flat, request)
+        except StaticAxis:
+            if not any(isinstance(part, nn.GRU | nn.LSTM) for part in flat.modules()):
+                raise
+            with _recurrence_as_loops():
+                program = _exported(flat, request)
     assert_eval(request.module)
     return CapturedPt2(program, flat.output_names, tuple(said.lines))
+
+
+def _exported(flat: FlatModule, request: ExportRequest) -> ExportedProgram:
+    try:
+        return torch.export.export(
+            flat,
+            tuple(request.sample[spec.name].clone() for spec in request.signature.inputs),
+            dynamic_shapes={"inputs": tuple(map(_dynamic_shape, request.signature.inputs))},
+            strict=False,
+        )
+    except RecastError:
+        raise
+    except Exception as error:  # the exporter wraps whatever the model and its own passes raise
+        raise _failure(error) from error
+
+
+@contextmanager
+def _recurrence_as_loops() -> Iterator[None]:
+    """Recurrent layers as loops over a sequence of any length, as torch.onnx takes them, and not step by step.
+
+    What torch has looked up of their kernels before is forgotten, and afterwards what it found here.
+    """
+    forget_recurrent_kernels()
+    with register_gru_while_loop_decomposition(), register_lstm_while_loop_decomposition():
+        yield
+    forget_recurrent_kernels()
 
 
 def _dynamic_shape(spec: InputSpec) -> dict[int, object] | None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from app.domain.conversion import CommonOptions
 from app.domain.report import ExportReport
 from app.targets.capturing.flat_module import FlatModule
+from app.targets.capturing.side import Side
 from app.targets.claims import Claim
 from app.targets.pt2.writing import exporter as exporters
 from app.targets.pt2.writing import template as templates
@@ -23,6 +24,8 @@ EXPORTER = "torch.export"
 
 
 class Pt2Writer:
+    joined = ()
+
     def warm(self) -> None:
         """ONNX's exporter is built on the same capture, and has warmed it."""
 
@@ -32,7 +35,7 @@ class Pt2Writer:
     def relaxed(self, request: ExportRequest) -> None:
         return None
 
-    def capture(self, request: ExportRequest, exporter: str) -> CapturedPt2:
+    def capture(self, request: ExportRequest, exporter: str, sides: Sequence[Side] = ()) -> CapturedPt2:
         return exporters.capture(request)
 
     def constants(self, captured: CapturedPt2, module: nn.Module) -> Mapping[str, Tensor]:

@@ -17,6 +17,7 @@ from app.domain.errors import ExportFailed
 from app.domain.report import ExportReport
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.place import Place
+from app.targets.capturing.side import Side
 from app.targets.claims import Claim
 from app.targets.request import ExportRequest, asked_axes
 from app.targets.templating.claims import claims
@@ -97,6 +98,8 @@ def _item_size(slot: Slot) -> int:
 
 
 class SafetensorsWriter:
+    joined = ()
+
     def warm(self) -> None:
         pass
 
@@ -106,7 +109,7 @@ class SafetensorsWriter:
     def relaxed(self, request: ExportRequest) -> None:
         return None
 
-    def capture(self, request: ExportRequest, exporter: str) -> CapturedKeys:
+    def capture(self, request: ExportRequest, exporter: str, sides: Sequence[Side] = ()) -> CapturedKeys:
         return CapturedKeys()
 
     def constants(self, captured: CapturedKeys, module: nn.Module) -> Mapping[str, Tensor]:

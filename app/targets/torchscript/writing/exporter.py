@@ -1,9 +1,12 @@
 """Capturing TorchScript, by trace or by script."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.jit._trace import TracingCheckError
 
 from app.architectures.calling import bind
@@ -14,10 +17,12 @@ from app.targets.capturing.eval_mode import assert_eval
 from app.targets.capturing.kept_answers import tracing
 from app.targets.capturing.place import Place
 from app.targets.capturing.quiet import Said, collected, first_lines
+from app.targets.capturing.side import Side, at_side
 from app.targets.request import ExportRequest
 from app.targets.torchscript.spec import TorchScriptOptions
+from app.targets.torchscript.writing.joined import JOINED, trace_sides
 
-Method = Literal["trace", "script"]
+Method = Literal["trace", "script", "joined"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class CapturedTorchScript:
     warnings: tuple[str, ...]
     kept: tuple[Place, ...] = ()
     """Lines of the model at which a trace kept the answer that its sample gave."""
+    traced_with: tuple[Mapping[str, Tensor], ...] = ()
+    """Inputs of the traces that it holds; none for code that was compiled."""
 
 
 def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
@@ -35,13 +42,28 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
     The artifact takes the module's own arguments and returns its own structure. Raises ExportFailed with the first
     lines of why.
     """
-    options = request.options
-    if not isinstance(options, TorchScriptOptions):
-        raise TypeError(f"the TorchScript exporter was given options of target {options.target}")
+    if method == "script":
+        return _captured(request, method, lambda _: torch.jit.script(request.module), ())
+    return _captured(request, method, partial(_checked, request), (request.sample,))
+
+
+def capture_joined(request: ExportRequest, sides: Sequence[Side]) -> CapturedTorchScript:
+    """Likewise by a trace of each side."""
+    samples = tuple(at_side(request, side).sample for side in sides)
+    return _captured(request, JOINED, lambda _: trace_sides(request, sides), samples)
+
+
+def _captured(
+    request: ExportRequest,
+    method: Method,
+    make: Callable[[Said], torch.jit.ScriptModule],
+    traced_with: tuple[Mapping[str, Tensor], ...],
+) -> CapturedTorchScript:
+    options = _options(request)
     assert_eval(request.module)
-    with tracing() if method == "trace" else collected() as said, plain_attention():
+    with tracing() if traced_with else collected() as said, plain_attention():
         try:
-            captured = _checked(request, options, said) if method == "trace" else torch.jit.script(request.module)
+            captured = make(said)
             if options.freeze or options.optimize_for_inference:
                 frozen = _frozen(captured)
                 captured = _optimised(captured, frozen, said) if options.optimize_for_inference else frozen
@@ -49,14 +71,22 @@ def capture(request: ExportRequest, method: Method) -> CapturedTorchScript:
             raise _failure(error, method) from error
     assert_eval(request.module)
     assert_eval(captured)
-    return CapturedTorchScript(captured, method, tuple(said.lines), tuple(said.kept) if method == "trace" else ())
+    kept = tuple(said.kept) if traced_with else ()
+    return CapturedTorchScript(captured, method, tuple(said.lines), kept, traced_with)
 
 
-def _checked(request: ExportRequest, options: TorchScriptOptions, said: Said) -> torch.jit.ScriptModule:
+def _options(request: ExportRequest) -> TorchScriptOptions:
+    options = request.options
+    if not isinstance(options, TorchScriptOptions):
+        raise TypeError(f"the TorchScript exporter was given options of target {options.target}")
+    return options
+
+
+def _checked(request: ExportRequest, said: Said) -> torch.jit.ScriptModule:
     """A trace that torch compared with a second one, if it could: a module that keeps tables is another one then."""
     state = ModuleState(request.module)
     try:
-        return _trace(request, check=options.check_trace)
+        return _trace(request, check=_options(request).check_trace)
     except TracingCheckError as differing:
         said.lines.append(f"check_trace: {first_lines(str(differing))}")
         state.restore()

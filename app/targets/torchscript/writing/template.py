@@ -1,6 +1,7 @@
 """A TorchScript template: every record of a traced or scripted archive but the data of its state dict."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def build_template(captured: CapturedTorchScript, request: ExportRequest, path: 
     weights in a form that cannot be filled.
     """
     assert isinstance(request.options, TorchScriptOptions)
-    against = against_reuse(request, captured.module if captured.method == "script" else None)
+    against = _against_reuse(captured, request)
     _refuse_memory_of_weights(constants(captured.module), request.module)
     structure = structure_digest(request.module)
     separate_memory(request.module)
@@ -73,6 +74,13 @@ def build_template(captured: CapturedTorchScript, request: ExportRequest, path: 
     )
     template.save()
     return template
+
+
+def _against_reuse(captured: CapturedTorchScript, request: ExportRequest) -> str | None:
+    if not captured.traced_with:
+        return against_reuse(request, captured.module)
+    steered = (against_reuse(replace(request, sample=dict(sample))) for sample in captured.traced_with)
+    return next((why for why in steered if why is not None), None)
 
 
 def _slots(pickled: bytes, forms: Mapping[str, TensorForm]) -> dict[str, Slot]:

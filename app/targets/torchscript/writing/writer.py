@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from app.domain.conversion import CommonOptions
 from app.domain.report import ExportReport
 from app.targets.capturing.flat_module import FlatModule
+from app.targets.capturing.side import Side
 from app.targets.claims import Claim
 from app.targets.request import ExportRequest, asked_axes
 from app.targets.templating.claims import claims
@@ -23,6 +24,8 @@ from app.targets.writer import Writer
 
 
 class TorchScriptWriter:
+    joined = ("trace",)
+
     def warm(self) -> None:
         pass
 
@@ -33,7 +36,9 @@ class TorchScriptWriter:
     def relaxed(self, request: ExportRequest) -> None:
         return None
 
-    def capture(self, request: ExportRequest, exporter: str) -> CapturedTorchScript:
+    def capture(self, request: ExportRequest, exporter: str, sides: Sequence[Side] = ()) -> CapturedTorchScript:
+        if sides:
+            return exporters.capture_joined(request, sides)
         return exporters.capture(request, "trace" if exporter == "trace" else "script")
 
     def constants(self, captured: CapturedTorchScript, module: nn.Module) -> Mapping[str, Tensor]:

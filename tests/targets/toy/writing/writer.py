@@ -1,7 +1,7 @@
 """The writing half: every tensor of the state dict is a slot."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from app.domain.report import ExportReport
+from app.targets.capturing.side import Side
 from app.targets.request import ExportRequest
 from app.targets.templating.claims import claims
 from app.targets.templating.container import read_container, write_container
@@ -40,6 +41,8 @@ class Template:
 
 
 class ToyWriter:
+    joined = ()
+
     def warm(self) -> None:
         pass
 
@@ -49,7 +52,7 @@ class ToyWriter:
     def relaxed(self, request: ExportRequest) -> None:
         return None
 
-    def capture(self, request: ExportRequest, exporter: str) -> Captured:
+    def capture(self, request: ExportRequest, exporter: str, sides: Sequence[Side] = ()) -> Captured:
         return Captured(request.options.greeting)
 
     def constants(self, captured: Captured, module: nn.Module) -> Mapping[str, Tensor]:
