@@ -62,9 +62,16 @@ def test_a_weight_that_is_one_level_off_is_a_weight_fault(kind: type[nn.Module],
 def books(
     template: OnnxTemplate, held: dict[str, Tensor], module: nn.Module, path: Path, uploaded: dict[str, Tensor]
 ) -> Ledger:
-    written = WRITER.fill(template, held, request_for(module, options=OnnxOptions()), path)
-    load = LoadReport(strict=True)
-    return ledger_of(read_onnx(written.path), WRITER.claims(template), uploaded=uploaded, load=load, module=module)
+    request = request_for(module, options=OnnxOptions())
+    written = WRITER.fill(template, held, request, path)
+    return ledger_of(
+        read_onnx(written.path),
+        WRITER.claims(template),
+        uploaded=uploaded,
+        load=LoadReport(strict=True),
+        module=module,
+        signature=request.signature,
+    )
 
 
 def outcome(directory: Path, budget: AccuracyBudget | None = None) -> ConversionOutcome:
