@@ -131,6 +131,7 @@ async def _ordered(received: Received, service: Service, catalog: Catalog, reque
     received = await _known_already(received, service)
     await refuse_places(service, asked.publish)
     source = received.source
+    asked = replace(asked, options=asked.options.for_file(received.filename))
     weights = received.checkpoint_sha256 or (source and (source.sha256 or source.uri)) or ""
     digest = asked.digest(weights, received.probes_sha256)
     new = NewConversion(

@@ -1,8 +1,6 @@
 """Which of the architecture's tensors an artifact can leave in the uploaded file, and whether it may point into it."""
 
-import re
 from collections.abc import Iterable
-from pathlib import PurePath
 
 from torch import Tensor
 
@@ -10,7 +8,7 @@ from app.conversion.checkpoint import OpenedCheckpoint
 from app.conversion.job import ConversionJob
 from app.conversion.loading import LoadedModule
 from app.domain.errors import LISTED, InvalidOptions
-from app.targets.onnx.spec import PLAIN_NAME, OnnxOptions
+from app.targets.onnx.spec import OnnxOptions
 from app.targets.request import CheckpointFile
 
 FORMATS = frozenset({"torch-zip", "safetensors"})
@@ -41,18 +39,13 @@ def checkpoint_file(job: ConversionJob, opened: OpenedCheckpoint, loaded: Loaded
     if cast:
         raise _refusal(f"tensors would have to be cast: {_listed(cast)}")
     offsets = {key: offset for key, tensor in held.items() if (offset := opened.mapped.offset(tensor)) is not None}
+    named = job.options.for_file(job.checkpoint_filename)
     return CheckpointFile(
-        job.options.checkpoint_name or _uploaded_name(job, kind),
+        named.checkpoint_name or f"checkpoint{SUFFIXES[kind]}",
         job.checkpoint_sha256,
         opened.inspection.bytes,
         offsets,
     )
-
-
-def _uploaded_name(job: ConversionJob, kind: str) -> str:
-    """The name of the upload where it is a plain one; else a fixed one, which the report tells."""
-    name = PurePath(job.checkpoint_filename or "").name
-    return name if re.match(PLAIN_NAME, name) else f"checkpoint{SUFFIXES[kind]}"
 
 
 def _refusal(why: str) -> InvalidOptions:

@@ -2,7 +2,7 @@
 
 Every try is a rung of the report's ladder. A rung whose artifact verification refuses is ``rejected`` and the next one
 is tried, so that a client gets the right file wherever one exporter can make it. The quickest exporter comes first, for
-models of which its capture cannot be worse than another's (docs/decisions/0011). An artifact whose capture verification
+models of which its capture cannot be worse than another's (docs/decisions/0014). An artifact whose capture verification
 doubts is kept for the case that no other exporter makes a better one.
 """
 

@@ -143,3 +143,7 @@ class CommonOptions(Value):
     def over_checkpoint(self) -> bool:
         """Whether the artifact leaves the weights in the uploaded file and points into it."""
         return False
+
+    def for_file(self, filename: str | None) -> Self:  # noqa: ARG002
+        """The options with what follows from the name under which the checkpoint was uploaded."""
+        return self

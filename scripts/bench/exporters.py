@@ -4,7 +4,7 @@
 
 Each architecture is converted in full once per exporter, in a forked process of its own, as the service does it; then
 all its artifacts run in turn in onnxruntime, one thread, so that what loads the machine loads each alike. The decision
-that rests on it: docs/decisions/0011-exporters-order.md.
+that rests on it: docs/decisions/0014-exporters-order.md.
 """
 
 import argparse

@@ -155,6 +155,7 @@ def test_the_name_is_that_of_the_upload_where_none_is_given(tmp_path: Path):
     outcome = converted(saved(Net(), tmp_path / "my weights.pth"), OnnxOptions(external_data="checkpoint"))
     assert outcome.report.export.weights_beside is not None
     assert outcome.report.export.weights_beside.filename == "checkpoint.pth"  # a space is no part of a plain name
+    assert OnnxOptions(external_data="checkpoint").for_file("model.onnx").checkpoint_name is None
     outcome = converted(saved(Net(), tmp_path / "trained.pth"), OnnxOptions(external_data="checkpoint"))
     assert outcome.report.export.weights_beside is not None
     assert outcome.report.export.weights_beside.filename == "trained.pth"
@@ -187,6 +188,8 @@ def test_what_stands_in_the_file_in_another_order_is_carried(tmp_path: Path):
         {"external_data": "checkpoint", "precision": "fp16"},
         {"external_data": "checkpoint", "checkpoint_name": "../a.pth"},
         {"external_data": "checkpoint", "checkpoint_name": "dir/a.pth"},
+        {"external_data": "checkpoint", "checkpoint_name": "model.onnx"},
+        {"external_data": "checkpoint", "checkpoint_name": "Report.json"},
     ],
 )
 def test_options_that_do_not_go_together_are_refused(asked: dict[str, str]):

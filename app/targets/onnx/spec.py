@@ -10,8 +10,10 @@ from app.targets.onnx.presets import PRESETS, Runtime
 from app.targets.onnx.usage import programs
 from app.targets.spec import Serving, TargetSpec
 
-PLAIN_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}$"
+_PLAIN_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}$"
 """A file's name that leads to no other directory, on any system."""
+_OF_THE_BUNDLE = (".onnx", ".data", ".json", ".html", ".npz", ".py")
+"""How names end that files beside the artifact have already."""
 _COARSENESS = {"fp32": 1.0, "fp16": 2.0**13, "bf16": 2.0**16, "int8": 1.0}
 """Unit roundoff of each precision, by that of float32: 2^-11, 2^-8 and 2^-24 (IEEE 754, bfloat16)."""
 
@@ -29,7 +31,7 @@ class OnnxOptions(CommonOptions):
     external_data: Literal["auto", "checkpoint"] | bool = "auto"
     """Weights in a second file; auto: where they are too large for one; checkpoint: they stay in the uploaded one, into
     which the graph points."""
-    checkpoint_name: Annotated[str, Field(pattern=PLAIN_NAME)] | None = None
+    checkpoint_name: Annotated[str, Field(pattern=_PLAIN_NAME)] | None = None
     """The uploaded file's name beside the graph, with external_data=checkpoint; None: that of the upload."""
     keep_debug: bool = False
     """Keep the lines of source code that the graph was made of."""
@@ -74,6 +76,10 @@ class OnnxOptions(CommonOptions):
     def _checkpoint_as_it_is(self) -> Self:
         if self.checkpoint_name is not None and not self.over_checkpoint:
             raise ValueError("checkpoint_name says something only with external_data=checkpoint")
+        if (self.checkpoint_name or "").lower().endswith(_OF_THE_BUNDLE):
+            raise ValueError(
+                f"checkpoint_name may not end in {', '.join(_OF_THE_BUNDLE)}: files beside it have such names"
+            )
         if self.over_checkpoint and self.precision != "fp32":
             raise ValueError(
                 "external_data=checkpoint leaves the weights as they were uploaded: it goes with precision fp32 only"
@@ -83,6 +89,15 @@ class OnnxOptions(CommonOptions):
     @property
     def over_checkpoint(self) -> bool:
         return self.external_data == "checkpoint"
+
+    def for_file(self, filename: str | None) -> Self:
+        """A name that cannot lie beside the artifact gives none: the report then says which one it shall have."""
+        if not self.over_checkpoint or self.checkpoint_name is not None or filename is None:
+            return self
+        try:
+            return self.model_validate({**self.model_dump(exclude_unset=True), "checkpoint_name": filename})
+        except ValueError:
+            return self
 
     @property
     def coarseness(self) -> float:

@@ -53,7 +53,7 @@ class OnnxWriter:
 
     def exporters(self, options: CommonOptions) -> Sequence[str]:
         asked = cast(OnnxOptions, options)
-        if asked.exporter == "auto" and asked.precision != "fp32":  # compared in float32 alone (docs/decisions/0011)
+        if asked.exporter == "auto" and asked.precision != "fp32":  # compared in float32 alone (docs/decisions/0014)
             return tuple(_EXPORTERS)
         return _TRIED[asked.exporter]
 
