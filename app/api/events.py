@@ -17,10 +17,10 @@ from app.domain.errors import InvalidRequest, Problem
 
 router = APIRouter(prefix="/v1/conversions", tags=["conversions"], responses=PROBLEM_RESPONSES)
 
+EVENTS = "text/event-stream"
 KEEP_ALIVE_SECONDS = 15
 LONGEST_ID = 18
 """Digits of an event id that a client may send back."""
-
 
 LastEventId = Annotated[
     str | None, Header(description="Resume after this event", json_schema_extra={"pattern": "^[0-9]{1,18}$"})
@@ -36,15 +36,13 @@ LastEventId = Annotated[
 async def follow_conversion(
     conversion_id: ConversionId,
     service: ServiceDependency,
-    last_event_id: Annotated[
-        str | None, Header(description="Resume after this event", json_schema_extra={"pattern": "^[0-9]{1,18}$"})
-    ] = None,
+    last_event_id: LastEventId = None,
 ) -> Response:
     """Server-sent events `state` and `progress`, whose data has state, stage, progress, attempt, verdict and error.
 
     Every event so far comes first, or those after `Last-Event-ID`; the stream ends with the conversion.
     """
-    after = _event_id(last_event_id)
+    after = event_id(last_event_id)
     async with service.database.transaction() as session:
         conversion = await conversions.find(session, conversion_id)
         unseen = await rows.after(session, conversion_id, after, limit=1)
@@ -63,7 +61,8 @@ def _shown(facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "error": error and shown_problem(Problem.model_validate(error))}
 
 
-def _event_id(told: str | None) -> int:
+def event_id(told: str | None) -> int:
+    """The id after which a client resumes, 0 for the beginning. Raises InvalidRequest."""
     if told is None or told == "":
         return 0
     if not (told.isascii() and told.isdigit() and len(told) <= LONGEST_ID):

@@ -22,6 +22,24 @@ def test_the_log_tells_why_every_exporter_failed_with_the_cause(client):
     assert "/site-packages" not in said
 
 
+def test_the_log_comes_as_events_that_can_be_resumed(client):
+    torch.manual_seed(5)
+    id = convert(client, saved(TiedLanguageModel(120, 24).state_dict()), "sample/tied", "torchscript").json()["id"]
+    told = events_of(client, id)
+    assert [kind for kind, _, _ in told][-1] == "end"
+    assert "".join(text for _, _, text in told) == client.get(f"/v1/conversions/{id}/log").text
+    (_, last, _), (_, _, ending) = told[-2:]
+    assert events_of(client, id, last) == [("end", None, ending)]
+
+
+def events_of(client, id, after=""):
+    """Kind, id and text of every event of the log after one."""
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": after}
+    blocks = client.get(f"/v1/conversions/{id}/log", headers=headers).text.split("\n\n")
+    fields = [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks if block.strip()]
+    return [(each["event"], each.get("id"), json.loads(each["data"])) for each in fields]
+
+
 def test_every_line_of_the_service_on_a_conversion_has_its_id_and_that_of_the_request(client, service):
     torch.manual_seed(4)
     client.headers["X-Request-ID"] = "req-of-the-log-test"

@@ -43,21 +43,20 @@ document.getElementById("retry")?.addEventListener("click", async (event) => {
   if (await post(event.target.dataset.retry)) location.reload();
 });
 
-// The log, read as it grows once somebody wants to see it.
+// The log: as it grows while the conversion runs, whole once it has ended.
 const log = document.getElementById("log");
 async function readLog() {
   const shown = log.querySelector("pre");
-  const answer = await fetch(log.dataset.log);
-  if (!answer.ok) { shown.textContent = (await answer.json()).detail; return; }
-  let said = false;
-  shown.textContent = "Nothing yet.";
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) {
-    if (!said) shown.textContent = "";
-    said = true;
-    shown.append(value);
+  if (live) {
+    shown.textContent = "";
+    const lines = new EventSource(log.dataset.log);
+    const say = (event) => shown.append(JSON.parse(event.data));
+    lines.addEventListener("log", say);
+    lines.addEventListener("end", (event) => { say(event); lines.close(); });
+    return;
   }
-  if (!said) shown.textContent = "Nothing.";
+  const answer = await fetch(log.dataset.log);
+  shown.textContent = answer.ok ? (await answer.text()) || "Nothing." : (await answer.json()).detail;
 }
 if (log?.open) readLog();
 else log?.addEventListener("toggle", readLog, { once: true });
