@@ -4,6 +4,7 @@ Where it may be had (root, iproute2), every api and worker has a network namespa
 a machine can vanish: what is sent to it and by it is lost, and nobody is told. Else all have addresses of loopback.
 """
 
+import itertools
 import os
 import random
 import signal
@@ -31,12 +32,18 @@ RESTART_AFTER = 1.0
 """Seconds after which a machine whose process ended starts it again, as an orchestrator would."""
 
 
+_NUMBERS = itertools.count()
+"""Of the networks of one process, which may stand beside each other."""
+
+
 class Network:
     """A bridge, and behind it one namespace for each machine."""
 
     def __init__(self) -> None:
-        self.id = f"rc{os.getpid()}"
-        self.net = f"10.{100 + os.getpid() // 200 % 100}.{os.getpid() % 200}"
+        number = next(_NUMBERS)
+        self.id = f"rc{os.getpid()}x{number}"
+        place = os.getpid() + 61 * number
+        self.net = f"10.{100 + place // 200 % 100}.{place % 200}"
         self.host = f"{self.net}.1"
         self._machines: list[str] = []
         try:

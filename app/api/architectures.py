@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel
 
 from app.api.bodies import json_body, json_model
@@ -148,7 +148,9 @@ async def describe_architecture(name: str, service: ServiceDependency) -> Archit
 
 
 @router.delete("/{name:path}", status_code=204, summary="Delete a recipe")
-async def delete_recipe(name: str, service: ServiceDependency) -> None:
+async def delete_recipe(
+    name: Annotated[str, Path(max_length=300, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@-]*$")], service: ServiceDependency
+) -> None:
     """All its versions, or that of "name@digest"; what was converted stays. 409 while a conversion needs it."""
     bare, _, digest = name.partition("@")
     if digest:

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -81,7 +82,10 @@ def test_an_interrupt_asks_whether_to_cancel(url: str, client, tmp_path: Path, a
     order = ("convert", "weights.pth", "-a", "torchvision/resnet18", "-o", "model.onnx", "--server", url)
     terminal, theirs = pty.openpty()
     command = [sys.executable, "-m", "app.cli", *order]
-    with subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE, cwd=tmp_path, text=True) as running:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a run of tests in the background ignores
+    with subprocess.Popen(
+        command, stdin=theirs, stderr=subprocess.PIPE, cwd=tmp_path, text=True, preexec_fn=heed
+    ) as running:
         told = running.stderr.readline()
         conversion = told.split()[-1]
         assert told == f"conversion {conversion}\n"

@@ -82,7 +82,12 @@ def test_impossible_options_are_refused_in_words(options: dict[str, object], wor
 
 
 def test_the_ladder_tries_every_exporter_of_the_target_or_the_one_asked_for() -> None:
-    assert writer_of("onnx").exporters(OnnxOptions()) == ("dynamo", "torchscript", "torchscript-scripted")
+    assert writer_of("onnx").exporters(OnnxOptions()) == (
+        "torchscript",
+        "dynamo",
+        "torchscript",
+        "torchscript-scripted",
+    )
     assert writer_of("onnx").exporters(OnnxOptions(exporter="torchscript")) == ("torchscript", "torchscript-scripted")
     assert writer_of("torchscript").exporters(TorchScriptOptions()) == ("trace", "script")
     assert writer_of("torchscript").exporters(TorchScriptOptions(method="script")) == ("script",)

@@ -88,7 +88,7 @@ BUDGET = (
     movement,
     latency,
 )
-_CHECKS: Mapping[Mode, tuple[Check, ...]] = {"full": FULL, "certified": CERTIFIED, "budget": BUDGET}
+CHECKS: Mapping[Mode, tuple[Check, ...]] = {"full": FULL, "certified": CERTIFIED, "budget": BUDGET}
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def examine(
     case = Case(subject, mode, eager, decisions)
     with deterministic_mode(1):
         case.use_threads(1 if _may_be_small(subject) else subject.threads)
-        for check in _CHECKS[mode]:
+        for check in CHECKS[mode]:
             check.carry_out(case)
         return Verification(case.report(), case.golden())
 

@@ -35,7 +35,7 @@ class Sampling(Plain):
         self.seen: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        side = (x.abs().amax() * 40).ceil().long()
+        side = (x.abs().amax() * 40).ceil().long().clamp(min=1)
         grid = torch.linspace(0, 1, int(side))
         if not torch.jit.is_tracing():
             self.seen.append(int(side))

@@ -13,17 +13,17 @@ from app.conversion.verification.case import unhurried
 from app.conversion.verification.check import Check
 from app.conversion.verification.eager_side import full_eager_side
 from app.conversion.verification.perturbation import CLASSES, draw_perturbations
-from app.conversion.verification.verify import CERTIFIED, FULL, Mode, examine
+from app.conversion.verification.verify import FULL, Mode, examine
 from app.domain.errors import InvalidOptions
 from app.domain.report import Reason, Verdict
 from tests.conversion.verification.subjects import FEATURES, Perceptron, findings, onnx_subject, torchscript_subject
 
 
-def replacing(name: str, run: Any) -> dict[str, tuple[Check, ...]]:
-    """Both lists of checks, with another function in the place of one."""
+def replacing(name: str, run: Any) -> dict[Mode, tuple[Check, ...]]:
+    """The lists of checks, with another function in the place of one."""
     return {
-        "FULL": tuple(replace(c, run=run, needs=()) if c.name == name else c for c in FULL),
-        "CERTIFIED": tuple(replace(c, run=run, needs=()) if c.name == name else c for c in CERTIFIED),
+        mode: tuple(replace(c, run=run, needs=()) if c.name == name else c for c in checks)
+        for mode, checks in verifying.CHECKS.items()
     }
 
 
@@ -36,8 +36,7 @@ def failing(evidence: Any) -> None:
 def test_a_check_that_raises_has_failed_and_its_traceback_is_in_the_log(
     mode: Mode, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for table, checks in replacing(name, failing).items():
-        monkeypatch.setattr(verifying, table, checks)
+    monkeypatch.setattr(verifying, "CHECKS", replacing(name, failing))
     report = examine(torchscript_subject(Perceptron(), FEATURES, tmp_path), mode).report
     assert report.verdict is Verdict.fail
     assert findings(report)[Reason.check_failed].detail.startswith(f"{name} could not be carried out: AttributeError")
@@ -50,8 +49,7 @@ def test_a_measurement_that_raises_is_named_and_the_verdict_stays(
 ) -> None:
     subject = torchscript_subject(Perceptron(), FEATURES, tmp_path)
     before = examine(subject).report
-    for table, checks in replacing(name, failing).items():
-        monkeypatch.setattr(verifying, table, checks)
+    monkeypatch.setattr(verifying, "CHECKS", replacing(name, failing))
     report = examine(subject).report
     assert (report.verdict, report.findings) == (before.verdict, before.findings)
     assert "NestedTensorImpl" in report.not_run[name]
@@ -67,8 +65,7 @@ def test_what_is_meant_for_the_client_and_a_lack_of_memory_go_through(
         def raising(evidence: Any, error: Exception = error) -> None:
             raise error
 
-        for table, checks in replacing("reference", raising).items():
-            monkeypatch.setattr(verifying, table, checks)
+        monkeypatch.setattr(verifying, "CHECKS", replacing("reference", raising))
         with pytest.raises(type(error)):
             examine(subject)
 
