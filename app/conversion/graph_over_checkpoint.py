@@ -1,13 +1,12 @@
 """Which of the architecture's tensors an artifact can leave in the uploaded file, and whether it may point into it."""
 
-from collections.abc import Iterable
-
 from torch import Tensor
 
 from app.conversion.checkpoint import OpenedCheckpoint
 from app.conversion.job import ConversionJob
 from app.conversion.loading import LoadedModule
 from app.domain.errors import LISTED, InvalidOptions
+from app.domain.text import listed
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.request import CheckpointFile
 
@@ -37,7 +36,7 @@ def checkpoint_file(job: ConversionJob, opened: OpenedCheckpoint, loaded: Loaded
         if key in loaded.uploaded and loaded.uploaded[key].dtype != tensor.dtype
     ]
     if cast:
-        raise _refusal(f"tensors would have to be cast: {_listed(cast)}")
+        raise _refusal(f"tensors would have to be cast: {listed(cast, LISTED)}")
     offsets = {key: offset for key, tensor in held.items() if (offset := opened.mapped.offset(tensor)) is not None}
     named = job.options.for_file(job.checkpoint_filename)
     return CheckpointFile(
@@ -54,8 +53,3 @@ def _refusal(why: str) -> InvalidOptions:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def _listed(words: Iterable[str]) -> str:
-    named = list(words)
-    return ", ".join(named[:LISTED]) + (f" and {len(named) - LISTED} more" if len(named) > LISTED else "")

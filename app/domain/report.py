@@ -216,6 +216,11 @@ class OutputParity(Value):
     """eager: so near to it that the gate must hold and the oracle was not asked. Then ``error`` is max|artifact - y32|,
     ``gate`` the limit up to which that is proved, ``scale`` max|y32|, and ``eager_error`` 0."""
 
+    @property
+    def is_integer(self) -> bool:
+        """Of integers or booleans: its elements are equal or they are not."""
+        return self.dtype.startswith(("int", "uint", "bool"))
+
 
 class ProbeResult(Value):
     """One probe run through model and artifact."""

@@ -1,6 +1,7 @@
 """Text that JSON, PostgreSQL and HTTP can all carry, whoever wrote it."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 LONGEST_DETAIL = 4_000
@@ -15,6 +16,11 @@ def message_of(error: BaseException, longest: int = 600) -> str:
     """The beginning of an error's message, enough to act on; its type where it has none."""
     text = str(error).strip() or type(error).__name__
     return text if len(text) <= longest else text[:longest] + " …"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first ``most`` of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def storable(text: str, longest: int | None = None) -> str:

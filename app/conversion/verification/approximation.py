@@ -8,14 +8,18 @@ import math
 import torch
 from torch import Tensor
 
-from app.conversion.verification.comparison import Comparison, named_outputs, structure_mismatch
+from app.conversion.verification.comparison import (
+    Comparison,
+    named_outputs,
+    refused,
+    result_of,
+    structure_mismatch,
+)
 from app.conversion.verification.reference import Reference, is_inexact
+from app.conversion.verification.tolerance import UNBOUNDED
 from app.domain.conversion import AccuracyBudget
-from app.domain.report import OutputParity, ProbeResult, Reason
+from app.domain.report import OutputParity, Reason
 from app.targets.artifact import ArtifactRefused, Runner
-
-UNBOUNDED = 1e30
-"""Stands for a ratio or a distance that is not finite, as the gate has it."""
 
 
 def held_to(budget: AccuracyBudget, runner: Runner, taken: Reference) -> Comparison:
@@ -23,23 +27,13 @@ def held_to(budget: AccuracyBudget, runner: Runner, taken: Reference) -> Compari
     try:
         outputs = named_outputs(runner, taken)
     except ArtifactRefused as refusal:
-        return _compared(taken, (), f"the runtime failed: {refusal}", Reason.runtime)
+        return refused(taken, Reason.runtime, f"the runtime failed: {refusal}")
     mismatch = structure_mismatch(outputs, taken.y32)
     if mismatch is not None:
-        return _compared(taken, (), mismatch, Reason.output_structure)
+        return refused(taken, Reason.output_structure, mismatch)
     judged = tuple(_judged(budget, name, value, taken.y32[name]) for name, value in outputs.items())
     over = [f"{o.output}: {_db(o.snr_db)}, the budget asks for {budget.snr_db:g} dB" for o in judged if not o.passed]
-    return _compared(taken, judged, "; ".join(over) or None, Reason.over_budget if over else None)
-
-
-def _compared(
-    taken: Reference, outputs: tuple[OutputParity, ...], reason: str | None, kind: Reason | None
-) -> Comparison:
-    probe = taken.probe
-    result = ProbeResult(
-        probe=probe.name, seed=probe.seed, sizes=probe.sizes, outputs=outputs, passed=reason is None, reason=reason
-    )
-    return Comparison(result, kind, taken)
+    return Comparison(result_of(taken, judged, "; ".join(over) or None), Reason.over_budget if over else None, taken)
 
 
 def _judged(budget: AccuracyBudget, name: str, value: Tensor, expected: Tensor) -> OutputParity:

@@ -193,6 +193,6 @@ class Case:
 
 def _distance(output: OutputParity) -> float:
     """How far the artifact lies from eager; of integers 0, or infinite where a budget admits that some differ."""
-    if output.dtype.startswith(("int", "uint", "bool")):
+    if output.is_integer:
         return 0.0 if output.top1 is None or output.top1 == 1 else math.inf
     return output.error

@@ -38,7 +38,7 @@ def compare(runner: Runner, reference: Reference) -> Comparison:
     try:
         outputs = named_outputs(runner, reference)
     except ArtifactRefused as refusal:
-        return _refused(reference, Reason.runtime, f"the runtime failed: {refusal}")
+        return refused(reference, Reason.runtime, f"the runtime failed: {refusal}")
     near = None if reference.oracle.asked else compared_with_eager(outputs, reference)
     return near or compared_with_oracle(outputs, reference)
 
@@ -61,7 +61,7 @@ def compared_with_eager(outputs: dict[str, Tensor], reference: Reference) -> Com
         if near is None:
             return None
         judged.append(near)
-    return Comparison(_result(reference, tuple(judged), None), reference=reference)
+    return Comparison(result_of(reference, tuple(judged), None), reference=reference)
 
 
 def compared_with_oracle(outputs: dict[str, Tensor], reference: Reference) -> Comparison:
@@ -93,11 +93,11 @@ def compare_outputs(outputs: dict[str, Tensor], reference: Reference) -> Compari
     """Judge outputs that are at hand."""
     mismatch = structure_mismatch(outputs, reference.y32)
     if mismatch is not None:
-        return _refused(reference, Reason.output_structure, mismatch)
+        return refused(reference, Reason.output_structure, mismatch)
     judged = tuple(_judge(name, value, reference) for name, value in outputs.items())
     failed = [output for output in judged if not output.passed]
     reason = "; ".join(map(_words, failed)) or None
-    return Comparison(_result(reference, judged, reason), Reason.parity if failed else None, reference)
+    return Comparison(result_of(reference, judged, reason), Reason.parity if failed else None, reference)
 
 
 def _words(failed: OutputParity) -> str:
@@ -185,11 +185,13 @@ def _scores_at(scores: Tensor, indices: Tensor, dim: int | None) -> Tensor | Non
     return found.reshape(indices.shape)
 
 
-def _refused(reference: Reference, failure: Reason, reason: str) -> Comparison:
-    return Comparison(_result(reference, (), reason), failure, reference)
+def refused(reference: Reference, failure: Reason, reason: str) -> Comparison:
+    """The artifact gave nothing that could be judged."""
+    return Comparison(result_of(reference, (), reason), failure, reference)
 
 
-def _result(reference: Reference, outputs: tuple[OutputParity, ...], reason: str | None) -> ProbeResult:
+def result_of(reference: Reference, outputs: tuple[OutputParity, ...], reason: str | None) -> ProbeResult:
+    """What is reported of the reference's probe; it passed where there is no reason why not."""
     probe = reference.probe
     return ProbeResult(
         probe=probe.name, seed=probe.seed, sizes=probe.sizes, outputs=outputs, passed=reason is None, reason=reason

@@ -74,4 +74,4 @@ def _over_all(budget: AccuracyBudget, compared: Sequence[Comparison]) -> Iterato
 
 def _rows(output: OutputParity) -> int:
     """Of a float output as many as it has along all but its last axis; of integers, its elements."""
-    return math.prod(output.shape if output.dtype.startswith(("int", "uint", "bool")) else output.shape[:-1])
+    return math.prod(output.shape if output.is_integer else output.shape[:-1])

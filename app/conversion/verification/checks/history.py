@@ -1,12 +1,14 @@
 """What loading said: parts that are not from the checkpoint, and weights that are not finite."""
 
-from collections.abc import Sequence
-
 import torch
 
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check
 from app.domain.report import Reason
+from app.domain.text import listed
+
+NAMED = 5
+"""Tensors that a finding names."""
 
 
 @check()
@@ -15,11 +17,11 @@ def history(case: Case) -> None:
     load = case.subject.load
     if load.unloaded_keys:
         detail = f"{len(load.unloaded_keys)} tensors that act on the outputs have initial values: "
-        case.find(Reason.unloaded_weights, detail + _listed(load.unloaded_keys) + f". {load.hint or ''}".rstrip())
+        case.find(Reason.unloaded_weights, detail + listed(load.unloaded_keys, NAMED) + f". {load.hint or ''}".rstrip())
     if load.missing_keys or load.ignored_keys:
         missing, left_out = len(load.missing_keys), len(load.ignored_keys)
         detail = f"{missing} keys of the model are missing, {left_out} uploaded ones were left out: "
-        case.find(Reason.not_strict, detail + _listed((*load.missing_keys, *load.ignored_keys)))
+        case.find(Reason.not_strict, detail + listed((*load.missing_keys, *load.ignored_keys), NAMED))
 
 
 @check()
@@ -27,13 +29,8 @@ def finite_weights(case: Case) -> None:
     """What the upload holds: a model with weights that are not finite may have diverged in training."""
     bad = [name for name, tensor in case.subject.uploaded.items() if not _finite(tensor)]
     if bad:
-        detail = f"{len(bad)} uploaded tensors hold NaN or infinity: {', '.join(bad[:5])}"
+        detail = f"{len(bad)} uploaded tensors hold NaN or infinity: {', '.join(bad[:NAMED])}"
         case.find(Reason.non_finite_weights, detail)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def _finite(tensor: torch.Tensor) -> bool:
