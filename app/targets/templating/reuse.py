@@ -12,8 +12,9 @@ Ways in which weights could steer a graph or hide in it, and what is done about 
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,6 +40,12 @@ def against_reuse(request: ExportRequest, compiled: torch.jit.ScriptModule | Non
     """
     steered = steering(request) if compiled is None else rewriting(request, compiled)
     return foreign_state(request.module) or steered
+
+
+def against_reuse_at(samples: Iterable[Mapping[str, Tensor]], request: ExportRequest) -> str | None:
+    """The first reason of ``against_reuse`` over the samples, inputs by name, that a trace was made with."""
+    steered = (against_reuse(replace(request, sample=dict(sample))) for sample in samples)
+    return next((why for why in steered if why is not None), None)
 
 
 def foreign_state(module: nn.Module) -> str | None:

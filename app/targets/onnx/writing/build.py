@@ -22,7 +22,7 @@ from app.targets.onnx.writing.reworked import serialised
 from app.targets.onnx.writing.template import OnnxTemplate, save_onnx_template
 from app.targets.request import ExportRequest
 from app.targets.templating.pieces import weight_table
-from app.targets.templating.reuse import against_reuse, foreign_state, refuse_baked_weight, rewriting
+from app.targets.templating.reuse import against_reuse_at, foreign_state, refuse_baked_weight, rewriting
 from app.targets.templating.slots import TensorForm, state_forms
 from app.targets.templating.structure import structure_digest
 from app.targets.templating.tensor_bytes import FLOATS, TORCH_DTYPES, to_torch
@@ -83,8 +83,7 @@ def _against_reuse(captured: CapturedOnnx, module: nn.Module, request: ExportReq
         return "nothing is known of what the traced code reads" if captured.traced_with else foreign_state(module)
     if not captured.traced_with:
         return foreign_state(module) or rewriting(request)
-    steered = (against_reuse(replace(request, sample=dict(sample))) for sample in captured.traced_with)
-    return next((why for why in steered if why is not None), None)
+    return against_reuse_at(captured.traced_with, request)
 
 
 def _optimised(model: ir.Model, forms: Mapping[str, TensorForm]) -> tuple[ir.Model, dict[str, ir.Value]]:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from app.targets.onnx.writing.reworked import needs_opset, reworked
+from app.targets.onnx.writing.reworked import needs_opset, opened, reworked
 from app.targets.onnx.writing.template import OnnxTemplate
 from app.targets.templating.pieces import Slot
 from app.targets.templating.recipe import Operation, Recipe, weights_of
@@ -53,14 +53,8 @@ class Layer:
 def layers_of(template: OnnxTemplate) -> tuple[Layer, ...]:
     """The layers that can be computed in 8 bits, in the graph's order. Raises UnsupportedOpset."""
     needs_opset(template, LOWEST_OPSET, "int8")
-    found: list[Layer] = []
-
-    def look(graph: ir.Graph, weights: Mapping[str, ir.Value]) -> Sequence[Slot]:
-        found.extend(_found(graph, weights, template.slots))
-        return template.slots
-
-    reworked(template, look)
-    return tuple(found)
+    model, weights = opened(template)
+    return tuple(_found(model.graph, weights, template.slots))
 
 
 def in_int8(

@@ -11,7 +11,6 @@ from app.domain.errors import UnsupportedOpset
 from app.targets.onnx.writing.protobuf import GRAPH_INITIALIZER, MODEL_GRAPH, fields
 from app.targets.onnx.writing.template import OnnxTemplate
 from app.targets.templating.pieces import Slot
-from app.targets.templating.tensor_bytes import ONNX_DTYPES
 
 Change = Callable[[ir.Graph, Mapping[str, ir.Value]], Sequence[Slot]]
 """Changes the graph in place, given the values that slots fill by their names; gives the slots it has afterwards."""
@@ -19,14 +18,7 @@ Change = Callable[[ir.Graph, Mapping[str, ir.Value]], Sequence[Slot]]
 
 def reworked(template: OnnxTemplate, change: Change) -> OnnxTemplate:
     """The template with a changed graph. Slots fill from the keys that they filled from before."""
-    proto = onnx.ModelProto.FromString(template.graph_without_weights())
-    own = len(proto.graph.input)
-    proto.graph.input.extend(
-        onnx.helper.make_tensor_value_info(slot.name, ONNX_DTYPES[slot.form.dtype], slot.form.shape)
-        for slot in template.slots
-    )
-    model = ir.from_proto(proto)
-    weights = {str(value.name): value for value in model.graph.inputs[own:]}
+    model, weights = opened(template)
     slots = change(model.graph, weights)
     for value in weights.values():
         model.graph.inputs.remove(value)
@@ -40,6 +32,13 @@ def reworked(template: OnnxTemplate, change: Change) -> OnnxTemplate:
         graph_tail=graph_tail,
         model_tail=model_tail,
     )
+
+
+def opened(template: OnnxTemplate) -> tuple[ir.Model, dict[str, ir.Value]]:
+    """The template's graph, and the values that slots fill by their names, which are inputs of it."""
+    model = ir.from_proto(template.with_slots_as_inputs())
+    inputs = model.graph.inputs
+    return model, {str(value.name): value for value in inputs[len(inputs) - len(template.slots) :]}
 
 
 def prepend(graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:

@@ -16,7 +16,7 @@ from app.targets.templating import recipe as recipes
 from app.targets.templating.container import FORMAT_VERSION, BrokenTemplate, read_container, write_container
 from app.targets.templating.pieces import Slot
 from app.targets.templating.slots import TensorForm, WeightTable
-from app.targets.templating.tensor_bytes import dtype_of, tensor_bytes
+from app.targets.templating.tensor_bytes import ONNX_DTYPES, dtype_of, tensor_bytes
 
 KIND = "onnx"
 
@@ -47,6 +47,15 @@ class OnnxTemplate:
     def graph_without_weights(self) -> bytes:
         """A serialised ModelProto that lacks the slots' initializers: names, axes, opset, IR version can be read."""
         return self.model_head + len_field(MODEL_GRAPH, self.graph_head + self.graph_tail) + self.model_tail
+
+    def with_slots_as_inputs(self) -> onnx.ModelProto:
+        """The graph whose inputs are its own and, behind them, its slots in their order."""
+        model: onnx.ModelProto = onnx.ModelProto.FromString(self.graph_without_weights())
+        model.graph.input.extend(
+            onnx.helper.make_tensor_value_info(slot.name, ONNX_DTYPES[slot.form.dtype], slot.form.shape)
+            for slot in self.slots
+        )
+        return model
 
     def own_tensors(self) -> Iterator[tuple[str, bytes]]:
         """The raw data of the template's own tensors: initializers by name, attributes by node output and attribute."""

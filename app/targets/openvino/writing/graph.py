@@ -12,14 +12,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-import onnx
-
 from app.domain.errors import ExportFailed
 from app.targets.capturing.quiet import first_lines
 from app.targets.onnx.writing.template import OnnxTemplate
 from app.targets.openvino.library import openvino
 from app.targets.templating.pieces import Slot
-from app.targets.templating.tensor_bytes import ONNX_DTYPES
 
 ALIGNMENT = 64
 """Bytes: that of a line of the processor's cache, so that constants can be used where they are mapped."""
@@ -59,7 +56,7 @@ def translated(template: OnnxTemplate, beside: Path) -> OpenVinoGraph:
     """``beside`` is where room on disk is. Raises ExportFailed where OpenVINO lacks an operator."""
     with tempfile.TemporaryDirectory(dir=beside.parent, prefix="openvino-") as scratch:
         source, xml, own = (Path(scratch) / name for name in ("graph.onnx", "graph.xml", "graph.bin"))
-        source.write_bytes(_with_slots_as_inputs(template))
+        source.write_bytes(template.with_slots_as_inputs().SerializeToString())
         try:
             library = openvino()
             library.serialize(library.Core().read_model(str(source)), str(xml), str(own))
@@ -71,15 +68,6 @@ def translated(template: OnnxTemplate, beside: Path) -> OpenVinoGraph:
     slots = _placed(net, {slot.name: slot for slot in template.slots}, len(constants))
     _number_anew(net, {slot.name for slot in slots})
     return OpenVinoGraph(_text(net), constants, slots)
-
-
-def _with_slots_as_inputs(template: OnnxTemplate) -> bytes:
-    model = onnx.ModelProto.FromString(template.graph_without_weights())
-    for slot in template.slots:
-        dtype = ONNX_DTYPES[slot.form.dtype]
-        model.graph.input.append(onnx.helper.make_tensor_value_info(slot.name, dtype, slot.form.shape))
-    serialised: bytes = model.SerializeToString()
-    return serialised
 
 
 def _placed(net: Element, slots: Mapping[str, Slot], start: int) -> tuple[Slot, ...]:

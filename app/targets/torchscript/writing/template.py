@@ -1,7 +1,6 @@
 """A TorchScript template: every record of a traced or scripted archive but the data of its state dict."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from app.targets.templating.archive_layout import Record
 from app.targets.templating.archive_template import ArchiveTemplate
 from app.targets.templating.pieces import Slot, weight_table
 from app.targets.templating.recipe import Recipe, Weight
-from app.targets.templating.reuse import against_reuse, refuse_baked_weight
+from app.targets.templating.reuse import against_reuse, against_reuse_at, refuse_baked_weight
 from app.targets.templating.slots import TensorForm, separate_memory, state_forms
 from app.targets.templating.structure import structure_digest
 from app.targets.templating.tensor_bytes import tensor_bytes
@@ -79,8 +78,7 @@ def build_template(captured: CapturedTorchScript, request: ExportRequest, path: 
 def _against_reuse(captured: CapturedTorchScript, request: ExportRequest) -> str | None:
     if not captured.traced_with:
         return against_reuse(request, captured.module)
-    steered = (against_reuse(replace(request, sample=dict(sample))) for sample in captured.traced_with)
-    return next((why for why in steered if why is not None), None)
+    return against_reuse_at(captured.traced_with, request)
 
 
 def _slots(pickled: bytes, forms: Mapping[str, TensorForm]) -> dict[str, Slot]:
