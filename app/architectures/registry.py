@@ -138,7 +138,7 @@ class Registry:
 
     def _entry(self, name: str) -> Entry:
         if self._recipe is not None and name == self._recipe.recipe["name"]:
-            return entry_of(self._recipe, self._entry(self._recipe.recipe["base"]))
+            return entry_of(self._recipe, self._entry(self._recipe.base))
         library = self._libraries.get(name.partition("/")[0] + "/")
         if library is not None and library.holds(name):
             return library.entry(name)

@@ -33,7 +33,7 @@ class Offered:
 
     @property
     def base(self) -> str:
-        return str(self.checked.recipe["base"])
+        return self.checked.base
 
 
 def topic(project: str, digest: str) -> str:

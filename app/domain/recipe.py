@@ -236,6 +236,11 @@ class CheckedRecipe(Value):
     """Of the recipe as it was asked for."""
     outputs: tuple[OutputSpec, ...]
 
+    @property
+    def base(self) -> str:
+        """The architecture that it is a recipe of."""
+        return str(self.recipe["base"])
+
 
 def source_digest(checked: CheckedRecipe, of_base: str | None) -> str:
     """sha256 of what the module is made by: the recipe with its sizes, and its base's source, where that has one."""

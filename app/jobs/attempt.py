@@ -29,7 +29,7 @@ from app.jobs.disk import Disk
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
 from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
 from app.jobs.publishing import NotStorable, Origin, publish
-from app.jobs.recipes import built_of, recipe_of
+from app.jobs.recipes import recipe_of
 from app.jobs.results import ResultsDirectory
 from app.jobs.stage_seconds import StageSeconds
 from app.jobs.supervisor import LOG, TaskFailed
@@ -227,6 +227,7 @@ class Attempt:
         tools, conversion = self._tools, self._conversion
         checkpoint = await self._local(conversion.checkpoint_sha256)
         probes = await self._local(conversion.probes_sha256) if conversion.probes_sha256 else None
+        recipe = await patiently(partial(recipe_of, tools, conversion))
         return ConversionJob(
             conversion_id=conversion.id,
             checkpoint=checkpoint,
@@ -237,8 +238,8 @@ class Attempt:
             options=OPTIONS.validate_python(conversion.options),
             work_dir=results,
             plugins_dir=tools.plugins_dir,
-            plugin=tools.offer.plugin_of(await patiently(partial(built_of, tools, conversion))),
-            recipe=await patiently(partial(recipe_of, tools, conversion)),
+            plugin=tools.offer.plugin_of(conversion.architecture if recipe is None else recipe.base),
+            recipe=recipe,
             client_probes=probes,
             threads=tools.threads or max(1, available_cores() // tools.admission.running),
         )

@@ -60,7 +60,7 @@ async def built_of(tools: Tools, conversion: Conversion) -> str:
     """The architecture that workers must offer for a conversion: a recipe's base, else its own."""
     with suppress(UnknownArchitecture):
         recipe = await recipe_of(tools, conversion)
-        return conversion.architecture if recipe is None else str(recipe.recipe["base"])
+        return conversion.architecture if recipe is None else recipe.base
     return conversion.architecture
 
 
