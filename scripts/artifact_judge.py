@@ -269,11 +269,11 @@ def _same_rows(got: list[Tensor], eager: list[Tensor]) -> bool:
     if len(got) != len(eager) or any(a.shape != b.shape or a.dim() == 0 for a, b in zip(got, eager, strict=True)):
         return False
     rows = {len(value) for value in eager}
-    scores = [value.double() for value in eager if value.dim() == 1 and value.is_floating_point()]
-    if len(rows) != 1 or not any(bool((each[:-1] >= each[1:]).all()) for each in scores):
+    scores = (value.double() for value in eager if value.dim() == 1 and value.is_floating_point())
+    ranks = next((each for each in scores if bool((each[:-1] >= each[1:]).all())), None)
+    if len(rows) != 1 or ranks is None:
         return False
     left = set(range(rows.pop()))
-    ranks = next(each for each in scores if bool((each[:-1] >= each[1:]).all()))
     for row in range(len(ranks)):
         near = [
             other for other in sorted(left) if abs(float(ranks[other] - ranks[row])) <= TIE * abs(float(ranks[row]))

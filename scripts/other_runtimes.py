@@ -12,9 +12,9 @@ from app.architectures.calibration import save_checkpoint
 from app.architectures.registry import load_registry
 from app.conversion.job import ConversionJob
 from app.conversion.pipeline import convert
-from app.domain.conversion import Stage
 from app.domain.errors import RecastError
 from app.targets.onnx.spec import OnnxOptions
+from scripts.field_cases import NoTemplates, unheard
 
 PLUGINS = Path(__file__).parent.parent / "tests" / "plugins"
 TRIAL = Path(__file__).with_name("runtime_trial.py")
@@ -27,11 +27,6 @@ RUNTIMES = {
 ARCHITECTURES = ("sample/tied", "torchvision/mobilenet_v3_small", "transformers/bert")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 SMALL = {"transformers/bert": {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2}}
-
-
-class _Unknown:
-    def find(self, key: str) -> None:
-        """No template is kept."""
 
 
 def environment(directory: Path, name: str) -> Path:
@@ -60,7 +55,7 @@ def tried(runtime: str, architecture: str, precision: str, python: Path, place: 
         plugins_dir=PLUGINS,
     )
     try:
-        report = convert(job, _unheard, _Unknown()).report
+        report = convert(job, unheard, NoTemplates()).report
     except RecastError as error:
         return f"refused: {error.detail[:100]}"
     verdict = report.verification.verdict.value
@@ -71,10 +66,6 @@ def tried(runtime: str, architecture: str, precision: str, python: Path, place: 
     ran = json.loads(trial.stdout) if trial.returncode == 0 else {"error": trial.stderr.strip()[-160:]}
     told = ran.get("error") or f"worst {ran['ratio']:.2f} of its gate in {ran['runtime']}"
     return f"{verdict}, opset {report.export.opset}, IR {report.export.ir_version}; {told}"
-
-
-def _unheard(stage: Stage, share: float) -> None:
-    """Nobody follows the progress."""
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ from app.conversion.pipeline import convert
 from app.domain.errors import RecastError
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.writer import writer_of
+from scripts.field_cases import NoTemplates, unheard
 
 PLUGINS = Path(__file__).parents[2] / "tests" / "plugins"
 ARCHITECTURES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -88,13 +89,6 @@ class Conversion:
     """The fastest of RUNS runs of the declared sample."""
 
 
-class NoTemplates:
-    """Every conversion is a first one."""
-
-    def find(self, _key: str) -> None:
-        return None
-
-
 def converted(name: str, options: dict[str, Any], checkpoint: Path, exporter: str, directory: Path) -> Conversion:
     directory.mkdir()
     job = ConversionJob(
@@ -109,7 +103,7 @@ def converted(name: str, options: dict[str, Any], checkpoint: Path, exporter: st
     )
     began = time.perf_counter()
     try:
-        outcome = convert(job, lambda _stage, _progress: None, NoTemplates())
+        outcome = convert(job, unheard, NoTemplates())
     except RecastError as error:
         return Conversion(exporter, f"{error.code}: {error.detail}"[:300], 0.0, time.perf_counter() - began)
     total = time.perf_counter() - began

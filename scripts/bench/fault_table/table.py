@@ -221,12 +221,8 @@ def _judge(table: Table, trial: _Trial, count: Callable[[Score, bool], None]) ->
     for name, rule in RULES.items():
         count(table.rules[name], accepts(rule, expected, actual))
     count(table.rules[ORACLE], _parity_passed(report))
-    count(table.ours, _accepted(report))
+    count(table.ours, report.verdict.proved)
     return report
-
-
-def _accepted(report: VerificationReport) -> bool:
-    return report.verdict.proved
 
 
 def _parity_passed(report: VerificationReport) -> bool:
@@ -253,11 +249,11 @@ def _weights(table: Table, net: Net, number: int, faults: int, directory: Path) 
         faithful[way] = artifact.sha256
         trial = _Trial(module, net, artifact, seed=10 * number + place)
         report = _judge(table, trial, Score.faithful_seen)
-        table.ways.setdefault(way, Score()).faithful_seen(_accepted(report))
+        table.ways.setdefault(way, Score()).faithful_seen(report.verdict.proved)
         table.answered("(faithful)", report.verdict.value)
         if report.detection is not None:
             power.reported.append(report.detection.power)
-        if not _accepted(report):
+        if not report.verdict.proved:
             table.remarks.append(f"FALSE ALARM {net.name}, {way}: {_why(report)}")
     _observe_power(power, module, net.signature, writers[DYNAMO], directory / "faulty")
     ways = list(writers)
@@ -268,7 +264,7 @@ def _weights(table: Table, net: Net, number: int, faults: int, directory: Path) 
             table.answered(fault.kind, "no fault in the file")
             continue
         report = _judge(table, _Trial(module, net, artifact, 2000 + place, alone=True), Score.faulty_seen)
-        table.ways.setdefault(way, Score()).faulty_seen(_accepted(report))
+        table.ways.setdefault(way, Score()).faulty_seen(report.verdict.proved)
         table.answered(fault.kind, report.verdict.value)
         if report.verdict is not Verdict.fail:
             table.remarks.append(f"MISS {net.name}, {way}, {fault.kind} in {list(fault.tensors)[:2]}: {_why(report)}")
