@@ -96,6 +96,7 @@ class Workpiece:
             declared=self.description.signature,
             measure=frozenset(self.job.options.measure),
             kept=candidate.kept,
+            certificate=candidate.certificate,
         )
 
 

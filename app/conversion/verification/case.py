@@ -70,8 +70,6 @@ class EagerSide:
     other_way: Counter[str] | None = None
     detection: Detection | None = None
     seconds: dict[str, float] = field(default_factory=dict)
-    forward_seconds: float = 0.0
-    """Of processor time, of the shortest forward on a probe of the declared distribution."""
     not_run: dict[str, str] = field(default_factory=dict)
     """Parts that could not be brought to an end, with the reason."""
 
@@ -120,7 +118,7 @@ class Case:
         self.detection = side.detection
         self.not_run.update(side.not_run)
         self.clock.seconds.update(side.seconds)
-        if side.forward_seconds > SMALL_SECONDS:
+        if min((taken.seconds for taken in side.references), default=math.inf) > SMALL_SECONDS:
             self.use_threads(self.subject.threads)
 
     def use_threads(self, threads: int) -> None:

@@ -4,8 +4,6 @@ No artifact takes part, so it is the same on every rung of a ladder, and can be 
 """
 
 import logging
-import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -106,7 +104,7 @@ def _looked_at_closer(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
     clock, not_run = Stopwatch(), dict(side.not_run)
     repeats = other_way = found = None
     with clock.part("determinism"), _logged("determinism"):
-        repeats = model_repeats(module, signature, smallest(references).probe.inputs)
+        repeats = model_repeats(module, signature, smallest(references))
     if model.reader.exporting is not None:
         pace()
         with clock.part("export_branch"), _logged("export_branch"):
@@ -129,28 +127,27 @@ def _logged(part: str, not_run: dict[str, str] | None = None) -> Iterator[None]:
             not_run[part] = f"{type(error).__name__}: {message_of(error, 300)}"
 
 
-def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerSide:
+def take_references(model: Model, probes: Sequence[Probe], pace: Pace, *, fused: bool = True) -> EagerSide:
     """Points 1 and 3: the eager module in its own dtype on every probe, with an oracle to be asked for each.
 
+    ``fused``: whether it is to be learned how torch's fused attention departs.
     Raises InvalidOptions for a client's probe on which the model does not run.
     """
     references: list[Reference] = []
     skipped: list[ProbeResult] = []
     findings: list[Finding] = []
-    clock, nominal, shortest = Stopwatch(), 0.0, math.inf
+    clock, nominal = Stopwatch(), 0.0
     with clock.part("reference"):
         for probe in probes:
             pace()
-            begun = time.process_time()
             taken = _scaled_reference(model, probe, skipped) if probe.scaled else _reference(model, probe, findings)
-            seconds = time.process_time() - begun
             if taken is None:
                 continue
-            if probe.scaled and seconds > allowed(nominal):
-                skipped.append(skipped_probe(probe, f"a forward takes {seconds:.2g} s, against {nominal:.2g} s"))
+            if probe.scaled and taken.seconds > allowed(nominal):
+                skipped.append(skipped_probe(probe, f"a forward takes {taken.seconds:.2g} s, against {nominal:.2g} s"))
             elif taken.finite:
                 references.append(taken)
-                nominal, shortest = max(nominal, seconds), min(shortest, seconds)
+                nominal = max(nominal, taken.seconds)
             elif probe.scaled:
                 skipped.append(skipped_probe(probe, "the model's own outputs are not finite at this scale"))
             else:
@@ -158,10 +155,10 @@ def take_references(model: Model, probes: Sequence[Probe], pace: Pace) -> EagerS
                 findings.append(finding_of(Reason.non_finite, detail))
     taken_together = pooled(references)
     with clock.part("fused_attention"), _logged("fused_attention"):
-        departure = fused_departure(model.module, model.signature, taken_together)
+        departure = fused_departure(model.module, model.signature, taken_together) if fused else None
         if departure is not None:
             findings.append(finding_of(Reason.fused_attention, departure))
-    return EagerSide(taken_together, skipped, findings, seconds=clock.seconds, forward_seconds=shortest)
+    return EagerSide(taken_together, skipped, findings, seconds=clock.seconds)
 
 
 def unfit_at_scale(model: Model, taken: Reference) -> str | None:

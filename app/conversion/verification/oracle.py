@@ -8,6 +8,7 @@ Three ways to the float64 values, in this order (verification.md, point 1):
 """
 
 import copy
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,9 +33,11 @@ def reference(module: nn.Module, signature: Signature, probe: Probe, coarseness:
 
     ``coarseness``: as of Reference.
     """
+    begun = time.process_time()
     y32, trace = observed(module, signature, probe.inputs)
+    seconds = time.process_time() - begun
     again = partial(eager_once_more, module, signature)
-    taken = Reference(probe, y32, trace, Oracle(None), again=again, coarseness=coarseness)
+    taken = Reference(probe, y32, trace, Oracle(None), again=again, coarseness=coarseness, seconds=seconds)
     return replace(taken, oracle=oracle(module, signature, taken))
 
 

@@ -83,6 +83,8 @@ class Reference:
     """References of other draws, from whose errors those of outputs with few elements are told."""
     coarseness: float = field(default=1.0, kw_only=True)
     """Times the unit roundoff of the model's dtype with which the artifact was asked to compute."""
+    seconds: float = field(default=0.0, kw_only=True)
+    """Of processor time, of the forward in the model's own dtype."""
     again: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = field(kw_only=True)
     """The model in its own dtype on other inputs. Raises ModelFailed."""
     _gates: dict[str, Gate] = field(init=False, default_factory=dict, repr=False, compare=False)

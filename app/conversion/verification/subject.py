@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.conversion import AccuracyBudget, Measurement, TargetName
-from app.domain.report import ExportReport
+from app.domain.report import Certificate, ExportReport
 from app.domain.runtime import RuntimeLimits
 from app.targets.capturing.place import Place
 from app.targets.claims import Claim
@@ -62,3 +62,5 @@ class Subject(Model):
     """Figures that no verdict rests on and that were asked for."""
     declared: Signature | None = None
     kept: tuple[Place, ...] = ()
+    certificate: Certificate | None = None
+    """Of the stored template that the artifact was filled from."""

@@ -329,6 +329,23 @@ def test_certified_mode_proves_the_weights_with_one_probe(tmp_path: Path) -> Non
     assert {Reason.parity, Reason.ledger} <= set(findings(faulty))
 
 
+def test_a_full_verification_runs_the_model_no_more_often_than_its_points_need(tmp_path: Path) -> None:
+    """Of a small net: the negative control asks the oracle of all probes; its trials are counted apart."""
+    subject = onnx_subject(Perceptron(), FEATURES, tmp_path)
+    forwards = 0
+
+    def count(module: nn.Module, _: object) -> None:
+        nonlocal forwards
+        forwards += 1
+
+    subject.module.register_forward_pre_hook(count)
+    report = verify(subject)
+    assert report.detection is not None
+    probes, oracles, repeat, as_exported, extremes, zeros, writes, sizes_and_decisions = 5, 5, 1, 1, 3, 1, 1, 5
+    needed = probes + oracles + repeat + as_exported + extremes + zeros + writes + sizes_and_decisions
+    assert forwards - len(report.detection.trials) <= needed
+
+
 def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
     torch.set_num_threads(2)
     before = (torch.are_deterministic_algorithms_enabled(), torch.get_default_dtype())

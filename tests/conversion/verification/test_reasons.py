@@ -1,5 +1,6 @@
 """Every reason code is reached by a real artifact, and an honest one is a plain pass."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from app.conversion.verification.verify import verify
 from app.domain.architecture import InputSpec, Mask, Signature
 from app.domain.checkpoint import LoadReport
-from app.domain.report import ExportReport, Reason, Verdict, VerificationReport
+from app.domain.report import Certificate, ExportReport, Reason, Verdict, VerificationReport
 from tests.conversion.verification.subjects import (
     FEATURES,
     IMAGES,
@@ -347,6 +348,18 @@ def test_other_values_of_fused_attention_are_noted(first: bool, tmp_path: Path) 
     report = verify(torchscript_subject(Padded(first=first).eval(), PADDED, tmp_path))
     assert (Reason.fused_attention in findings(report)) is not first, report.findings
     assert report.verdict in (Verdict.passed, Verdict.pass_with_notes), report.findings
+
+
+@pytest.mark.parametrize("verdict", [Verdict.passed, Verdict.pass_with_notes])
+def test_a_repeat_asks_for_fused_attention_unless_its_graph_is_certified_without(
+    verdict: Verdict, tmp_path: Path
+) -> None:
+    certificate = Certificate(
+        conversion_id="cnv_1", certified_at="2026-11-27T00:00:00+00:00", verdict=verdict, probes=5, worst_ratio=0.1
+    )
+    subject = torchscript_subject(Padded(first=False).eval(), PADDED, tmp_path)
+    report = verify(replace(subject, certificate=certificate), "certified")
+    assert (Reason.fused_attention in findings(report)) is (verdict is not Verdict.passed), report.findings
 
 
 def test_probes_that_see_little_of_the_weights_are_noted(tmp_path: Path) -> None:

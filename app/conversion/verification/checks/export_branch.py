@@ -49,7 +49,7 @@ def export_branch(case: Case) -> None:
         case.other_way = differing_operators(subject, taken)
     if not case.other_way:
         return
-    stressed = stress(subject, case.artifact, taken)
+    stressed = stress(subject, case.artifact, case.references)
     failed = next((comparison.result for comparison in stressed if comparison.failure), None)
     listed = ", ".join(f"{name} × {count}" for name, count in case.other_way.most_common(5))
     detail = f"while it is exported, the model takes another way (operators that differ: {listed})"

@@ -44,7 +44,7 @@ class Screening:
     left_out: str | None = None
 
 
-def screen(subject: Subject, runner: Runner, taken: Reference) -> Screening:
+def screen(subject: Subject, runner: Runner, references: Sequence[Reference]) -> Screening:
     """The draws of SCREENED where artifact and eager float32 differ by more than COARSE.
 
     One forward of each suffices where they agree; the oracle is asked only where they do not. Scales at which a forward
@@ -52,8 +52,8 @@ def screen(subject: Subject, runner: Runner, taken: Reference) -> Screening:
     """
     found: list[Comparison] = []
     left_out: list[str] = []
-    budget = _budget(subject, taken)
-    for probe, scale in _draws(subject, taken, SCREENED):
+    budget = _budget(subject, references)
+    for probe, scale in _draws(subject, cheapest(references), SCREENED):
         dear = budget.refuses(abs(scale))
         if dear is not None:
             left_out.append(dear)
@@ -71,10 +71,10 @@ def screen(subject: Subject, runner: Runner, taken: Reference) -> Screening:
     return Screening(tuple(found), "; ".join(left_out) or None)
 
 
-def stress(subject: Subject, runner: Runner, taken: Reference) -> Iterator[Comparison]:
+def stress(subject: Subject, runner: Runner, references: Sequence[Reference]) -> Iterator[Comparison]:
     """Comparisons on the draws of STRESSED, where the model is sure of its own answer and no forward costs too much."""
-    budget = _budget(subject, taken)
-    for probe, scale in _draws(subject, taken, STRESSED):
+    budget = _budget(subject, references)
+    for probe, scale in _draws(subject, cheapest(references), STRESSED):
         if budget.refuses(abs(scale)) is None:
             with memory_ceiling(LEAST_BYTES):
                 begun = time.process_time()
@@ -82,18 +82,20 @@ def stress(subject: Subject, runner: Runner, taken: Reference) -> Iterator[Compa
                 budget.measured(abs(scale), (time.process_time() - begun) / FORWARDS)
 
 
-def _budget(subject: Subject, taken: Reference) -> Budget:
+def _budget(subject: Subject, references: Sequence[Reference]) -> Budget:
     """With what a forward costs at the nominal scale and at the largest of the probes."""
-
-    def seconds(scale: float) -> float:
-        probe = draw_probe(subject.signature, taken.probe.sizes, subject.seed, scale=scale)
-        with memory_ceiling(LEAST_BYTES), suppress(ModelFailed):
-            return processor_seconds(lambda: eager_once_more(subject.module, subject.signature, probe.inputs))
-        return LEAST_SECONDS
-
-    budget = Budget(seconds(1.0))
-    budget.measured(LARGE, seconds(LARGE))
+    nominal = cheapest(references)
+    budget = Budget(nominal.seconds)
+    scaled = [taken.seconds for taken in references if taken.probe.scaled]
+    budget.measured(LARGE, max(scaled) if scaled else _seconds_at(LARGE, subject, nominal))
     return budget
+
+
+def _seconds_at(scale: float, subject: Subject, taken: Reference) -> float:
+    probe = draw_probe(subject.signature, taken.probe.sizes, subject.seed, scale=scale)
+    with memory_ceiling(LEAST_BYTES), suppress(ModelFailed):
+        return processor_seconds(lambda: eager_once_more(subject.module, subject.signature, probe.inputs))
+    return LEAST_SECONDS
 
 
 def _draws(subject: Subject, taken: Reference, scales: Sequence[float]) -> Iterator[tuple[Probe, float]]:
@@ -134,7 +136,7 @@ def extremes(case: Case) -> None:
     if subject.coarseness > 1:
         case.not_run["extremes"] = "a file of less precision has less range too"
         return
-    screened = screen(subject, case.artifact, cheapest(case.references))
+    screened = screen(subject, case.artifact, case.references)
     case.findings += failures(screened.comparisons)
     if screened.left_out is not None:
         case.not_run["extremes"] = screened.left_out
