@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -164,8 +165,12 @@ def test_a_server_that_is_stopped_by_another_meanwhile_fails_nobody(
         process.kill()
     psutil.wait_procs(servers, 20)
     (data_dir / "postgres" / "data" / "postmaster.pid").unlink()
-    monkeypatch.setattr(server, "_postmaster_lives", lambda: True)  # it did a moment ago
+    ended = subprocess.Popen(["true"])
+    process = os.pidfd_open(ended.pid)
+    ended.wait()
+    monkeypatch.setattr(server, "_postmaster", lambda: nullcontext(process))  # it lived a moment ago
     server.close()
+    os.close(process)
 
 
 def test_a_pid_file_that_names_a_stranger_is_no_obstacle(data_dir: Path) -> None:
