@@ -2,13 +2,14 @@
 # One image for api and worker. It is made by the same script as a checkout: scripts/setup --service.
 # It runs as a user of its own, writes to /var/lib/recast and /tmp alone (--read-only --tmpfs /tmp), and needs no
 # capability (--cap-drop ALL --security-opt no-new-privileges): see SECURITY.md.
-# For a build that can be repeated, name the base by its digest: --build-arg PYTHON_IMAGE=python@sha256:...
+# The base is named by its digest, of all platforms: it moves only when this line is changed. Renovate (renovate.json) does
+# that; by hand, take the digest that `docker buildx imagetools inspect python:3.11-slim-bookworm` tells.
 #
 # What is installed is what requirements.lock pins, file by file (pip --require-hashes): the default wheels of PyTorch,
 # which run on a CPU too but bring several GB of CUDA. For the CPU wheels of another index, write them into the lock first:
 #   scripts/lock --index <index of CPU wheels> --upgrade-package torch --upgrade-package torchvision
 #   docker build --build-arg PIP_EXTRA_ARGS="--extra-index-url <index of CPU wheels>" -t recast .
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${PYTHON_IMAGE} AS build
 ARG PIP_EXTRA_ARGS=""

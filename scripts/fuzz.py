@@ -9,6 +9,7 @@ a crash, or an input that takes longer than SECONDS_OF_ONE ends the run with the
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
@@ -16,6 +17,9 @@ import atheris
 with atheris.instrument_imports(include=["app"]):
     from pydantic import TypeAdapter
 
+    from app.api import digests, preferences, ranges, resumable
+    from app.api.bodies import parse_object, validated
+    from app.api.filenames import safe_filename
     from app.conversion.checkpoint.extent import Extent
     from app.conversion.checkpoint.opening import open_checkpoint
     from app.conversion.checkpoint.safetensors_file import read_safetensors
@@ -23,14 +27,21 @@ with atheris.instrument_imports(include=["app"]):
     from app.conversion.job import ConversionOutcome
     from app.domain.checkpoint import CheckpointInspection
     from app.domain.errors import RecastError
+    from app.domain.recipe import RecipeRequest, recipe_of
     from app.jobs.child_problem import retold
     from app.jobs.messages import Done, Failed, understood
+    from app.remotes.buckets import bucket_and_path
+    from app.remotes.destinations import checked_publication
+    from app.remotes.egress import Egress, checked_url
+    from app.remotes.grants import checked_uri, is_within
+    from app.remotes.mlflow import model_parts
     from app.targets.artifact import MalformedFile
     from app.targets.onnx.reading.wire import fields as read_fields
     from app.targets.onnx.writing.protobuf import fields as written_fields
     from app.targets.onnx.writing.protobuf import len_field, varint_field
 
 import onnx
+from starlette.datastructures import Headers
 
 from tests.hostile.files import hostile_files
 
@@ -100,29 +111,124 @@ def protobuf(data: bytes) -> None:
     assert (read.name, read.raw_data, read.dims[0]) == (name, data, int.from_bytes(data[:7], "little"))
 
 
+def programs(data: bytes) -> None:
+    """The same as a container, from TorchScript archives and torch.export's on."""
+    container(data)
+
+
+def recipes(data: bytes) -> None:
+    """The body of a recipe: what is taken tells itself again, and means the same then."""
+    try:
+        recipe = recipe_of(validated(RecipeRequest, parse_object(data.decode(), "body")))
+        assert recipe_of(RecipeRequest.model_validate(recipe.told())).digest == recipe.digest
+    except (RecastError, UnicodeDecodeError):
+        return
+
+
+def uris(data: bytes) -> None:
+    """What clients name to import from, to publish to and to be told at."""
+    text = data.decode("utf-8", "replace")
+    for read in (_import, _publish, _webhook):
+        with suppress(RecastError):
+            read(text)
+
+
+def _import(text: str) -> None:
+    uri = checked_uri(text)
+    assert is_within(uri, uri)
+    assert not is_within(f"{uri.partition('?')[0]}x", "https://host/models")
+    if uri.startswith(("s3:", "gs:")):
+        bucket_and_path(uri)
+    if uri.startswith("models:"):
+        model_parts(uri)
+
+
+def _publish(text: str) -> None:
+    checked_publication(text)
+    checked_publication({"uri": text, "name": text})
+
+
+def _webhook(text: str) -> None:
+    url = checked_url(text, Egress())
+    assert url.scheme == "https"
+    assert url.hostname not in ("localhost.", "127.0.0.1", "::1", "0.0.0.0")
+
+
+def headers(data: bytes) -> None:
+    """Headers that are read by hand: tus', digests, ranges, preferences, names of files."""
+    text = data.decode("latin-1")
+    for name in ("upload-metadata", "upload-checksum", "repr-digest", "x-content-sha256"):
+        with suppress(RecastError):
+            told = Headers(raw=[(name.encode(), data)])
+            resumable._metadata(text)
+            resumable._checksum(told)
+            digests.told_sha256(told)
+    with suppress(RecastError):
+        found = ranges.requested_range(text, 1000)
+        assert found is None or 0 <= found[0] < found[1] <= 1000
+    ranges.matches(text, '"tag"')
+    wait = preferences.wait_seconds([text])
+    assert wait is None or 0 <= wait <= preferences.LONGEST_WAIT
+    name = safe_filename(data.decode("utf-8", "surrogateescape"))
+    assert name is None or ("/" not in name and name.isprintable() and name not in (".", ".."))
+
+
 TARGETS: dict[str, Target] = {
-    target.__name__: target for target in (pickle, container, safetensors, messages, protobuf)
+    target.__name__: target
+    for target in (pickle, container, safetensors, messages, protobuf, programs, recipes, uris, headers)
 }
+BEGINNINGS = {
+    "messages": (
+        b'{"kind":"progress","stage":"load","progress":0.5}',
+        b'{"kind":"template_wanted","key":"' + b"ab" * 32 + b'"}',
+        b'{"kind":"failed","problem":{"code":"key_mismatch","status":422,"title":"x","detail":"y","extra":{}}}',
+        b'{"kind":"done","result":{"format":"torch-zip","bytes":1,"tensors":[],"dtypes":{"float32":1}}}',
+        b'{"kind":"confinement","in_force":{"files":"in force"},"missing":{}}',
+    ),
+    "protobuf": (
+        onnx.helper.make_tensor("w", 1, [2], [1.0, 2.0]).SerializeToString(),
+        len_field(7, len_field(5, varint_field(1, 300))),
+    ),
+    "recipes": (
+        b'{"name":"own/net","base":"timm/resnet50","replace":{"fc":[{"Dropout":{"p":0.2}},{"Linear":{"out_features":37}}]}}',
+        b'{"name":"own/net","base":"timm/resnet50","children":-2,"prefix":"0","heads":{"1":["AdaptiveConcatPool2d"]}}',
+        b'{"name":"own/net","base":"b","take":{"low":"layer2"},"inputs":{"x":["batch",3,8,8]},"outputs":{"a":"low"}}',
+        b'{"name":"a/b","base":"c","heads":{"h":{"layers":[{"layers":["ReLU"],"name":"n"}],"input":["x"]}},"outputs":["h"]}',
+    ),
+    "uris": (
+        *(b"s3://bucket/a/b.pt", b"gs://bucket/a?x=1", b"hf://org/repo/w.bin@main", b"models:/name/3"),
+        *(
+            b"https://host:8443/a%2fb/../c?d#e",
+            b"https://[::ffff:127.0.0.1]/",
+            b"oci://host/name:tag",
+            b"file:///etc/passwd",
+        ),
+    ),
+    "headers": (
+        *(
+            b"filename dy5wdGg=,labels e30=",
+            b"sha256 " + b"A" * 43 + b"=",
+            b"sha-256=:" + b"A" * 43 + b"=:",
+            b"ab" * 32,
+        ),
+        *(b"bytes=0-9", b"bytes=-5", b'W/"tag", "a"', b"respond-async, wait=5", b"../../w\\x.pth"),
+    ),
+}
+"""Where to begin, of readers that take no files."""
 
 
 def seeds(target: str) -> Iterator[bytes]:
-    """Where to begin: the corpus of hostile files, and what honest parts say."""
-    if target == "messages":
-        yield b'{"kind":"progress","stage":"load","progress":0.5}'
-        yield b'{"kind":"template_wanted","key":"' + b"ab" * 32 + b'"}'
-        yield b'{"kind":"failed","problem":{"code":"key_mismatch","status":422,"title":"x","detail":"y","extra":{}}}'
-        yield b'{"kind":"done","result":{"format":"torch-zip","bytes":1,"tensors":[],"dtypes":{"float32":1}}}'
-        yield b'{"kind":"confinement","in_force":{"files":"in force"},"missing":{}}'
-    elif target == "protobuf":
-        yield onnx.helper.make_tensor("w", 1, [2], [1.0, 2.0]).SerializeToString()
-        yield len_field(7, len_field(5, varint_field(1, 300)))
+    """The corpus of hostile files, or what honest parts say."""
+    if target in BEGINNINGS:
+        yield from BEGINNINGS[target]
     else:
-        yield from (content for content in map(_cut_to(target), _corpus()) if 0 < len(content) <= LONGEST)
+        yield from (content for content in map(_cut_to(target), _corpus(target)) if 0 < len(content) <= LONGEST)
 
 
-def _corpus() -> Iterator[bytes]:
+def _corpus(target: str) -> Iterator[bytes]:
     for hostile in hostile_files():
-        yield hostile.make(_scratch / "canary")
+        if target != "programs" or hostile.id.startswith("programs-"):
+            yield hostile.make(_scratch / "canary")
 
 
 def _cut_to(target: str) -> Callable[[bytes], bytes]:

@@ -1,5 +1,6 @@
 """The container files cannot be run everywhere the tests run, so what they name is held to the project."""
 
+import json
 import re
 from pathlib import Path
 
@@ -84,6 +85,19 @@ def test_everything_that_is_installed_is_known_by_its_hash():
     setup = (PROJECT / "scripts" / "setup").read_text()
     assert setup.count("pip install") == setup.count("--require-hashes") + setup.count("--no-build-isolation")
     assert DOCKERFILE.count("pip install") == DOCKERFILE.count("--require-hashes -r") == 1
+
+
+def test_images_of_others_are_named_by_digest():
+    named = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", DOCKERFILE, re.MULTILINE)
+    named += [
+        service["image"].partition(":-")[2].rstrip("}")
+        for service in COMPOSE["services"].values()
+        if ":-" in service["image"]
+    ]
+    assert len(named) == 3
+    assert [image for image in named if not re.fullmatch(r"[a-z/]+:[\w.-]+@sha256:[0-9a-f]{64}", image)] == []
+    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+    assert json.loads((PROJECT / "renovate.json").read_text())["enabledManagers"] == ["dockerfile", "docker-compose"]
 
 
 def test_compose_starts_the_commands_that_exist():

@@ -152,6 +152,10 @@ def refuse_to_serve_nobody(settings: Settings, url: str) -> None:
 
     if not settings.keys_required or settings.oidc_issuer or any_valid_key(url):
         return
+    if settings.require_keys:
+        raise UsageError(
+            "RECAST_REQUIRE_KEYS demands a key, and there is none.", hint="Make one with `recast keys create`."
+        )
     raise UsageError(
         f"{settings.host} can be reached from other machines, so that a key is required, and there is none.",
         hint=(

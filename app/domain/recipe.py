@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 from recast_plugins.declaration import is_plugin_name
 
 from app.domain.architecture import OutputSpec
@@ -258,7 +258,11 @@ class RecipeRequest(Value):
         default={}, description="Module path of the base to the layers in its place; [] passes on what it gets"
     )
     children: int | None = Field(
-        default=None, ge=-1000, le=1000, description="Keep list(base.children())[:children], as an nn.Sequential"
+        default=None,
+        ge=-1000,
+        le=1000,
+        strict=True,
+        description="Keep list(base.children())[:children], as an nn.Sequential",
     )
     prefix: str = Field(default="", max_length=300, description="Where the base stands within the module: backbone")
     take: dict[str, str] = Field(default={}, description="Name to module path: values of inner parts")
@@ -270,7 +274,7 @@ class RecipeRequest(Value):
         max_length=MOST_PARTS,
         description="Names of the outputs: heads, values taken; or name to such a value",
     )
-    inputs: dict[str, tuple[int | str, ...]] = Field(default={}, description="Other shapes of the base's inputs")
+    inputs: dict[str, tuple[StrictInt | str, ...]] = Field(default={}, description="Other shapes of the base's inputs")
     summary: str = Field(default="", max_length=300)
 
 

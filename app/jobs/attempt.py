@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import structlog
 from pydantic import BaseModel, TypeAdapter
@@ -31,6 +30,7 @@ from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patientl
 from app.jobs.publishing import NotStorable, Origin, publish
 from app.jobs.recipes import recipe_of
 from app.jobs.results import ResultsDirectory
+from app.jobs.scratch import scratch_directory
 from app.jobs.stage_seconds import StageSeconds
 from app.jobs.supervisor import LOG, TaskFailed
 from app.jobs.suspicion import suspect
@@ -170,12 +170,12 @@ class Attempt:
 
     async def _convert_and_publish(self) -> None:
         directory = self._tools.work_dir
-        with TemporaryDirectory(dir=directory, prefix="convert-", ignore_cleanup_errors=True) as work:
+        with scratch_directory(directory, "convert-") as work:
             async with AsyncExitStack() as self._kept:
-                self._inputs = Path(work) / "inputs"
+                self._inputs = work / "inputs"
                 self._inputs.mkdir()
-                with ResultsDirectory(Path(work) / "results") as results:
-                    await self._convert(Path(work), results)
+                with ResultsDirectory(work / "results") as results:
+                    await self._convert(work, results)
 
     async def _convert(self, work: Path, results: ResultsDirectory) -> None:
         job = await self._described(results.path)

@@ -10,8 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import structlog
 from pydantic import TypeAdapter
@@ -23,6 +21,7 @@ from app.domain.architecture import ArchitectureDescription
 from app.jobs.layouts import find_layouts
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
+from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
 from app.targets.specs import installed
@@ -134,12 +133,12 @@ async def _withdraw(tools: Tools) -> None:
 async def _describe(tools: Tools, plugin: str | None) -> tuple[ArchitectureDescription, ...]:
     """Raises TaskFailed."""
     limits = tools.inspection_limits
-    with TemporaryDirectory(dir=tools.work_dir, prefix="catalog-", ignore_cleanup_errors=True) as work:
+    with scratch_directory(tools.work_dir, "catalog-") as work:
         return await tools.supervisor.run(
             tools.tasks.catalog,
             {"plugins_dir": str(tools.plugins_dir) if tools.plugins_dir else None, "plugin": plugin},
             limits=replace(limits, timeout=min(limits.timeout, PLUGIN_SECONDS)) if plugin else limits,
-            work_dir=Path(work),
+            work_dir=work,
             answer=_no_answer,
             result=_entries,
         )

@@ -13,7 +13,7 @@ from typing import Literal
 
 from app.jobs import landlock
 from app.jobs.messages import LONGEST
-from app.jobs.namespaces import View, leave_ipc, leave_network
+from app.jobs.namespaces import DEVICES, View, leave_ipc, leave_network
 from app.jobs.syscall_filter import filter_system_calls
 from app.processes import PR_SET_DUMPABLE, checked, die_with_parent, libc, prctl
 
@@ -120,7 +120,8 @@ def _reachable(view: View, apart: bool) -> tuple[tuple[Path, ...], tuple[Path, .
     if apart:
         places = map(Path, ("/tmp", "/var/tmp", "/dev/shm", "/dev/null"))
         return (Path("/"),), (*view.writable, view.temporary, *places)
-    return (*view.readable, Path("/proc"), Path("/dev")), (*view.writable, view.temporary, Path("/dev/null"))
+    devices = (Path("/dev", name) for name in DEVICES)  # not all: root's own are the disks
+    return (*view.readable, Path("/proc"), *devices), (*view.writable, view.temporary, Path("/dev/null"))
 
 
 def most_processes() -> int:

@@ -67,7 +67,7 @@ class Job:
     pid: int
     limits: Limits
     places: tuple[Path, ...]
-    """The directories that it may write in."""
+    """The directories that it may write in, and the file that takes what it prints."""
     namespace: ProcessNamespace | None
     processor: float | None
     """Seconds of processor time after which it is ended; None: never."""
@@ -172,7 +172,8 @@ class Forkserver:
                 namespace.kill()
             self._tell(id=order["id"], event="ended", status=255, excess=None)
             return
-        places, processor = (*view.writable, view.temporary), limits.processor.get(Stage.inspect)
+        places = (*view.writable, view.temporary, Path(order["log"]))
+        processor = limits.processor.get(Stage.inspect)
         self.jobs[order["id"]] = Job(order["id"], pid, limits, places, namespace, processor)
         self._tell(id=order["id"], event="started", pid=pid if os.getpid() != 1 else None)
 
@@ -221,7 +222,7 @@ class Forkserver:
                 job.excess = "processes"
             elif limit is not None and memory_of(pids, self.private, limit) > limit + MEMORY_SLACK:
                 job.excess = "memory"
-            elif disk is not None and disk_usage(job.places, disk) > disk:
+            elif disk is not None and disk_usage(job.places, pids, disk) > disk:
                 job.excess = "disk"
             elif job.processor is not None and processor_time(pids) > job.processor:
                 job.excess = "processor"

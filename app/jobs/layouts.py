@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
@@ -19,6 +17,7 @@ from app.domain.architecture import ArchitectureDescription
 from app.domain.layout_file import load
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
+from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
 
@@ -54,7 +53,7 @@ async def find_layouts(tools: Tools, entries: Iterable[ArchitectureDescription])
 
 async def _found(tools: Tools, source: Source, plugin: str) -> bytes:
     """Raises TaskFailed, and ValueError where the child told what is no document of this source's architectures."""
-    with TemporaryDirectory(dir=tools.work_dir, prefix="layouts-", ignore_cleanup_errors=True) as work:
+    with scratch_directory(tools.work_dir, "layouts-") as work:
         document = await tools.supervisor.run(
             tools.tasks.layouts,
             {
@@ -65,7 +64,7 @@ async def _found(tools: Tools, source: Source, plugin: str) -> bytes:
                 "builds": BUILDS,
             },
             limits=replace(tools.inspection_limits, timeout=SECONDS, message_bytes=MOST_BYTES),
-            work_dir=Path(work),
+            work_dir=work,
             answer=_no_answer,
             result=_document,
         )

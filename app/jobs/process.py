@@ -145,6 +145,7 @@ class Forkserver:
             "writable": [str(path) for path in places.writable],
             "temporary": str(places.temporary),
             "root": str(places.root),
+            "log": str(log_path),
             "requirement": self._requirement,
         }
         log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

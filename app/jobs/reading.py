@@ -3,8 +3,6 @@
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import structlog
 from pydantic import TypeAdapter
@@ -20,6 +18,7 @@ from app.jobs.disk import Disk
 from app.jobs.messages import LONGEST_INSPECTION, Progress, TemplateWanted
 from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
 from app.jobs.publishing import NotStorable
+from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import TaskFailed
 from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
@@ -77,7 +76,7 @@ class Reading:
         async with AsyncExitStack() as kept:
             path = await patiently(lambda: kept.enter_async_context(store.local(self._sha256)), self._waiting)
             self._job.idle = False
-            with TemporaryDirectory(dir=self._tools.work_dir, prefix="inspect-", ignore_cleanup_errors=True) as work:
+            with scratch_directory(self._tools.work_dir, "inspect-") as work:
                 return await self._tools.supervisor.run(
                     self._tools.tasks.inspection,
                     str(path),
@@ -86,7 +85,7 @@ class Reading:
                         message_bytes=LONGEST_INSPECTION,
                         processor=processor_seconds(path.stat().st_size),
                     ),
-                    work_dir=Path(work),
+                    work_dir=work,
                     answer=_no_answer,
                     readable=(path,),
                     result=_inspection,

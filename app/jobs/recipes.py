@@ -5,8 +5,6 @@ import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import structlog
@@ -25,6 +23,7 @@ from app.domain.recipe import recipe_of as recipe_told
 from app.jobs.consumer import Job
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
+from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
 
@@ -92,7 +91,7 @@ async def build_stumbled(tools: Tools, job: Job) -> None:
 
 async def _run(tools: Tools, asked: dict[str, Any], base: str) -> _Built:
     """Raises TaskFailed."""
-    with TemporaryDirectory(dir=tools.work_dir, prefix="recipe-", ignore_cleanup_errors=True) as work:
+    with scratch_directory(tools.work_dir, "recipe-") as work:
         return await tools.supervisor.run(
             tools.tasks.recipe,
             {
@@ -101,7 +100,7 @@ async def _run(tools: Tools, asked: dict[str, Any], base: str) -> _Built:
                 "recipe": asked,
             },
             limits=replace(tools.inspection_limits, timeout=SECONDS, message_bytes=MOST_BYTES),
-            work_dir=Path(work),
+            work_dir=work,
             answer=_no_answer,
             result=_built,
         )

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -51,8 +51,12 @@ class ResultsDirectory:
         return FoundFile(self._reach(name), digest, size)
 
     def write(self, name: str, content: bytes) -> FoundFile:
-        """Put a file of our own in the place of whatever has that name."""
-        if self._is_there(name):
+        """Put a file of our own in the place of whatever has that name. Raises ChildCrashed for a directory."""
+        os.fchmod(self._fd, stat.S_IRWXU)  # the child may have closed it to itself, and so to us
+        there = self._kind_of(name)
+        if there is not None and stat.S_ISDIR(there):
+            raise ChildCrashed(f"The conversion process made a directory where a file of ours belongs: {name}.")
+        if there is not None:
             os.unlink(name, dir_fd=self._fd)
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
         with open(fd, "wb") as file:
@@ -63,6 +67,7 @@ class ResultsDirectory:
     def _opened(self, name: str) -> Iterator[int]:
         if not name or "/" in name or "\0" in name or name in (".", "..") or len(name) > LONGEST_NAME:
             raise ChildCrashed("The conversion process named a file that cannot be one of its own.")
+        os.fchmod(self._fd, stat.S_IRWXU)  # the child may have closed it to itself, and so to us
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             fd = os.open(name, flags, dir_fd=self._fd)
@@ -79,12 +84,10 @@ class ResultsDirectory:
         finally:
             os.close(fd)
 
-    def _is_there(self, name: str) -> bool:
-        try:
-            os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return True
+    def _kind_of(self, name: str) -> int | None:
+        with suppress(FileNotFoundError):
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode
+        return None
 
     def _reach(self, name: str) -> Path:
         return Path(f"/proc/self/fd/{self._fd}/{name}")

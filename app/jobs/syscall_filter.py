@@ -2,8 +2,9 @@
 
 A list of what is refused, not of what is allowed: torch and onnxruntime use what they like of the rest, and so will
 their next versions. What is refused is of three kinds: ways to other processes and machines (sockets, the memory of
-others), ways out of the confinement (namespaces, mounts, a new program, a process group of one's own), and parts of the
-kernel that no conversion needs and that are known for their faults (bpf, io_uring, keyrings, perf).
+others, their limits and priorities), ways out of the confinement (namespaces, mounts, a new program, a process group of
+one's own), and parts of the kernel that no conversion needs and that are known for their faults (bpf, io_uring,
+keyrings, perf).
 """
 
 import ctypes
@@ -59,7 +60,9 @@ MACHINES = {
         "perf_event_open": 298, "fanotify_init": 300, "name_to_handle_at": 303, "open_by_handle_at": 304,
         "clock_adjtime": 305, "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
         "finit_module": 313, "memfd_create": 319, "kexec_file_load": 320, "bpf": 321, "execveat": 322,
-        "userfaultfd": 323, "ioctl": 16,
+        "userfaultfd": 323, "ioctl": 16, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
+        "sched_setaffinity": 203, "ioprio_set": 251, "migrate_pages": 256, "move_pages": 279, "prlimit64": 302,
+        "sched_setattr": 314,
     }),
     "aarch64": Machine(0xC00000B7, {
         **_COMMON,
@@ -72,14 +75,18 @@ MACHINES = {
         "execve": 221, "swapon": 224, "swapoff": 225, "perf_event_open": 241, "accept4": 242, "fanotify_init": 262,
         "name_to_handle_at": 264, "open_by_handle_at": 265, "clock_adjtime": 266, "setns": 268,
         "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272, "finit_module": 273, "memfd_create": 279,
-        "bpf": 280, "execveat": 281, "userfaultfd": 282, "kexec_file_load": 294,
+        "bpf": 280, "execveat": 281, "userfaultfd": 282, "kexec_file_load": 294, "ioprio_set": 30,
+        "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122, "setpriority": 140,
+        "migrate_pages": 238, "move_pages": 239, "prlimit64": 261, "sched_setattr": 274,
     }),
 }  # fmt: skip
 NETWORK = frozenset({"socket", "connect", "bind", "listen", "accept", "accept4"})
 ABSENT = frozenset({"clone3", "memfd_create", "memfd_secret"})
 """Refused as if the kernel did not know them, because who calls them then takes another way: clone(2), whose flags a
 filter can see, and files, whose memory is counted."""
-CHECKED = frozenset({"clone", "socketpair", "ioctl"})
+OWN = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+"""Allowed for the caller itself, as process 0: another of the same user, which may be the worker, it could end so."""
+CHECKED = frozenset({"clone", "socketpair", "ioctl", *OWN})
 """Allowed with some arguments."""
 TIOCSTI = 0x5412
 """Types into the terminal of whoever started the service. asm-generic/ioctls.h"""
@@ -124,7 +131,9 @@ def program(machine: Machine, *, network: bool) -> list[Instruction]:
         _allow(),
     ]
     typing = [(LOAD, 0, 0, ARGUMENT + 8), (JUMP_EQUAL, 0, 1, TIOCSTI), _refuse(errno.EPERM), _allow()]
-    for name, block in (("clone", unseen), ("socketpair", pair), ("ioctl", typing)):
+    own = [(LOAD, 0, 0, ARGUMENT), (JUMP_EQUAL, 1, 0, 0), _refuse(errno.EPERM), _allow()]
+    checks = {"clone": unseen, "socketpair": pair, "ioctl": typing, **dict.fromkeys(OWN, own)}
+    for name, block in checks.items():
         steps += [(JUMP_EQUAL, 0, len(block), numbers[name]), *block]
     return [*steps, _allow()]
 

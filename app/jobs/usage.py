@@ -1,6 +1,7 @@
 """What a tree of processes uses of the machine: its own memory, shared memory included, and its files."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -62,20 +63,49 @@ def process_tree(roots: Iterable[int]) -> Iterator[int]:
             continue
 
 
-def disk_usage(places: Iterable[Path], limit: int) -> int:
-    """Bytes of the files under these directories; beyond ``limit`` where there are too many to count."""
+def disk_usage(places: Iterable[Path], pids: Iterable[int], limit: int) -> int:
+    """Bytes of these files, and of those under these directories, and of those without a name that the processes hold.
+
+    Each counts as what it takes or, where that is more, as what it says to have: that is read when it is taken over.
+    Beyond ``limit`` where there are too many to count, or some that cannot be looked at.
+    """
     total = files = 0
-    waiting = [str(place) for place in places]
+    waiting = [os.fspath(place) for place in places]
     while waiting:
         try:
-            with os.scandir(waiting.pop()) as entries:
+            place = waiting.pop()
+            found = os.stat(place, follow_symlinks=False)
+            total += _size(found)
+            if not stat.S_ISDIR(found.st_mode):
+                continue
+            with os.scandir(place) as entries:
                 for entry in entries:
                     files += 1
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-        except OSError:
+                    else:
+                        total += _size(entry.stat(follow_symlinks=False))
+        except FileNotFoundError:
             continue
+        except OSError:
+            return limit + 1
         if files > MOST_FILES:
             return limit + 1
-    return total
+    return total + _unnamed(pids)
+
+
+def _unnamed(pids: Iterable[int]) -> int:
+    """Bytes of the files that processes have open and that lie in no directory any more."""
+    sizes: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    found = os.stat(f"/proc/{pid}/fd/{name}")
+                    if stat.S_ISREG(found.st_mode) and not found.st_nlink:
+                        sizes[found.st_dev, found.st_ino] = _size(found)
+    return sum(sizes.values())
+
+
+def _size(found: os.stat_result) -> int:
+    return max(found.st_size, found.st_blocks * 512) if stat.S_ISREG(found.st_mode) else found.st_blocks * 512

@@ -1,8 +1,6 @@
 """Building templates before anybody needs them: conversions of made-up weights, for the names in the settings."""
 
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import structlog
@@ -16,6 +14,7 @@ from app.jobs import queue
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import patiently
 from app.jobs.results import ResultsDirectory
+from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
 from app.targets.specs import default_options
@@ -40,8 +39,8 @@ async def warm_templates(tools: Tools, names: tuple[str, ...]) -> None:
 
 async def _warm(tools: Tools, name: str) -> None:
     with (
-        TemporaryDirectory(dir=tools.work_dir, prefix="rehearsal-", ignore_cleanup_errors=True) as work,
-        ResultsDirectory(Path(work) / "results") as results,
+        scratch_directory(tools.work_dir, "rehearsal-") as work,
+        ResultsDirectory(work / "results") as results,
     ):
         keys = await tools.supervisor.run(
             tools.tasks.rehearsal,
@@ -52,7 +51,7 @@ async def _warm(tools: Tools, name: str) -> None:
                 "file": str(results.path / CHECKPOINT),
             },
             limits=tools.inspection_limits,
-            work_dir=Path(work),
+            work_dir=work,
             answer=_no_answer,
             result=_keys,
         )

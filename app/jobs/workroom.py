@@ -2,13 +2,13 @@
 
 import fcntl
 import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+from app.jobs.scratch import remove_tree
 from app.threads import in_thread
 
 
@@ -20,7 +20,7 @@ def work_room(root: Path) -> Iterator[Path]:
     try:
         yield room.resolve()
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        remove_tree(room)
         os.close(lock)
 
 
@@ -54,7 +54,7 @@ async def abandoned_rooms(root: Path) -> AsyncIterator[list[str]]:
                     os.close(lock)
         yield sorted(room.name for room in held)
         for room in held:
-            await in_thread(partial(shutil.rmtree, room, ignore_errors=True))
+            await in_thread(partial(remove_tree, room))
     finally:
         for lock in held.values():
             os.close(lock)

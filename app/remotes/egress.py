@@ -24,6 +24,14 @@ TRANSLATED = tuple(ipaddress.ip_network(name) for name in ("64:ff9b::/96", "64:f
 """IPv6 addresses that stand for IPv4 ones: NAT64 (RFC 6052, RFC 8215), 6to4, Teredo. They are never needed, and would
 hide where a connection goes."""
 
+NOBODYS = tuple(
+    ipaddress.ip_network(name)
+    for name in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16")
+)
+"""Addresses that look public to Python, or to some of its versions, and lead to no host of the internet: what a cloud
+tells its machines from (Azure, Oracle's in RFC 6890's block), old 6to4 relays (RFC 7526), documentation (RFC 9637),
+segment routing (RFC 9602)."""
+
 Address = IPv4Address | IPv6Address
 
 
@@ -78,7 +86,7 @@ def is_public(address: Address) -> bool:
     """Whether an address belongs to the internet: not to this machine, its networks, or to nobody."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         return is_public(address.ipv4_mapped)
-    if any(address in network for network in TRANSLATED if network.version == address.version):
+    if any(address in network for network in (*TRANSLATED, *NOBODYS) if network.version == address.version):
         return False
     if isinstance(address, IPv6Address) and address.is_site_local:  # RFC 3879: of old networks
         return False
@@ -93,7 +101,8 @@ def checked_url(text: str, egress: Egress) -> SplitResult:
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port
-    except ValueError:
+        httpx2.URL(text)  # what cannot be asked later is refused now
+    except (ValueError, httpx2.InvalidURL):
         raise InvalidRequest("The URL is not well-formed.") from None
     if len(text) > LONGEST_URL or not text.isascii() or any(character <= " " for character in text) or not host:
         raise InvalidRequest(f"A URL has at most {LONGEST_URL} visible ASCII characters, and a host.")

@@ -140,6 +140,9 @@ def test_what_cannot_be_built_is_told_and_is_no_version(client, backstage):
         ({"outputs": ["a", "a"]}, "one name"),
         ({"inputs": {"input": ["batch", 0]}}, "sizes"),
         ({"unknown": 1}, "unknown"),
+        ({"children": False}, "children"),
+        ({"children": 1.0}, "children"),
+        ({"inputs": {"input": [True, 3, 8, 8]}}, "inputs"),
     ],
 )
 def test_what_is_no_recipe_is_refused_at_the_place(client, members, said):

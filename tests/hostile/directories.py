@@ -62,6 +62,16 @@ def shards() -> Cases:
         "unnamed": sharded(places(""), a=SHARD),
         "missing": sharded(places("b.safetensors"), a=SHARD),
         "elsewhere": sharded(places("a.safetensors", "a.safetensors"), a=SHARD),
+        "up-encoded": sharded(places("%2e%2e/a.safetensors"), a=SHARD),
+        "elsewhere-by-uri": sharded(places("https://169.254.169.254/a.safetensors"), a=SHARD),
+        "current": sharded(places("./a.safetensors"), a=SHARD),
+        "nul-in-a-shard": sharded(places("a.safetensors\0"), a=SHARD),
+        "twice-in-the-map": sharded(b'{"weight_map": {"w": "b.safetensors", "w": "a.safetensors"}}', a=SHARD),
+        "map-twice": sharded(b'{"weight_map": {"x": "b"}, "weight_map": {"w": "a.safetensors"}}', a=SHARD),
+        "digits": sharded(
+            b'{"weight_map": {"w": "a.safetensors"}, "metadata": {"total_size": ' + b"9" * 100_000 + b"}}", a=SHARD
+        ),
+        "not-a-number": sharded(b'{"weight_map": {"w": "a.safetensors"}, "metadata": NaN}', a=SHARD),
         "map-list": sharded({"weight_map": ["w"]}, a=SHARD),
         "map-missing": sharded({"metadata": {}}, a=SHARD),
         "map-empty": sharded({"weight_map": {}}, a=SHARD),

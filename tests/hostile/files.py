@@ -27,6 +27,7 @@ from tests.hostile.opcodes import (
     NONE,
     ORDERED,
     PROTOCOL,
+    TRUE,
     archive,
     call,
     group,
@@ -43,6 +44,7 @@ from tests.hostile.opcodes import (
     text,
 )
 from tests.hostile.programs import programs
+from tests.hostile.raw_zips import raw_zips
 
 Cases = dict[str, tuple[bytes, str | None]]
 """By name: the file, and the code that answers it."""
@@ -58,7 +60,8 @@ class HostileFile:
 
 def hostile_files() -> Iterator[HostileFile]:
     yield from _gadgets()
-    sources = (_pickles, _zips, _tensors, _names, _legacies, _safetensors, _foreign, shards, distributions, programs)
+    sources = (_pickles, _zips, _tensors, _names, _legacies, _safetensors, _foreign)
+    sources += (raw_zips, shards, distributions, programs)
     for source in sources:
         for identifier, (content, code) in source().items():
             yield HostileFile(f"{source.__name__.removeprefix('_')}-{identifier}", _constant(content), code)
@@ -252,6 +255,31 @@ def _pickles() -> Cases:
             None,
         ),
         "state-of-a-list": (archive(program(b"]}b")), "unsafe_checkpoint"),
+        "state-of-a-tensor": (archive(one(tensor() + table((text("data"), NONE)) + b"b")), None),
+        "digits": (archive(program(b"L" + b"9" * 4_000_000 + b"L\n")), "corrupt_checkpoint"),
+        "digits-of-another-script": (archive(program("I\u0663\n".encode())), "corrupt_checkpoint"),
+        "integer-with-underscores": (archive(program(b"I1_0\n")), "no_state_dict"),
+        "float-no-number": (archive(program(b"Fnan\n")), "no_state_dict"),
+        "escapes": (archive(program(b"S'\\x6\n")), "corrupt_checkpoint"),
+        "escaped-surrogate": (archive(program(b"}V\\ud800\n" + tensor() + b"s")), "unsupported_tensor"),
+        "frame-beyond": (archive(PROTOCOL + b"\x95" + b"\xff" * 8 + one(tensor())[2:]), None),
+        "memo-by-text": (archive(program(b"Np99999999999999999999\n")), "corrupt_checkpoint"),
+        "memo-flood": (archive(program(b"N" + b"\x94" * 1_000_000)), "no_state_dict"),
+        "marks": (archive(program(b"(" * 1_000_000)), "corrupt_checkpoint"),
+        "doubled-list": (archive(program(b"]q\x00" + b"(h\x00h\x00e" * 200_000)), "no_state_dict"),
+        "set-of-itself": (archive(program(b"\x8fq\x00(h\x00\x90")), "no_state_dict"),
+        "dict-of-pairs": (archive(program(b"(" + text("w") + tensor() + b"d")), None),
+        "class-by-lines": (archive(program(b"(" + text("id") + b"iposix\nsystem\n")), "unsafe_checkpoint"),
+        "keywords": (
+            archive(program(name("posix", "system") + group(text("id")) + table() + b"\x92")),
+            "unsafe_checkpoint",
+        ),
+        "name-over-two-lines": (archive(program(b"cos\nsystem\ntouch\n")), "unsafe_checkpoint"),
+        "name-of-a-rebuilder-within": (
+            archive(program(name("torch._utils", "_rebuild_tensor_v2.__globals__"))),
+            "unsafe_checkpoint",
+        ),
+        "call-a-storage": (archive(program(call(storage(), text("id")))), "unsafe_checkpoint"),
     }
 
 
@@ -447,6 +475,33 @@ def _tensors() -> Cases:
             "unsupported_tensor",
         ),
         "tied": (archive(program(table((text("a"), tensor()), (text("b"), tensor())))), None),
+        "overlapping": (archive(one(tensor(size=(3, 2), stride=(1, 1)))), None),
+        "offset-boolean": (
+            archive(one(call(rebuild, storage(), TRUE, group(number(1)), group(number(1)), FALSE, ORDERED))),
+            "corrupt_checkpoint",
+        ),
+        "storage-of-objects": (archive(one(tensor(storage(kind="UntypedStorage")))), "corrupt_checkpoint"),
+        "storage-key-number": (archive(one(tensor(storage(key="0/../0")))), "corrupt_checkpoint"),
+        "size-of-a-class": (
+            archive(
+                one(
+                    call(
+                        rebuild,
+                        storage(),
+                        number(0),
+                        call(name("torch", "Size"), group(number(-1))),
+                        group(number(1)),
+                        FALSE,
+                        ORDERED,
+                    )
+                )
+            ),
+            "corrupt_checkpoint",
+        ),
+        "parameter-of-a-parameter": (
+            archive(one(call(name("torch._utils", "_rebuild_parameter"), text("w"), FALSE, ORDERED))),
+            "unsafe_checkpoint",
+        ),
         "no-elements": (archive(one(tensor(size=(0, 2**40), stride=(1, 1)))), None),
         "not-finite": (archive(one(tensor()), {"0": struct.pack("<4f", float("nan"), float("inf"), 0, 1)}), None),
         "optimizer-lies": (
@@ -594,6 +649,28 @@ def _safetensors() -> Cases:
         "not-utf-8": safetensors(b'{"\xff":1}'),
         "length-beyond": safetensors({"a": _entry(0, 8)}, bytes(8), length=10**6),
         "length-enormous": safetensors({"a": _entry(0, 8)}, bytes(8), length=2**63),
+        "exponent": safetensors(b'{"a":{"dtype":"F32","shape":[1e0],"data_offsets":[0,4]}}', bytes(4)),
+        "digits": safetensors(
+            b'{"a":{"dtype":"F32","shape":[' + b"1" * 100_000 + b'],"data_offsets":[0,4]}}', bytes(4)
+        ),
+        "not-a-number": safetensors(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,4]}}', bytes(4)),
+        "duplicate-by-escape": safetensors(
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"\\u0061":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+            bytes(4),
+        ),
+        "duplicate-member": safetensors(
+            b'{"a":{"dtype":"F32","shape":[1],"shape":[1],"data_offsets":[0,4]}}', bytes(4)
+        ),
+        "offsets-text": safetensors({"a": {**_F32, "data_offsets": ["0", "8"]}}, bytes(8)),
+        "offsets-three": safetensors({"a": {**_F32, "data_offsets": [0, 4, 8]}}, bytes(8)),
+        "offsets-unaligned": safetensors(
+            {"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "b": _entry(1, 8)}, bytes(8)
+        ),
+        "offsets-far": safetensors({"a": _entry(2**61, 2**61 + 8)}, bytes(8)),
+        "empty-far": safetensors({"a": _entry(0, 8), "b": _entry(99, 99, shape=[0])}, bytes(8)),
+        "shape-table": safetensors({"a": _entry(0, 8, shape={"0": 2})}, bytes(8)),
+        "dtype-lower": safetensors({"a": _entry(0, 8, dtype="f32")}, bytes(8)),
+        "two-roots": safetensors(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}{}', bytes(4)),
         "infinite": safetensors(b'{"a":{"dtype":"F32","shape":[1e999],"data_offsets":[0,4]}}', bytes(4)),
     }
     cases: Cases = {key: (content, "corrupt_checkpoint") for key, content in corrupt.items()}
@@ -616,6 +693,27 @@ def _safetensors() -> Cases:
         "packed": (safetensors({"a": _entry(0, 1, dtype="F4")}, bytes(1)), "unsupported_tensor"),
         "float8": (safetensors({"a": _entry(0, 2, dtype="F8_E4M3")}, bytes(2)), None),
         "empty-tensor": (safetensors({"a": _entry(0, 0, shape=[0, 5])}), None),
+        "empty-of-a-huge-shape": (safetensors({"a": _entry(0, 0, shape=[2**61, 2**61, 0])}), "corrupt_checkpoint"),
+        "unaligned": (
+            safetensors({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}, "b": _entry(1, 9)}, bytes(9)),
+            None,
+        ),
+        "metadata-twice": (
+            safetensors(
+                b'{"__metadata__":{"x":"1","x":"2"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)
+            ),
+            "corrupt_checkpoint",
+        ),
+        "metadata-surrogate": (
+            safetensors(
+                b'{"__metadata__":{"format":"\\ud800"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)
+            ),
+            None,
+        ),
+        "byte-order-mark": (
+            safetensors(b'\xef\xbb\xbf{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)),
+            "unsupported_format",
+        ),
     }
 
 

@@ -17,11 +17,16 @@ from app.jobs import syscall_filter
 from app.jobs.confinement import PR_SET_NO_NEW_PRIVS, Limits
 from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.namespaces import CLONE_NEWNS, MS_BIND, MS_REC, MS_SLAVE, mount, unshare
+from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import Supervisor, TaskFailed
 from app.jobs.syscall_filter import MACHINES, Instruction
 from app.processes import checked, libc, prctl
 
 SECRET = "a-secret-of-the-service"
+FILLING = (
+    *("fill_disk", "fill_disk_unseen", "fill_disk_far_down", "fill_disk_unnamed"),
+    *("claim_disk", "print_without_end"),
+)
 OUTSIDE = ("/tmp", "/var/tmp", "/etc", "/root", "/home", "/dev", "/usr", "/", "/proc/sys/kernel")
 
 
@@ -81,9 +86,9 @@ class Attacks:
         (self.data / "object.bin").chmod(0o644)
         self.supervisor = Supervisor(("tests.hostile.attacks",), hidden=(self.data,))
 
-    async def reached(self, name: str, arguments: Any = None, **limits: Any) -> Any:
+    async def reached(self, name: str, arguments: Any = None, work: Path | None = None, **limits: Any) -> Any:
         """What an attack reached, or the code of the problem that it ended with; and what it left alive."""
-        work = self.data / f"job-{name}"
+        work = work or self.data / f"job-{name}"
         work.mkdir(exist_ok=True)
         try:
             found = await self.supervisor.run(
@@ -102,6 +107,18 @@ class Attacks:
         """Directories in which a file lies after the attack, as seen from outside: each job has a /tmp of its own."""
         await self.reached("write_files", directories)
         return [directory for directory in directories if Path(directory, "written").exists()]
+
+    async def kept_descriptors(self) -> list[str]:
+        """What the supervisor holds open after it was sent descriptors, beside what it held before."""
+        before = len(os.listdir("/proc/self/fd"))
+        found = await self.reached("send_descriptors", "/usr")
+        return [f"{found}"] if found else ["kept"] * (len(os.listdir("/proc/self/fd")) - before)
+
+    async def left_over(self) -> list[str]:
+        """What is left of a job's directory after it was removed."""
+        with scratch_directory(self.data, "job-") as work:
+            found = await self.reached("leave_what_cannot_be_removed", "results", work=work)
+        return [f"{found}"] if found else [name for name in os.listdir(self.data) if name == work.name]
 
     async def all(self) -> dict[str, Any]:
         path = str(self.data / "listening")
@@ -128,7 +145,13 @@ class Attacks:
             "spread_memory": await self.reached("spread_memory", memory=100 << 20),
             "spin": await self.reached("spin", processor={"inspect": 1.0}),
             "spin later": await self.reached("spin_later", processor={"inspect": 0.5, "load": 1.0}),
-            "fill_disk": await self.reached("fill_disk", "results", disk_bytes=50 << 20),
+            **{name: await self.reached(name, "results", disk_bytes=50 << 20) for name in FILLING},
+            "fill_shared_memory": await self.reached("fill_shared_memory"),
+            "steer_others": await self.reached("steer_others"),
+            "run_memory": await self.reached("run_memory"),
+            "leave_through_descriptors": await self.reached("leave_through_descriptors"),
+            "send_descriptors": await self.kept_descriptors(),
+            "leave_what_cannot_be_removed": await self.left_over(),
         }
         assert self.supervisor.confined
         missing, in_force = self.supervisor.confined.missing, self.supervisor.confined.in_force

@@ -161,6 +161,7 @@ def _exported() -> Cases:
         "deep": (exported(b'{"config": ' + b'{"a":' * 100_000), "corrupt_checkpoint"),
         "not-a-number": (exported(b'{"config": {"w": NaN}}'), "corrupt_checkpoint"),
         "long-number": (exported(b'{"config": {"w": ' + b"9" * 5_000_000 + b"}}"), "corrupt_checkpoint"),
+        "twice": (exported(_twice()), "corrupt_checkpoint"),
         "not-utf-8": (exported(b'{"config": {"\xff": 1}}'), "corrupt_checkpoint"),
         "table-a-bomb": (_bomb(), "corrupt_checkpoint"),
         "keys-nul": (exported({"a\0b": weight()}), "unsupported_tensor"),
@@ -172,6 +173,11 @@ def _exported() -> Cases:
         "big-endian-lie": (exported({"w": weight()}, **{"m/data/byteorder": b"middle"}), None),
         "aoti": (exported({"w": weight()}, **{"m/data/aotinductor/model/x.so": b"\x7fELF" * 100}), None),
     }
+
+
+def _twice() -> bytes:
+    entry = json.dumps(weight()).encode()
+    return b'{"config": {"w": ' + entry + b', "w": ' + entry + b"}}"
 
 
 def _bomb() -> bytes:

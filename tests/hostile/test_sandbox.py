@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.inside import SECRET
+from tests.hostile.inside import FILLING, SECRET
 
 PROJECT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -45,7 +45,11 @@ def attacked(request: pytest.FixtureRequest) -> Iterator[tuple[bool, dict[str, A
 
 @pytest.mark.parametrize(
     "attack",
-    ["open_sockets", "read_secrets", "read_files", "write_files", "reach_others", "gain_privileges", "outlive"],
+    [
+        *("open_sockets", "read_secrets", "read_files", "write_files", "reach_others", "gain_privileges", "outlive"),
+        *("steer_others", "run_memory", "leave_through_descriptors", "send_descriptors"),
+        "leave_what_cannot_be_removed",
+    ],
 )
 def test_nothing_is_reached(attacked: tuple[bool, dict[str, Any]], attack: str) -> None:
     _, found = attacked
@@ -74,8 +78,13 @@ def test_processor_time_of_all_processes_is_bounded(attacked: tuple[bool, dict[s
     assert attacked[1][attack] == "timed_out"
 
 
-def test_files_are_counted(attacked: tuple[bool, dict[str, Any]]) -> None:
-    assert attacked[1]["fill_disk"] == "child_crashed"
+@pytest.mark.parametrize("attack", FILLING)
+def test_files_are_counted(attacked: tuple[bool, dict[str, Any]], attack: str) -> None:
+    assert attacked[1][attack] == "child_crashed"
+
+
+def test_shared_memory_without_an_owner_is_bounded(attacked: tuple[bool, dict[str, Any]]) -> None:
+    assert attacked[1]["fill_shared_memory"] < 1_000
 
 
 def test_conversions_are_refused_without_what_is_required(attacked: tuple[bool, dict[str, Any]]) -> None:

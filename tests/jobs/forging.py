@@ -116,6 +116,8 @@ CHANGES: dict[str, Callable[[Outcome, Path, ConversionJob], None]] = {
     "hardlink": _link(lambda source, path: os.link(source, path)),
     "directory": lambda told, results, job: _in_place(results / _artifact(told)["filename"], Path.mkdir),
     "fifo": lambda told, results, job: _in_place(results / _artifact(told)["filename"], os.mkfifo),
+    "report_in_the_way": lambda _, results, job: _in_place(results / "report.json", Path.mkdir),
+    "statement_in_the_way": lambda _, results, job: (results / "statement.json").mkdir(),
     "results_exchanged": lambda told, results, job: _exchange(results, job),
     "no_file": lambda told, results, job: (results / _artifact(told)["filename"]).unlink(),
     "two_artifacts": lambda told, _, job: told["files"].append(dict(_artifact(told))),

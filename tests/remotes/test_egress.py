@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from app.domain.errors import AddressNotAllowed
-from app.remotes.egress import Egress, is_public
+from app.domain.errors import AddressNotAllowed, InvalidRequest
+from app.remotes.egress import Egress, checked_url, is_public
 from tests.platform.receiver import Receiver, receiving
 
 pytestmark = pytest.mark.anyio
@@ -56,10 +56,57 @@ class Names:
         ("64:ff9b::7f00:1", False),
         ("2002:7f00:1::", False),
         ("ff02::1", False),
+        ("ff0e::1", False),
+        ("168.63.129.16", False),
+        ("192.0.0.192", False),
+        ("192.88.99.1", False),
+        ("198.18.0.1", False),
+        ("203.0.113.9", False),
+        ("0.1.2.3", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("64:ff9b:1::a9fe:a9fe", False),
+        ("100::1", False),
+        ("2001:db8::1", False),
+        ("3fff::1", False),
+        ("5f00::1", False),
     ],
 )
 def test_only_addresses_of_the_internet_are_public(address: str, public: bool):
     assert is_public(ipaddress.ip_address(address)) is public
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("0x7f.1", "0x7f000001", "2130706433", "017700000001", "127.1", "0", "00000.0", "LOCALHOST", "[::]"),
+        *("[::ffff:7f00:1]", "[0:0:0:0:0:ffff:a9fe:a9fe]"),
+    ],
+)
+async def test_this_machine_is_not_reached_by_another_notation(host: str):
+    async with Egress().client() as client:
+        with pytest.raises(AddressNotAllowed):
+            await client.get(f"https://{host}/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://0177.0.0.1/", "https://127\u30020\u30020\u30021/", "https://user@example.com/", "https://host:0/"),
+        *("https://169.254.169.254\\@example.com/", "https://example.com\t@localhost/", "https://exa mple.com/"),
+        *(
+            "https://[::1",
+            "https://[v1.x]/",
+            "https://a..b/",
+            "https://xn--/",
+            "https://example.com:99999/",
+            "https:///x",
+        ),
+    ],
+)
+def test_what_no_client_can_ask_is_no_url(url: str):
+    with pytest.raises(InvalidRequest):
+        checked_url(url, Egress())
 
 
 async def test_one_address_that_is_not_public_is_enough_to_refuse_a_name(monkeypatch: pytest.MonkeyPatch):

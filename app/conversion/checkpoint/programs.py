@@ -5,13 +5,13 @@ A TorchScript archive holds its module as a pickle of objects whose classes the 
 (torch/export/pt2_archive/_package.py). The weights come out under the names that the program has for them.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Literal
 
 import torch
 
+from app.conversion.checkpoint.json_table import read_table
 from app.conversion.checkpoint.names import check_key, shown
 from app.conversion.checkpoint.pickle_machine import MAX_PICKLE
 from app.conversion.checkpoint.pickle_values import Made, Vocabulary
@@ -88,15 +88,14 @@ def read_pt2(layout: ZipLayout) -> Contents:
             "The archive has no table of its weights: it was written by torch before 2.9, or holds no model.",
             hint="Save the weights instead: torch.save(torch.export.load(path).state_dict, 'weights.pth').",
         )
-    if record.size > MAX_PICKLE:
-        raise PayloadTooLarge(f"The table of weights is longer than {MAX_PICKLE >> 20} MiB.")
+    described = read_table(record, "The table of weights", most=MAX_PICKLE)
     try:
-        table = json.loads(record.read())["config"]
+        table = described["config"]
         if len(table) > MAX_TENSORS:
             raise PayloadTooLarge(f"The table names {len(table):,} weights; at most {MAX_TENSORS:,} are read.")
         weights = _Weights(layout, swapped=is_big_endian(layout))
         tensors = {check_key(str(key)): weights.described(key, entry) for key, entry in table.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptCheckpoint(f"The table of weights cannot be read: {type(error).__name__}.") from error
     return Contents(tensors, ("read from a torch.export archive; its program was not run",))
 

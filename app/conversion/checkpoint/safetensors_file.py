@@ -1,24 +1,19 @@
 """Reading a safetensors file. The format: safetensors README, "Format"."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from app.conversion.checkpoint.extent import Extent
+from app.conversion.checkpoint.json_table import read_table
 from app.conversion.checkpoint.names import check_key, shown
 from app.conversion.checkpoint.stored_tensors import MAX_DIMENSIONS, Storage, Stored, TensorView, Unreadable
 from app.conversion.checkpoint.torch_files import Contents
-from app.domain.errors import CorruptCheckpoint, PayloadTooLarge
+from app.domain.errors import CorruptCheckpoint
 from app.targets.safetensors.reading.reader import DTYPES
 
 FORMAT_LIMIT = 100_000_000
 """Bytes of a header that the format admits."""
-MAX_HEADER = 32 << 20
-"""Bytes of a header that is read; the 100,000 tensors that Recast reads take about 15."""
-MAX_COMMAS = 2_000_000
-"""Values of a header, by the commas between them: what parsing it costs in memory. A tensor has about six."""
 _PACKED = frozenset({"F4", "F6_E2M3", "F6_E3M2"})
 _MEMBERS = {"dtype", "shape", "data_offsets"}
 
@@ -32,7 +27,7 @@ def read_safetensors(file: Extent) -> Contents:
     length = int.from_bytes(file.read(8), "little")
     if length > FORMAT_LIMIT or 8 + length > file.size:
         raise CorruptCheckpoint(f"The safetensors header declares {length} bytes in a file of {file.size}.")
-    header = _parsed(file.part(8, length))
+    header = read_table(file.part(8, length), "The safetensors header")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CorruptCheckpoint("The safetensors header's metadata are not text.")
@@ -47,28 +42,6 @@ class _Entry:
     shape: tuple[int, ...]
     begin: int
     end: int
-
-
-def _parsed(extent: Extent) -> dict[str, Any]:
-    if extent.size > MAX_HEADER:
-        raise PayloadTooLarge(f"The safetensors header has {extent.size:,} bytes; at most {MAX_HEADER:,} are read.")
-    text = extent.read()
-    if text.count(b",") > MAX_COMMAS:
-        raise CorruptCheckpoint("The safetensors header holds more values than its tensors can have.")
-    try:
-        header = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise CorruptCheckpoint("The safetensors header is not valid JSON, or names a tensor twice.") from error
-    if not isinstance(header, dict):
-        raise CorruptCheckpoint("The safetensors header is no JSON object.")
-    return header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return members
 
 
 def _entry(name: str, entry: object) -> _Entry:

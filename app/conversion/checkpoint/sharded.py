@@ -3,12 +3,12 @@
 The index is what transformers and accelerate write: {"metadata": ..., "weight_map": {tensor: file}}.
 """
 
-import json
 from collections.abc import Mapping
 
 from app.conversion.checkpoint.extent import Extent
+from app.conversion.checkpoint.json_table import read_table
 from app.conversion.checkpoint.names import check_key, shown
-from app.conversion.checkpoint.safetensors_file import MAX_COMMAS, MAX_HEADER, read_safetensors
+from app.conversion.checkpoint.safetensors_file import read_safetensors
 from app.conversion.checkpoint.stored_tensors import Stored
 from app.conversion.checkpoint.torch_files import Contents, read_legacy, read_zip
 from app.conversion.checkpoint.unwrap import unwrap
@@ -50,14 +50,7 @@ def read_sharded(directory: ZippedDirectory, index: str) -> Contents:
 
 
 def _weight_map(index: Extent) -> Mapping[str, str]:
-    if index.size > MAX_HEADER:
-        raise PayloadTooLarge(f"The index has {index.size:,} bytes; at most {MAX_HEADER:,} are read.")
-    text = index.read()
-    try:
-        found = json.loads(text) if text.count(b",") <= MAX_COMMAS else None
-    except (ValueError, RecursionError) as error:
-        raise CorruptCheckpoint("The index is not valid JSON.") from error
-    places = found.get("weight_map") if isinstance(found, dict) else None
+    places = read_table(index, "The index").get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(shard, str) for shard in places.values()):
         raise CorruptCheckpoint("The index has no weight_map of tensors to files.")
     for name in places:

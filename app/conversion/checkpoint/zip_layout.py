@@ -4,17 +4,20 @@ torch.save stores every record uncompressed, once, under one root folder (caffe2
 departs from that is refused: such files are damaged, or made to be read differently by two readers.
 """
 
+import io
 import struct
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from mmap import mmap
+from typing import cast
 
 from app.conversion.checkpoint.extent import Extent
 from app.domain.checkpoint_format import foreign
-from app.domain.errors import CorruptCheckpoint, UnsupportedFormat
+from app.domain.errors import CorruptCheckpoint, PayloadTooLarge, UnsupportedFormat
 
-MAX_RECORDS = 1_000_000
+MAX_DIRECTORY = 16 << 20
+"""Bytes of the central directory, of which each record takes at least 46 beside its name."""
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT 4.3.7
 
 
@@ -41,18 +44,24 @@ def read_layout(archive: Extent, *, program: bool = False) -> ZipLayout:
 
 
 def members_of(archive: Extent) -> list[zipfile.ZipInfo]:
-    """The central directory. Raises CorruptCheckpoint where it cannot be read."""
+    """The central directory. Raises CorruptCheckpoint where it cannot be read, PayloadTooLarge where it is too long."""
     try:
-        with archive.open() as file, zipfile.ZipFile(file) as opened:
-            members = opened.infolist()
+        with _Bounded(cast(io.RawIOBase, archive.open())) as file, zipfile.ZipFile(file) as opened:
+            return opened.infolist()
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OverflowError, struct.error) as error:
         raise CorruptCheckpoint(
             f"The zip container cannot be read: {error}.",
             hint="The file was probably cut off while it was saved or sent. Save it again and compare its size.",
         ) from error
-    if len(members) > MAX_RECORDS:
-        raise CorruptCheckpoint(f"The archive declares {len(members)} records; at most {MAX_RECORDS} are read.")
-    return members
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which nobody reads a directory beyond MAX_DIRECTORY: zipfile makes an object of each entry."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY:
+            raise PayloadTooLarge(f"The archive's directory has {size:,} bytes; at most {MAX_DIRECTORY:,} are read.")
+        return super().read(size)
 
 
 def stored(archive: Extent, members: list[zipfile.ZipInfo]) -> dict[str, Extent]:
