@@ -128,11 +128,10 @@ class BrowserGuard:
 
     def refusal(self, method: str, headers: Headers) -> RecastError | None:
         """Why a request with these headers is not answered; None if it is."""
+        misaddressed = self._misaddressed(headers.getlist("host"))
+        if misaddressed is not None or method in SAFE_METHODS:
+            return misaddressed
         host = headers.get("host", "")
-        if self.hosts is not None and _name(host) not in self.hosts:
-            return HostNotAllowed(f"The request is addressed to {host[:200]!r}.")
-        if method in SAFE_METHODS:
-            return None
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site")
         if origin is None:
@@ -143,6 +142,15 @@ class BrowserGuard:
         if origin in self.origins or _is_of(origin, host):
             return None
         return CrossSiteRefused(f"The request comes from a page of {origin[:200]!r}.")
+
+    def _misaddressed(self, named: list[str]) -> RecastError | None:
+        """``named``: every Host header; of several a proxy may have taken another one (RFC 9112, section 3.2)."""
+        if len(named) > 1:
+            return HostNotAllowed(f"The request is addressed to {len(named)} hosts.")
+        host = named[0] if named else ""
+        if self.hosts is not None and _name(host) not in self.hosts:
+            return HostNotAllowed(f"The request is addressed to {host[:200]!r}.")
+        return None
 
 
 def refuse_other_pages(headers: Headers) -> None:

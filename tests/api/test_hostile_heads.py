@@ -107,7 +107,7 @@ HEADERS = {
     "authorization": ["Bearer", "Bearer " + "." * LONG, "Bearer eyJhbGciOiJub25lIn0.e30.", "Basic \xff", "Bearer a\tb"],
     "content-type": ["application/json; charset=utf-7", "a/b; " * 5000, "multipart/form-data; boundary=\xff"],
     "cookie": ["a=b; " * 6000, "=" * LONG, "recast_sign_in=" + "%00" * 5000, "\x80=\x81"],
-    "idempotency-key": ["k" * 256, "'; drop table conversions; --", "\xff\xfe", " "],
+    "idempotency-key": ["k" * 256, "'; drop table conversions; --", "\xff\xfe", ""],
     "if-match": ["*", '"' * LONG],
     "if-none-match": ['"a",' * 7000, "*, *", '"' * LONG, "W/" * 9000],
     "if-range": ['"' * LONG, "Wed, 99 Foo 9999 99:99:99 GMT"],
@@ -147,7 +147,7 @@ def test_headers_that_mean_nothing_or_cost_much_are_answered_at_once(client: htt
     for method, path in PLACES:
         for value in HEADERS[name]:
             usual = {"Tus-Resumable": "1.0.0", "Upload-Length": "1", "Upload-Offset": "0"}
-            raw = value if isinstance(value, bytes) else value.encode("latin-1")
+            raw = (value if isinstance(value, bytes) else value.encode("latin-1")).strip()
             headers = {key: told for key, told in usual.items() if key.lower() != name and "uploads" in path}
             answer = client.request(
                 method, path, headers={**headers, name: raw}, content=b"" if method != "GET" else None

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-from tests.hostile.opcodes import FOUR, archive, call, name, number, program, storage, table, tensor, text
+from tests.hostile.opcodes import FOUR, NONE, archive, call, name, number, program, storage, table, tensor, text
 
 Cases = dict[str, tuple[bytes, str | None]]
 
@@ -46,6 +46,7 @@ def _scripts() -> Cases:
         "good": (script(good), None),
         "shared-without-end": (script(_doubled(60)), "payload_too_large"),
         "shared": (script(_doubled(4)), None),
+        "wide-and-deep": (script(_wide(60)), "payload_too_large"),
         "nested": (script(_nested(400, "m")), "corrupt_checkpoint"),
         "long-path": (script(_nested(100, "m" * 1000)), "unsupported_tensor"),
         "itself": (script(MADE + b"q\x01" + table((text("w"), b"h\x01")) + b"b"), "corrupt_checkpoint"),
@@ -78,6 +79,15 @@ def _doubled(levels: int) -> bytes:
     for level in range(1, levels + 1):
         before = b"h" + bytes([level - 1])
         body += module((text("a"), before), (text("b"), before)) + b"q" + bytes([level])
+    return body
+
+
+def _wide(levels: int) -> bytes:
+    """Each module has the one before it, and then twenty thousand attributes of nothing."""
+    nothing = [(text(f"n{number}"), NONE) for number in range(20_000)]
+    body = module((text("w"), tensor()))
+    for _ in range(levels):
+        body = module((text("a"), body), *nothing)
     return body
 
 

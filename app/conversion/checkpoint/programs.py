@@ -5,8 +5,7 @@ A TorchScript archive holds its module as a pickle of objects whose classes the 
 (torch/export/pt2_archive/_package.py). The weights come out under the names that the program has for them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -58,26 +57,40 @@ def read_torchscript(layout: ZipLayout) -> Contents:
     pickles = Pickles(pickled.read(), vocabulary=vocabulary)
     root = pickles.read()
     place_storages(pickles, layout, swapped=is_big_endian(layout))
-    tensors = dict(_tensors(root, (), count()))
+    tensors = _tensors(root)
     if not tensors:
         raise AlreadyTorchScript("The archive's weights have no names: the module was frozen into its code.")
     return Contents(tensors, ("read from a TorchScript archive; its code was not run",))
 
 
-def _tensors(value: object, path: tuple[str, ...], looked_at: Iterator[int]) -> Iterator[tuple[str, Stored]]:
-    """Tensors below an object; attributes of a module before what lists and dicts repeat of them.
+def _tensors(root: object) -> dict[str, Stored]:
+    """Tensors below an object by their paths, in the order of its attributes.
 
     One object may be there under many paths, whose number doubles with every level: so what is looked at is counted.
     """
-    if len(path) > _DEEPEST:
-        raise CorruptCheckpoint("The module's objects nest too deep.")
-    if next(looked_at) >= _MOST_OBJECTS:
-        raise PayloadTooLarge(f"The module has more than {_MOST_OBJECTS:,} attributes.")
-    if isinstance(value, (TensorView, Unreadable)):
-        yield check_key(".".join(path)), value
-    elif isinstance(value, Made) and value.by.startswith("__torch__.") and isinstance(value.state, Mapping):
-        for name, part in value.state.items():
-            yield from _tensors(part, (*path, check_key(str(name))), looked_at)
+    found: dict[str, Stored] = {}
+    waiting: list[tuple[str, int, object]] = [("", 0, root)]
+    looked_at = 0
+    while waiting:
+        path, depth, value = waiting.pop()
+        if depth > _DEEPEST:
+            raise CorruptCheckpoint("The module's objects nest too deep.")
+        if isinstance(value, (TensorView, Unreadable)):
+            found[path] = value
+        elif isinstance(value, Made) and value.by.startswith("__torch__.") and isinstance(value.state, Mapping):
+            looked_at += len(value.state)
+            if looked_at > _MOST_OBJECTS or len(found) > MAX_TENSORS:
+                raise PayloadTooLarge(
+                    f"The module has more than {_MOST_OBJECTS:,} attributes or {MAX_TENSORS:,} tensors, under all paths."
+                )
+            parts = [(_below(path, name), depth + 1, part) for name, part in value.state.items()]
+            waiting += reversed(parts)
+    return found
+
+
+def _below(path: str, name: object) -> str:
+    """The path of an attribute. Raises UnsupportedTensor."""
+    return check_key(f"{path}.{check_key(str(name))}" if path else check_key(str(name)))
 
 
 def read_pt2(layout: ZipLayout) -> Contents:
