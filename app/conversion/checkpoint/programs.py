@@ -81,7 +81,7 @@ def _tensors(root: object) -> dict[str, Stored]:
             looked_at += len(value.state)
             if looked_at > _MOST_OBJECTS or len(found) > MAX_TENSORS:
                 raise PayloadTooLarge(
-                    f"The module has more than {_MOST_OBJECTS:,} attributes or {MAX_TENSORS:,} tensors, under all paths."
+                    f"The module has more than {_MOST_OBJECTS:,} attributes or {MAX_TENSORS:,} tensors in all paths."
                 )
             parts = [(_below(path, name), depth + 1, part) for name, part in value.state.items()]
             waiting += reversed(parts)
