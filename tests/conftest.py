@@ -1,5 +1,6 @@
 """What every area's tests may use: a real PostgreSQL, one fresh database for each test, and a store in a directory."""
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,12 @@ from app.storage.objects import ObjectStore
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that none is left to one process while the others have nothing to do any more."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported now stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

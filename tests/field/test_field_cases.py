@@ -1,5 +1,7 @@
 """No artifact passes that is wrong at other sizes or inputs: judged by code that verification does not share."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from app.domain.conversion import TargetName
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.torchscript.spec import TorchScriptOptions
 from scripts.field_cases import Row, table
-from tests.field.conversions import Case, cases_of, run
+from tests.field.conversions import Result, cases_of, run
 
 pytestmark = pytest.mark.slow
 
@@ -23,18 +25,27 @@ FILES = (
 CASES = {case.declaration.name: case for path in FILES for case in cases_of(path)}
 
 
+Converted = Callable[[str, TargetName], Result]
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """What became of a case, converted to a target with its default options, once for all tests that look at it."""
+    return cache(lambda name, target: run(CASES[name], OPTIONS[target], tmp_path_factory.mktemp("case")))
+
+
 @pytest.mark.parametrize("target", ["onnx", "torchscript"])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_an_artifact_that_passes_is_right_on_both_sides(case: Case, target: TargetName, tmp_path: Path) -> None:
-    result = run(case, OPTIONS[target], tmp_path)
+@pytest.mark.parametrize("name", CASES)
+def test_an_artifact_that_passes_is_right_on_both_sides(name: str, target: TargetName, converted: Converted) -> None:
+    result = converted(name, target)
     assert not (result.delivered and result.wrong), result
 
 
 @pytest.mark.parametrize("target", ["onnx", "torchscript"])
 def test_a_model_that_refuses_its_declared_inputs_is_told_so_for_every_target(
-    target: TargetName, tmp_path: Path
+    target: TargetName, converted: Converted
 ) -> None:
-    result = run(CASES["field/bad_size"], OPTIONS[target], tmp_path)
+    result = converted("field/bad_size", target)
     assert result.outcome is None
     assert result.error is not None
     assert (result.error.code, "Input length 12" in result.error.detail) == ("model_refuses_inputs", True)
@@ -50,8 +61,8 @@ def test_a_model_that_refuses_its_declared_inputs_is_told_so_for_every_target(
         ("field/kv_cache", "joined"),
     ],
 )
-def test_what_can_be_made_right_is_delivered(name: str, exporter: str, tmp_path: Path) -> None:
-    result = run(CASES[name], OPTIONS["onnx"], tmp_path)
+def test_what_can_be_made_right_is_delivered(name: str, exporter: str, converted: Converted) -> None:
+    result = converted(name, "onnx")
     assert result.delivered, result
     assert not result.wrong, result
     assert result.outcome is not None

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.onnx._internal.exporter import _registration
 
 from app.architectures.calling import call
 from app.architectures.sample import sample_inputs
@@ -263,3 +264,11 @@ def test_a_static_export_does_not_fix_the_length_of_the_next() -> None:
     onnx_dynamo.capture(net.request(OnnxOptions(dynamic_axes={})))
     request = net.request(OnnxOptions())
     assert worst_error(onnx_dynamo.capture(request), request, {"length": 3}) < 1e-5
+
+
+def test_the_library_of_operators_is_read_once_for_all_exports() -> None:
+    default_capture(onnx_dynamo, "conv_bn")
+    before = _registration.onnxscript_apis.get_torchlib_ops.cache_info()
+    onnx_dynamo.capture(case("conv_bn").request(OnnxOptions()))
+    now = _registration.onnxscript_apis.get_torchlib_ops.cache_info()
+    assert (now.misses, now.hits) == (1, before.hits + 1)

@@ -92,10 +92,10 @@ NETS = {
 TINY: dict[str, dict[str, Any]] = {
     "transformers/t5": {
         **{"d_model": 32, "d_kv": 8, "d_ff": 64, "vocab_size": 100},
-        **{"num_layers": 2, "num_decoder_layers": 2, "num_heads": 4},
+        **{"num_layers": 1, "num_decoder_layers": 1, "num_heads": 4},
     },
     "transformers/mpnet": {
-        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+        **{"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4},
         **{"intermediate_size": 64, "vocab_size": 100},
     },
     "transformers/swinv2": {

@@ -13,6 +13,7 @@ from app.targets.capturing.output_names import output_names
 from app.targets.capturing.quiet import collected, first_lines
 from app.targets.capturing.recurrent import forget_recurrent_kernels
 from app.targets.onnx.spec import OnnxOptions
+from app.targets.onnx.writing import operator_library
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import finish
 from app.targets.onnx.writing.opset import EXPORT_MINIMUM, checked_opset
@@ -31,6 +32,7 @@ def capture(request: ExportRequest) -> CapturedOnnx:
         raise TypeError(f"an ONNX exporter was given options of target {options.target}")
     opset = checked_opset(options)
     assert_eval(request.module)
+    operator_library.read_once()
     forget_recurrent_kernels()  # torch.onnx puts its own in their place
     flat = FlatModule(request.module, request.signature).eval()
     # Where gradients are kept, torch.export chooses attention kernels by other strides than the decompositions find.

@@ -5,6 +5,7 @@ import tqdm  # type: ignore[import-untyped]
 from torch import nn
 
 from app.targets.capturing.quiet import collected
+from app.targets.onnx.writing import operator_library
 from app.targets.onnx.writing.opset import EXPORT_MINIMUM
 
 
@@ -29,6 +30,7 @@ def warm_exporters() -> None:
     tqdm, with which torch.export shows progress, would start one that watches its bars.
     """
     tqdm.tqdm.monitor_interval = 0
+    operator_library.read_once()
     with collected(), torch.random.fork_rng(devices=[]):
         torch.onnx.export(
             _Smallest().eval(),
