@@ -6,6 +6,7 @@ a crash, or an input that takes longer than SECONDS_OF_ONE ends the run with the
     scripts/fuzz pickle 900
 """
 
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ with atheris.instrument_imports(include=["app"]):
     from app.remotes.buckets import bucket_and_path
     from app.remotes.destinations import checked_publication
     from app.remotes.egress import Egress, checked_url
-    from app.remotes.grants import checked_uri, is_within
+    from app.remotes.grants import checked_uri, is_within, without_query
     from app.remotes.mlflow import model_parts
     from app.targets.artifact import MalformedFile
     from app.targets.onnx.reading.wire import fields as read_fields
@@ -117,12 +118,14 @@ def programs(data: bytes) -> None:
 
 
 def recipes(data: bytes) -> None:
-    """The body of a recipe: what is taken tells itself again, and means the same then."""
+    """The body of a recipe: what is taken can be stored, and is what the same body means again."""
     try:
-        recipe = recipe_of(validated(RecipeRequest, parse_object(data.decode(), "body")))
-        assert recipe_of(RecipeRequest.model_validate(recipe.told())).digest == recipe.digest
+        asked = validated(RecipeRequest, parse_object(data.decode(), "body"))
+        recipe = recipe_of(asked)
     except (RecastError, UnicodeDecodeError):
         return
+    assert recipe_of(asked).digest == recipe.digest
+    assert "\\u0000" not in json.dumps(recipe.told(), allow_nan=False)
 
 
 def uris(data: bytes) -> None:
@@ -135,8 +138,9 @@ def uris(data: bytes) -> None:
 
 def _import(text: str) -> None:
     uri = checked_uri(text)
-    assert is_within(uri, uri)
-    assert not is_within(f"{uri.partition('?')[0]}x", "https://host/models")
+    path = without_query(uri)
+    assert is_within(uri, path)
+    assert is_within(f"{path}/x", path)
     if uri.startswith(("s3:", "gs:")):
         bucket_and_path(uri)
     if uri.startswith("models:"):

@@ -87,6 +87,14 @@ def test_nobody_listens_beyond_this_machine_unless_told_to(command, tmp_path):
     assert "--allow-unauthenticated" in told.stderr
 
 
+def test_who_demands_keys_here_and_has_none_is_told_that(tmp_path):
+    told = recast("serve", "--port", "0", "--data-dir", tmp_path, RECAST_REQUIRE_KEYS="true")
+    assert told.returncode == 2
+    assert "RECAST_REQUIRE_KEYS" in told.stderr
+    assert "recast keys create" in told.stderr
+    assert "other machines" not in told.stderr
+
+
 def test_addresses_of_this_machine():
     assert all(Settings(host=host).on_loopback for host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"))
     assert not any(Settings(host=host).on_loopback for host in ("0.0.0.0", "::", "192.168.1.1", "example.org", ""))

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,25 @@ def test_nothing_of_the_service_or_the_machine_is_reached(service: Service) -> N
         "read_files": [str(stored), str(data / "postgres"), str(data / "postgres" / "password"), "/etc/shadow"],
         "reach_others": None,
         "gain_privileges": None,
+        "steer_others": None,
+        "run_memory": None,
+        "leave_through_descriptors": None,
         "outlive": None,
     }
     ended = {name: attack(service, name, arguments) for name, arguments in attempts.items()}
     assert ended == dict.fromkeys(attempts, ("ok", ""))
     assert left_behind(service) == []
+
+
+def test_a_job_whose_files_resist_leaves_none_of_them(service: Service) -> None:
+    """Whatever becomes of it: it closed its own directories to itself."""
+    code, _ = attack(service, "leave_what_cannot_be_removed")
+    assert code in ("ok", "child_crashed", "conversion_failed", "build_failed")
+    deadline = time.monotonic() + 60
+    while (left := list(service.data_dir.glob("work/worker-*/convert-*"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+    assert attack(service, "") == ("ok", "")
 
 
 def test_nothing_is_written_outside(service: Service) -> None:

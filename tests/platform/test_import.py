@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -198,6 +199,48 @@ def test_what_cannot_be_fetched_ends_the_conversion_with_its_reason(
     done = ended(client, files.url + path)
     assert (done["state"], done["problem"]["code"]) == ("failed", code), log(client, done)
     assert code in log(client, done)
+
+
+def answered(head: str, *body: bytes) -> tuple[bytes, ...]:
+    return (f"HTTP/1.1 {head}\r\n\r\n".encode(), *body)
+
+
+LIES: dict[str, tuple[Iterable[bytes], str]] = {
+    "an encoding": (answered("200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3", b"\x1f\x8b\x08"), "fetch_failed"),
+    "a part": (
+        answered("206 Partial Content\r\nContent-Range: bytes 5-7/8\r\nContent-Length: 3", b"abc"),
+        "fetch_failed",
+    ),
+    "nothing": (answered("204 No Content"), "fetch_failed"),
+    "no place": (answered("302 Found\r\nContent-Length: 0"), "fetch_failed"),
+    "a place in a file": (answered("302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0"), "fetch_failed"),
+    "a place inside": (
+        answered("302 Found\r\nLocation: http://169.254.169.254/latest/meta-data\r\nContent-Length: 0"),
+        "address_not_allowed",
+    ),
+    "a place inside by another notation": (
+        answered("307 Temporary Redirect\r\nLocation: https://[::ffff:a9fe:a9fe]/\r\nContent-Length: 0"),
+        "address_not_allowed",
+    ),
+    "a place without a name": (
+        answered("308 Permanent Redirect\r\nLocation: //0177.0.0.1/\r\nContent-Length: 0"),
+        "fetch_failed",
+    ),
+    "itself": (answered("302 Found\r\nLocation: itself\r\nContent-Length: 0"), "fetch_failed"),
+    "a length without end": (answered("200 OK\r\nContent-Length: 9999999999999999999", b"PK\3\4"), "payload_too_large"),
+    "a body without end": (
+        chain(answered("200 OK\r\nTransfer-Encoding: chunked"), repeat(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")),
+        "payload_too_large",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_server_that_lies_ends_the_conversion_and_leads_nowhere(client: httpx.Client, files: FileServer, lie: str):
+    path = f"/weights/{lie.replace(' ', '-')}"
+    files.said[path], code = LIES[lie]
+    done = ended(client, files.url + path)
+    assert (done["state"], done["problem"]["code"]) == ("failed", code), log(client, done)
 
 
 def test_a_hub_does_not_lead_to_places_inside(client: httpx.Client, files: FileServer, place: Path):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,6 +70,8 @@ class FileServer:
     moved: dict[str, str] = field(default_factory=dict)
     held: dict[str, threading.Event] = field(default_factory=dict)
     """Paths whose content comes when the event is set."""
+    said: dict[str, Iterable[bytes]] = field(default_factory=dict)
+    """Whole answers, head and all, of paths at which a server lies."""
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def ranges(self, path: str) -> list[str | None]:
@@ -89,6 +91,11 @@ def https_server(directory: Path, name: str = "localhost") -> Iterator[FileServe
         def do_GET(self) -> None:
             path = self.path
             server.asked.append((path, {k.lower(): v for k, v in self.headers.items()}))
+            if path in server.said:
+                self.close_connection = True
+                with suppress(OSError):  # who asked has had enough
+                    self.wfile.writelines(server.said[path])
+                return
             if path in server.moved:
                 self.send_response(302)
                 self.send_header("Location", server.moved[path])

@@ -56,6 +56,7 @@ class Service:
             except httpx.TransportError:
                 pass
             time.sleep(0.2)
+        self.kill_everything()
         raise AssertionError(f"the service was not ready in time:\n{self.log[-4000:]}")
 
     def stop(self) -> int:
