@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils import swap_tensors
 from torch.utils._pytree import tree_leaves, tree_map_only
+
+from app.domain.errors import RecastError
+from app.processes import memory_left
 
 INITIAL_SEED = 0
 """Seed of the random values of an initialised module: the same options give the same values."""
@@ -35,14 +39,20 @@ class NeedsValues(Exception):
 def skeleton(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn.Module:
     """A module in eval mode whose parameters and persistent buffers are on meta; every other tensor is real.
 
-    Falls back to a real construction for a module that needs its parameters' values while it is built. What the
-    constructor draws at random follows from ``seed``; global RNG state is kept.
+    Falls back to a real construction for a module that needs its parameters' values while it is built, where memory
+    allows one. What the constructor draws at random follows from ``seed``; global RNG state is kept. Raises whatever
+    the constructor raises.
     """
+    parameters = _Parameters()
     try:
-        with _seeded(seed), _parameters_on_meta(), _WithoutValues():
+        with _seeded(seed), parameters.on_meta(), _WithoutValues():
             module = construct()
         _require_real_constants(module)
-    except Exception:  # noqa: BLE001 - a constructor that misses values may raise anything; a real fault comes again
+    except RecastError:
+        raise
+    except Exception:  # a constructor that misses values may raise anything; a real fault comes again
+        if not parameters.would_fit():
+            raise
         module = initialised(construct, seed)
     return _state_to_meta(module.eval())
 
@@ -50,8 +60,10 @@ def skeleton(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn
 def outline(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn.Module:
     """A module of which names, shapes and dtypes alone are meant: any of its tensors may be without values."""
     try:
-        with _seeded(seed), _parameters_on_meta(), _WithoutValues():
+        with _seeded(seed), _Parameters().on_meta(), _WithoutValues():
             return construct()
+    except RecastError:
+        raise
     except Exception:  # noqa: BLE001 - as above
         return skeleton(construct, seed)
 
@@ -95,18 +107,34 @@ def replace_tensors(module: nn.Module, others: Mapping[int, Tensor]) -> None:
         other(vars(part))
 
 
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> None:
+class _Parameters:
+    """Those that a constructor registers, and what they would take if they had values."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    @contextmanager
+    def on_meta(self) -> Iterator[None]:
+        """Inside, every one is moved to meta at the moment it is registered."""
+        handle = register_module_parameter_registration_hook(self._to_meta)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _to_meta(self, _module: nn.Module, _name: str, parameter: nn.Parameter) -> None:
+        if isinstance(parameter, nn.UninitializedParameter):
+            return
+        self._bytes += parameter.nbytes
         # Swapped, not replaced: whoever else holds the parameter holds the same one, and its memory is given back.
-        if not parameter.is_meta and not isinstance(parameter, nn.UninitializedParameter):
+        if not parameter.is_meta:
             swap_tensors(parameter, _meta_like(parameter))  # type: ignore[no-untyped-call]
 
-    handle = register_module_parameter_registration_hook(to_meta)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def would_fit(self) -> bool:
+        """Whether so many, with values, take less than half of the memory that is left."""
+        free = int(psutil.virtual_memory().available)
+        left = memory_left()
+        return 2 * self._bytes < (free if left is None else min(free, left))
 
 
 class _WithoutValues(TorchFunctionMode):

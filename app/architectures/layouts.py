@@ -93,7 +93,7 @@ class _Trials:
 
     def build(self, options: Mapping[str, Any]) -> None:
         """Raises why it cannot be built."""
-        self._registry.build(self.name, options)
+        self._registry.outline(self.name, options)
 
     def _built(self, options: Mapping[str, Any]) -> Tensors | None:
         if self._left == 0 or time.process_time() > self._until:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.architectures.construction import initialised, skeleton
+from app.architectures.construction import initialised, outline, skeleton
 from app.architectures.named_tensors import named_tensors, tied_groups
 from app.architectures.registry import Registry
-from app.domain.errors import BuildFailed
+from app.domain.errors import BuildFailed, InvalidOptions
 
 SMALL_TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 SMALL_TEXT |= {"vocab_size": 100}
@@ -230,3 +230,30 @@ def test_frozen_batch_normalisation_has_the_state_of_published_detection_weights
     keys = registry.build("torchvision/fasterrcnn_resnet50_fpn", options).state_dict()
     assert "backbone.body.bn1.running_mean" in keys
     assert not [key for key in keys if key.endswith("num_batches_tracked")]
+
+
+def test_what_the_constructor_says_of_its_options_is_heard_at_once() -> None:
+    """Not after the whole module was made with random values, which took minutes and 27 GB for a large one."""
+    made = 0
+
+    def construct() -> nn.Module:
+        nonlocal made
+        made += 1
+        nn.Linear(4, 4)
+        raise InvalidOptions("a classifier needs pad_token_id")
+
+    for build in (skeleton, outline):
+        made = 0
+        with pytest.raises(InvalidOptions):
+            build(construct)
+        assert made == 1
+
+
+def test_a_module_that_no_memory_holds_is_never_made_with_values() -> None:
+    def construct() -> nn.Module:
+        layers = nn.ModuleList(nn.Linear(1 << 20, 1 << 20, bias=False) for _ in range(64))
+        raise KeyError(f"rope of {len(layers)} layers")
+
+    for build in (skeleton, outline):
+        with pytest.raises(KeyError, match="rope"):
+            build(construct)
