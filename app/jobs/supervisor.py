@@ -311,6 +311,8 @@ def _crash(ended: Ended, log_path: Path, kernel_killed: bool) -> Problem:
         return ChildCrashed(f"The conversion used more of this than it may: {ended.excess}.").problem()
     log.error("child_crashed", status=status, said=said)
     name = signal.Signals(-status).name if status < 0 else f"status {status}"
+    if status == -signal.SIGSYS:
+        name = "SIGSYS, as one does that kills itself"
     if "bad_alloc" in said or (status == -signal.SIGKILL and kernel_killed):
         return OutOfMemory(f"The conversion process was ended for its use of memory ({name}).").problem()
     return ChildCrashed(f"The conversion process ended with {name}.").problem()

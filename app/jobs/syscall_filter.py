@@ -5,11 +5,16 @@ their next versions. What is refused is of three kinds: ways to other processes 
 others, their limits and priorities), ways out of the confinement (namespaces, mounts, a new program, a process group of
 one's own), and parts of the kernel that no conversion needs and that are known for their faults (bpf, io_uring,
 keyrings, perf).
+
+A process that sends SIGKILL to itself is ended with SIGSYS in its place: so a SIGKILL came from outside, and whose
+fault the death is need not be guessed (suspicion.py).
 """
 
 import ctypes
 import errno
+import os
 import platform
+import signal
 import socket
 from dataclasses import dataclass
 
@@ -63,6 +68,8 @@ MACHINES = {
         "userfaultfd": 323, "ioctl": 16, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
         "sched_setaffinity": 203, "ioprio_set": 251, "migrate_pages": 256, "move_pages": 279, "prlimit64": 302,
         "sched_setattr": 314,
+        "kill": 62, "rt_sigqueueinfo": 129, "tkill": 200, "tgkill": 234,
+        "rt_tgsigqueueinfo": 297,
     }),
     "aarch64": Machine(0xC00000B7, {
         **_COMMON,
@@ -78,6 +85,8 @@ MACHINES = {
         "bpf": 280, "execveat": 281, "userfaultfd": 282, "kexec_file_load": 294, "ioprio_set": 30,
         "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122, "setpriority": 140,
         "migrate_pages": 238, "move_pages": 239, "prlimit64": 261, "sched_setattr": 274,
+        "kill": 129, "tkill": 130,
+        "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240,
     }),
 }  # fmt: skip
 NETWORK = frozenset({"socket", "connect", "bind", "listen", "accept", "accept4"})
@@ -86,7 +95,9 @@ ABSENT = frozenset({"clone3", "memfd_create", "memfd_secret"})
 filter can see, and files, whose memory is counted."""
 OWN = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
 """Allowed for the caller itself, as process 0: another of the same user, which may be the worker, it could end so."""
-CHECKED = frozenset({"clone", "socketpair", "ioctl", *OWN})
+TO_THREADS = {"tkill": 1, "tgkill": 2, "rt_sigqueueinfo": 1, "rt_tgsigqueueinfo": 2}
+"""Which argument the signal is. Nobody sends SIGKILL in these ways but to end the sender."""
+CHECKED = frozenset({"clone", "socketpair", "ioctl", "kill", *OWN, *TO_THREADS})
 """Allowed with some arguments."""
 TIOCSTI = 0x5412
 """Types into the terminal of whoever started the service. asm-generic/ioctls.h"""
@@ -97,14 +108,14 @@ def filter_system_calls(*, network: bool) -> None:
     machine = MACHINES.get(platform.machine())
     if machine is None:
         raise OSError(errno.ENOSYS, f"no filter for {platform.machine()}")
-    instructions = program(machine, network=network)
+    instructions = program(machine, network=network, pid=os.getpid())
     array = (_Filter * len(instructions))(*(_Filter(*instruction) for instruction in instructions))
     whole = _Program(len(instructions), ctypes.cast(array, ctypes.c_void_p))
     checked(libc().prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(whole), 0, 0))
 
 
-def program(machine: Machine, *, network: bool) -> list[Instruction]:
-    """The filter as instructions: (code, skip if true, skip if false, operand)."""
+def program(machine: Machine, *, network: bool, pid: int) -> list[Instruction]:
+    """The filter of the process ``pid`` as instructions: (code, skip if true, skip if false, operand)."""
     numbers = machine.numbers
     steps: list[Instruction] = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -133,9 +144,29 @@ def program(machine: Machine, *, network: bool) -> list[Instruction]:
     typing = [(LOAD, 0, 0, ARGUMENT + 8), (JUMP_EQUAL, 0, 1, TIOCSTI), _refuse(errno.EPERM), _allow()]
     own = [(LOAD, 0, 0, ARGUMENT), (JUMP_EQUAL, 1, 0, 0), _refuse(errno.EPERM), _allow()]
     checks = {"clone": unseen, "socketpair": pair, "ioctl": typing, **dict.fromkeys(OWN, own)}
+    checks |= {"kill": _killing(1, pid), **{name: _killing(argument) for name, argument in TO_THREADS.items()}}
     for name, block in checks.items():
         steps += [(JUMP_EQUAL, 0, len(block), numbers[name]), *block]
     return [*steps, _allow()]
+
+
+def _killing(argument: int, pid: int | None = None) -> list[Instruction]:
+    """Ends the process where that argument is SIGKILL and the first names, or may name, ``pid``: it, its group (0, or
+    negative), all (-1)."""
+    sent = (LOAD, 0, 0, ARGUMENT + 8 * argument)
+    end = (RETURN, 0, 0, RET_KILL_PROCESS)
+    if pid is None:
+        return [sent, (JUMP_EQUAL, 0, 1, signal.SIGKILL), end, _allow()]
+    return [
+        sent,
+        (JUMP_EQUAL, 0, 5, signal.SIGKILL),
+        (LOAD, 0, 0, ARGUMENT),
+        (JUMP_EQUAL, 2, 0, pid),
+        (JUMP_EQUAL, 1, 0, 0),
+        (JUMP_GREATER_EQUAL, 0, 1, 0x80000000),
+        end,
+        _allow(),
+    ]
 
 
 def _refuse(number: int) -> Instruction:

@@ -68,13 +68,14 @@ async def test_a_conversion_whose_process_is_killed_from_outside_is_tried_again(
     assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 2, 1)
 
 
-async def test_a_conversion_that_kills_its_own_process_is_condemned_within_three_attempts(
+async def test_a_conversion_that_kills_its_own_process_is_condemned_at_once_whatever_else_dies(
     client: Client, start_worker: StartWorker
 ) -> None:
     start_worker()
+    await client.execute("insert into deaths (suspects) values ('[\"a\"]'), ('[\"b\"]'), ('[\"c\"]'), ('[]')")
     poison, neighbour = await client.submit("die"), await client.submit("sleep:3", b"other")
     conversion = await client.ended(poison)
-    assert (conversion.state, conversion.attempt) == (State.failed, 3)
+    assert (conversion.state, conversion.attempt) == (State.failed, 1)
     assert conversion.problem
     assert conversion.problem["code"] == "child_crashed"
     innocent = await client.ended(neighbour)

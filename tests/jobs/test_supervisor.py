@@ -145,12 +145,13 @@ async def test_a_designed_error_needs_no_traceback(run: Any) -> None:
     assert not [entry for entry in logged if "said" in entry]
 
 
-@pytest.mark.parametrize("name", ["SIGSEGV", "SIGKILL", "SIGABRT"])
-async def test_a_crash_names_its_signal(run: Any, name: str) -> None:
+@pytest.mark.parametrize(("sent", "told"), [("SIGSEGV", "SIGSEGV"), ("SIGKILL", "SIGSYS"), ("SIGABRT", "SIGABRT")])
+async def test_a_crash_names_its_signal_and_is_nobody_elses_doing(run: Any, sent: str, told: str) -> None:
     with pytest.raises(TaskFailed) as failed:
-        await run("die", name)
+        await run("die", sent)
     assert failed.value.problem.code == "child_crashed"
-    assert name in failed.value.problem.detail
+    assert told in failed.value.problem.detail
+    assert not failed.value.killed
 
 
 async def test_an_exit_without_a_result_is_a_failure(run: Any) -> None:
