@@ -6,8 +6,10 @@ from copy import copy
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.errors import IdleInTransactionSessionTimeout
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from app.database import sealing
@@ -60,9 +62,18 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """A session that commits when the block ends and rolls back when it raises."""
-        async with self._sessions.begin() as session:
-            yield session
+        """A session that commits when the block ends and rolls back when it raises.
+
+        Raises OperationalError where the connection ends, in the way of SESSION_OPTIONS too, which the driver counts as
+        an internal error: on a machine that stands still for seconds, that is an outage as any other.
+        """
+        try:
+            async with self._sessions.begin() as session:
+                yield session
+        except InternalError as error:
+            if not isinstance(error.orig, IdleInTransactionSessionTimeout):
+                raise
+            raise OperationalError(error.statement, error.params, error.orig) from error
 
     @asynccontextmanager
     async def exclusively(self, key: int) -> AsyncIterator[bool]:
