@@ -19,8 +19,9 @@ _SIGNATURE = text("""
     where entry ->> 'name' = :name order by seen_at desc limit 1
 """)
 _OFFERED_BY_OTHERS = text("""
-    select distinct entry ->> 'name' from catalogs, jsonb_array_elements(entries) entry
-    where digest <> :own and seen_at > now() - :offered_for
+    with others as (select entries, abilities from catalogs where digest <> :own and seen_at > now() - :offered_for)
+    select entry ->> 'name' from others, jsonb_array_elements(entries) entry
+    union select jsonb_array_elements_text(abilities) from others
 """)
 _LACKED_BY_ONE = text("""
     select exists (
@@ -41,6 +42,8 @@ class Described:
     """Plug-ins that have not been described yet."""
     late: Sequence[str] = ()
     """Those of which nobody knows how much longer that takes; what does not need them goes on."""
+    abilities: Sequence[str] = ()
+    """Names of what the worker can do beside (targets/abilities.py)."""
 
 
 async def publish(session: AsyncSession, described: Described, room: str | None = None) -> None:
@@ -52,6 +55,7 @@ async def publish(session: AsyncSession, described: Described, room: str | None 
         broken=[plugin.model_dump(mode="json") for plugin in described.broken],
         pending=list(described.pending),
         late=list(described.late),
+        abilities=list(described.abilities),
     )
     seen = {"seen_at": func.clock_timestamp()}
     await session.execute(statement.on_conflict_do_update(index_elements=["digest"], set_=seen))
@@ -95,6 +99,7 @@ async def find(session: AsyncSession, digest: str) -> Described | None:
         broken=tuple(BrokenPlugin.model_validate(plugin) for plugin in row.broken),
         pending=tuple(row.pending),
         late=tuple(row.late),
+        abilities=tuple(row.abilities),
     )
 
 
@@ -105,7 +110,7 @@ async def signature_of(session: AsyncSession, name: str) -> Signature | None:
 
 
 async def offered_by_others(session: AsyncSession, own: str) -> set[str]:
-    """Names of all architectures in other catalogs than ``own`` that were offered lately."""
+    """Names of all architectures and abilities in other catalogs than ``own`` that were offered lately."""
     return set(await session.scalars(_OFFERED_BY_OTHERS, {"own": own, "offered_for": OFFERED_FOR}))
 
 

@@ -23,6 +23,7 @@ from app.domain.identifiers import conversion_id
 from app.domain.publication import Publication
 from app.domain.report import Finding, ProducedFile, TemplateUse, Verdict, WorstParity
 from app.domain.webhook import NewWebhook
+from app.targets.abilities import needs
 
 ID = re.compile(r"cnv_[0-9a-f]{32}")
 SHOWN_ID = 100
@@ -291,6 +292,7 @@ async def insert(session: AsyncSession, new: NewConversion) -> Conversion:
         recipe=new.recipe,
         target=new.options.target,
         options=new.options.model_dump(mode="json"),
+        needs=list(needs(new.options, recipe=new.recipe is not None)),
         dedup_key=new.dedup_key,
         probes_sha256=new.probes_sha256,
         accept=[verdict.value for verdict in new.accept],

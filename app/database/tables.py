@@ -293,6 +293,8 @@ class Conversion(Table):
     target: Mapped[str]
     options: Mapped[dict[str, Any]]
     """TargetOptions as JSON, with every default filled in."""
+    needs: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    """Names of what a worker must be able to do for it (targets/abilities.py)."""
     dedup_key: Mapped[str | None]
     probes_sha256: Mapped[str | None]
     """The client's own probes (npz) in the object store."""
@@ -494,6 +496,8 @@ class Catalog(Table):
     """Names of plug-ins that were not described yet."""
     late: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     """Names of those that were not waited for any longer."""
+    abilities: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
+    """Names of what the worker can do beside (targets/abilities.py)."""
     supervisor: Mapped[str | None]
     """Written by earlier versions."""
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -37,6 +37,7 @@ from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
 from app.processors import available_cores
 from app.storage.objects import MissingObject
+from app.targets.abilities import understood
 from app.targets.specs import OPTIONS
 from app.threads import in_thread
 
@@ -235,7 +236,7 @@ class Attempt:
             checkpoint_filename=conversion.checkpoint_filename,
             architecture=conversion.architecture,
             architecture_options=conversion.architecture_options,
-            options=OPTIONS.validate_python(conversion.options),
+            options=OPTIONS.validate_python(understood(conversion.options)),
             work_dir=results,
             plugins_dir=tools.plugins_dir,
             plugin=tools.offer.plugin_of(conversion.architecture if recipe is None else recipe.base),

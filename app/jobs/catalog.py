@@ -24,6 +24,7 @@ from app.jobs.patience import patiently
 from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
+from app.targets.abilities import abilities
 from app.targets.specs import installed
 from app.threads import in_thread
 
@@ -110,9 +111,10 @@ async def _publish(
     late: tuple[str, ...] = (),
 ) -> catalogs.Described:
     entries, failed = assembled(libraries, (task.result() for task in trying.values() if task.done()))
-    content = [_entries.dump_python(entries, mode="json"), [plugin.model_dump() for plugin in failed], pending, late]
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    described = catalogs.Described(digest, entries, failed, pending, late)
+    able = tuple(sorted(abilities()))
+    told = [_entries.dump_python(entries, mode="json"), [plugin.model_dump() for plugin in failed], pending, late, able]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    described = catalogs.Described(digest, entries, failed, pending, late, able)
 
     async def store() -> None:
         async with tools.database.transaction() as session:
@@ -120,8 +122,8 @@ async def _publish(
 
     await patiently(store)
     tools.offer.change(described)
-    told = {"architectures": len(entries), "broken": len(failed), "undescribed": [*pending, *late]}
-    log.info("catalog_published", **told, digest=digest)
+    counts = {"architectures": len(entries), "broken": len(failed), "undescribed": [*pending, *late]}
+    log.info("catalog_published", **counts, digest=digest)
     return described
 
 

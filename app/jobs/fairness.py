@@ -50,6 +50,7 @@ _TAKE = text("""
         select j.id from conversions c join procrastinate_jobs j on j.id = c.queue_job_id
         where c.state = 'queued' and c.project_id = :project and j.status = 'todo' and j.queue_name = :queue
           and (j.scheduled_at is null or j.scheduled_at <= now()) and not c.architecture = any(:lacking)
+          and not jsonb_exists_any(c.needs, :lacking)
         order by c.priority desc, c.id limit 1 for update of j skip locked
     )
     returning id, args
@@ -75,7 +76,7 @@ async def take(
 ) -> tuple[int, dict[str, str]] | None:
     """Give the conversion that is next to a worker: the id and the arguments of its queue entry; None when none waits.
 
-    None of an architecture that the worker is ``lacking``.
+    None that is of, or needs, what the worker is ``lacking``.
 
     Raises IntegrityError for a worker that is not registered.
     """

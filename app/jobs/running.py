@@ -15,7 +15,14 @@ from app.database import checkpoints, conversions, limits
 from app.database.conversions import AttemptLost
 from app.database.tables import CheckpointOwner, Conversion
 from app.domain.conversion import State
-from app.domain.errors import MemoryEstimateExceeded, NotFound, UnknownCheckpoint, WorkerLost
+from app.domain.errors import (
+    InvalidOptions,
+    MemoryEstimateExceeded,
+    NotFound,
+    TargetNotInstalled,
+    UnknownCheckpoint,
+    WorkerLost,
+)
 from app.jobs import fairness, metrics, queue
 from app.jobs.attempt import Attempt
 from app.jobs.consumer import Job, Postponed
@@ -62,8 +69,9 @@ async def run_conversion(tools: Tools, job: Job) -> None:
         await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
     try:
+        await patiently(partial(tools.offer.make_able, tools.database, conversion.needs, conversion.created_at))
         wanted = tools.admission.wanted_for(loaded_bytes(owned, conversion), sample_elements(conversion))
-    except MemoryEstimateExceeded as error:
+    except (InvalidOptions, TargetNotInstalled, MemoryEstimateExceeded) as error:
         await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
     async with _place(tools, conversion.workers_lost), tools.admission.admit(wanted):
