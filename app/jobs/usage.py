@@ -85,7 +85,7 @@ def disk_usage(places: Iterable[Path], pids: Iterable[int], limit: int) -> int:
                         waiting.append(entry.path)
                     else:
                         total += _size(entry.stat(follow_symlinks=False))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # it changed meanwhile
             continue
         except OSError:
             return limit + 1
