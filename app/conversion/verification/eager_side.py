@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from app.conversion.verification.budget import LEAST_BYTES, allowed
 from app.conversion.verification.case import EagerSide, Pace
 from app.conversion.verification.checks.detection import detection_of
 from app.conversion.verification.checks.determinism import model_repeats
 from app.conversion.verification.checks.export_branch import differing_operators
 from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.deterministic_mode import deterministic_mode
+from app.conversion.verification.forward_cost import LEAST_BYTES, allowed
 from app.conversion.verification.fused_attention import fused_departure
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import eager_once_more, reference

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from app.conversion.verification.approximation import apart, held_to, rms
+from app.conversion.verification.accuracy_budget import apart, held_to, rms
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced, unrefuted
 from app.conversion.verification.checks.sensitivity import common_part

@@ -7,7 +7,7 @@ run proves nothing about a declared one; so both are looked at (verification.md,
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.conversion.verification.approximation import held_to
+from app.conversion.verification.accuracy_budget import held_to
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced
 from app.conversion.verification.comparison import Comparison, compare

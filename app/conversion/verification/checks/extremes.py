@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.conversion.verification.budget import LEAST_BYTES, LEAST_SECONDS, Budget, processor_seconds
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced, unrefuted
 from app.conversion.verification.comparison import Comparison, compare, failures
 from app.conversion.verification.conditioning import amplifies_rounding
+from app.conversion.verification.forward_cost import LEAST_BYTES, LEAST_SECONDS, CostByScale, processor_seconds
 from app.conversion.verification.oracle import eager_once_more, reference
 from app.conversion.verification.probes import LARGE, Probe, draw_probe, has_float_inputs
 from app.conversion.verification.reference import ModelFailed, Reference, cheapest, is_inexact
@@ -52,9 +52,9 @@ def screen(subject: Subject, runner: Runner, references: Sequence[Reference]) ->
     """
     found: list[Comparison] = []
     left_out: list[str] = []
-    budget = _budget(subject, references)
+    cost = _cost_by_scale(subject, references)
     for probe, scale in _draws(subject, cheapest(references), SCREENED):
-        dear = budget.refuses(abs(scale))
+        dear = cost.refuses(abs(scale))
         if dear is not None:
             left_out.append(dear)
             break
@@ -62,7 +62,7 @@ def screen(subject: Subject, runner: Runner, references: Sequence[Reference]) ->
             with memory_ceiling(LEAST_BYTES):
                 begun = time.process_time()
                 y32 = eager_once_more(subject.module, subject.signature, probe.inputs)
-                budget.measured(abs(scale), time.process_time() - begun)
+                cost.measured(abs(scale), time.process_time() - begun)
                 outputs = list(runner.run(probe.inputs).values())
                 if not _close(list(y32.values()), outputs):
                     found += _judged(subject, runner, probe)
@@ -73,22 +73,22 @@ def screen(subject: Subject, runner: Runner, references: Sequence[Reference]) ->
 
 def stress(subject: Subject, runner: Runner, references: Sequence[Reference]) -> Iterator[Comparison]:
     """Comparisons on the draws of STRESSED, where the model is sure of its own answer and no forward costs too much."""
-    budget = _budget(subject, references)
+    cost = _cost_by_scale(subject, references)
     for probe, scale in _draws(subject, cheapest(references), STRESSED):
-        if budget.refuses(abs(scale)) is None:
+        if cost.refuses(abs(scale)) is None:
             with memory_ceiling(LEAST_BYTES):
                 begun = time.process_time()
                 yield from _judged(subject, runner, probe)
-                budget.measured(abs(scale), (time.process_time() - begun) / FORWARDS)
+                cost.measured(abs(scale), (time.process_time() - begun) / FORWARDS)
 
 
-def _budget(subject: Subject, references: Sequence[Reference]) -> Budget:
+def _cost_by_scale(subject: Subject, references: Sequence[Reference]) -> CostByScale:
     """With what a forward costs at the nominal scale and at the largest of the probes."""
     nominal = cheapest(references)
-    budget = Budget(nominal.seconds)
+    cost = CostByScale(nominal.seconds)
     scaled = [taken.seconds for taken in references if taken.probe.scaled]
-    budget.measured(LARGE, max(scaled) if scaled else _seconds_at(LARGE, subject, nominal))
-    return budget
+    cost.measured(LARGE, max(scaled) if scaled else _seconds_at(LARGE, subject, nominal))
+    return cost
 
 
 def _seconds_at(scale: float, subject: Subject, taken: Reference) -> float:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.conversion.verification.budget import LEAST_SECONDS, Budget
+from app.conversion.verification.forward_cost import LEAST_SECONDS, CostByScale
 from app.conversion.verification.verify import verify
 from app.domain.report import Verdict
 from app.processes import memory_ceiling
@@ -65,8 +65,8 @@ def test_scales_at_which_a_forward_costs_far_more_are_left_out_and_named(model: 
         assert "scale" in report.not_run["extremes"]
 
 
-def test_a_budget_looks_ahead_by_the_growth_that_was_seen() -> None:
-    steady, growing = Budget(0.01), Budget(0.001)
+def test_a_cost_by_scale_looks_ahead_by_the_growth_that_was_seen() -> None:
+    steady, growing = CostByScale(0.01), CostByScale(0.001)
     for scale in (8, 64):
         steady.measured(scale, 0.015)
     assert steady.refuses(4096) is None
@@ -77,7 +77,7 @@ def test_a_budget_looks_ahead_by_the_growth_that_was_seen() -> None:
 
 
 def test_what_is_short_in_any_case_is_never_refused() -> None:
-    short = Budget(1e-5)
+    short = CostByScale(1e-5)
     short.measured(8, 5e-5)
     assert short.refuses(4096) is None
     assert short.seconds < LEAST_SECONDS

@@ -33,8 +33,8 @@ def allowed(nominal: float) -> float:
 
 
 @dataclass
-class Budget:
-    """Of forwards at growing scales of one probe. ``nominal`` seconds are those at scale 1."""
+class CostByScale:
+    """What forwards take at growing scales of one probe. ``nominal`` seconds are those at scale 1."""
 
     nominal: float
     scale: float = 1.0
