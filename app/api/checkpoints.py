@@ -16,7 +16,7 @@ from app.api.preferences import Patience
 from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
-from app.api.uploads import receive_upload
+from app.api.uploads import arriving_upload
 from app.database import checkpoints as rows
 from app.database.checkpoints import CheckpointFilter
 from app.database.tables import CheckpointOwner
@@ -166,8 +166,8 @@ async def upload_checkpoint(
     checkpoint is then refused. Without that its `problem` shows in GET.
     """
     told = checked_name(name), labels_of(label or ()) or None
-    stored, filename = await receive_upload(request, service)
-    registered = await queue.register_checkpoint(service.database, stored, filename, name=told[0], labels=told[1])
+    async with arriving_upload(request, service) as (stored, filename):
+        registered = await queue.register_checkpoint(service.database, stored, filename, name=told[0], labels=told[1])
     checkpoint = registered.checkpoint
     if patience is None and stored.bytes <= READ_BEFORE_ANSWER:
         patience = READING_PATIENCE

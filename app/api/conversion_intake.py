@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from app.api.multipart import Part
 from app.api.problems import request_id
 from app.api.service import Service
 from app.api.upload_places import place
-from app.api.uploads import FORM_OVERHEAD, chosen, form_reader, is_form, recognised
+from app.api.uploads import FORM_OVERHEAD, arriving, chosen, form_reader, is_form
 from app.database import checkpoints, projects
 from app.database.conversions import NewConversion, SourceReference
 from app.database.groups import NewGroup
@@ -36,11 +36,11 @@ from app.database.idempotency import Idempotency
 from app.database.projects import owner_of_new
 from app.database.tables import Group
 from app.domain.catalog import Catalog
-from app.domain.errors import InvalidRequest, RecastError, UnknownCheckpoint
+from app.domain.errors import InsufficientStorage, InvalidRequest, RecastError, Unavailable, UnknownCheckpoint
 from app.domain.publication import Publication
 from app.domain.versions import library_versions, service_version
 from app.jobs import queue
-from app.jobs.queue import Submitted
+from app.jobs.queue import Submitted, Uploaded
 from app.remotes.grants import checked_uri
 from app.storage.objects import StoredObject
 
@@ -67,12 +67,8 @@ class Received:
     filename: str | None = None
     probes_sha256: str | None = None
     source: SourceReference | None = None
-
-
-@dataclass(frozen=True)
-class _ReceivedFile:
-    stored: StoredObject
-    filename: str | None
+    file: Uploaded | None = None
+    """The file that came with it, not known as a checkpoint yet."""
 
 
 async def submit_request(request: Request, service: Service) -> Submitted | Group:
@@ -82,26 +78,34 @@ async def submit_request(request: Request, service: Service) -> Submitted | Grou
     """
     key = _idempotency_key(request)
     catalog = await service.catalog.current()
-    if is_form(request):
+    if not is_form(request):
+        return await _submit(await _read_json(request), service, catalog, key, request_id(request))
+    async with AsyncExitStack() as kept:
         async with place(request, service):
-            received = await _read_form(request, service, catalog)
-    else:
-        received = await _read_json(request)
-    try:
-        orders = [await _ordered(one, service, catalog, request_id(request)) for one in _single(received)]
-    except RecastError as error:
-        if received.checkpoint_sha256:
-            error.extra["checkpoint"] = received.checkpoint_sha256
-        raise
-    force = orders[0].force
+            received = await _read_form(request, service, catalog, kept)
+        try:
+            return await _submit(received, service, catalog, key, request_id(request))
+        except RecastError as error:
+            if received.file is not None:
+                await _keep(received.file, service, error)
+            raise
+
+
+async def _submit(
+    received: Received, service: Service, catalog: Catalog, key: str | None, request_id: str
+) -> Submitted | Group:
+    """Queue what was asked for, and make the file that came with it known in the same transaction."""
+    orders = [await _ordered(one, service, catalog, request_id) for one in _single(received)]
+    reuse = not orders[0].force
+    database, file = service.database, received.file
     if not asks_for_several(received.members):
         (order,) = orders
-        idempotency = key and Idempotency(key, order.digest)
-        return await queue.submit(service.database, order.new, key=idempotency or None, reuse_finished=not force)
+        idempotency = Idempotency(key, order.digest) if key else None
+        return await queue.submit(database, order.new, file=file, key=idempotency, reuse_finished=reuse)
     group = NewGroup(tuple(order.new for order in orders), orders[0].new.name, orders[0].new.labels)
     whole = hashlib.sha256("\n".join(order.digest for order in orders).encode("ascii")).hexdigest()
-    idempotency = key and Idempotency(key, whole)
-    return await queue.submit_group(service.database, group, key=idempotency or None, reuse_finished=not force)
+    idempotency = Idempotency(key, whole) if key else None
+    return await queue.submit_group(database, group, file=file, key=idempotency, reuse_finished=reuse)
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ async def _known_already(received: Received, service: Service) -> Received:
     Raises SourceNotAllowed.
     """
     if received.source is None:
-        return received if received.filename is not None else await _named(received, service)
+        return received if received.file is not None else await _named(received, service)
     async with service.database.transaction() as session:
         owners = await projects.known_as(session, owner_of_new(session))
         service.grants.find(received.source.uri, owners, "import")
@@ -213,21 +217,28 @@ async def _known_already(received: Received, service: Service) -> Received:
 
 
 async def _named(received: Received, service: Service) -> Received:
-    """With the name under which its checkpoint was uploaded; whether there is one shows when it is queued."""
-    async with service.database.transaction() as session:
-        with suppress(UnknownCheckpoint):
+    """With the name under which its checkpoint was uploaded; whether there is one shows when it is queued.
+
+    One that another request brings just now is durable first; where the store is away, its conversions wait.
+    """
+    try:
+        async with service.database.transaction() as session:
             known = await checkpoints.owner(session, received.checkpoint_sha256)
-            return replace(received, filename=known.filename)
-    return received
+    except UnknownCheckpoint:
+        return received
+    with suppress(Unavailable, InsufficientStorage):
+        await service.store.settle(known.sha256)
+    return replace(received, filename=known.filename)
 
 
-async def _read_form(request: Request, service: Service, catalog: Catalog) -> Received:
-    """The form as it arrives. A file that came before something wrong is kept, and the error names it."""
+async def _read_form(request: Request, service: Service, catalog: Catalog, kept: AsyncExitStack) -> Received:
+    """The form as it arrives; its files are durable when ``kept`` has ended. A file that came before something wrong is
+    kept, and the error names it."""
     limit = service.settings.max_upload_bytes
     refuse_announced_size(request, limit + MAX_PROBES + FORM_OVERHEAD)
     expected = told_sha256(request.headers)
     fields: dict[str, str] = {}
-    files: dict[str, _ReceivedFile] = {}
+    files: dict[str, Uploaded] = {}
     try:
         async for sent in form_reader(request).parts():
             refuse_unknown_members({sent.name}, TEXT_FIELDS | FILE_FIELDS)
@@ -237,35 +248,38 @@ async def _read_form(request: Request, service: Service, catalog: Catalog) -> Re
                 fields[sent.name] = await sent.text()
             elif (part := await chosen(sent)) is not None:
                 await _refuse_early(request, service, fields, catalog)
-                files[part.name] = await _store_part(part, service, limit, expected)
-        return await _received_form(fields, files, service)
+                stored = await kept.enter_async_context(_arriving_part(part, service, limit, expected))
+                files[part.name] = Uploaded(stored, part.filename)
+        return _received_form(fields, files)
     except RecastError as error:
         if "file" in files:
-            await _keep(files["file"], service)
-            error.extra["checkpoint"] = files["file"].stored.sha256
+            await _keep(files["file"], service, error)
         raise
 
 
-async def _received_form(fields: Mapping[str, str], files: Mapping[str, _ReceivedFile], service: Service) -> Received:
+def _received_form(fields: Mapping[str, str], files: Mapping[str, Uploaded]) -> Received:
     members = form_members(fields)
     probes = files["probes"].stored.sha256 if "probes" in files else None
     if "file" not in files:
         return Received(members, "", probes_sha256=probes)
     if "checkpoint" in members:
         raise InvalidRequest("Send either file or checkpoint, not both.")
-    await _keep(files["file"], service)
-    return Received(members, files["file"].stored.sha256, files["file"].filename, probes)
+    file = files["file"]
+    return Received(members, file.stored.sha256, file.filename, probes, file=file)
 
 
-async def _keep(file: _ReceivedFile, service: Service) -> None:
+async def _keep(file: Uploaded, service: Service, error: RecastError) -> None:
+    """Make the file of a request known that was refused for ``error``, which then names it."""
     await queue.register_checkpoint(service.database, file.stored, file.filename, inspect=False)
+    error.extra["checkpoint"] = file.stored.sha256
 
 
-async def _store_part(part: Part, service: Service, limit: int, expected: str | None) -> _ReceivedFile:
+def _arriving_part(
+    part: Part, service: Service, limit: int, expected: str | None
+) -> AbstractAsyncContextManager[StoredObject]:
     if part.name == "probes":
-        return _ReceivedFile(await service.store.receive(part.chunks, limit=MAX_PROBES), part.filename)
-    chunks = service.uploads.watched(recognised(part.chunks))
-    return _ReceivedFile(await service.store.receive(chunks, limit=limit, expected_sha256=expected), part.filename)
+        return service.store.arriving(part.chunks, limit=MAX_PROBES)
+    return arriving(service, part.chunks, limit=limit, expected_sha256=expected)
 
 
 async def _refuse_early(request: Request, service: Service, fields: Mapping[str, str], catalog: Catalog) -> None:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from app.api.bodies import body_stream
 from app.api.problems import RequestTimeout
 from app.api.service import Service
-from app.api.uploads import recognised
+from app.api.uploads import arriving, recognised
 from app.database import checkpoints, uploads
 from app.database.tables import Upload, UploadPart
 from app.domain.checkpoint_format import HEAD
@@ -188,12 +188,12 @@ async def _assemble(service: Service, id: str) -> None:
                 yield bytes(chunk)
 
     kept = service.settings.uploads_kept
-    chunks = recognised(service.uploads.watched(whole()))
+    expected = upload.expected_sha256
     try:
-        stored = await service.store.receive(chunks, limit=upload.length, expected_sha256=upload.expected_sha256)
-        await queue.register_checkpoint(
-            service.database, stored, upload.filename, name=upload.name, labels=upload.labels
-        )
+        async with arriving(service, whole(), limit=upload.length, expected_sha256=expected) as stored:
+            await queue.register_checkpoint(
+                service.database, stored, upload.filename, name=upload.name, labels=upload.labels
+            )
     except RecastError as error:
         if error.status < 500:
             async with service.database.transaction() as session:

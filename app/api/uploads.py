@@ -1,6 +1,19 @@
-"""Taking files in: from a raw body or a form's part straight to the object store."""
+"""Taking files in, however they come: from a raw body, a form's part or the parts of a resumable upload to the store.
+
+What goes on beside each other, and what waits for what:
+
+1. While bytes arrive, a thread hashes and writes those before them, and another flushes what was written.
+2. With the last byte the sha256 is known. From then on the object can be read (``ObjectStore.arriving``), the rows that
+   name it are committed, a worker takes the conversion and its process reads the file, all while the rest is flushed.
+3. Nothing is answered (201, 202, 204, nor the end of a conversion that a client waits for) before file, directory entry
+   and rows are durable. A worker makes sure of its checkpoint itself before it records an end (``ObjectStore.settle``).
+
+Whatever dies in between: rows without bytes that have their sha256 end as "upload it again", bytes without rows are
+collected, and neither was acknowledged.
+"""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from python_multipart.multipart import parse_options_header
@@ -60,21 +73,31 @@ async def chosen(part: Part) -> Part | None:
     return replace(part, chunks=chunks())
 
 
-async def receive_upload(request: Request, service: Service) -> tuple[StoredObject, str | None]:
-    """Store the one file of the request, a form's ``file`` or the whole body; gives its name too, if it has one."""
+def arriving(
+    service: Service, chunks: AsyncIterator[bytes], *, limit: int, expected_sha256: str | None
+) -> AbstractAsyncContextManager[StoredObject]:
+    """A checkpoint on its way into the store; as ObjectStore.arriving, and refused before where it is foreign."""
+    watched = service.uploads.watched(recognised(chunks))
+    return service.store.arriving(watched, limit=limit, expected_sha256=expected_sha256)
+
+
+@asynccontextmanager
+async def arriving_upload(request: Request, service: Service) -> AsyncIterator[tuple[StoredObject, str | None]]:
+    """The one file of the request, a form's ``file`` or the whole body, and its name, if it has one; durable after the
+    block."""
     limit = service.settings.max_upload_bytes
     expected = told_sha256(request.headers)
     refuse_announced_size(request, limit + (FORM_OVERHEAD if is_form(request) else 0))
-    async with place(request, service):
+    async with place(request, service), AsyncExitStack() as kept:
         if is_form(request):
-            return await _receive_form(request, service, limit, expected)
-        chunks = service.uploads.watched(recognised(body_stream(request)))
-        stored = await service.store.receive(chunks, limit=limit, expected_sha256=expected)
-        return stored, _name_in_header(request)
+            yield await _receive_form(request, service, kept, limit, expected)
+        else:
+            upload = arriving(service, body_stream(request), limit=limit, expected_sha256=expected)
+            yield await kept.enter_async_context(upload), _name_in_header(request)
 
 
 async def _receive_form(
-    request: Request, service: Service, limit: int, expected: str | None
+    request: Request, service: Service, kept: AsyncExitStack, limit: int, expected: str | None
 ) -> tuple[StoredObject, str | None]:
     received: tuple[StoredObject, str | None] | None = None
     async for part in form_reader(request).parts():
@@ -82,9 +105,8 @@ async def _receive_form(
             raise InvalidRequest(f"Unknown form field {part.name[:100]!r}.", hint="The form has one field: file.")
         if received is not None:
             raise InvalidRequest("The form has more than one field called file.")
-        chunks = service.uploads.watched(recognised(part.chunks))
-        stored = await service.store.receive(chunks, limit=limit, expected_sha256=expected)
-        received = (stored, part.filename)
+        upload = arriving(service, part.chunks, limit=limit, expected_sha256=expected)
+        received = (await kept.enter_async_context(upload), part.filename)
     if received is None:
         raise InvalidRequest("The form has no field called file.", hint="curl -F file=@weights.pth ...")
     return received

@@ -32,6 +32,21 @@ class OwnedStore:
         self._owner: str | None = None
         self._sure_until = 0.0
 
+    @asynccontextmanager
+    async def arriving(
+        self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
+    ) -> AsyncIterator[StoredObject]:
+        async with AsyncExitStack() as arriving:
+            async with self._ours():
+                stored = await arriving.enter_async_context(
+                    self._store.arriving(chunks, limit=limit, expected_sha256=expected_sha256)
+                )
+            yield stored
+
+    async def settle(self, sha256: str) -> None:
+        async with self._ours():
+            await self._store.settle(sha256)
+
     async def receive(
         self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
     ) -> StoredObject:

@@ -79,6 +79,7 @@ async def publish(
         *(partial(store.adopt, one.path, one.sha256) for one in filter(None, (built,))),
     ]
     await asyncio.gather(*(patiently(move, tell) for move in moves))
+    await patiently(partial(store.settle, origin.job.checkpoint_sha256), tell)  # which may have come just now
     ending = Ending(
         state=State.failed if outcome.problem else State.succeeded,
         problem=outcome.problem,

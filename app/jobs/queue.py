@@ -89,6 +89,14 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Uploaded:
+    """A file that came with a request and is not known as a checkpoint yet."""
+
+    stored: StoredObject
+    filename: str | None
+
+
+@dataclass(frozen=True)
 class Registered:
     """A checkpoint, and whether it is new."""
 
@@ -97,14 +105,20 @@ class Registered:
 
 
 async def submit(
-    database: Database, new: NewConversion, *, key: Idempotency | None = None, reuse_finished: bool = True
+    database: Database,
+    new: NewConversion,
+    *,
+    file: Uploaded | None = None,
+    key: Idempotency | None = None,
+    reuse_finished: bool = True,
 ) -> Submitted:
     """Queue a conversion; or give the one that this request, sent before, led to; or one that has already succeeded
-    with the same ``dedup_key``, unless ``reuse_finished`` is False.
+    with the same ``dedup_key``, unless ``reuse_finished`` is False. ``file`` is known as a checkpoint from then on.
 
-    Raises UnknownCheckpoint, IdempotencyConflict, QueueFull.
+    Raises UnknownCheckpoint, IdempotencyConflict, QueueFull, QuotaExceeded; ``file`` is not known then.
     """
     async with database.transaction() as session:
+        await _know(session, file)
         if key and (earlier := await idempotency.earlier(session, key)):
             return Submitted(earlier, created=False)
         submitted = await _submit(session, new, reuse_finished)
@@ -114,14 +128,25 @@ async def submit(
 
 
 async def submit_group(
-    database: Database, new: groups.NewGroup, *, key: Idempotency | None = None, reuse_finished: bool = True
+    database: Database,
+    new: groups.NewGroup,
+    *,
+    file: Uploaded | None = None,
+    key: Idempotency | None = None,
+    reuse_finished: bool = True,
 ) -> Group:
-    """Queue several conversions as one, all or none of them; errors as of ``submit``."""
+    """Queue several conversions as one, all or none of them; ``file`` and errors as of ``submit``."""
     async with database.transaction() as session:
+        await _know(session, file)
         if key and (earlier := await groups.earlier(session, key)):
             return earlier
         members = [await _submit(session, member, reuse_finished) for member in new.members]
         return await groups.insert(session, new, [member.conversion for member in members], key)
+
+
+async def _know(session: AsyncSession, file: Uploaded | None) -> None:
+    if file is not None:
+        await checkpoints.add(session, file.stored.sha256, file.stored.bytes, file.filename)
 
 
 async def _submit(session: AsyncSession, new: NewConversion, reuse_finished: bool) -> Submitted:

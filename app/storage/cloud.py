@@ -66,6 +66,15 @@ class CloudStore:
         remove_abandoned(self._scratch)
         self._copies: dict[str, _Copy] = {}
 
+    @asynccontextmanager
+    async def arriving(
+        self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
+    ) -> AsyncIterator[StoredObject]:
+        yield await self.receive(chunks, limit=limit, expected_sha256=expected_sha256)
+
+    async def settle(self, sha256: str) -> None:
+        """Nothing to do: an object is there once the store has acknowledged it."""
+
     async def receive(
         self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
     ) -> StoredObject:

@@ -1,22 +1,46 @@
-"""The object store in a local directory: publishing is a rename, reading needs no copy."""
+"""The object store in a local directory: publishing is a rename, reading needs no copy.
 
+What has arrived is, in this order: shown as ``incoming/arrived-SHA256-...``, where only ``local`` finds it; flushed;
+moved to its place; and its directory flushed. What lies in a place is therefore whole, whatever died when. An arrival
+is believed while a process lives that wrote or reads it, for then the kernel has had its bytes all the time; else once
+it was hashed anew (``_settle_arrival``).
+"""
+
+import asyncio
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from app.domain.errors import Unavailable
-from app.storage.intake import full_disk_as_insufficient_storage, receive_into, remove_abandoned, temporary_file
+from app.storage.intake import (
+    TemporaryFile,
+    full_disk_as_insufficient_storage,
+    is_abandoned,
+    linked_file,
+    receive_into,
+    remove_abandoned,
+    share,
+    temporary_file,
+)
 from app.storage.objects import BLOCK, Chunk, MissingObject, StoredObject, object_name, object_sha256
 from app.threads import in_thread
 
 NOT_IN_MEMORY = {errno.EAGAIN, errno.EOPNOTSUPP}
 """How preadv(2) with RWF_NOWAIT says that the disk must be read, or that the file system does not know the flag."""
+ARRIVED = "arrived-"
+"""Begin of the names in ``incoming`` of what has arrived whole and is not known to be durable."""
+LONGEST_FLUSH = 600.0
+"""Seconds after which a directory entry that somebody was about to flush is durable, or he died; ext4 and XFS write
+theirs within 5 and 30 by themselves."""
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 
 
@@ -31,25 +55,47 @@ class DirectoryStore:
         self._incoming = self._root / "incoming"
         self._owner = self._root / "owner"
 
+    @asynccontextmanager
+    async def arriving(
+        self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
+    ) -> AsyncIterator[StoredObject]:
+        with ExitStack() as kept:
+            with self._writing():
+                file = kept.enter_context(temporary_file(self._incoming))
+                stored = await receive_into(file, chunks, limit=limit, expected_sha256=expected_sha256)
+                arrived = kept.enter_context(self._shown(file, stored.sha256))
+            settling = asyncio.create_task(in_thread(partial(self._settle_own, file.fd, arrived, stored.sha256)))
+            try:
+                yield stored
+            finally:
+                with self._writing():
+                    await settling
+
     async def receive(
         self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
     ) -> StoredObject:
-        with self._present(), full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
-            stored = await receive_into(file, chunks, limit=limit, expected_sha256=expected_sha256)
-            await in_thread(partial(self._publish, file.path, stored.sha256))
+        async with self.arriving(chunks, limit=limit, expected_sha256=expected_sha256) as stored:
             return stored
+
+    async def settle(self, sha256: str) -> None:
+        with self._writing():
+            await in_thread(partial(self._settle, sha256))
 
     async def adopt(self, path: Path, sha256: str, filename: str | None = None) -> StoredObject:
         del filename  # nobody is sent here
-        with self._present(), full_disk_as_insufficient_storage():
+        with self._writing():
             return await in_thread(partial(self._adopt, path, sha256))
 
     @asynccontextmanager
     async def local(self, sha256: str) -> AsyncIterator[Path]:
         path = self._path(sha256)
-        if not path.is_file():
-            raise self._absent(sha256)
-        yield path
+        with ExitStack() as kept:
+            if not path.is_file():
+                arrived = await in_thread(partial(self._arrival, sha256, kept))
+                path = arrived if arrived is not None else path
+            if not path.is_file():
+                raise self._absent(sha256)
+            yield path
 
     async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[Chunk]:
         try:
@@ -105,7 +151,7 @@ class DirectoryStore:
             await in_thread(self._tidy)
 
     async def check(self) -> None:
-        with self._present(), full_disk_as_insufficient_storage(), temporary_file(self._incoming) as file:
+        with self._writing(), temporary_file(self._incoming) as file:
             os.write(file.fd, b"recast")
 
     def _path(self, sha256: str) -> Path:
@@ -120,6 +166,12 @@ class DirectoryStore:
             if self._incoming.is_dir():
                 raise
             raise Unavailable(f"The object store is not there: {self._root}.") from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises Unavailable, InsufficientStorage."""
+        with self._present(), full_disk_as_insufficient_storage():
+            yield
 
     def _absent(self, sha256: str) -> MissingObject | Unavailable:
         """What it means that an object is not there: it is missing, or the whole store is (not mounted, say)."""
@@ -172,8 +224,69 @@ class DirectoryStore:
             return self._owner.read_text()
 
     def _tidy(self) -> None:
+        for arrived in self._incoming.glob(f"{ARRIVED}*"):
+            self._settle_arrival(arrived)
         remove_abandoned(self._incoming)
         self._restore_collected()
+
+    @contextmanager
+    def _shown(self, file: TemporaryFile, sha256: str) -> Iterator[Path]:
+        """Show a file that has arrived to ``local``, for the block or until it is moved away."""
+        os.fchmod(file.fd, 0o444)
+        share(file)
+        arrived = self._incoming / f"{ARRIVED}{sha256}-{uuid4().hex}"
+        file.path.rename(arrived)
+        try:
+            yield arrived
+        finally:
+            arrived.unlink(missing_ok=True)
+
+    def _arrivals(self, sha256: str) -> list[Path]:
+        return list(self._incoming.glob(f"{ARRIVED}{sha256}-*"))
+
+    def _arrival(self, sha256: str, kept: ExitStack) -> Path | None:
+        """A name of our own for an object that has arrived and is not in its place yet, as long as ``kept`` is; None
+        where there is none such, or none any more."""
+        for arrived in self._arrivals(sha256):
+            with self._storing(fcntl.LOCK_EX), suppress(FileNotFoundError), arrived.open("rb") as file:
+                if not is_abandoned(file.fileno()):
+                    with suppress(PermissionError, NotImplementedError):  # a file system without links
+                        return kept.enter_context(linked_file(arrived, self._incoming)).path
+            self._settle_arrival(arrived)
+        return None
+
+    def _settle(self, sha256: str) -> None:
+        for arrived in self._arrivals(sha256):
+            self._settle_arrival(arrived)
+        with suppress(FileNotFoundError):
+            moved = self._path(sha256).stat().st_ctime
+            if time.time() - moved < LONGEST_FLUSH:
+                _flush_directory(self._path(sha256).parent)
+
+    def _settle_arrival(self, arrived: Path) -> None:
+        """Put in its place what another brought; what nobody alive brought must still have its sha256, else it goes.
+
+        Nobody else judges it meanwhile, so that who asks whether somebody lives is not taken for one who does.
+        """
+        sha256 = arrived.name.removeprefix(ARRIVED).partition("-")[0]
+        with self._storing(fcntl.LOCK_EX), suppress(FileNotFoundError), arrived.open("rb") as file:
+            if is_abandoned(file.fileno()) and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                arrived.unlink()
+                return
+            os.fsync(file.fileno())
+            os.utime(arrived)
+            arrived.rename(self._path(sha256))
+        _flush_directory(self._path(sha256).parent)
+
+    def _settle_own(self, fd: int, arrived: Path, sha256: str) -> None:
+        """Put in its place what this process brought, unless another was quicker; durable when it returns."""
+        os.fsync(fd)
+        try:
+            self._publish(arrived, sha256)
+        except FileNotFoundError:
+            if not self._path(sha256).is_file():
+                raise
+            _flush_directory(self._path(sha256).parent)
 
     def _adopt(self, path: Path, sha256: str) -> StoredObject:
         """An object that is there already is kept, not replaced: its bytes were verified when it came.

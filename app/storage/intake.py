@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from uuid import uuid4
 
 from app.domain.errors import DigestMismatch, EmptyFile, InsufficientStorage, PayloadTooLarge
 from app.storage.objects import StoredObject
@@ -25,6 +26,8 @@ FLUSHED = 32 << 20
 """Bytes after which what was written is flushed while more arrives, so that little is left to flush at the end."""
 MOST_VECTORS = os.sysconf("SC_IOV_MAX")
 """Buffers that one call may write."""
+PREFIX = "incoming-"
+"""Begin of the names of files that are removed when nobody who made or shares them lives."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -48,9 +51,42 @@ def temporary_file(directory: Path) -> Iterator[TemporaryFile]:
         os.close(file.fd)
 
 
+@contextmanager
+def linked_file(path: Path, directory: Path) -> Iterator[TemporaryFile]:
+    """A further name in ``directory`` of a file that was shared with ``share``, for the block, whatever becomes of
+    ``path``; to be read only. Raises FileNotFoundError, and OSError where the file system has no links."""
+    link = directory / f"{PREFIX}{uuid4().hex}"
+    os.link(path, link)
+    try:
+        fd = os.open(link, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            yield TemporaryFile(link, fd)
+        finally:
+            os.close(fd)
+    finally:
+        link.unlink()
+
+
+def share(file: TemporaryFile) -> None:
+    """Let others keep a finished file alive too. Raises FileNotFoundError where it was just taken for abandoned."""
+    fcntl.flock(file.fd, fcntl.LOCK_SH)
+    if not os.fstat(file.fd).st_nlink:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file.path))
+
+
+def is_abandoned(fd: int) -> bool:
+    """Whether nobody lives who made or shares the file; it is then locked as long as ``fd`` is open."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _create(directory: Path) -> TemporaryFile:
     while True:
-        fd, name = tempfile.mkstemp(dir=directory, prefix="incoming-")
+        fd, name = tempfile.mkstemp(dir=directory, prefix=PREFIX)
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:  # else remove_abandoned() came between the two calls
             return TemporaryFile(Path(name), fd)
@@ -60,15 +96,13 @@ def _create(directory: Path) -> TemporaryFile:
 def remove_abandoned(directory: Path) -> int:
     """Remove the temporary files whose creators died; gives how many."""
     removed = 0
-    for path in directory.glob("incoming-*"):
+    for path in directory.glob(f"{PREFIX}*"):
         with suppress(FileNotFoundError):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-                removed += 1
-            except BlockingIOError:
-                continue
+                if is_abandoned(fd):
+                    path.unlink()
+                    removed += 1
             finally:
                 os.close(fd)
     return removed
@@ -104,15 +138,10 @@ class _Keeper:
             self._unflushed = 0
             self._flushing = asyncio.create_task(in_thread(partial(os.fdatasync, self._fd)))
 
-    async def settle(self) -> None:
-        """Wait until nothing uses the file any more."""
+    async def settle(self) -> str:
+        """Wait until nothing uses the file any more; gives the sha256 of all that was kept, in hexadecimal."""
         for task in filter(None, (self._keeping, self._flushing)):
             await task
-
-    async def finish(self) -> str:
-        """Flush the file to the disk and give the sha256 of all that was kept, in hexadecimal."""
-        await self.settle()
-        await in_thread(partial(os.fsync, self._fd))
         return self._hasher.hexdigest()
 
     def _keep(self, chunks: list[bytes]) -> None:
@@ -125,7 +154,7 @@ class _Keeper:
 async def receive_into(
     file: TemporaryFile, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None
 ) -> StoredObject:
-    """Write ``chunks`` to ``file`` and flush it to the disk. Errors as ObjectStore.receive.
+    """Write ``chunks`` to ``file``, of which little is left to flush then. Errors as ObjectStore.arriving.
 
     At most two blocks of GATHERED bytes are in memory.
     """
@@ -144,10 +173,9 @@ async def receive_into(
                 gathered, size = [], 0
         await keeper.keep(gathered)
     finally:
-        await keeper.settle()
+        sha256 = await keeper.settle()
     if total == 0:
         raise EmptyFile("The upload holds no bytes.")
-    sha256 = await keeper.finish()
     if expected_sha256 is not None and expected_sha256.lower() != sha256:
         raise DigestMismatch("The sha256 differs.", expected_sha256=expected_sha256, received_sha256=sha256)
     return StoredObject(sha256, total)

@@ -33,14 +33,28 @@ class StoredObject:
 class ObjectStore(Protocol):
     """Content-addressed objects. Every method may raise Unavailable; writing may raise InsufficientStorage."""
 
+    def arriving(
+        self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
+    ) -> AbstractAsyncContextManager[StoredObject]:
+        """Store what arrives, hashing on the way, in constant memory; durable after the block, whatever that raised.
+
+        Hashing and writing go on while more arrives. The block begins when all has arrived; while it lasts, the object
+        is flushed, and ``local`` gives it already. So rows may name it that are committed in the block, and nothing may
+        be acknowledged before the block has ended without an error. What a process leaves that dies in the block
+        counts only if its bytes still have the sha256.
+
+        Whatever ``chunks`` raises is passed on, and then nothing is left behind.
+        Raises PayloadTooLarge beyond ``limit`` bytes, EmptyFile, DigestMismatch.
+        """
+
     async def receive(
         self, chunks: AsyncIterable[bytes], *, limit: int, expected_sha256: str | None = None
     ) -> StoredObject:
-        """Store what arrives, hashing on the way, in constant memory; durable when it returns.
+        """As ``arriving``; durable when it returns."""
 
-        Whatever ``chunks`` raises is passed on, and then, as after every error, nothing is left behind.
-        Raises PayloadTooLarge beyond ``limit`` bytes, EmptyFile, DigestMismatch.
-        """
+    async def settle(self, sha256: str) -> None:
+        """Make the object durable that another may still be flushing; nothing where there is none. To be called before
+        a promise is made that relies on an object which somebody else brought."""
 
     async def adopt(self, path: Path, sha256: str, filename: str | None = None) -> StoredObject:
         """Take over a finished local file, without a copy where possible; ``path`` is gone after.

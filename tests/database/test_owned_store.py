@@ -62,6 +62,7 @@ def every_use(store: OwnedStore, sha256: str, file: Path) -> dict[str, Callable[
 
     return {
         "receive": lambda: stored(store),
+        "settle": lambda: store.settle(sha256),
         "adopt": lambda: store.adopt(file, sha256),
         "local": local,
         "stream": lambda: content_of(store, sha256),

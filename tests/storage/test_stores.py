@@ -1,13 +1,17 @@
 """Both object stores: what is stored is whole, addressed by its content, and nothing else is ever left."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import resource
+import signal
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 import obstore
 import pytest
@@ -108,6 +112,102 @@ async def test_a_file_system_that_cannot_tell_what_is_in_memory_is_read_all_the_
         content = os.urandom(3 << 20)
         stored = await store.receive(chunks_of(content), limit=LIMIT)
         assert await content_of(store, stored.sha256, 7) == content[7:]
+
+
+async def test_what_arrives_is_read_while_it_is_flushed_and_promised_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = made(tmp_path / "objects")
+    content = os.urandom(2 << 20)
+    place = tmp_path / "objects" / object_name(sha256_of(content))
+    flush, flushed = Event(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (flush.wait(60), flushed(fd)))
+    async with store.arriving(chunks_of(content), limit=LIMIT) as stored, store.local(stored.sha256) as path:
+        assert path.read_bytes() == content
+        assert not place.exists()
+        with pytest.raises(MissingObject):  # nothing but a conversion is to rely on it yet
+            await content_of(store, stored.sha256)
+        flush.set()
+        await store.settle(stored.sha256)
+        assert place.read_bytes() == content
+        assert path.read_bytes() == content  # who reads it is not disturbed
+    assert files_under(tmp_path) == [place]
+
+
+async def test_two_uploads_of_the_same_bytes_do_not_disturb_each_other(tmp_path: Path) -> None:
+    store = made(tmp_path / "objects")
+    async with store.arriving(chunks_of(b"weights"), limit=LIMIT) as first:
+        async with store.arriving(chunks_of(b"weights"), limit=LIMIT) as second:
+            assert first == second
+            async with store.local(first.sha256) as path:
+                assert path.read_bytes() == b"weights"
+        assert await content_of(store, first.sha256) == b"weights"
+    assert await content_of(store, first.sha256) == b"weights"
+    assert len(files_under(tmp_path)) == 1
+
+
+async def test_a_disk_that_fails_while_flushing_breaks_the_promise_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = made(tmp_path / "objects")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InsufficientStorage):
+        async with store.arriving(chunks_of(b"weights"), limit=LIMIT):
+            pass
+    assert files_under(tmp_path) == []
+
+
+KILLED_BEFORE_FLUSHING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from app.storage.directory import DirectoryStore
+
+async def upload():
+    yield b"weights"
+
+async def main():
+    store = DirectoryStore(Path(sys.argv[1]))
+    os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
+    async with store.arriving(upload(), limit=100):
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("found_by", ["tidy", "local", "settle"])
+@pytest.mark.parametrize("intact", [True, False])
+async def test_what_was_left_unflushed_counts_only_with_its_own_sha256(
+    tmp_path: Path, found_by: str, intact: bool
+) -> None:
+    store = made(tmp_path / "objects")
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED_BEFORE_FLUSHING, tmp_path / "objects")
+    assert await killed.wait() == -signal.SIGKILL
+    (arrived,) = files_under(tmp_path)
+    if not intact:  # as a power cut leaves it: the name is there, the bytes are not
+        arrived.chmod(0o644)
+        arrived.write_bytes(bytes(7))
+    sha256 = sha256_of(b"weights")
+    if found_by == "tidy":
+        await store.tidy()
+    elif found_by == "settle":
+        await store.settle(sha256)
+    if intact:
+        async with store.local(sha256) as path:
+            assert path.read_bytes() == b"weights"
+        assert await content_of(store, sha256) == b"weights"
+        assert len(files_under(tmp_path)) == 1
+        return
+    with pytest.raises(MissingObject):
+        async with store.local(sha256):
+            pass
+    assert files_under(tmp_path) == []
+    await store.receive(chunks_of(b"weights"), limit=LIMIT)
+    assert await content_of(store, sha256) == b"weights"
 
 
 async def test_an_expected_digest_is_compared(store: ObjectStore, tmp_path: Path) -> None:
