@@ -1,9 +1,11 @@
 """One attempt at a conversion: from its start to its final state, or back to the queue."""
 
+import asyncio
 import os
 import shutil
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,6 +89,8 @@ class Attempt:
         self._kept = AsyncExitStack()
         self._inputs = Path()
         """What its process may read beside its checkpoint: what is put there later is seen there."""
+        self._verifying = asyncio.Event()
+        """The verification of files that were written has begun."""
         self._has_result = False
         self._ending = False
         """Its end is being written; whether it is still the current attempt, the writing finds out."""
@@ -182,7 +186,7 @@ class Attempt:
         job = await self._described(results.path)
         self._job.idle = False
         tools = self._tools
-        async with self._log.following(work / LOG):
+        async with self._log.following(work / LOG), self._flushed_beside(results):
             outcome = await tools.supervisor.run(
                 tools.tasks.conversion,
                 TypeAdapter(ConversionJob).dump_python(job, mode="json"),
@@ -209,6 +213,24 @@ class Attempt:
             log.error("child_not_believed", conversion=self._conversion.id, reason=str(error).splitlines()[0])
             raise ChildCrashed("The conversion process told what cannot be stored.") from None
         self._count(ending)
+
+    @asynccontextmanager
+    async def _flushed_beside(self, results: ResultsDirectory) -> AsyncIterator[None]:
+        """For the block, flush what was written whenever its verification begins, so that little is left to flush when
+        it is published."""
+
+        async def flush() -> None:
+            while True:
+                await self._verifying.wait()
+                self._verifying.clear()
+                await in_thread(results.flush)
+
+        flushing = asyncio.create_task(flush())
+        try:
+            yield
+        finally:
+            flushing.cancel()
+            await asyncio.wait([flushing])
 
     def _limits(self) -> Limits:
         """What its process may use. A file of it is no larger than its weights make it, with room for what is small."""
@@ -263,6 +285,8 @@ class Attempt:
     async def _progress(self, stage: Stage, progress: float) -> None:
         """Tell clients; a database that is away for a moment costs an event, not the job. Raises AttemptLost."""
         self._seconds.heard(stage)
+        if stage is Stage.verify and stage is not self._stage:
+            self._verifying.set()
         now = time.monotonic()
         self._stage_changes += stage is not self._stage
         if (stage is self._stage or self._stage_changes > MOST_STAGE_CHANGES) and now - self._told < PROGRESS_INTERVAL:
