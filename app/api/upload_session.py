@@ -6,7 +6,7 @@ connection that breaks off costs nothing of what had arrived.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +26,8 @@ from app.jobs import queue
 PART = 64 << 20
 """Bytes after which what has arrived becomes an object of its own."""
 SMALL = 8 << 20
-"""Bytes below which the last part is stored anew with what follows it: a file has few parts however it comes."""
+"""Bytes below which a part is stored anew with what follows it, once that is as large: so a file has few parts however
+it comes, and each of its bytes is stored anew as often as the size of its part was doubled, 23 times at most."""
 
 log = structlog.get_logger("recast.api")
 
@@ -100,11 +101,12 @@ async def receive(service: Service, upload: Upload, request: Request, checksum: 
     received = upload.received
     unrecorded: list[UploadPart] = []
     async with service.database.transaction() as session:
-        last = await uploads.last_part(session, upload.id)
+        parts = list(await uploads.parts(session, upload.id))
     while await incoming.more():
-        last = await _store(service, upload, incoming, received, last)
-        received = last.start + last.bytes
-        unrecorded.append(last)
+        renewed = _taken_in(parts, incoming.announced)
+        parts = [await _store(service, upload, incoming, received, renewed)]
+        received = parts[0].start + parts[0].bytes
+        unrecorded += parts
         if checksum is None:
             await _record(service, upload, unrecorded)
             unrecorded = []
@@ -116,22 +118,36 @@ async def receive(service: Service, upload: Upload, request: Request, checksum: 
     return received
 
 
+def _taken_in(parts: Sequence[UploadPart], announced: int) -> list[UploadPart]:
+    """The last parts that are stored anew with ``announced`` more bytes (0: unknown), each no larger than all after it.
+
+    As a binary counter carries: parts of sizes that at least halve are left, so few of them.
+    """
+    taken: list[UploadPart] = []
+    size = announced or SMALL
+    for part in reversed(parts):
+        if part.bytes >= SMALL or part.bytes > size:
+            break
+        taken.insert(0, part)
+        size += part.bytes
+    return taken
+
+
 async def _store(
-    service: Service, upload: Upload, incoming: Incoming, received: int, last: UploadPart | None
+    service: Service, upload: Upload, incoming: Incoming, received: int, renewed: Sequence[UploadPart]
 ) -> UploadPart:
-    """The next part, which takes a small one before it in."""
-    renewed = last if last is not None and last.bytes < SMALL else None
+    """The next part, which takes ``renewed`` before it in."""
     chunks = _joined(service, renewed, incoming)
     if received == 0 and incoming.announced >= min(HEAD, upload.length):
         chunks = recognised(chunks)
     stored = await service.store.receive(service.uploads.watched(chunks), limit=upload.length)
-    start = received if renewed is None else renewed.start
+    start = renewed[0].start if renewed else received
     return UploadPart(upload_id=upload.id, start=start, bytes=stored.bytes, sha256=stored.sha256)
 
 
-async def _joined(service: Service, before: UploadPart | None, incoming: Incoming) -> AsyncIterator[bytes]:
-    if before is not None:
-        async for stored in service.store.stream(before.sha256):
+async def _joined(service: Service, before: Sequence[UploadPart], incoming: Incoming) -> AsyncIterator[bytes]:
+    for part in before:
+        async for stored in service.store.stream(part.sha256):
             yield bytes(stored)
     async for chunk in incoming.segment():
         yield chunk

@@ -85,12 +85,6 @@ async def lease(session: AsyncSession, id: str) -> Upload:
     return await find(session, id)
 
 
-async def last_part(session: AsyncSession, id: str) -> UploadPart | None:
-    """The part that arrived last."""
-    query = select(UploadPart).where(UploadPart.upload_id == id).order_by(UploadPart.start.desc()).limit(1)
-    return (await session.scalars(query)).first()
-
-
 async def parts(session: AsyncSession, id: str) -> Sequence[UploadPart]:
     """All parts, in the order of the file."""
     query = select(UploadPart).where(UploadPart.upload_id == id).order_by(UploadPart.start)
@@ -98,7 +92,7 @@ async def parts(session: AsyncSession, id: str) -> Sequence[UploadPart]:
 
 
 async def add_parts(session: AsyncSession, upload: Upload, arrived: Sequence[UploadPart], kept: timedelta) -> int:
-    """Record stored parts, of which the first may take the place of the one before it; gives what has arrived in all.
+    """Record stored parts, which take the place of those within them; gives what has arrived in all.
 
     Raises LeaseLost.
     """
@@ -107,8 +101,9 @@ async def add_parts(session: AsyncSession, upload: Upload, arrived: Sequence[Upl
     changed = update(Upload).where(held).values(received=received, expires_at=func.now() + kept)
     if await session.scalar(changed.returning(Upload.id)) is None:
         raise LeaseLost(upload.id)
-    for part in arrived:
-        await session.merge(part)
+    within = (UploadPart.upload_id == upload.id) & (UploadPart.start >= arrived[0].start)
+    await session.execute(delete(UploadPart).where(within))
+    session.add_all(arrived)
     return received
 
 
