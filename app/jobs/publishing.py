@@ -78,8 +78,8 @@ async def publish(
         *(partial(store.adopt, one.path, one.sha256, filename) for one, filename in named),
         *(partial(store.adopt, one.path, one.sha256) for one in filter(None, (built,))),
     ]
-    await asyncio.gather(*(patiently(move, tell) for move in moves))
-    await patiently(partial(store.settle, origin.job.checkpoint_sha256), tell)  # which may have come just now
+    settled = patiently(partial(store.settle, origin.job.checkpoint_sha256), tell)  # it may have come just now
+    await asyncio.gather(settled, *(patiently(move, tell) for move in moves))
     ending = Ending(
         state=State.failed if outcome.problem else State.succeeded,
         problem=outcome.problem,
