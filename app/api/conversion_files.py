@@ -225,11 +225,11 @@ def prefers_html(accept: str | None) -> bool:
 async def results(service: Service, conversion_id: str) -> tuple[Conversion, dict[str, ConversionFile]]:
     """A conversion and its files by role. Raises NotFound, Expired."""
     async with service.database.transaction() as session:
-        conversion = await rows.find(session, conversion_id)
-        files = await rows.files(session, conversion_id)
+        found = await rows.find_with_files(session, conversion_id)
+    conversion = found.conversion
     if conversion.expired_at is not None:
         raise Expired(f"The files of this conversion were kept until {conversion.expired_at:%Y-%m-%dT%H:%M:%SZ}.")
-    return conversion, {file.role: file for file in files}
+    return conversion, {file.role: file for file in found.files}
 
 
 def file_of(conversion: Conversion, files: dict[str, ConversionFile], role: str) -> ConversionFile:
