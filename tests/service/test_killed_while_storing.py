@@ -1,4 +1,4 @@
-"""kill -9 of everything at each step of taking a file in and of publishing one."""
+"""kill -9 of everything at each step of taking a file in."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.plugins.tied import TiedLanguageModel
-from tests.service.requests import artifact, saved
+from tests.service.requests import saved
 from tests.service.running import Service, free_port
 
 pytestmark = pytest.mark.slow
@@ -87,25 +87,6 @@ def test_a_conversion_reads_what_is_not_durable_and_nobody_is_told(stopped: Stop
         assert ended(client, conversion)["state"] == "succeeded"
         assert client.get(f"/v1/checkpoints/{sha256_of(weights)}").status_code == 200
     assert sha256_of(stopped.object(sha256_of(weights)).read_bytes()) == sha256_of(weights)
-    eventually(stopped.has_nothing_half_done)
-
-
-@pytest.mark.parametrize(("seed", "step"), enumerate(["move", "flush-directory"], 10))
-def test_a_conversion_that_was_being_published_is_made_again(stopped: StoppedService, seed: int, step: str):
-    weights = weights_of(seed)
-    with stopped.client() as client:
-        checkpoint = client.post("/v1/checkpoints", content=weights).json()["sha256"]
-        stopped.stop_at("worker", step)
-        body = {"checkpoint": checkpoint, "architecture": "sample/tied", "target": "torchscript"}
-        accepted = client.post("/v1/conversions", json=body)
-        assert accepted.status_code == 202, accepted.text
-        stopped.wait_until_stopped()
-        assert client.get(accepted.headers["location"]).json()["state"] == "running"
-    stopped.kill_and_start()
-    with stopped.client() as client:
-        conversion = ended(client, accepted.json())
-        assert conversion["attempt"] == 2
-        assert sha256_of(artifact(client, conversion)) == conversion["artifact"]["sha256"]
     eventually(stopped.has_nothing_half_done)
 
 
