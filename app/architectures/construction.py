@@ -28,6 +28,8 @@ INITIAL_SEED = 0
 """Seed of the random values of an initialised module: the same options give the same values."""
 LARGE = 2**26
 """Elements; 256 MB in float32."""
+FIRST_VALUES = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn})
+"""What constructors make parameters with."""
 STATE = ("_parameters", "_buffers")
 DEVICE_OF = Tensor.device.__get__
 
@@ -142,7 +144,7 @@ class _WithoutValues(TorchFunctionMode):
 
     - In-place operations on a parameter, the initialisers, do nothing.
     - A parameter says that it lives on the CPU, so buffers that are made "where the weights are" get values.
-    - An uninitialised tensor too large to be anything but a parameter is made on meta, so that its size costs nothing.
+    - A tensor too large to be anything but a parameter is made on meta, so that its size costs nothing.
     - What is computed from a parameter, such as a trial forward that finds an output shape, is computed on meta.
     """
 
@@ -156,7 +158,7 @@ class _WithoutValues(TorchFunctionMode):
                 return torch.device("cpu")
             if _in_place(func.__name__):
                 return subject
-        if func is torch.empty and _elements(args) >= LARGE:
+        if func in FIRST_VALUES and _elements(args) >= LARGE:
             kwargs = {**kwargs, "device": "meta"}
         try:
             return func(*args, **kwargs)

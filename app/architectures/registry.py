@@ -88,13 +88,13 @@ class Registry:
         entry = self._entry(name)
         complete = self._complete(entry, options)
         construct = construction.initialised if initialised else construction.skeleton
-        return _module(entry, lambda: construct(lambda: entry.construct(complete), seed))
+        return _module(entry, complete, lambda: construct(lambda: entry.construct(complete), seed))
 
     def outline(self, name: str, options: Mapping[str, Any]) -> nn.Module:
         """The module for the names, shapes and dtypes of its state dict alone. Raises what ``build`` does."""
         entry = self._entry(name)
         complete = self._complete(entry, options)
-        return _module(entry, lambda: construction.outline(lambda: entry.construct(complete)))
+        return _module(entry, complete, lambda: construction.outline(lambda: entry.construct(complete)))
 
     def options(self, name: str, options: Mapping[str, Any]) -> Options:
         """These options with the defaults of the others. Raises UnknownArchitecture, InvalidOptions."""
@@ -162,24 +162,31 @@ class Registry:
             raise InvalidOptions(f"{entry.name}: these options give no signature: {_words(error)}") from error
 
 
-def _module(entry: Entry, build: Callable[[], nn.Module]) -> nn.Module:
-    module = _guarded(entry, build)
+def _module(entry: Entry, options: Options, build: Callable[[], nn.Module]) -> nn.Module:
+    module = _guarded(entry, build, options)
     if not isinstance(module, nn.Module):
         raise BuildFailed(f"{entry.name}: the builder returned {type(module).__name__}, not a torch.nn.Module.")
     return module
 
 
-def _guarded(entry: Entry, build: Callable[[], Made]) -> Made:
+def _guarded(entry: Entry, build: Callable[[], Made], options: Options | None = None) -> Made:
     try:
         return build()
     except RecastError:
         raise
     except Exception as error:  # whatever a library's or an author's constructor raises
         raise BuildFailed(
-            f"{entry.name}: the constructor raised {_words(error)}",
-            stage="build",
-            hint="Check the architecture options: this combination of them cannot be built.",
+            f"{entry.name}: the constructor raised {_words(error)}", stage="build", hint=_remedy(entry, options)
         ) from error
+
+
+def _remedy(entry: Entry, options: Options | None) -> str:
+    if entry.library == "transformers" and options == complete_options(entry.options_schema, {}):
+        return (
+            f"These are transformers' own defaults for {entry.family}, of which transformers itself cannot build the "
+            "model. Send the content of your model's config.json as architecture_options."
+        )
+    return "Check the architecture options: this combination of them cannot be built."
 
 
 def _words(error: Exception) -> str:

@@ -219,6 +219,46 @@ def test_the_default_configuration_of_a_very_large_model_is_built_without_its_me
     assert sum(parameter.numel() for parameter in module.parameters()) > 5e9
 
 
+class MadeOfZeros(nn.Module):
+    """Its parameter would be 8 TB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2**20, 2**21))
+
+
+def test_parameters_of_any_size_made_by_any_factory_cost_nothing() -> None:
+    assert skeleton(MadeOfZeros).weight.shape == (2**20, 2**21)
+
+
+def test_a_large_constant_has_its_values() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+            self.mask = torch.ones(8, 2**20).tril()
+
+    built = skeleton(Masked)
+    assert built.linear.weight.is_meta
+    assert built.mask.sum() == 8 * 9 / 2
+
+
+def test_a_fault_is_not_told_as_a_want_of_memory() -> None:
+    def construct() -> nn.Module:
+        MadeOfZeros()
+        raise TypeError("None ** 0.5")
+
+    with pytest.raises(TypeError, match=r"None \*\* 0.5"):
+        skeleton(construct)
+
+
+def test_defaults_that_the_library_itself_cannot_build_are_called_that(registry: Registry) -> None:
+    with pytest.raises(BuildFailed) as failed:
+        registry.build("transformers/esm", {})
+    assert "config.json" in (failed.value.problem().hint or "")
+    registry.build("transformers/esm", {"vocab_size": 33, "num_hidden_layers": 1})
+
+
 def test_what_a_constructor_raises_is_told(registry: Registry) -> None:
     with pytest.raises(BuildFailed, match="Invalid pool type: map") as failed:
         registry.build("timm/resnet18", {"global_pool": "map"})
