@@ -68,7 +68,7 @@ class Offer:
         if name in self.lacking:
             raise Postponed(LOOK_AGAIN)
 
-    async def make_able(self, database: Database, needs: Iterable[str], since: datetime) -> None:
+    async def make_sure_of(self, database: Database, needs: Iterable[str], since: datetime) -> None:
         """Return once this worker is known to be able to do all that a conversion needs which was sent at ``since``.
 
         Raises Postponed where others are, or may be within the time for which what is offered is left to them, and

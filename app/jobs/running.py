@@ -69,7 +69,7 @@ async def run_conversion(tools: Tools, job: Job) -> None:
         await attempt(0, partial(Attempt.fail, problem=error.problem()))
         return
     try:
-        await patiently(partial(tools.offer.make_able, tools.database, conversion.needs, conversion.created_at))
+        await patiently(partial(tools.offer.make_sure_of, tools.database, conversion.needs, conversion.created_at))
         wanted = tools.admission.wanted_for(loaded_bytes(owned, conversion), sample_elements(conversion))
     except (InvalidOptions, TargetNotInstalled, MemoryEstimateExceeded) as error:
         await attempt(0, partial(Attempt.fail, problem=error.problem()))

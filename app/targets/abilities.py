@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from app.domain.conversion import CommonOptions
-from app.domain.recipe import LAYERS
 from app.targets.specs import SPECS
 
 RECIPES = "recipes"
@@ -21,7 +20,7 @@ RECIPES = "recipes"
 @cache
 def abilities() -> frozenset[str]:
     """Names of all that this version can do with what is installed beside it."""
-    names = {RECIPES, *(f"{RECIPES}.{kind}" for kind in LAYERS)}
+    names = {RECIPES}
     for name, spec in SPECS.items():
         if spec.installing is None:
             names |= {name, *_declared(name, spec.options)}

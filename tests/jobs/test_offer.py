@@ -59,13 +59,13 @@ async def test_what_others_can_do_is_put_back_and_what_nobody_can_do_waits_for_a
     database: Database,
 ) -> None:
     offer = await offered(database, LATER)
-    await offer.make_able(database, ["onnx", "recipes"], LONG_AGO)
+    await offer.make_sure_of(database, ["onnx", "recipes"], LONG_AGO)
     with pytest.raises(Postponed):
-        await offer.make_able(database, ["onnx", LATER], LONG_AGO)
+        await offer.make_sure_of(database, ["onnx", LATER], LONG_AGO)
     with pytest.raises(Postponed):
-        await offer.make_able(database, ["unheard_of"], datetime.now(UTC))
+        await offer.make_sure_of(database, ["unheard_of"], datetime.now(UTC))
     with pytest.raises(InvalidOptions, match="unheard_of"):
-        await offer.make_able(database, ["unheard_of"], LONG_AGO)
+        await offer.make_sure_of(database, ["unheard_of"], LONG_AGO)
 
 
 async def test_a_conversion_says_what_it_needs(database: Database) -> None:
