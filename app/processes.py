@@ -1,6 +1,7 @@
-"""What a process of ours asks of the Linux kernel for itself."""
+"""What a process of ours asks of the Linux kernel and of Python for itself."""
 
 import ctypes
+import gc
 import os
 import resource
 import select
@@ -34,6 +35,18 @@ def give_back_memory() -> None:
     """Return what was freed to the kernel: malloc_trim(3), where the C library has it."""
     if hasattr(libc(), "malloc_trim"):
         libc().malloc_trim(0)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load modules inside without collecting garbage, and never again look for any in what was loaded: it stays, and
+    passes over it take a fifth of the time that importing takes."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.failure import UsageError, failing_in_words
+from app.processes import loading
 from app.processors import available_cores
 from app.targets.specs import SPECS
 
@@ -99,7 +100,8 @@ def api(
     fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the HTTP api alone; conversions wait until a worker runs."""
-    from app.cli.processes import run_api
+    with loading():  # before the settings: what `recast serve` tells comes once its database runs
+        from app.cli.api import run_api
 
     run_api(_settings(host=host, port=port, data_dir=data_dir, allow_unauthenticated=allow_unauthenticated), fd)
 
@@ -108,7 +110,8 @@ def api(
 @failing_in_words
 def worker(data_dir: DataDir = None) -> None:
     """Run a worker alone; any number may share one database and one store."""
-    from app.cli.processes import run_worker
+    with loading():
+        from app.cli.worker import run_worker
 
     run_worker(_settings(data_dir=data_dir))
 

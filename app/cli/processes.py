@@ -1,9 +1,7 @@
-"""The processes of the service, each of which can also run alone: the api and the worker."""
+"""What the processes of the service need before they are of use: a data directory, a store, a database, an address."""
 
-import asyncio
 import fcntl
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -11,15 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
-import uvicorn
 
 from app.cli.failure import UsageError
 from app.cli.mounts import refuse_unmounted, remember_mount
-from app.domain.versions import service_version
-from app.logs import configure_logging
-from app.processes import close_to_others
 from app.settings import Settings
-from app.telemetry import configure_traces
 
 DATABASE_DELAY = 1.0
 """Seconds between tries to reach a database that is away."""
@@ -172,50 +165,3 @@ def listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         raise UsageError(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}.") from None
-
-
-def run_api(settings: Settings, fd: int | None) -> None:
-    """Serve until SIGTERM or SIGINT. ``fd``: a listening socket that was inherited."""
-    from app.api.server import server_config
-    from app.main import create_app
-
-    close_to_others()
-    configure_logging(settings.log_format, settings.log_level)
-    check_settings(settings)
-    configure_traces("api", service_version())
-    listener = socket.socket(fileno=fd) if fd is not None else listen(settings)
-    with migrated_database(settings) as url:
-        refuse_to_serve_nobody(settings, url)
-        app = create_app(settings, url, os.environ.get(SUPERVISOR))
-        _Server(server_config(app, settings, grace=GRACE)).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Ends with status 0 when it is told to stop; uvicorn itself would die of the signal a second time."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        yield
-
-
-def run_worker(settings: Settings) -> None:
-    """Take jobs until SIGTERM or SIGINT, then drain."""
-    from app.jobs.worker import run_worker as work
-
-    close_to_others()
-    configure_logging(settings.log_format, settings.log_level)
-    check_settings(settings)
-    configure_traces("worker", service_version())
-
-    async def until_told(url: str) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        await work(settings, url, stop, supervisor=os.environ.get(SUPERVISOR))
-
-    with migrated_database(settings) as url:
-        asyncio.run(until_told(url))

@@ -2,28 +2,35 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 
 VARIABLE = "RECAST_SECRETS_FD"
 LONGEST = 32 << 10
 """Bytes of all of them: they must fit into a pipe that nobody reads yet."""
 
 
-@contextmanager
-def told_secrets(secrets: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """A descriptor to hand to a process that is started in the block, and the variable that names it there."""
-    reader, writer = os.pipe()
-    try:
-        os.write(writer, json.dumps(dict(secrets)).encode())
-        os.close(writer)
-        yield reader, {VARIABLE: str(reader)}
-    finally:
-        os.close(reader)
+class SecretsPipe:
+    """How a process learns them that may be started before they are known; it waits where it asks too early."""
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+        self.variables = {VARIABLE: str(self.reader)}
+        """What the process is to have in its environment, beside the inherited ``reader``."""
+
+    def started(self) -> None:
+        """The process has its end."""
+        os.close(self.reader)
+
+    def tell(self, secrets: Mapping[str, str]) -> None:
+        """Once; to nobody where the process has ended."""
+        with suppress(BrokenPipeError):
+            os.write(self._writer, json.dumps(dict(secrets)).encode())
+        os.close(self._writer)
 
 
 def inherited_secrets() -> dict[str, str]:
-    """What this process was told when it was started, once; nothing where it was started by itself."""
+    """What this process is told by the one that started it, once; nothing where it was started by itself."""
     number = os.environ.pop(VARIABLE, None)
     if number is None:
         return {}

@@ -7,14 +7,16 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from functools import partial
+from http import HTTPStatus
 from uuid import uuid4
 
-import httpx
 import structlog
 import typer
 
 from app.cli.failure import FAILED, USAGE
+from app.cli.part import Part, RunningPart
 from app.cli.processes import (
     GRACE,
     MIGRATED,
@@ -25,9 +27,8 @@ from app.cli.processes import (
     only_one,
     refuse_to_serve_nobody,
 )
-from app.cli.secrets import told_secrets
 from app.logs import configure_logging
-from app.processes import close_to_others, die_with_parent
+from app.processes import close_to_others
 from app.settings import Settings
 from app.tasks import first
 
@@ -36,52 +37,48 @@ LONGEST_PAUSE = 10.0
 """Seconds before a part that ended is started again, doubled from the first each time it ends soon."""
 HEALTHY_AFTER = 10.0
 """Seconds after which a part that ran counts as healthy: its next crash is restarted at once again."""
-POLL = 0.2
+POLL = 0.05
+ANSWER_SECONDS = 10
 EXTRA_GRACE = 15.0
 """Seconds beyond the drain time before what does not stop is killed."""
 
 log = structlog.get_logger("recast.serve")
 
 
-@dataclass(frozen=True)
-class Part:
-    """A process that must run."""
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    secrets: Mapping[str, str]
-    """Settings that it is told over a pipe: an environment can be read for as long as its process lives."""
-    pass_fds: tuple[int, ...] = ()
-
-
 def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; 0 when everything stopped as it should."""
     close_to_others()
     configure_logging(settings.log_format, settings.log_level)
-    check_settings(settings)
-    with only_one(settings.data_dir), listen(settings) as listener, migrated_database(settings) as url:
-        refuse_to_serve_nobody(settings, url)
-        return asyncio.run(_supervise(settings, url, listener))
+    with only_one(settings.data_dir), listen(settings) as listener:
+        running = [RunningPart(part) for part in _parts(settings, listener.fileno())]
+        # They load their libraries while the database starts.
+        try:
+            check_settings(settings)
+            with migrated_database(settings) as url:
+                refuse_to_serve_nobody(settings, url)
+                return asyncio.run(_supervise(settings, running, url, listener))
+        finally:
+            for one in running:
+                one.kill()
 
 
-async def _supervise(settings: Settings, database_url: str, listener: socket.socket) -> int:
+async def _supervise(
+    settings: Settings, parts: Sequence[RunningPart], database_url: str, listener: socket.socket
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    host, port = listener.getsockname()[:2]
     grace = max(settings.drain_timeout, GRACE) + EXTRA_GRACE
-    parts = _parts(settings, database_url, listener.fileno())
-    running = [asyncio.create_task(_keep_running(part, stop, grace)) for part in parts]
-    announcing = asyncio.create_task(_announce(f"http://{f'[{host}]' if ':' in host else host}:{port}"))
+    keep = partial(keep_running, stop=stop, grace=grace, secrets={"database_url": database_url})
+    running = [asyncio.create_task(keep(part)) for part in parts]
+    announcing = asyncio.create_task(_announce(*listener.getsockname()[:2]))
     statuses = await asyncio.gather(*running)
     announcing.cancel()
     return max(statuses)
 
 
-def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, Part]:
-    secrets = {"database_url": database_url}
+def _parts(settings: Settings, listener: int) -> tuple[Part, Part]:
     environment = {
         **{name: value for name, value in os.environ.items() if name != "RECAST_DATABASE_URL"},
         SUPERVISOR: uuid4().hex,
@@ -92,70 +89,59 @@ def _parts(settings: Settings, database_url: str, listener: int) -> tuple[Part, 
     }
     recast = (sys.executable, "-P", "-m", "app.cli")  # -P: what lies in the working directory is not ours
     return (
-        Part("api", (*recast, "api", "--fd", str(listener)), environment, secrets, (listener,)),
-        Part("worker", (*recast, "worker"), environment, secrets),
+        Part("api", (*recast, "api", "--fd", str(listener)), environment, (listener,)),
+        Part("worker", (*recast, "worker"), environment),
     )
 
 
-async def _keep_running(part: Part, stop: asyncio.Event, grace: float) -> int:
-    """Start ``part``, and start it again whenever it ends, until ``stop``; gives what `recast serve` is to end with.
+async def keep_running(running: RunningPart, *, stop: asyncio.Event, grace: float, secrets: Mapping[str, str]) -> int:
+    """Tell a part its secrets, and start it again whenever it ends, until ``stop``; gives what `recast serve` is to end
+    with.
 
     However often it ends: the other parts are of use without it, and what ails it (a database that is away, a full
     disk) may pass. Wrong settings do not: a part that ends for them, and has said so, ends everything.
     """
-    pause = FIRST_PAUSE
-    while not stop.is_set():
-        started = time.monotonic()
-        with told_secrets(part.secrets) as (fd, variables):
-            process = await asyncio.create_subprocess_exec(
-                *part.command,
-                env={**part.environment, **variables},
-                pass_fds=(*part.pass_fds, fd),
-                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then stops the parts in order
-                preexec_fn=die_with_parent,
-            )
-        await first(process.wait(), stop.wait())
-        if process.returncode is None:
-            return 0 if await _stopped(part, process, grace) else FAILED
-        if process.returncode == USAGE:
+    part, pause = running.part, FIRST_PAUSE
+    while True:
+        running.tell(secrets)
+        await first(running.ended(), stop.wait())
+        status = running.status
+        if status is None:
+            return 0 if await running.stop(grace) else FAILED
+        if status == USAGE:
             log.error("part_cannot_run", part=part.name)
             stop.set()
             return USAGE
-        if time.monotonic() - started > HEALTHY_AFTER:
+        if time.monotonic() - running.since > HEALTHY_AFTER:
             pause = FIRST_PAUSE
-        log.error("part_ended", part=part.name, status=process.returncode, restart_in=pause)
+        log.error("part_ended", part=part.name, status=status, restart_in=pause)
         await first(asyncio.sleep(pause), stop.wait())
+        if stop.is_set():
+            return 0
         pause = min(2 * pause, LONGEST_PAUSE)
-    return 0
+        running = RunningPart(part)
 
 
-async def _stopped(part: Part, process: asyncio.subprocess.Process, grace: float) -> bool:
-    process.terminate()
-    try:
-        async with asyncio.timeout(grace):
-            status = await process.wait()
-    except TimeoutError:
-        log.error("part_killed", part=part.name, after=grace)
-        process.kill()
-        await process.wait()
-        return False
-    return status in (0, -signal.SIGTERM)  # the latter: it had not yet started to listen to signals
-
-
-async def _announce(url: str) -> None:
+async def _announce(host: str, port: int) -> None:
     """Say on standard output when the api answers, and when conversions can run."""
-    async with httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client:
-        await _until_ok(client, "/healthz")
-        typer.echo(f"Recast listens on {url}")
-        await _until_ok(client, "/readyz")
-        typer.echo(f"Recast is ready: {url}/docs")
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    await _until_ok(host, port, "/healthz")
+    typer.echo(f"Recast listens on {url}")
+    await _until_ok(host, port, "/readyz")
+    typer.echo(f"Recast is ready: {url}/docs")
 
 
-async def _until_ok(client: httpx.AsyncClient, path: str) -> None:
-    while True:
-        try:
-            if (await client.get(path)).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
+async def _until_ok(host: str, port: int, path: str) -> None:
+    while await _status(host, port, path) != HTTPStatus.OK:
         await asyncio.sleep(POLL)
+
+
+async def _status(host: str, port: int, path: str) -> int | None:
+    """What the api answers; None where it does not. No client's library has to be loaded for it."""
+    with suppress(OSError, TimeoutError, ValueError, IndexError):
+        async with asyncio.timeout(ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            with closing(writer):
+                writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                return int((await reader.readline()).split()[1])
+    return None

@@ -4,16 +4,18 @@ import os
 import subprocess
 import sys
 
-from app.cli.secrets import VARIABLE, told_secrets
+from app.cli.secrets import VARIABLE, SecretsPipe
 
 READ = "from app.cli.secrets import inherited_secrets; print(inherited_secrets(), inherited_secrets())"
 SHOW = "from pathlib import Path; print(Path('/proc/self/environ').read_text())"
 
 
 def run(program: str, secrets: dict[str, str]) -> str:
-    with told_secrets(secrets) as (fd, variables):
-        command = [sys.executable, "-c", program]
-        started = subprocess.Popen(command, env={**os.environ, **variables}, pass_fds=(fd,), stdout=subprocess.PIPE)
+    pipe = SecretsPipe()
+    command, environment = [sys.executable, "-c", program], {**os.environ, **pipe.variables}
+    started = subprocess.Popen(command, env=environment, pass_fds=(pipe.reader,), stdout=subprocess.PIPE)
+    pipe.started()
+    pipe.tell(secrets)
     return started.communicate()[0].decode()
 
 
@@ -30,3 +32,9 @@ def test_no_environment_holds_them() -> None:
 def test_a_process_that_was_told_nothing_knows_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", READ], capture_output=True, check=True, text=True)
     assert done.stdout == "{} {}\n"
+
+
+def test_telling_one_that_has_ended_is_no_error() -> None:
+    pipe = SecretsPipe()
+    pipe.started()
+    pipe.tell({"database_url": "postgresql://secret"})

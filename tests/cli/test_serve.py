@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from app.architectures.registry import load_registry
-from app.cli.serve import Part, _keep_running
+from app.cli.part import Part, RunningPart
+from app.cli.serve import keep_running
 from tests.cli.running import PLUGINS, recast
 
 
@@ -181,9 +182,12 @@ def test_wrong_settings_end_every_part_with_their_cause(part, setting, value, to
 @pytest.mark.anyio
 async def test_a_part_that_cannot_run_with_its_settings_ends_everything_and_one_that_crashes_does_not():
     stop = asyncio.Event()
-    part = partial(Part, environment=os.environ, secrets={})
-    crashing = asyncio.create_task(_keep_running(part("crashes", [sys.executable, "-c", "exit(1)"]), stop, 5))
-    wrong = part("wrong", [sys.executable, "-c", "import time; time.sleep(1); exit(2)"])
-    assert await _keep_running(wrong, stop, 5) == 2
+    keep = partial(keep_running, stop=stop, grace=5, secrets={})
+
+    def running(program: str) -> RunningPart:
+        return RunningPart(Part("test", [sys.executable, "-c", program], os.environ))
+
+    crashing = asyncio.create_task(keep(running("exit(1)")))
+    assert await keep(running("import time; time.sleep(1); exit(2)")) == 2
     assert stop.is_set()
     assert await crashing == 0
