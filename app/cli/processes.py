@@ -34,8 +34,10 @@ def migrated_database(settings: Settings) -> Iterator[str]:
     from app.database.migrations import migrate
 
     with running_database(settings) as url:
+        log.debug("database_started")
         if settings.database_url is None or MIGRATED not in os.environ:
             _once_it_answers(lambda: migrate(url))
+            log.debug("database_migrated")
         yield url
 
 

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from pydantic import TypeAdapter
+from sqlalchemy import Text, cast, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import workers
 from app.database.tables import Catalog, Worker
 from app.domain.architecture import ArchitectureDescription, BrokenPlugin, Signature
+
+_entries = TypeAdapter(tuple[ArchitectureDescription, ...])
 
 OFFERED_FOR = timedelta(minutes=10)
 """How long what a worker offered is left to workers like it, after the last sign of one: they may be restarting."""
@@ -46,25 +49,41 @@ class Described:
     """Names of what the worker can do beside (targets/abilities.py)."""
 
 
+def as_json(entries: Sequence[ArchitectureDescription]) -> bytes:
+    """The entries as they are stored, megabytes of them."""
+    return _entries.dump_json(tuple(entries))
+
+
 async def publish(session: AsyncSession, described: Described, room: str | None = None) -> None:
-    """Make this what the worker of that work directory offers."""
-    statement = insert(Catalog).values(
-        digest=described.digest,
-        entries=[entry.model_dump(mode="json") for entry in described.entries],
-        plugins={entry.name: entry.plugin for entry in described.entries if entry.plugin is not None},
-        broken=[plugin.model_dump(mode="json") for plugin in described.broken],
-        pending=list(described.pending),
-        late=list(described.late),
-        abilities=list(described.abilities),
-    )
-    seen = {"seen_at": func.clock_timestamp()}
-    await session.execute(statement.on_conflict_do_update(index_elements=["digest"], set_=seen))
-    await offer(session, described.digest, room)
+    """Make this what the worker of that work directory offers. What was stored once is not sent again."""
+    if not await _see(session, described.digest):
+        statement = insert(Catalog).values(
+            digest=described.digest,
+            entries=cast(literal(as_json(described.entries).decode(), Text), JSONB),
+            plugins={entry.name: entry.plugin for entry in described.entries if entry.plugin is not None},
+            broken=[plugin.model_dump(mode="json") for plugin in described.broken],
+            pending=list(described.pending),
+            late=list(described.late),
+            abilities=list(described.abilities),
+        )
+        seen = {"seen_at": func.clock_timestamp()}
+        await session.execute(statement.on_conflict_do_update(index_elements=["digest"], set_=seen))
+    await _assign(session, described.digest, room)
 
 
 async def offer(session: AsyncSession, digest: str, room: str | None) -> None:
     """Record that the worker of that work directory still offers a catalog."""
-    await session.execute(update(Catalog).where(Catalog.digest == digest).values(seen_at=func.clock_timestamp()))
+    await _see(session, digest)
+    await _assign(session, digest, room)
+
+
+async def _see(session: AsyncSession, digest: str) -> bool:
+    """Record that a catalog is offered; False where none of that digest is stored."""
+    seen = update(Catalog).where(Catalog.digest == digest).values(seen_at=func.clock_timestamp())
+    return await session.scalar(seen.returning(Catalog.digest)) is not None
+
+
+async def _assign(session: AsyncSession, digest: str, room: str | None) -> None:
     await session.execute(update(Worker).where(Worker.room == room).values(catalog=digest))
 
 
@@ -90,16 +109,18 @@ async def current_digests(session: AsyncSession, lost_after: float) -> tuple[str
 
 async def find(session: AsyncSession, digest: str) -> Described | None:
     """A catalog, its architectures in the registry's order."""
-    row = await session.get(Catalog, digest)
+    columns = cast(Catalog.entries, Text), Catalog.broken, Catalog.pending, Catalog.late, Catalog.abilities
+    row = (await session.execute(select(*columns).where(Catalog.digest == digest))).one_or_none()
     if row is None:
         return None
+    entries, broken, pending, late, abilities = row
     return Described(
-        digest=row.digest,
-        entries=tuple(ArchitectureDescription.model_validate(entry) for entry in row.entries),
-        broken=tuple(BrokenPlugin.model_validate(plugin) for plugin in row.broken),
-        pending=tuple(row.pending),
-        late=tuple(row.late),
-        abilities=tuple(row.abilities),
+        digest=digest,
+        entries=_entries.validate_json(entries),
+        broken=tuple(BrokenPlugin.model_validate(plugin) for plugin in broken),
+        pending=tuple(pending),
+        late=tuple(late),
+        abilities=tuple(abilities),
     )
 
 

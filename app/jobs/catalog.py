@@ -26,6 +26,7 @@ from app.jobs.supervisor import TaskFailed
 from app.jobs.tools import Tools
 from app.targets.abilities import abilities
 from app.targets.specs import installed
+from app.tasks import first
 from app.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,10 @@ PLUGIN_LATE = 10.0
 """Seconds more after which the service is ready without them."""
 AT_ONCE = 2
 """Plug-ins that are described at the same time."""
+
+Entries = tuple[ArchitectureDescription, ...]
+Trying = Mapping[str, asyncio.Task[Described]]
+"""Plug-ins by name, each with its description to come."""
 
 _entries = TypeAdapter(tuple[ArchitectureDescription, ...])
 
@@ -76,26 +81,53 @@ async def _publish_changes(tools: Tools, group: asyncio.TaskGroup) -> None:
 
 
 async def _describe_all(tools: Tools) -> catalogs.Described:
-    """Publish what the libraries offer, and the plug-ins, as they are described; a plug-in may take its time."""
+    """Publish what the libraries offer, and the plug-ins, as they are described; a plug-in may take its time.
+
+    What the libraries offer is known ahead as a rule: then nobody waits until they have told it themselves.
+    Raises TaskFailed.
+    """
     found = await in_thread(partial(find_plugins, tools.plugins_dir))
-    known = await in_thread(tools.tasks.known_catalog)
-    if known is not None:
-        await _publish(tools, tuple(map(installed, known)), {}, pending=tuple(plugin.name for plugin in found))
-    libraries = await _describe(tools, None)
     slots = asyncio.Semaphore(AT_ONCE)
     async with asyncio.TaskGroup() as group:
         trying = {plugin.name: group.create_task(_tried(tools, plugin, slots)) for plugin in found}
-        for seconds, late in ((SOON, False), (PLUGIN_LATE, True)):
-            left = await _left(trying, seconds)
-            if left:
-                await _publish(tools, libraries, trying, **{"late" if late else "pending": left})
+        describing = group.create_task(_libraries(tools))
+        known = await in_thread(tools.tasks.known_catalog)
+        if known is not None:
+            await _publish_known(tools, tuple(map(installed, known)), trying, describing)
+        libraries = await describing
+        if not isinstance(libraries, TaskFailed):
+            for seconds, late in ((SOON, False), (PLUGIN_LATE, True)):
+                left = await _left(trying, seconds)
+                if left:
+                    await _publish(tools, libraries, trying, **{"late" if late else "pending": left})
+    if isinstance(libraries, TaskFailed):
+        raise libraries
     described = await _publish(tools, libraries, trying)
     for plugin in described.broken:
         log.error("plugin_broken", plugin=plugin.name, error=plugin.error)
     return described
 
 
-async def _left(trying: Mapping[str, asyncio.Task[Described]], seconds: float) -> tuple[str, ...]:
+async def _publish_known(
+    tools: Tools, libraries: Entries, trying: Trying, describing: asyncio.Task[Entries | TaskFailed]
+) -> None:
+    """Publish what is known of the libraries, and with it the plug-ins, where all are described before these are."""
+    await _publish(tools, libraries, trying, pending=await _left(trying, 0))
+    if trying:
+        await first(asyncio.wait(trying.values()), asyncio.wait([describing]))
+        if not await _left(trying, 0):
+            await _publish(tools, libraries, trying)
+
+
+async def _libraries(tools: Tools) -> Entries | TaskFailed:
+    """The failure is given and not raised, so that it ends no plug-in's description."""
+    try:
+        return await _describe(tools, None)
+    except TaskFailed as error:
+        return error
+
+
+async def _left(trying: Trying, seconds: float) -> tuple[str, ...]:
     """Names of the plug-ins that are not described after so long."""
     if trying:
         await asyncio.wait(trying.values(), timeout=seconds)
@@ -104,16 +136,16 @@ async def _left(trying: Mapping[str, asyncio.Task[Described]], seconds: float) -
 
 async def _publish(
     tools: Tools,
-    libraries: tuple[ArchitectureDescription, ...],
-    trying: Mapping[str, asyncio.Task[Described]],
+    libraries: Entries,
+    trying: Trying,
     *,
     pending: tuple[str, ...] = (),
     late: tuple[str, ...] = (),
 ) -> catalogs.Described:
     entries, failed = assembled(libraries, (task.result() for task in trying.values() if task.done()))
     able = tuple(sorted(abilities()))
-    told = [_entries.dump_python(entries, mode="json"), [plugin.model_dump() for plugin in failed], pending, late, able]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    rest = json.dumps([[plugin.model_dump() for plugin in failed], pending, late, able], sort_keys=True)
+    digest = hashlib.sha256(catalogs.as_json(entries) + rest.encode()).hexdigest()
     described = catalogs.Described(digest, entries, failed, pending, late, able)
 
     async def store() -> None:
@@ -132,7 +164,7 @@ async def _withdraw(tools: Tools) -> None:
         await catalogs.withdraw(session, tools.work_dir.name)
 
 
-async def _describe(tools: Tools, plugin: str | None) -> tuple[ArchitectureDescription, ...]:
+async def _describe(tools: Tools, plugin: str | None) -> Entries:
     """Raises TaskFailed."""
     limits = tools.inspection_limits
     with scratch_directory(tools.work_dir, "catalog-") as work:

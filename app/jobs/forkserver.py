@@ -48,7 +48,7 @@ from app.jobs.namespaces import (
     unshare,
 )
 from app.jobs.usage import disk_usage, memory_of, private_memory, process_tree, processor_time
-from app.processes import PR_SET_CHILD_SUBREAPER, close_to_others, die_with_parent, prctl
+from app.processes import PR_SET_CHILD_SUBREAPER, close_to_others, die_with_parent, loading, prctl
 
 WATCH_INTERVAL = 0.25
 """Seconds between two measurements of what the jobs use."""
@@ -329,8 +329,9 @@ def main() -> None:
     die_with_parent()  # a change of credentials clears it
     close_to_others()
     server = Forkserver(control, tuple(map(Path, start["hidden"])), user)
-    for module in start["preload"]:
-        importlib.import_module(module)
+    with loading():
+        for module in start["preload"]:
+            importlib.import_module(module)
     server.readable = visible_files()
     server.private = private_memory(os.getpid())
     server.serve()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 from app.domain.conversion import CommonOptions, TargetName
@@ -39,6 +40,11 @@ class TargetSpec:
     @property
     def installing(self) -> str | None:
         """The command that adds the target to an installation that lacks it; None where nothing is lacking."""
-        if self.requires is None or find_spec(self.requires) is not None:
+        if self.requires is None or _is_installed(self.requires):
             return None
         return f'pip install "{PACKAGE}[{self.requires}]"'
+
+
+@cache
+def _is_installed(package: str) -> bool:
+    return find_spec(package) is not None

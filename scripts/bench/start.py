@@ -1,17 +1,21 @@
 """How long the service takes to be ready and to end: on a new data directory, and on a used one with other plug-ins.
 
-Seconds from the start of `recast serve` to the first 200 of /readyz, and from SIGTERM while it is idle to its end.
-Beside them the seconds that importing torch and the libraries alone takes, which every conversion waits for.
+Seconds from the start of `recast serve` to the first 200 of /readyz, and from SIGTERM while it is idle to its end; in
+between when each phase was through, and how much processor time all of its processes took. Beside them the seconds that
+importing torch and the libraries alone takes, which every conversion waits for.
 """
 
 import argparse
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -20,6 +24,8 @@ from service import free_port
 LIMIT = 240.0
 IDLE = 5.0
 """Seconds for which it is left alone before it is stopped."""
+PHASES = ("database_started", "database_migrated", "worker_started", "catalog_published")
+"""Events of the log, of which the first counts: a catalog is published again with what plug-ins offer."""
 PLUGIN = """
 from torch import nn
 from recast_plugins import InputSpec, Signature, architecture
@@ -30,29 +36,45 @@ def net() -> nn.Module:
 """
 
 
-def started_and_stopped(data: Path, plugins: Path) -> tuple[float, float]:
-    """Seconds to ready, and to the end."""
+def started_and_stopped(data: Path, plugins: Path) -> Mapping[str, float]:
+    """Seconds to each phase, to ready, and from SIGTERM to the end; and of the processor, of all processes that are
+    waited for (the database's are not)."""
     port = free_port()
     command = [str(Path(sys.executable).with_name("recast")), "serve", "--port", str(port), "--data-dir", str(data)]
-    environment = {**os.environ, "RECAST_PLUGINS_DIR": str(plugins)}
-    began = time.perf_counter()
-    with (data.parent / "service.log").open("ab") as log:
-        service = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        ready = _ready(port, service, data.parent / "service.log") - began
+    told = {"RECAST_PLUGINS_DIR": str(plugins), "RECAST_LOG_FORMAT": "json", "RECAST_LOG_LEVEL": "debug"}
+    path, before = data.parent / "service.log", _processor_seconds()
+    began = time.time()
+    with path.open("wb") as log:
+        service = subprocess.Popen(command, env={**os.environ, **told}, stdout=log, stderr=log)
+        ready = _ready(port, service, path) - began
         time.sleep(IDLE)
-        told = time.perf_counter()
+        stopping = time.time()
         service.send_signal(signal.SIGTERM)
         service.wait(LIMIT)
-        return ready, time.perf_counter() - told
+    stopped = time.time() - stopping
+    return _phases(path, began) | {"ready": ready, "stop": stopped, "processor": _processor_seconds() - before}
+
+
+def _processor_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _phases(log: Path, began: float) -> dict[str, float]:
+    reached: dict[str, float] = {}
+    for line in log.read_text().splitlines():
+        if line.startswith("{") and (event := json.loads(line)).get("event") in PHASES:
+            reached.setdefault(event["event"], datetime.fromisoformat(event["timestamp"]).timestamp() - began)
+    return reached
 
 
 def _ready(port: int, service: "subprocess.Popen[bytes]", log: Path) -> float:
-    ends = time.perf_counter() + LIMIT
+    ends = time.time() + LIMIT
     with httpx.Client(timeout=10) as client:
-        while time.perf_counter() < ends and service.poll() is None:
+        while time.time() < ends and service.poll() is None:
             try:
                 if client.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
-                    return time.perf_counter()
+                    return time.time()
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
@@ -72,16 +94,20 @@ def main() -> None:
     arguments = parser.parse_args()
     imported()  # brings the libraries' files into memory
     figures = {"import_s": imported()}
+    runs: dict[str, Mapping[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="recast-bench-") as directory:
         data, plugins = Path(directory, "data"), Path(directory, "plugins")
         plugins.mkdir()
-        figures["new_ready_s"], figures["new_stop_s"] = started_and_stopped(data, plugins)
-        figures["used_ready_s"], figures["used_stop_s"] = started_and_stopped(data, plugins)
+        runs["new"] = started_and_stopped(data, plugins)
+        runs["used"] = started_and_stopped(data, plugins)
         (plugins / "added.py").write_text(PLUGIN.format(name="added"))
-        figures["changed_ready_s"], figures["changed_stop_s"] = started_and_stopped(data, plugins)
-    print("| | ready s | stopped s |\n|---|---|---|")
-    for name in ("new", "used", "changed"):
-        print(f"| {name} | {figures[f'{name}_ready_s']:.2f} | {figures[f'{name}_stop_s']:.2f} |")
+        runs["changed"] = started_and_stopped(data, plugins)
+    columns = [*PHASES, "ready", "stop", "processor"]
+    print("| seconds | " + " | ".join(name.replace("_", " ") for name in columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name, run in runs.items():
+        print(f"| {name} | " + " | ".join(f"{run[column]:.2f}" if column in run else "" for column in columns) + " |")
+        figures |= {f"{name}_{column}_s": seconds for column, seconds in run.items()}
     print(f"importing the libraries alone: {figures['import_s']:.2f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1))
