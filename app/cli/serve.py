@@ -124,24 +124,24 @@ async def keep_running(running: RunningPart, *, stop: asyncio.Event, grace: floa
 
 async def _announce(host: str, port: int) -> None:
     """Say on standard output when the api answers, and when conversions can run."""
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    await _until_ok(host, port, "/healthz")
-    typer.echo(f"Recast listens on {url}")
-    await _until_ok(host, port, "/readyz")
-    typer.echo(f"Recast is ready: {url}/docs")
+    address = f"{f'[{host}]' if ':' in host else host}:{port}"
+    await _until_ok(host, port, f"GET /healthz HTTP/1.0\r\nHost: {address}\r\n\r\n")
+    typer.echo(f"Recast listens on http://{address}")
+    await _until_ok(host, port, f"GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n")
+    typer.echo(f"Recast is ready: http://{address}/docs")
 
 
-async def _until_ok(host: str, port: int, path: str) -> None:
-    while await _status(host, port, path) != HTTPStatus.OK:
+async def _until_ok(host: str, port: int, request: str) -> None:
+    while await _status(host, port, request) != HTTPStatus.OK:
         await asyncio.sleep(POLL)
 
 
-async def _status(host: str, port: int, path: str) -> int | None:
+async def _status(host: str, port: int, request: str) -> int | None:
     """What the api answers; None where it does not. No client's library has to be loaded for it."""
     with suppress(OSError, TimeoutError, ValueError, IndexError):
         async with asyncio.timeout(ANSWER_SECONDS):
             reader, writer = await asyncio.open_connection(host, port)
             with closing(writer):
-                writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+                writer.write(request.encode())
                 return int((await reader.readline()).split()[1])
     return None
