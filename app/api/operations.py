@@ -171,6 +171,7 @@ async def _architectures(service: Service) -> None:
     async with service.database.transaction() as session:
         if not await catalogs.is_of_this_start(session, service.supervisor, lost_after):
             raise Unavailable("The workers are still describing their architectures.")
+    await service.every_catalog.current()  # again: what it gave before may be of an earlier start
     if service.every_catalog.pending:
         raise Unavailable(f"These plug-ins are still being described: {', '.join(service.every_catalog.pending)}.")
 
