@@ -62,7 +62,7 @@ def skeleton(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn
 def outline(construct: Callable[[], nn.Module], seed: int = INITIAL_SEED) -> nn.Module:
     """A module of which names, shapes and dtypes alone are meant: any of its tensors may be without values."""
     try:
-        with _seeded(seed), _Parameters().on_meta(), _WithoutValues():
+        with _seeded(seed), _Parameters().on_meta(), _WithoutValues(large=1):
             return construct()
     except RecastError:
         raise
@@ -144,9 +144,14 @@ class _WithoutValues(TorchFunctionMode):
 
     - In-place operations on a parameter, the initialisers, do nothing.
     - A parameter says that it lives on the CPU, so buffers that are made "where the weights are" get values.
-    - A tensor too large to be anything but a parameter is made on meta, so that its size costs nothing.
+    - A tensor too large to be anything but a parameter is made on meta, so that its size costs nothing; an uninitialised
+      one from ``large`` elements on.
     - What is computed from a parameter, such as a trial forward that finds an output shape, is computed on meta.
     """
+
+    def __init__(self, large: int = LARGE) -> None:
+        super().__init__()
+        self._large = large
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -158,7 +163,7 @@ class _WithoutValues(TorchFunctionMode):
                 return torch.device("cpu")
             if _in_place(func.__name__):
                 return subject
-        if func in FIRST_VALUES and _elements(args) >= LARGE:
+        if func in FIRST_VALUES and _elements(args) >= (self._large if func is torch.empty else LARGE):
             kwargs = {**kwargs, "device": "meta"}
         try:
             return func(*args, **kwargs)

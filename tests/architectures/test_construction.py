@@ -297,3 +297,15 @@ def test_a_module_that_no_memory_holds_is_never_made_with_values() -> None:
     for build in (skeleton, outline):
         with pytest.raises(KeyError, match="rope"):
             build(construct)
+
+
+def test_an_outline_allocates_nothing_for_its_parameters() -> None:
+    class Made(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            weight = torch.empty(4, 4)
+            self.allocated = not weight.is_meta
+            self.weight = nn.Parameter(weight)
+
+    assert not outline(Made).allocated
+    assert skeleton(Made).allocated, "where values may be needed, what is small has some"
