@@ -144,8 +144,8 @@ class _WithoutValues(TorchFunctionMode):
 
     - In-place operations on a parameter, the initialisers, do nothing.
     - A parameter says that it lives on the CPU, so buffers that are made "where the weights are" get values.
-    - A tensor too large to be anything but a parameter is made on meta, so that its size costs nothing; an uninitialised
-      one from ``large`` elements on.
+    - A tensor too large to be anything but a parameter is made on meta, so that its size costs nothing; one without
+      values from ``large`` elements on.
     - What is computed from a parameter, such as a trial forward that finds an output shape, is computed on meta.
     """
 
