@@ -43,10 +43,13 @@ if (form) {
       if (act === "compare") { const [first, second] = ids(); location.assign(`/compare?first=${second}&second=${first}`); return; }
       if (act === "delete" && !confirm(`Delete ${ids().length} conversions and their files?`)) return;
       for (const each of form.querySelectorAll("[data-act]")) each.disabled = true;
+      told.textContent = "";
       sessionStorage.setItem("told", await all(act));
       location.reload();
     });
-  told.textContent = sessionStorage.getItem("told") ?? "";
-  sessionStorage.removeItem("told");
   show();
 }
+
+// Where all were deleted, the form is gone as well.
+told.textContent = sessionStorage.getItem("told") ?? "";
+sessionStorage.removeItem("told");

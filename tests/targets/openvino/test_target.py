@@ -18,6 +18,7 @@ from app.targets.openvino.spec import SPEC, OpenVinoOptions
 from app.targets.openvino.writing.template import OpenVinoTemplate
 from app.targets.openvino.writing.writer import WRITER
 from app.targets.request import ExportRequest
+from app.targets.spec import _is_installed
 from app.targets.specs import SPECS, installed
 from app.targets.writer import writer_of
 from tests.domain.test_catalog import entry
@@ -138,6 +139,7 @@ def test_where_it_is_not_installed_everything_says_how_to_install_it(monkeypatch
     assert SPEC.installing is None
     assert "openvino" in installed(entry("a/b", "c")).targets
     monkeypatch.setitem(sys.modules, "openvino", None)  # import openvino fails as where it is missing
+    monkeypatch.setattr("app.targets.spec._is_installed", _is_installed.__wrapped__)  # which is asked once otherwise
     command = 'pip install "recast-service[openvino]"'
     described = installed(entry("a/b", "c"))
     assert described.lacking == {"openvino": command}
