@@ -27,6 +27,7 @@ MIXED = 4
 """Rows of a probe whose rows differ in kind."""
 SMALL, LARGE = 2.0**-7, 8.0
 """Scales of the two scaled probes; powers of two, so that scaling itself rounds nothing."""
+LARGE_PROBE = "large scale"
 TRIED = 10_000
 """Divisors that are tried to tell a prime."""
 
@@ -50,7 +51,7 @@ def draw_probes(signature: Signature, seed: int) -> list[Probe]:
         sizes = latin_sizes(signature, 0)
         probes.append(draw_probe(signature, sizes, seed + DRAWS, scale=SMALL, name="small scale"))
         # The same seed and sizes as the first draw: the same values, times LARGE, signs turned where they may be.
-        turned = draw_probe(signature, sizes, seed, scale=LARGE, name="large scale")
+        turned = draw_probe(signature, sizes, seed, scale=LARGE, name=LARGE_PROBE)
         probes.append(_turn_signs(turned, signature))
     return probes
 

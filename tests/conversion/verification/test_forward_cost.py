@@ -1,6 +1,8 @@
 """Evidence outside the declared distribution costs about what other evidence does, and what would not is named."""
 
 import resource
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,35 @@ def test_scales_at_which_a_forward_costs_far_more_are_left_out_and_named(model: 
     if isinstance(module, Sampling):
         assert max(module.seen) < 64 * 40 * 8
         assert "scale" in report.not_run["extremes"]
+
+
+class Dear(Plain):
+    """Takes processor time by the square of its input's size, as ``spend`` is told."""
+
+    def __init__(self, spend: Callable[[float], None]) -> None:
+        super().__init__()
+        self.spend = spend
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_tracing():
+            self.spend(float(x.abs().amax()))
+        return self.last(x)
+
+
+def test_where_the_largest_probe_was_left_out_larger_scales_are_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the small one cost says nothing of them."""
+    sizes = [0.0]
+    module, plain = Dear(sizes.append), Plain()
+    plain.load_state_dict(module.state_dict())
+    subject = torchscript_subject(module, FEATURES, tmp_path, of=plain)
+    monkeypatch.setattr(time, "process_time", lambda: 0.05 * sum(size**2 for size in sizes))
+    report = verify(subject)
+    left_out = {probe.probe for probe in report.probes if (probe.reason or "").startswith("skipped")}
+    assert left_out == {"large scale"}
+    assert max(sizes) < 64
+    assert "scale" in report.not_run["extremes"]
 
 
 def test_a_cost_by_scale_looks_ahead_by_the_growth_that_was_seen() -> None:

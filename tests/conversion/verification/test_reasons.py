@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -343,6 +344,11 @@ PADDED = Signature(
 )
 
 
+CERTIFICATE = Certificate(
+    conversion_id="cnv_1", certified_at="2026-11-27T00:00:00+00:00", verdict=Verdict.passed, probes=5, worst_ratio=0.1
+)
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_other_values_of_fused_attention_are_noted(first: bool, tmp_path: Path) -> None:
     report = verify(torchscript_subject(Padded(first=first).eval(), PADDED, tmp_path))
@@ -354,12 +360,28 @@ def test_other_values_of_fused_attention_are_noted(first: bool, tmp_path: Path) 
 def test_a_repeat_asks_for_fused_attention_unless_its_graph_is_certified_without(
     verdict: Verdict, tmp_path: Path
 ) -> None:
-    certificate = Certificate(
-        conversion_id="cnv_1", certified_at="2026-11-27T00:00:00+00:00", verdict=verdict, probes=5, worst_ratio=0.1
-    )
     subject = torchscript_subject(Padded(first=False).eval(), PADDED, tmp_path)
+    certificate = CERTIFICATE.model_copy(update={"verdict": verdict})
     report = verify(replace(subject, certificate=certificate), "certified")
     assert (Reason.fused_attention in findings(report)) is (verdict is not Verdict.passed), report.findings
+
+
+def test_a_clients_padding_is_asked_for_though_the_certified_draws_held_none(tmp_path: Path) -> None:
+    class Silent(Padded):
+        """Takes a step of zeros for padding, which no random draw holds."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x, (x != 0).any(2).long())
+
+    frames = np.ones((2, 6, 16), np.float32)
+    frames[1, 3:] = 0
+    np.savez(tmp_path / "probes.npz", x=frames)
+    signature = Signature(inputs=PADDED.inputs[:1])
+    subject = torchscript_subject(
+        Silent(first=False).eval(), signature, tmp_path, client_probes=tmp_path / "probes.npz"
+    )
+    report = verify(replace(subject, certificate=CERTIFICATE), "certified")
+    assert Reason.fused_attention in findings(report), report.findings
 
 
 def test_probes_that_see_little_of_the_weights_are_noted(tmp_path: Path) -> None:
