@@ -12,8 +12,6 @@ import sys
 import time
 import warnings
 from importlib.resources import files
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -25,6 +23,7 @@ from app.domain.errors import RecastError
 from app.domain.layout import Layout
 from app.domain.layout_file import dump
 from app.processes import die_with_parent
+from scripts.own_process import apart
 
 LIBRARIES = ("torchvision", "timm", "transformers")
 SAVED_EVERY = 60.0
@@ -54,7 +53,11 @@ def _find(registry: Registry, library: str, *, anew: bool) -> None:
     for count, name in enumerate(names, 1):
         if name in found:
             continue
-        told = _apart(registry, name)
+        told: tuple[Layout, ...] | str
+        try:
+            told = apart(_layouts, registry, name)
+        except ChildProcessError as crash:
+            told = str(crash)
         if isinstance(told, str):
             print(f"{name}: {told}", file=sys.stderr)
         else:
@@ -66,29 +69,14 @@ def _find(registry: Registry, library: str, *, anew: bool) -> None:
     _save(path, library, version, [layout for name in names for layout in found.get(name, ())])
 
 
-def _apart(registry: Registry, name: str) -> tuple[Layout, ...] | str:
-    """The layouts, found in a process of their own; or why there are none."""
-    fork = get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_tell, args=(registry, name, sender))
-    process.start()
-    sender.close()
-    told: tuple[Layout, ...] | str
-    try:
-        told = receiver.recv()
-    except EOFError:
-        told = "its process died"
-    process.join()
-    return told
-
-
-def _tell(registry: Registry, name: str, sender: Connection) -> None:
+def _layouts(registry: Registry, name: str) -> tuple[Layout, ...] | str:
+    """The layouts, or why there are none; for a process of its own, which it bounds."""
     die_with_parent()
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     try:
-        sender.send(layouts_of(registry, name))
+        return layouts_of(registry, name)
     except (RecastError, MemoryError) as error:
-        sender.send(f"{type(error).__name__}: {error}")
+        return f"{type(error).__name__}: {error}"
 
 
 def _kept(path: Path, version: str) -> dict[str, tuple[Layout, ...]]:

@@ -9,11 +9,10 @@ says that it still counts.
 
 import argparse
 import json
-import multiprocessing
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +27,8 @@ from app.domain.errors import Problem, RecastError
 from app.domain.identifiers import conversion_id
 from app.domain.versions import library_versions
 from app.targets.specs import OPTIONS, SPECS
+from scripts.field_cases import unheard
+from scripts.own_process import apart
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "tests" / "plugins"
@@ -78,28 +79,12 @@ def converted(job: ConversionJob, templates: Path) -> ConversionOutcome | Proble
     warnings.simplefilter("ignore")
     directory = TemplateDirectory(templates)
     try:
-        outcome = convert(job, lambda *_: None, directory)
+        outcome = convert(job, unheard, directory)
     except RecastError as error:
         return error.problem()
     if outcome.template is not None:
         directory.keep(outcome.template)
     return outcome
-
-
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function gives in a process of its own. Raises ChildProcessError where that ended without a word."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(function(*arguments)))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        process.join()
-        raise ChildProcessError(f"the process ended with status {process.exitcode}") from None
-    finally:
-        process.join()
 
 
 def cell_of(name: str, options: dict[str, Any], column: Column, checkpoints: Sequence[Path]) -> Cell:
