@@ -1,4 +1,4 @@
-"""The layouts of the current catalog's architectures, as an index that is made when it is first asked for."""
+"""The layouts of the current catalog's architectures, as indexes that are made when they are first asked for."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -17,14 +17,20 @@ from app.domain.layout_file import LayoutFile
 
 log = structlog.get_logger("recast.api")
 
+Places = tuple[tuple[str, Source], ...]
+"""Architectures in the registry's order, each with the source of its layouts."""
+
 
 class LayoutReader:
-    """Gives the index; makes it again only when the catalog or what is known of its architectures has changed."""
+    """Gives the indexes; makes one again only when the catalog or what is known of its own architectures has changed.
+
+    What the package brings takes seconds on a busy machine, and plug-ins come and go: each part has its own index.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._state: tuple[object, frozenset[Source]] | None = None
-        self._index = LayoutIndex(())
+        self._stored: tuple[Places, LayoutIndex] = (), LayoutIndex(())
+        self._brought: tuple[Places, LayoutIndex] = (), LayoutIndex(())
         self._reading = asyncio.Lock()
 
     async def of_recipes(self, recipes: Mapping[Version, object], database: Database) -> LayoutIndex:
@@ -36,31 +42,36 @@ class LayoutReader:
         names = {name: place for place, (name, _) in enumerate(recipes)}
         return await asyncio.to_thread(lambda: LayoutIndex(map(unpacked, found), names))
 
-    async def index(self, catalog: Catalog) -> LayoutIndex:
-        """Of the architectures of this catalog; those of which no layout is known are not in it."""
-        wanted = {source_of(entry) for entry in catalog.search()}
+    async def indexes(self, catalog: Catalog) -> tuple[LayoutIndex, LayoutIndex]:
+        """Of this catalog's architectures: those whose layouts were found by a worker, as a plug-in's are, and those
+        whose layouts the package brings. What is not known is in neither."""
+        places = tuple((entry.name, source_of(entry)) for entry in catalog.search())
         async with self._reading:
             async with self._database.transaction() as session:
-                kept = await layouts.known(session, wanted)
-            state = (catalog, frozenset(kept))
-            if state != self._state:
+                kept = await layouts.known(session, {source for _, source in places})
+            stored = tuple(place for place in places if place[1] in kept)
+            brought = tuple(place for place in places if place[1] not in kept)
+            if stored != self._stored[0]:
                 async with self._database.transaction() as session:
                     found = await layouts.find(session, kept)
-                self._index = await asyncio.to_thread(_index, catalog, wanted, found)
-                self._state = state
-            return self._index
+                self._stored = stored, await asyncio.to_thread(_index, _readable(found), stored)
+            if brought != self._brought[0]:
+                self._brought = brought, await asyncio.to_thread(_index_of_package, brought)
+            return self._stored[1], self._brought[1]
 
 
-def _index(catalog: Catalog, wanted: Iterable[Source], found: dict[Source, bytes]) -> LayoutIndex:
-    """Plug-ins before libraries, as in the catalog: of equals, the first is proposed first."""
-    brought = {(file.source, file.version): file for file in known_layouts()}
-    files: list[LayoutFile] = []
-    for source in wanted:
+def _readable(found: Mapping[Source, bytes]) -> Iterable[LayoutFile]:
+    for source, content in found.items():
         try:
-            files.append(unpacked(found[source]) if source in found else brought[source])
-        except KeyError:
-            continue
+            yield unpacked(content)
         except Exception as error:  # noqa: BLE001 - a document that cannot be read hides no other
             log.error("layouts_unreadable", source=source[0], error=str(error)[:200])
-    order = {entry.name: place for place, entry in enumerate(catalog.search())}
-    return LayoutIndex(files, order)
+
+
+def _index_of_package(places: Places) -> LayoutIndex:
+    wanted = {source for _, source in places}
+    return _index((file for file in known_layouts() if (file.source, file.version) in wanted), places)
+
+
+def _index(files: Iterable[LayoutFile], places: Places) -> LayoutIndex:
+    return LayoutIndex(files, {name: place for place, (name, _) in enumerate(places)})

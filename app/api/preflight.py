@@ -157,7 +157,7 @@ async def preflight(request: Request, service: ServiceDependency) -> Preflight:
     recipes = await service.catalog.recipes()
     indexes = (
         await service.layouts.of_recipes(recipes, service.database),
-        await service.layouts.index(await service.catalog.common()),
+        *await service.layouts.indexes(await service.catalog.common()),
     )
     answer = await asyncio.to_thread(_answer, asked, catalog, indexes, shapes, told)
     best = asked.architecture or next((p.architecture for p in answer.proposals), None)
@@ -198,15 +198,15 @@ def _item_size(dtype: str) -> int:
 def _answer(
     asked: PreflightRequest, catalog: Catalog, indexes: Sequence[LayoutIndex], shapes: Shapes, filename: str
 ) -> Preflight:
-    """``indexes``: of the project's recipes, and of all else."""
+    """``indexes``: of the project's recipes, then of all else; of equals, those of the earlier are proposed first."""
     named = _named(asked, catalog, indexes, shapes) if asked.architecture is not None else None
     if named is not None and named.exact:
         ranked: list[list[Match]] = []
     else:
         ranked = [_ranked(index, catalog, shapes, filename) for index in indexes]
-    proposals = best_of(ranked)[:PROPOSED]
+    proposals = best_of(ranked, told=filename)[:PROPOSED]
     fits = not ranked or any(match.exact for match in proposals)
-    head = None if fits else head_proposal(ranked[-1], shapes)  # a recipe is no base of another one
+    head = None if fits else head_proposal(best_of(ranked[1:]), shapes)  # a recipe is no base of another one
     verdict, detail = _verdict(asked, named, proposals)
     return Preflight(
         verdict=verdict,

@@ -84,9 +84,14 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-def best_of(ranked: Iterable[Iterable[Match]]) -> list[Match]:
-    """Several rankings as one; of equals, those of the earlier ranking first."""
-    return sorted((match for one in ranked for match in one), key=_quality, reverse=True)
+def best_of(ranked: Iterable[Iterable[Match]], told: str = "") -> list[Match]:
+    """Several rankings as one; of equals, the one that is told (LayoutIndex.rank), then those of the earlier."""
+    words = told.lower()
+    return sorted(
+        (match for one in ranked for match in one),
+        key=lambda match: (*_quality(match), *_namesake(match, words)),
+        reverse=True,
+    )
 
 
 @dataclass
@@ -161,10 +166,7 @@ class LayoutIndex:
                 best = found.get(match.architecture)
                 if match.fitting and (best is None or _quality(match) > _quality(best)):
                     found[match.architecture] = match
-        words = told.lower()
-        return sorted(found.values(), key=lambda match: (*_quality(match), *_namesake(match, words)), reverse=True)[
-            :most
-        ]
+        return best_of([sorted(found.values(), key=lambda match: match.order)], told)[:most]
 
     def _layout(self, number: int) -> Layout:
         file, place = self._where[number]
@@ -262,9 +264,9 @@ def _quality(match: Match) -> tuple[bool, float, int]:
     return match.exact, match.share, -len(match.options) - bool(match.reading.prefix)
 
 
-def _namesake(match: Match, words: str) -> tuple[int, bool, int]:
+def _namesake(match: Match, words: str) -> tuple[int, bool]:
     library, _, bare = match.architecture.lower().rpartition("/")
-    return (len(bare) if bare in words else 0), words.startswith(f"{library}/"), -match.order
+    return (len(bare) if bare in words else 0), words.startswith(f"{library}/")
 
 
 def match_of(
