@@ -46,11 +46,13 @@ class LayoutReader:
         """Of this catalog's architectures: those whose layouts were found by a worker, as a plug-in's are, and those
         whose layouts the package brings. What is not known is in neither."""
         places = tuple((entry.name, source_of(entry)) for entry in catalog.search())
+        package = await asyncio.to_thread(_sources_of_package)
         async with self._reading:
             async with self._database.transaction() as session:
                 kept = await layouts.known(session, {source for _, source in places})
+            package -= kept
             stored = tuple(place for place in places if place[1] in kept)
-            brought = tuple(place for place in places if place[1] not in kept)
+            brought = tuple(place for place in places if place[1] in package)
             if stored != self._stored[0]:
                 async with self._database.transaction() as session:
                     found = await layouts.find(session, kept)
@@ -66,6 +68,10 @@ def _readable(found: Mapping[Source, bytes]) -> Iterable[LayoutFile]:
             yield unpacked(content)
         except Exception as error:  # noqa: BLE001 - a document that cannot be read hides no other
             log.error("layouts_unreadable", source=source[0], error=str(error)[:200])
+
+
+def _sources_of_package() -> set[Source]:
+    return {(file.source, file.version) for file in known_layouts()}
 
 
 def _index_of_package(places: Places) -> LayoutIndex:
