@@ -7,7 +7,7 @@ from app.conversion.joining import MOST_SIDES, Outcome, divided
 from app.targets.capturing.side import Side
 
 SHORT = SizeDecision("length <= 64", None, True, ({"batch": 2, "length": 65},), "length <= 64")
-EVEN = SizeDecision("Eq(Mod(length, 2), 0)", None, True, ({"batch": 2, "length": 11},), "length % 2 == 0")
+EVEN = SizeDecision("(length % 2) == 0", None, True, ({"batch": 2, "length": 11},), "length % 2 == 0")
 UNWRITTEN = SizeDecision("length = 10", None, False, ({"batch": 2, "length": 12},))
 START = Side({"batch": 2, "length": 10})
 

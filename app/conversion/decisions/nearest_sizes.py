@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from itertools import product
 
 import sympy  # type: ignore[import-untyped]
+from sympy.printing.str import StrPrinter  # type: ignore[import-untyped]
 from torch.utils._sympy.printers import PythonPrinter
 
 from app.domain.architecture import Axis, Signature
@@ -66,9 +67,24 @@ def greatest_size(axis: Axis) -> int:
     return (_FARTHEST if axis.maximum is None else axis.maximum) // axis.multiple_of * axis.multiple_of
 
 
+class _Written(PythonPrinter):
+    """As a person writes it: ``length - width`` and not ``length + (-1)*width``."""
+
+    _print_Add = StrPrinter._print_Add
+    _print_Mul = StrPrinter._print_Mul
+
+    def _print_Float(self, number: sympy.Float) -> str:
+        return repr(float(number))
+
+
+def written(condition: sympy.Basic) -> str:
+    """The condition in Python's own notation, such as ``length % 7 == 0``."""
+    return str(_Written().doprint(condition))
+
+
 def test_of(condition: sympy.Basic, axes: Collection[str]) -> str | None:
     """The condition as a test that graphs can hold; None where they cannot."""
-    text = str(PythonPrinter().doprint(condition))
+    text = written(condition)
     return text if is_test(text, axes) else None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import sympy  # type: ignore[import-untyped]
 from torch import nn
 
-from app.conversion.decisions.nearest_sizes import Sizes, far_sides, greatest_size, smallest_size, test_of
+from app.conversion.decisions.nearest_sizes import Sizes, far_sides, greatest_size, smallest_size, test_of, written
 from app.conversion.decisions.symbolic_forward import Followed, SizeGuard, ValueRead, Work, follow
 from app.conversion.decisions.trace_comparison import differing_sizes
 from app.domain.architecture import Axis, Signature
@@ -232,7 +232,7 @@ class _Search:
         for (condition, place), (guard, sides) in self._guards.items():
             if sides and (place is not None or condition not in of_the_model):
                 test = test_of(guard.condition, {axis.name for axis in self._signature.axes})
-                yield SizeDecision(str(guard.condition), guard.place, guard.by_model, tuple(sides), test)
+                yield SizeDecision(written(guard.condition), guard.place, guard.by_model, tuple(sides), test)
         yield from (decision for decision in self._unnamed.values() if decision.sides)
 
 

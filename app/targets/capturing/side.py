@@ -1,7 +1,7 @@
 """Ways through a model's code that sizes decide on, and what leads to each: tests on the sizes of the axes.
 
-A test is Python over the names of axes, made of integers, ``+ - * // %``, ``min``, ``max``, comparisons and ``and``,
-``or``, ``not``: what every target can write into a graph.
+A test is Python over the names of axes, made of numbers, ``+ - * / // %``, ``abs``, ``min``, ``max``, comparisons and
+``and``, ``or``, ``not``: what every target can write into a graph.
 """
 
 import ast
@@ -18,10 +18,10 @@ Sizes = Mapping[str, int]
 
 _NODES = (
     *(ast.Expression, ast.Name, ast.Load, ast.Constant),
-    *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod, ast.UnaryOp, ast.USub, ast.Not),
+    *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.UnaryOp, ast.USub, ast.Not),
     *(ast.BoolOp, ast.And, ast.Or, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
 )
-_FUNCTIONS = {"min": min, "max": max}
+_FUNCTIONS = {"abs": abs, "min": min, "max": max}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def is_test(text: str, axes: Collection[str]) -> bool:
         return False
     return all(
         isinstance(node, (*_NODES, ast.Call))
-        and (not isinstance(node, ast.Constant) or type(node.value) is int)
+        and (not isinstance(node, ast.Constant) or type(node.value) in (int, float))
         and (not isinstance(node, ast.Name) or id(node) in called or node.id in axes)
         for node in ast.walk(tree)
     )

@@ -2,9 +2,11 @@
 
 import pytest
 import sympy
+from torch.utils._sympy.functions import FloorDiv, IntTrueDiv, PythonMod
 
-from app.conversion.decisions.nearest_sizes import Sizes, far_sides
+from app.conversion.decisions.nearest_sizes import Sizes, far_sides, written
 from app.domain.architecture import Axis, InputSpec, Signature
+from app.targets.capturing.side import is_test
 
 n, h, w = (sympy.Symbol(name, integer=True) for name in ("n", "h", "w"))
 
@@ -50,3 +52,19 @@ def test_several_axes_are_changed_at_once_where_one_alone_does_not_reach_the_oth
 
 def test_an_axis_that_declares_no_greatest_size_is_looked_at_up_to_a_bound() -> None:
     assert far_sides(n <= 10**9, _signature(Axis(name="n", sample=16)), {"n": 16}) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        (sympy.Ne(n, 137), "n != 137"),
+        (sympy.And(h > w, sympy.Ne(h - w, 3)), "h > w and (h - w) != 3"),
+        (sympy.Or(sympy.Eq(PythonMod(n, 7), 0), n >= 2 * h), "(n % 7) == 0 or n >= 2*h"),
+        (sympy.Not(sympy.Abs(h - w) < 20), "abs(h - w) >= 20"),
+        (IntTrueDiv(h, w) <= sympy.Float(1.5), "(h / w) <= 1.5"),
+        (sympy.Eq(FloorDiv(h, 2) - 2 * FloorDiv(h, 4), 0), "((h // 2) - 2*(h // 4)) == 0"),
+    ],
+)
+def test_a_condition_is_told_as_a_model_would_ask_it(condition: sympy.Basic, words: str) -> None:
+    assert written(condition) == words
+    assert is_test(words, {"n", "h", "w"})

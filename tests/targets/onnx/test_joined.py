@@ -66,6 +66,9 @@ def check(module: nn.Module, run: onnxruntime.InferenceSession) -> None:
         "(1 - a) // 2 == -1",
         "max(a, b) > 7 or not (b >= 5)",
         "min(a, b, 4) < 3 and b > 1",
+        "abs(a - b) >= 3",
+        "a / (b + 1) <= 1.5",
+        "max(a / 2, 3) != 3",
     ],
 )
 def test_a_test_is_answered_as_python_answers_it(test: str) -> None:

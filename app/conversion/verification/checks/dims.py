@@ -130,8 +130,12 @@ def dims_findings(certificates: Iterable[AxisCertificate], outcomes: Iterable[Ax
         place = f"axis {certificate.position} ({certificate.axis}) of {certificate.input}"
         if not certificate.passed:
             failed = next((t for t in certificate.trials if not t.passed), None)
-            why = f"at size {failed.size}: {failed.reason}" if failed else "the file fixes its size"
-            findings.append(finding_of(Reason.dims, f"{place} was asked to be dynamic and is not; {why}"))
+            why = (
+                f"the artifact does not hold at size {failed.size}: {failed.reason}"
+                if failed
+                else "the file fixes its size"
+            )
+            findings.append(finding_of(Reason.dims, f"{place} was asked to be dynamic, and {why}"))
         elif certificate.asked == "static":
             findings.append(finding_of(Reason.static_axis, f"{place} is static, as asked"))
     for outcome in outcomes:

@@ -17,8 +17,11 @@ from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.request import ExportRequest
 
 EXPORTER = "joined"
-_OPERATORS = {
-    **{"Add": "Add", "Sub": "Sub", "Mult": "Mul", "Mod": "Mod", "USub": "Neg", "min": "Min", "max": "Max"},
+_ARITHMETIC = {
+    **{"Add": "Add", "Sub": "Sub", "Mult": "Mul", "Div": "Div", "Mod": "Mod", "USub": "Neg"},
+    **{"abs": "Abs", "min": "Min", "max": "Max"},
+}
+_LOGIC = {
     **{"And": "And", "Or": "Or", "Not": "Not"},
     **{"Eq": "Equal", "Lt": "Less", "LtE": "LessOrEqual", "Gt": "Greater", "GtE": "GreaterOrEqual"},
 }
@@ -125,7 +128,7 @@ def _parts(tree: ast.expr) -> tuple[str, list[ast.expr]]:
 
 
 class _Tests:
-    """Writes tests on sizes into a graph, as scalars of int64 and bool."""
+    """Writes tests on sizes into a graph, as scalars of int64 and bool, and of float64 behind a division."""
 
     def __init__(self, graph: ir.Graph, request: ExportRequest) -> None:
         self._graph = graph
@@ -138,7 +141,7 @@ class _Tests:
 
     def _written(self, tree: ast.expr) -> ir.Value:
         match tree:
-            case ast.Constant(value=int(number)):
+            case ast.Constant(value=int() | float() as number):
                 return self._constant(number)
             case ast.Name(id=axis):
                 return self._size(axis)
@@ -146,13 +149,22 @@ class _Tests:
         return self._applied(operator, [self._written(operand) for operand in operands])
 
     def _applied(self, operator: str, values: Sequence[ir.Value]) -> ir.Value:
+        if operator == "Div" or any(value.dtype is ir.DataType.DOUBLE for value in values):
+            if operator in ("FloorDiv", "Mod"):
+                raise ExportFailed("a graph holds remainders of whole numbers only", stage="export")
+            values = [self._real(value) for value in values]
         match operator:
             case "NotEq":
                 return self._node("Not", self._node("Equal", *values))
             case "FloorDiv":  # Div of integers is cut towards 0 in ONNX: what remains is taken off before
                 left, right = values
                 return self._node("Div", self._node("Sub", left, self._node("Mod", left, right)), right)
-        return self._chained(_OPERATORS[operator], values)
+        return self._chained((_ARITHMETIC | _LOGIC)[operator], values)
+
+    def _real(self, value: ir.Value) -> ir.Value:
+        if value.dtype is ir.DataType.DOUBLE:
+            return value
+        return self._node("Cast", value, dtype=ir.DataType.DOUBLE, to=ir.DataType.DOUBLE)
 
     def _chained(self, operator: str, values: Sequence[ir.Value]) -> ir.Value:
         if len(values) == 1:
@@ -161,18 +173,21 @@ class _Tests:
 
     def _size(self, axis: str) -> ir.Value:
         number, position = self._places[axis]
-        shape = self._node("Shape", self._graph.inputs[number])
+        shape = self._node("Shape", self._graph.inputs[number], dtype=ir.DataType.INT64)
         return self._node("Gather", shape, self._constant(position))
 
-    def _constant(self, number: int) -> ir.Value:
-        value = ir.Value(name=self._name(), type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(()))
-        value.const_value = ir.tensor(np.array(number, np.int64), name=value.name)
+    def _constant(self, number: float) -> ir.Value:
+        tensor = ir.tensor(np.array(number, np.float64 if isinstance(number, float) else np.int64), name=self._name())
+        value = ir.Value(name=tensor.name, shape=ir.Shape(()), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self._graph.initializers.add(value)
         return value
 
-    def _node(self, operator: str, *inputs: ir.Value) -> ir.Value:
-        node = ir.node(operator, list(inputs), name=self._name())
+    def _node(self, operator: str, *inputs: ir.Value, dtype: ir.DataType | None = None, **attributes: int) -> ir.Value:
+        """``dtype`` of the scalar that it gives; None: that of its inputs, or bool for an answer."""
+        node = ir.node(operator, list(inputs), attributes, name=self._name())
         node.outputs[0].name = node.name
+        answer = ir.TensorType(ir.DataType.BOOL) if operator in _LOGIC.values() else inputs[0].type
+        node.outputs[0].type = answer if dtype is None else ir.TensorType(dtype)
         self._graph.append(node)
         return node.outputs[0]
 

@@ -84,7 +84,7 @@ def test_a_graph_made_for_fewer_sizes_than_declared_is_inconclusive(
 
 def test_a_graph_that_is_wrong_at_the_least_size_fails(tmp_path: Path) -> None:
     report = verified(Short(), sequences(), tmp_path, "onnx", "dynamo")
-    assert "not; at size 1" in findings(report)[Reason.dims].detail
+    assert "does not hold at size 1" in findings(report)[Reason.dims].detail
 
 
 class Limited(Sequences):
