@@ -29,18 +29,21 @@ class Perturbation:
     tensors: dict[str, Tensor]
 
 
-def draw_perturbations(module: nn.Module, count: int, seed: int) -> list[Perturbation]:
-    """Up to ``count`` perturbations that change something: the kinds in turn, each at a layer drawn at random."""
+def draw_perturbations(module: nn.Module, count: int, seed: int) -> Iterator[Perturbation]:
+    """Up to ``count`` perturbations that change something: the kinds in turn, each at a layer drawn at random.
+
+    Each is drawn when the one before was taken, and not held here: one may be as large as all weights.
+    """
     weights = _Weights(module, torch.Generator().manual_seed(seed))
-    drawn: list[Perturbation] = []
-    fruitless = 0
-    while len(drawn) < count and fruitless < len(KINDS):
-        kind = KINDS[(len(drawn) + fruitless) % len(KINDS)]
-        made = weights.draw(kind)
-        fruitless = 0 if made else fruitless + 1
-        if made:
-            drawn.append(made)
-    return drawn
+    drawn = fruitless = 0
+    while drawn < count and fruitless < len(KINDS):
+        made = weights.draw(KINDS[(drawn + fruitless) % len(KINDS)])
+        if made is None:
+            fruitless += 1
+            continue
+        drawn, fruitless = drawn + 1, 0
+        yield made
+        del made
 
 
 class _Weights:
@@ -100,7 +103,7 @@ class _Weights:
         value = self._tensors[key]
         # The tensor's own values in another place: a drift of the right size, without drawing millions of numbers.
         drift = value.flatten().roll(1 + self._below(value.numel())).reshape(value.shape)
-        return self._made(STALE, {key: value + drift * _STALENESS})
+        return self._made(STALE, {key: drift.mul_(_STALENESS).add_(value)})
 
     def _swapped(self) -> Perturbation | None:
         same_role: dict[str, list[str]] = {}

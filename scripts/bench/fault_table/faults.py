@@ -29,7 +29,7 @@ def weight_faults(module: nn.Module, count: int, seed: int) -> list[Perturbation
         Perturbation(kind, "", {name: value.to(dtype).to(value.dtype) for name, value in floats.items()})
         for kind, dtype in ((ALL_HALF, torch.float16), (ALL_BRAIN, torch.bfloat16))
     ]
-    return draw_perturbations(module, count, seed) + rounded
+    return [*draw_perturbations(module, count, seed), *rounded]
 
 
 def with_faults(state: dict[str, Tensor], fault: Perturbation) -> dict[str, Tensor]:

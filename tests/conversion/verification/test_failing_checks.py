@@ -124,4 +124,4 @@ def test_classes_are_swapped_along_the_axis_that_the_bias_lies_along(bias: bool)
 def test_a_permuted_weight_that_is_not_contiguous_can_be_perturbed() -> None:
     module = nn.Linear(6, 4)
     module.weight = nn.Parameter(torch.randn(6, 4).t(), requires_grad=False)
-    assert len(draw_perturbations(module.eval(), 8, seed=0)) == 8
+    assert len(list(draw_perturbations(module.eval(), 8, seed=0))) == 8

@@ -1,6 +1,9 @@
 """Single points of a verification: dims, detection, matrix, localisation, ties, golden values."""
 
 import io
+import weakref
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from app.conversion.verification.case import unhurried
+from app.conversion.verification.checks import detection as detection_check
 from app.conversion.verification.checks.audit import GraphConstants, complaints_of
 from app.conversion.verification.checks.detection import detection_of
 from app.conversion.verification.checks.latency import percentile
@@ -189,10 +193,28 @@ def test_every_kind_of_perturbation_changes_something() -> None:
     module = Convolutional()
     module.second = nn.BatchNorm2d(8)
     module.second.weight.data.uniform_(0.5, 1)
-    drawn = draw_perturbations(module, 40, seed=0)
+    drawn = list(draw_perturbations(module, 40, seed=0))
     state = module.state_dict()
     assert {perturbation.kind for perturbation in drawn} == set(KINDS)
     assert all(any(not torch.equal(v, state[k]) for k, v in drawn_.tensors.items()) for drawn_ in drawn)
+
+
+def test_one_perturbation_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may be as large as all weights."""
+    held: list[weakref.ref[Tensor]] = []
+    replaced_by = detection_check.replaced
+
+    def watched(module: nn.Module, tensors: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        held[:] = [each for each in held if each() is not None] + [weakref.ref(tensors[key]) for key in tensors]
+        assert len(held) == len(tensors)
+        return replaced_by(module, tensors)
+
+    monkeypatch.setattr(detection_check, "replaced", watched)
+    references = [reference(Perceptron().eval(), FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
+    measured = detection_of(Perceptron().eval(), FEATURES, references, 1, unhurried)
+    assert measured is not None
+    assert len(measured.trials) > 8
+    assert held[0]() is None
 
 
 def test_a_layer_that_hardly_matters_is_named_blind() -> None:

@@ -42,11 +42,13 @@ def detection_of(
         probes = probes[:1]
     for probe in probes:
         probe.oracle.ask()  # while the weights are the right ones
-    trials = []
+
+    def trial(drawn: Perturbation) -> LayerDetection:
+        pace()
+        return _trial(module, signature, probes, drawn)
+
     with state_kept(module):
-        for drawn in draw_perturbations(module, count, seed):
-            pace()
-            trials.append(_trial(module, signature, probes, drawn))
+        trials = list(map(trial, draw_perturbations(module, count, seed)))  # no name here holds one that is done
     if not trials:
         return None
     seen = {trial.layer for trial in trials if trial.seen}
