@@ -15,7 +15,7 @@ from app.architectures.sample import sample_inputs
 from app.domain.architecture import Signature
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.flat_module import FlatModule
-from app.targets.capturing.quiet import collected
+from app.targets.capturing.kept_answers import tracing
 
 _SEED = 1
 _TYPE = re.compile(r" : [^=\n]*(?= =)| : [^,)\n]*(?=[,)])")
@@ -40,7 +40,7 @@ def _graph(module: nn.Module, signature: Signature, sizes: Mapping[str, int]) ->
     inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(_SEED))
     flat = FlatModule(module, signature).eval()
     try:
-        with state_kept(module), torch.random.fork_rng(devices=[]), collected(), plain_attention(), torch.no_grad():
+        with state_kept(module), torch.random.fork_rng(devices=[]), tracing(), plain_attention(), torch.no_grad():
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 flat, tuple(inputs[spec.name] for spec in signature.inputs), check_trace=False, strict=False
             )

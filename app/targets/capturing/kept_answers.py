@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from app.targets.capturing.failed_calls import ended_by_failed_calls
 from app.targets.capturing.place import Place, asking
 from app.targets.capturing.quiet import Said, collected
 
@@ -19,9 +20,12 @@ _SILENT: frozenset[Any] = frozenset(
 
 @contextmanager
 def tracing() -> Iterator[Said]:
-    """Collect what the tracer says, and in ``kept`` the lines of the model at which Python took an answer."""
+    """Collect what the tracer says, and in ``kept`` the lines of the model at which Python took an answer.
+
+    Raises ExportFailed where a call of torch fails meanwhile.
+    """
     silent = _SilentReads()
-    with collected() as said, silent:
+    with ended_by_failed_calls(), collected() as said, silent:
         yield said
     said.kept[:] = dict.fromkeys((*said.kept, *silent.places))
 

@@ -14,6 +14,7 @@ from app.architectures.module_state import state_kept
 from app.domain.conversion import CommonOptions
 from app.domain.errors import RecastError
 from app.domain.report import ExportReport, Quantization, WeightsBeside
+from app.targets.capturing.failed_calls import ended_by_failed_calls
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.side import Side, at_side
 from app.targets.claims import Claim
@@ -144,7 +145,8 @@ class OnnxWriter:
     def program(self, flat: FlatModule, examples: tuple[Tensor, ...], exporter: str) -> Callable[..., Sequence[Tensor]]:
         if exporter == "dynamo":
             return torch.export.export(flat, examples, strict=False).module()
-        traced: torch.jit.ScriptModule = torch.jit.trace(flat, examples, check_trace=False)  # type: ignore[no-untyped-call]
+        with ended_by_failed_calls():
+            traced: torch.jit.ScriptModule = torch.jit.trace(flat, examples, check_trace=False)  # type: ignore[no-untyped-call]
         return traced
 
 

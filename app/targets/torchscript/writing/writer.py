@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from app.domain.conversion import CommonOptions
 from app.domain.report import ExportReport
+from app.targets.capturing.failed_calls import ended_by_failed_calls
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.side import Side
 from app.targets.claims import Claim
@@ -77,7 +78,8 @@ class TorchScriptWriter:
         )
 
     def program(self, flat: FlatModule, examples: tuple[Tensor, ...], exporter: str) -> Callable[..., Sequence[Tensor]]:
-        traced: torch.jit.ScriptModule = torch.jit.trace(flat, examples, check_trace=False)  # type: ignore[no-untyped-call]
+        with ended_by_failed_calls():
+            traced: torch.jit.ScriptModule = torch.jit.trace(flat, examples, check_trace=False)  # type: ignore[no-untyped-call]
         return traced
 
 

@@ -1,0 +1,68 @@
+"""Calls of torch that fail while a model is traced: the tracer crashes the process where the model goes on."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.domain.errors import ExportFailed
+from app.targets.capturing.kept_answers import tracing
+
+
+class Caught(nn.Module):
+    """Goes another way where the length is not a multiple of four."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return x.view(x.shape[0], -1, 4).amax(2)
+        except RuntimeError:
+            return x.mean(1, keepdim=True)
+
+
+class CaughtLast(nn.Module):
+    """Calls nothing more behind the failed call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        try:
+            torch.cat([y, y.t()])
+        except Exception:  # noqa: BLE001
+            return y
+        return x
+
+
+class CaughtIndex(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return x.select(1, 100) + 1
+        except IndexError:
+            return x + 2
+
+
+def trace(module: nn.Module, x: Tensor) -> torch.jit.ScriptModule:
+    with tracing():
+        return torch.jit.trace(module.eval(), (x,), check_trace=False, strict=False)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@pytest.mark.parametrize("module", [Caught, CaughtLast, CaughtIndex])
+def test_a_trace_ends_where_the_model_catches_an_error_of_torch(module: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ExportFailed, match=r"\(test_failed_calls.py:\d+\); a trace ends there"):
+        trace(module(), torch.ones(2, 7))
+
+
+def test_where_no_call_fails_the_way_is_traced() -> None:
+    x = torch.randn(2, 8)
+    assert torch.equal(trace(Caught(), x)(x), Caught()(x))
+
+
+def test_a_call_that_is_refused_before_it_is_recorded_may_be_caught() -> None:
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return x + len(x.sum())
+            except TypeError:
+                return x + 1
+
+    x = torch.randn(2, 8)
+    assert torch.equal(trace(Counted(), x)(x), x + 1)
