@@ -46,7 +46,8 @@ class LayoutReader:
         """Of this catalog's architectures: those whose layouts were found by a worker, as a plug-in's are, and those
         whose layouts the package brings. What is not known is in neither."""
         places = tuple((entry.name, source_of(entry)) for entry in catalog.search())
-        package = await asyncio.to_thread(_sources_of_package)
+        files = await asyncio.to_thread(known_layouts)
+        package = {(file.source, file.version) for file in files}
         async with self._reading:
             async with self._database.transaction() as session:
                 kept = await layouts.known(session, {source for _, source in places})
@@ -58,7 +59,8 @@ class LayoutReader:
                     found = await layouts.find(session, kept)
                 self._stored = stored, await asyncio.to_thread(_index, _readable(found), stored)
             if brought != self._brought[0]:
-                self._brought = brought, await asyncio.to_thread(_index_of_package, brought)
+                current = [file for file in files if (file.source, file.version) in package]
+                self._brought = brought, await asyncio.to_thread(_index, current, brought)
             return self._stored[1], self._brought[1]
 
 
@@ -68,15 +70,6 @@ def _readable(found: Mapping[Source, bytes]) -> Iterable[LayoutFile]:
             yield unpacked(content)
         except Exception as error:  # noqa: BLE001 - a document that cannot be read hides no other
             log.error("layouts_unreadable", source=source[0], error=str(error)[:200])
-
-
-def _sources_of_package() -> set[Source]:
-    return {(file.source, file.version) for file in known_layouts()}
-
-
-def _index_of_package(places: Places) -> LayoutIndex:
-    wanted = {source for _, source in places}
-    return _index((file for file in known_layouts() if (file.source, file.version) in wanted), places)
 
 
 def _index(files: Iterable[LayoutFile], places: Places) -> LayoutIndex:

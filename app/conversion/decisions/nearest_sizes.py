@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
 import sympy  # type: ignore[import-untyped]
@@ -10,7 +10,6 @@ from sympy.printing.str import StrPrinter  # type: ignore[import-untyped]
 from torch.utils._sympy.printers import PythonPrinter
 
 from app.domain.architecture import Axis, Signature
-from app.targets.capturing.side import is_test
 
 Sizes = dict[str, int]
 
@@ -82,18 +81,12 @@ def written(condition: sympy.Basic) -> str:
     return str(_Written().doprint(condition))
 
 
-def test_of(condition: sympy.Basic, axes: Collection[str]) -> str | None:
-    """The condition as a test that graphs can hold; None where they cannot."""
-    text = written(condition)
-    return text if is_test(text, axes) else None
-
-
 def _test(condition: sympy.Basic) -> Callable[[Sizes], bool]:
     """The condition as a Python function, which takes a hundredth of the time of substituting numbers in it."""
     names = {
         symbol: sympy.Symbol(f"size{number}", integer=True) for number, symbol in enumerate(condition.free_symbols)
     }
-    code = compile(PythonPrinter().doprint(condition.xreplace(names)), "<condition>", "eval")
+    code = compile(written(condition.xreplace(names)), "<condition>", "eval")
 
     def holds(sizes: Sizes) -> bool:
         values = {str(name): sizes[str(symbol)] for symbol, name in names.items()}

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 import sympy  # type: ignore[import-untyped]
 from torch import nn
 
-from app.conversion.decisions.nearest_sizes import Sizes, far_sides, greatest_size, smallest_size, test_of, written
+from app.conversion.decisions.nearest_sizes import Sizes, far_sides, greatest_size, smallest_size, written
 from app.conversion.decisions.symbolic_forward import Followed, SizeGuard, ValueRead, Work, follow
 from app.conversion.decisions.trace_comparison import differing_sizes
 from app.domain.architecture import Axis, Signature
 from app.targets.capturing.place import Place
+from app.targets.capturing.side import is_test
 
 OPERATORS = 4_000
 """Operators to follow in all forwards after the first: a small net at every size of interest, swin_t at two."""
@@ -228,11 +229,13 @@ class _Search:
                 self.left_out.append(sizes)
 
     def found(self) -> Iterator[SizeDecision]:
+        axes = {axis.name for axis in self._signature.axes}
         of_the_model = {condition for condition, place in self._guards if place is not None}
         for (condition, place), (guard, sides) in self._guards.items():
             if sides and (place is not None or condition not in of_the_model):
-                test = test_of(guard.condition, {axis.name for axis in self._signature.axes})
-                yield SizeDecision(written(guard.condition), guard.place, guard.by_model, tuple(sides), test)
+                asked = written(guard.condition)
+                test = asked if is_test(asked, axes) else None
+                yield SizeDecision(asked, guard.place, guard.by_model, tuple(sides), test)
         yield from (decision for decision in self._unnamed.values() if decision.sides)
 
 

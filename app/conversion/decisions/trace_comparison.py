@@ -15,7 +15,7 @@ from app.architectures.sample import sample_inputs
 from app.domain.architecture import Signature
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.flat_module import FlatModule
-from app.targets.capturing.kept_answers import tracing
+from app.targets.capturing.tracing import tracing
 
 _SEED = 1
 _TYPE = re.compile(r" : [^=\n]*(?= =)| : [^,)\n]*(?=[,)])")

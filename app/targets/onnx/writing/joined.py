@@ -17,13 +17,14 @@ from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.request import ExportRequest
 
 EXPORTER = "joined"
-_ARITHMETIC = {
-    **{"Add": "Add", "Sub": "Sub", "Mult": "Mul", "Div": "Div", "Mod": "Mod", "USub": "Neg"},
-    **{"abs": "Abs", "min": "Min", "max": "Max"},
-}
-_LOGIC = {
+_ANSWERS = {
     **{"And": "And", "Or": "Or", "Not": "Not"},
     **{"Eq": "Equal", "Lt": "Less", "LtE": "LessOrEqual", "Gt": "Greater", "GtE": "GreaterOrEqual"},
+}
+_OPERATORS = {
+    **{"Add": "Add", "Sub": "Sub", "Mult": "Mul", "Div": "Div", "Mod": "Mod", "USub": "Neg"},
+    **{"abs": "Abs", "min": "Min", "max": "Max"},
+    **_ANSWERS,
 }
 """ONNX's operators by what Python calls its own. Mod of integers has the sign of the divisor in both."""
 
@@ -159,7 +160,7 @@ class _Tests:
             case "FloorDiv":  # Div of integers is cut towards 0 in ONNX: what remains is taken off before
                 left, right = values
                 return self._node("Div", self._node("Sub", left, self._node("Mod", left, right)), right)
-        return self._chained((_ARITHMETIC | _LOGIC)[operator], values)
+        return self._chained(_OPERATORS[operator], values)
 
     def _real(self, value: ir.Value) -> ir.Value:
         if value.dtype is ir.DataType.DOUBLE:
@@ -186,7 +187,7 @@ class _Tests:
         """``dtype`` of the scalar that it gives; None: that of its inputs, or bool for an answer."""
         node = ir.node(operator, list(inputs), attributes, name=self._name())
         node.outputs[0].name = node.name
-        answer = ir.TensorType(ir.DataType.BOOL) if operator in _LOGIC.values() else inputs[0].type
+        answer = ir.TensorType(ir.DataType.BOOL) if operator in _ANSWERS.values() else inputs[0].type
         node.outputs[0].type = answer if dtype is None else ir.TensorType(dtype)
         self._graph.append(node)
         return node.outputs[0]

@@ -17,9 +17,9 @@ from app.domain.errors import ExportFailed, RecastError, UnsupportedOpset
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.eval_mode import assert_eval
 from app.targets.capturing.flat_module import PREFIX, FlatModule
-from app.targets.capturing.kept_answers import tracing
 from app.targets.capturing.output_names import output_names
 from app.targets.capturing.quiet import collected, first_lines
+from app.targets.capturing.tracing import tracing
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import finish

@@ -14,9 +14,9 @@ from app.architectures.module_state import state_kept
 from app.domain.conversion import CommonOptions
 from app.domain.errors import RecastError
 from app.domain.report import ExportReport, Quantization, WeightsBeside
-from app.targets.capturing.failed_calls import ended_by_failed_calls
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.side import Side, at_side
+from app.targets.capturing.tracing import traced
 from app.targets.claims import Claim
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing import build, dynamo_exporter, torchscript_exporter
@@ -145,9 +145,7 @@ class OnnxWriter:
     def program(self, flat: FlatModule, examples: tuple[Tensor, ...], exporter: str) -> Callable[..., Sequence[Tensor]]:
         if exporter == "dynamo":
             return torch.export.export(flat, examples, strict=False).module()
-        with ended_by_failed_calls():
-            traced: torch.jit.ScriptModule = torch.jit.trace(flat, examples, check_trace=False)  # type: ignore[no-untyped-call]
-        return traced
+        return traced(flat, examples)
 
 
 def _weights_beside(template: OnnxTemplate) -> WeightsBeside | None:

@@ -14,10 +14,10 @@ from app.architectures.module_state import ModuleState
 from app.domain.errors import ExportFailed
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.eval_mode import assert_eval
-from app.targets.capturing.kept_answers import tracing
 from app.targets.capturing.place import Place
 from app.targets.capturing.quiet import Said, collected, first_lines
 from app.targets.capturing.side import Side, at_side
+from app.targets.capturing.tracing import tracing
 from app.targets.request import ExportRequest
 from app.targets.torchscript.spec import TorchScriptOptions
 from app.targets.torchscript.writing.joined import JOINED, trace_sides

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from app.domain.conversion import CommonOptions
 from app.domain.report import ExportReport
-from app.targets.capturing.failed_calls import ended_by_failed_calls
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.side import Side
+from app.targets.capturing.tracing import traced
 from app.targets.claims import Claim
 from app.targets.request import ExportRequest, asked_axes
 from app.targets.templating.claims import claims
@@ -78,9 +77,7 @@ class TorchScriptWriter:
         )
 
     def program(self, flat: FlatModule, examples: tuple[Tensor, ...], exporter: str) -> Callable[..., Sequence[Tensor]]:
-        with ended_by_failed_calls():
-            traced: torch.jit.ScriptModule = torch.jit.trace(flat, examples, check_trace=False)  # type: ignore[no-untyped-call]
-        return traced
+        return traced(flat, examples)
 
 
 WRITER: Writer[CapturedTorchScript, TorchScriptTemplate] = TorchScriptWriter()

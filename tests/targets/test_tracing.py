@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from app.domain.errors import ExportFailed
-from app.targets.capturing.kept_answers import tracing
+from app.targets.capturing.tracing import tracing
 
 
 class Caught(nn.Module):
@@ -47,7 +47,7 @@ def trace(module: nn.Module, x: Tensor) -> torch.jit.ScriptModule:
 
 @pytest.mark.parametrize("module", [Caught, CaughtLast, CaughtIndex])
 def test_a_trace_ends_where_the_model_catches_an_error_of_torch(module: Callable[[], nn.Module]) -> None:
-    with pytest.raises(ExportFailed, match=r"\(test_failed_calls.py:\d+\); a trace ends there"):
+    with pytest.raises(ExportFailed, match=r"\(test_tracing.py:\d+\); a trace ends there"):
         trace(module(), torch.ones(2, 7))
 
 
