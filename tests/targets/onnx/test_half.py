@@ -9,7 +9,7 @@ from onnx import TensorProto
 from torch import nn
 
 from app.conversion.job import ConversionOutcome
-from app.domain.errors import ExportFailed
+from app.domain.architecture import InputSpec
 from app.domain.report import Verdict
 from app.targets.onnx.reading.runtime import OnnxRuntime
 from app.targets.onnx.spec import OnnxOptions
@@ -40,10 +40,15 @@ def test_other_weights_fill_a_graph_in_half_precision(kind: type[nn.Module], tmp
     assert 0 < float((given - expected).abs().max()) < 0.02 * float(expected.abs().max())
 
 
-def test_recurrent_graphs_are_refused_in_words(tmp_path: Path) -> None:
-    request = request_for(train_a_little(Recurrent(), 1), options=FP16)
-    with pytest.raises(ExportFailed, match="recurrent"):
-        WRITER.build_template(WRITER.capture(request, "dynamo"), request, tmp_path / "template")
+def test_recurrent_layers_stay_in_float32_among_others_in_float16(tmp_path: Path) -> None:
+    spec = InputSpec(name="x", shape=(2, 5, 6))
+    request = request_for(train_a_little(Recurrent(), 1), spec, FP16)
+    template = WRITER.build_template(WRITER.capture(request, "dynamo"), request, tmp_path / "template")
+    (told,) = [warning for warning in template.warnings if warning.startswith("fp16:")]
+    assert "LSTM" in told
+    written = WRITER.fill(template, request.module.state_dict(), request, tmp_path / "half.onnx")
+    stored = {tensor.data_type for tensor in onnx.load(written.path).graph.initializer}
+    assert stored >= {TensorProto.FLOAT, TensorProto.FLOAT16}
 
 
 def outcome(body: str, directory: Path, **more: str) -> ConversionOutcome:

@@ -20,6 +20,7 @@ from app.targets.onnx.writing.optimise import lift_constants, optimise
 from app.targets.onnx.writing.prologue import fold_prologue, no_prologue
 from app.targets.onnx.writing.reworked import serialised
 from app.targets.onnx.writing.template import OnnxTemplate, save_onnx_template
+from app.targets.onnx.writing.transposes import cast_before_transposing
 from app.targets.request import ExportRequest
 from app.targets.templating.pieces import weight_table
 from app.targets.templating.reuse import against_reuse_at, foreign_state, refuse_baked_weight, rewriting
@@ -46,6 +47,7 @@ def build_template(
     model, weights = _optimised(captured.model, forms)
     if request is None or not cast(OnnxOptions, request.options).keep_debug:
         strip_debug(model)
+    cast_before_transposing(model)
     kept = _lowered(model, weights, request)
     as_uploaded = request is not None and request.options.over_checkpoint
     prologue = no_prologue(weights) if as_uploaded else fold_prologue(model, weights)

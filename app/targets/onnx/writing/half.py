@@ -15,6 +15,7 @@ from torch import Tensor
 
 from app.domain.errors import ExportFailed
 from app.targets.capturing.quiet import first_lines
+from app.targets.onnx.writing.transposes import is_multiplied_behind
 
 HALF, SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
 LARGEST = 65504.0
@@ -25,11 +26,10 @@ SMALLEST = 2.0**-14
 _IN_SINGLE = frozenset(
     {"Range", "CumSum", "Resize", "Upsample", "NonMaxSuppression", "TopK", "RoiAlign", "MaxRoiPool", "GridSample"}
     | {"DeformConv", "DFT", "STFT", "MelWeightMatrix", "EyeLike", "Bernoulli", "Multinomial", "RandomNormal"}
-    | {"RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+    | {"RandomNormalLike", "RandomUniform", "RandomUniformLike", "LSTM", "GRU", "RNN"}
 )
-"""Operators on positions and scales, of which float16 holds whole numbers to 2048 only; those that draw numbers."""
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-"""onnxruntime 1.32 crashes while it creates a session of such an operator beside others in float16."""
+"""Operators on positions and scales, of which float16 holds whole numbers to 2048 only; those that draw numbers; and
+recurrent ones, which CPU runtimes have for float32 only."""
 _SENSITIVE = frozenset({"Sqrt", "Div", "Reciprocal", "Log", "Pow"})
 """Operators that make much of a small number: behind one that stays in float32 they do so too."""
 _SMALL = "a small number"
@@ -40,14 +40,13 @@ def to_half(
 ) -> list[str]:
     """Change the graph in place; ``weights`` are its values without a producer, by key, whose tensors are ``state``.
 
-    Gives the operators that stay in float32, with the reason. Raises ExportFailed for graphs with branches, loops
-    or recurrent operators, and where the graph cannot be run on the sample.
+    Gives the operators that stay in float32, with the reason. Raises ExportFailed for graphs with branches or loops,
+    and where the graph cannot be run on the sample.
     """
     graph = model.graph
     kinds = {attribute.type for node in graph for attribute in node.attributes.values()}
-    if kinds & {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS} or any(node.op_type in _RECURRENT for node in graph):
-        what = "branches, loops or recurrent operators"
-        raise ExportFailed(f"precision fp16 takes no graph with {what}.", stage="export", hint="Use fp32.")
+    if kinds & {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}:
+        raise ExportFailed("precision fp16 takes no graph with branches or loops.", stage="export", hint="Use fp32.")
     _clamp_constants(graph)
     graph.inputs.extend(weights.values())
     try:
@@ -126,6 +125,8 @@ def _kept(graph: ir.Graph, largest: Mapping[str, float]) -> dict[ir.Node, str]:
         most = max(largest.get(str(value.name), 0.0) for value in touched)
         if node.op_type in _IN_SINGLE or node.domain != "":
             kept[node] = "no float16"
+        elif is_multiplied_behind(node):
+            kept[node] = "onnxruntime crashes on it in float16"
         elif not most <= LARGEST / HEADROOM:
             kept[node] = f"values up to {most:.2g}"
         elif any(_is_small(value, kept, node) for value in _floats(node.inputs)):
