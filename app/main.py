@@ -53,11 +53,11 @@ from app.web.pages import install_pages
 from app.web.problem_page import problem_page
 
 ROUTERS = (
+    conversions,  # first, since they are searched in this order and clients poll conversions
     administration,
     architectures,
     checkpoints,
     resumable,
-    conversions,
     events,
     conversion_files,
     conversion_log,

@@ -134,7 +134,7 @@ async def list_conversions(
         created_before=created_before,
         before=cursor,
     )
-    async with service.database.transaction() as session:
+    async with service.database.reading() as session:
         found = await rows.newest_with_files(session, wanted, limit + 1)
         total = await rows.count(session, wanted)
     page = found[:limit]
@@ -224,7 +224,7 @@ async def _resource(service: Service, row: Conversion) -> ConversionResource:
 
 
 async def _find(service: Service, conversion_id: str) -> Found:
-    async with service.database.transaction() as session:
+    async with service.database.reading() as session:
         return await rows.find_with_files(session, conversion_id)
 
 

@@ -17,7 +17,7 @@ SHOWN = 100
 RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
 
-def refuse_unknown_parameters(request: Request) -> None:
+async def refuse_unknown_parameters(request: Request) -> None:
     """Raises InvalidRequest for a parameter that the operation does not have: a filter must not be ignored silently."""
     dependant = getattr(request.scope.get("route"), "dependant", None)
     if dependant is None or not request.url.query:

@@ -21,7 +21,7 @@ def wait_seconds(lines: Sequence[str] | None) -> int | None:
     return None if match is None else min(int(match.group(1)), LONGEST_WAIT)
 
 
-def _patience(
+async def _patience(
     request: Request,
     prefer: Annotated[
         str | None,

@@ -43,7 +43,7 @@ class Service:
     """Resumable uploads that this process makes checkpoints of now, by id."""
 
 
-def _whole(request: Request) -> Service:
+async def _whole(request: Request) -> Service:
     found = request.app.state.service
     assert isinstance(found, Service)
     return found
@@ -53,7 +53,7 @@ WholeService = Annotated[Service, Depends(_whole)]
 """The service with everything that it has, of all projects: for what operators' machines ask."""
 
 
-def _of_project(whole: WholeService, acting: Acting) -> Service:
+async def _of_project(whole: WholeService, acting: Acting) -> Service:
     database = whole.database.of(acting.project)
     return replace(whole, database=database, catalog=whole.every_catalog.of(database))
 

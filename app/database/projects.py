@@ -6,11 +6,13 @@ which serve all projects, use sessions of none.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import event, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlalchemy.sql.base import ExecutableOption
 
 from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group, Project, Recipe, Upload, Webhook
 from app.domain.errors import InvalidRequest, NotFound
@@ -40,19 +42,24 @@ def owner_of_new(session: AsyncSession) -> str:
 @event.listens_for(Session, "do_orm_execute")
 def _see_own_only(state: ORMExecuteState) -> None:
     project = state.session.info.get(_INFO)
-    if project is None or not state.is_orm_statement:
-        return
+    if project is not None and state.is_orm_statement:
+        state.statement = state.statement.options(*_owned_by(project))
+
+
+@lru_cache(maxsize=1_000)
+def _owned_by(project: str) -> tuple[ExecutableOption, ...]:
     owners = CheckpointOwner.__table__.alias()
     owned = exists().where(owners.c.sha256 == Checkpoint.sha256, owners.c.project_id == project)
-    state.statement = state.statement.options(
-        with_loader_criteria(Conversion, Conversion.project_id == project, include_aliases=True),
-        with_loader_criteria(Webhook, Webhook.project_id == project, include_aliases=True),
-        with_loader_criteria(Group, Group.project_id == project, include_aliases=True),
-        with_loader_criteria(CheckpointOwner, CheckpointOwner.project_id == project, include_aliases=True),
-        with_loader_criteria(Checkpoint, owned, include_aliases=True),
-        with_loader_criteria(Recipe, Recipe.project_id == project, include_aliases=True),
-        with_loader_criteria(Upload, Upload.project_id == project, include_aliases=True),
+    criteria = (
+        (Conversion, Conversion.project_id == project),
+        (Webhook, Webhook.project_id == project),
+        (Group, Group.project_id == project),
+        (CheckpointOwner, CheckpointOwner.project_id == project),
+        (Checkpoint, owned),
+        (Recipe, Recipe.project_id == project),
+        (Upload, Upload.project_id == project),
     )
+    return tuple(with_loader_criteria(entity, condition, include_aliases=True) for entity, condition in criteria)
 
 
 async def known_as(session: AsyncSession, id: str) -> tuple[str, str]:

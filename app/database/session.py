@@ -1,5 +1,6 @@
 """The way to the database: one engine per process, one short transaction per use."""
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from copy import copy
@@ -7,9 +8,10 @@ from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.errors import IdleInTransactionSessionTimeout
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InternalError, OperationalError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError, InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from app.database import sealing
@@ -45,20 +47,25 @@ class Database:
             make_url(url).set(drivername="postgresql+psycopg"),
             pool_size=pool,
             max_overflow=pool,
-            pool_pre_ping=True,
             pool_timeout=10,
             connect_args={**TCP, "connect_timeout": 5, "application_name": "recast", "options": SESSION_OPTIONS},
         )
+        event.listen(self._engine.sync_engine, "checkout", _refuse_ended)
+        self._autocommitting = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._info = sealing.session_info(seed)
-        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False, info=self._info)
+        self._bind()
 
     def of(self, project: str) -> "Database":
         """The same database as that project sees it: sessions of what it owns."""
         seen = copy(self)
         seen.project = project
-        info = {**self._info, **session_info(project)}
-        seen._sessions = async_sessionmaker(self._engine, expire_on_commit=False, info=info)
+        seen._info = {**self._info, **session_info(project)}
+        seen._bind()
         return seen
+
+    def _bind(self) -> None:
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False, info=self._info)
+        self._readings = async_sessionmaker(self._autocommitting, expire_on_commit=False, info=self._info)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
@@ -74,6 +81,12 @@ class Database:
             if not isinstance(error.orig, IdleInTransactionSessionTimeout):
                 raise
             raise OperationalError(error.statement, error.params, error.orig) from error
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """A session for queries that need not see one state: each is one round trip, a transaction takes two more."""
+        async with self._readings() as session:
+            yield session
 
     @asynccontextmanager
     async def exclusively(self, key: int) -> AsyncIterator[bool]:
@@ -94,6 +107,19 @@ class Database:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def _refuse_ended(connection: DBAPIConnection, record: object, proxy: object) -> None:
+    """Have the pool connect anew where the server has ended a connection that lay idle.
+
+    There is something to read then: no query is under way whose answer it could be. Asking the server instead would
+    take a round trip, for each use.
+    """
+    del record, proxy
+    waiting = select.poll()
+    waiting.register(connection.driver_connection.pgconn.socket, select.POLLIN)
+    if waiting.poll(0):
+        raise DisconnectionError
 
 
 async def commit_without_waiting(session: AsyncSession) -> None:

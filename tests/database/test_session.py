@@ -1,4 +1,6 @@
-"""What a transaction that the server ended looks like to who waits for outages to pass."""
+"""What the end of a connection looks like to who waits for outages to pass, and to who asks next."""
+
+import asyncio
 
 import psycopg
 import pytest
@@ -24,3 +26,28 @@ async def test_a_transaction_that_stood_still_for_too_long_is_an_outage_and_no_f
     with pytest.raises(Exception) as ended:  # noqa: PT011 - which one, is what is asked
         await stand_still()
     assert away(ended.value) == DATABASE
+
+
+async def test_connections_that_the_server_ended_while_they_lay_idle_are_replaced(database: Database) -> None:
+    async def own_pid(*, reading: bool) -> int:
+        async with database.reading() if reading else database.transaction() as session:
+            pid: int = (await session.execute(text("select pg_backend_pid() from pg_sleep(0.1)"))).scalar_one()
+            return pid
+
+    before = set(await asyncio.gather(*(own_pid(reading=n % 2 == 0) for n in range(6))))
+    assert len(before) == 6
+    with psycopg.connect(database.url, autocommit=True) as other:
+        for pid in before:
+            other.execute("select pg_terminate_backend(%s, 5000)", (pid,))
+    after = set(await asyncio.gather(*(own_pid(reading=n % 2 == 0) for n in range(6))))
+    assert len(after) == 6
+    assert not before & after
+
+
+async def test_a_reading_leaves_no_transaction_to_the_next_user_of_its_connection(database: Database) -> None:
+    async with database.reading() as session:
+        await session.execute(text("select 1"))
+    async with database.transaction() as session:
+        await session.execute(text("create temporary table kept (n int) on commit drop"))
+        await session.execute(text("insert into kept values (1)"))
+        assert await session.scalar(text("select count(*) from kept")) == 1
