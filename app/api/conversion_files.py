@@ -224,7 +224,7 @@ def prefers_html(accept: str | None) -> bool:
 
 async def results(service: Service, conversion_id: str) -> tuple[Conversion, dict[str, ConversionFile]]:
     """A conversion and its files by role. Raises NotFound, Expired."""
-    async with service.database.transaction() as session:
+    async with service.database.reading() as session:
         found = await rows.find_with_files(session, conversion_id)
     conversion = found.conversion
     if conversion.expired_at is not None:

@@ -8,6 +8,7 @@ For each model, side by side in one run:
   graph   the same as a graph over the checkpoint, for the models of OVER_CHECKPOINT, with the bytes of the artifact
   floor   what no verified conversion can avoid (floor.py); without a float64 forward where the report asked for none
 With --peers also ``torch.onnx.export(verify=True)`` as a script of its own, and for BERT the tools of peers.py.
+With --targets instead repeat and floor of every target and precision that fills templates of its own.
 Memory: the peaks of the conversion processes of first and repeat, and of a process that only loads and runs the module,
 plus once the weights for a repeat and twice for a first.
 """
@@ -43,6 +44,15 @@ MODELS = {
     "bert": "transformers/bert",
 }
 OVER_CHECKPOINT = ("vit_b_16",)
+TEMPLATE_TARGETS: tuple[dict[str, str], ...] = (
+    {"target": "onnx"},
+    {"target": "onnx", "precision": "fp16"},
+    {"target": "onnx", "precision": "bf16"},
+    {"target": "torchscript"},
+    {"target": "pt2"},
+    {"target": "safetensors"},
+)
+"""All that are not derived from another artifact. The first is what the others are compared with."""
 REPEATS = 3
 MB = 1e6
 
@@ -67,7 +77,9 @@ def run(script: str, *arguments: str) -> tuple[float, float]:
     return time.perf_counter() - started, float(done.stdout.split()[-1])
 
 
-def convert(client: httpx.Client, architecture: str, checkpoint: Path, **options: str) -> tuple[float, dict[str, Any]]:
+def convert(
+    client: httpx.Client, architecture: str, checkpoint: Path, target: str = "onnx", **options: str
+) -> tuple[float, dict[str, Any]]:
     """Seconds from POST to downloadable, and the finished conversion."""
     os.sync()
     started = time.perf_counter()
@@ -76,7 +88,7 @@ def convert(client: httpx.Client, architecture: str, checkpoint: Path, **options
             "/v1/conversions",
             headers={"Prefer": "wait=600"},
             files={"file": (checkpoint.name, file)},
-            data={"architecture": architecture, "target": "onnx", "options": json.dumps(options)},
+            data={"architecture": architecture, "target": target, "options": json.dumps(options)},
         )
     seconds = time.perf_counter() - started
     conversion = answer.json()
@@ -105,11 +117,8 @@ def measure(client: httpx.Client, registry: Registry, model: str, directory: Pat
     warm = run("cold_export.py", model, str(checkpoints[0]), output, "--exporter", "dynamo", "--warm")[1]
     first, done_first = convert(client, architecture, checkpoints[0])
     repeats = [convert(client, architecture, checkpoint) for checkpoint in checkpoints[1:]]
-    artifact = directory / "artifact.onnx"
-    fetch(client, repeats[-1][1], artifact)
     reports = [report_of(client, done) for _, done in repeats]
-    asked = ["--oracle"] if any(map(asked_the_oracle, reports)) else []
-    floor = run("floor.py", model, str(checkpoints[-1]), str(artifact), "--threads", str(threads), *asked)[1]
+    floor = floor_of(client, model, checkpoints[-1], repeats[-1][1], threads)
     eager = run("floor.py", model, str(checkpoints[-1]), "--threads", str(threads), "--eager-only")[1] * 1.048576
     weights = checkpoints[-1].stat().st_size / MB
     say(f"    {model}: {reports[-1]['timings']} {reports[-1]['verification']['timings']}")
@@ -125,6 +134,36 @@ def measure(client: httpx.Client, registry: Registry, model: str, directory: Pat
         "eager_plus_weights_mb": eager + weights,
         **(over_checkpoint(client, architecture, checkpoints) if model in OVER_CHECKPOINT else {}),
     }
+
+
+def floor_of(client: httpx.Client, model: str, checkpoint: Path, done: dict[str, Any], threads: int) -> float:
+    """Seconds of floor.py on the artifact of that conversion, which is fetched to where the checkpoint lies."""
+    artifact = checkpoint.parent / done["artifact"]["filename"]
+    fetch(client, done, artifact)
+    asked = ["--oracle"] if asked_the_oracle(report_of(client, done)) else []
+    seconds = run("floor.py", model, str(checkpoint), str(artifact), "--threads", str(threads), *asked)[1]
+    artifact.unlink()
+    return seconds
+
+
+def by_target(client: httpx.Client, registry: Registry, model: str, directory: Path, threads: int) -> None:
+    """Print a row for each of TEMPLATE_TARGETS: median of REPEATS, floor, their ratio, and that ratio beside ONNX's."""
+    architecture = MODELS[model]
+    checkpoints = [
+        save_checkpoint(registry, architecture, {}, directory / f"{model}-{seed}.pth", seed)
+        for seed in range(REPEATS + 1)
+    ]
+    reference = math.nan
+    for options in TEMPLATE_TARGETS:
+        _, *repeats = (convert(client, architecture, checkpoint, **options) for checkpoint in checkpoints)
+        states = {done["template"]["state"] for _, done in repeats}
+        repeat = statistics.median(seconds for seconds, _ in repeats)
+        floor = floor_of(client, model, checkpoints[-1], repeats[-1][1], threads)
+        reference = repeat / floor if math.isnan(reference) else reference
+        ratios = f"{repeat / floor:.2f} | {repeat / floor / reference:.2f}"
+        print(
+            f"| {model} | {' '.join(options.values())} | {'/'.join(states)} | {repeat:.2f} | {floor:.2f} | {ratios} |"
+        )
 
 
 def report_of(client: httpx.Client, conversion: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +255,7 @@ def main() -> None:
         help="where checkpoints and the scripts' files lie; in memory (/dev/shm) they leave the disk to Recast",
     )
     parser.add_argument("--peers", action="store_true", help="also what a user would run instead of Recast")
+    parser.add_argument("--targets", action="store_true", help="repeat and floor of every target with templates")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
     registry = load_registry()
@@ -228,6 +268,11 @@ def main() -> None:
     ):
         warmup = save_checkpoint(registry, "torchvision/squeezenet1_1", {}, Path(directory) / "warmup.pth")
         convert(client, "torchvision/squeezenet1_1", warmup)
+        if arguments.targets:
+            print("| model | target | template | repeat s | floor s | repeat/floor | of ONNX's |\n" + "|---" * 7 + "|")
+            for model in arguments.models:
+                by_target(client, registry, model, Path(directory), threads)
+            return
         for model in arguments.models:
             say(f"==> {model}")
             results[model] = measure(client, registry, model, Path(directory), threads)

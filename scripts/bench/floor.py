@@ -2,9 +2,9 @@
 
 python scripts/bench/floor.py MODEL CHECKPOINT ARTIFACT --threads N [--oracle]
 
-Reads the checkpoint's bytes (with their sha256), runs the module once in fp32 (and with --oracle once in fp64), creates
-an onnxruntime session on the artifact, runs it, and writes the artifact's bytes (with their sha256, synced to disk).
-Prints seconds.
+Reads the checkpoint's bytes (with their sha256), runs the module once in fp32 (and with --oracle once in fp64), loads
+the artifact in its own runtime, which its suffix says, runs it, and writes its bytes (with their sha256, synced to
+disk). Prints seconds.
 With --eager-only it prints the peak MiB of a process that only loads the module and runs it in fp32.
 """
 
@@ -15,10 +15,12 @@ import os
 import resource
 import tempfile
 import time
+from pathlib import Path
 
 import onnxruntime
 import torch
 from cold_export import build
+from safetensors.torch import load_file
 from torch import nn
 
 
@@ -45,8 +47,6 @@ def floor(module: nn.Module, sample: dict[str, torch.Tensor], arguments: argpars
     wide = copy.deepcopy(module).double() if arguments.oracle else None
     with open(artifact, "rb") as file:
         content = file.read()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     started = time.perf_counter()
     with open(checkpoint, "rb") as file:
         hashlib.file_digest(file, "sha256")
@@ -54,11 +54,29 @@ def floor(module: nn.Module, sample: dict[str, torch.Tensor], arguments: argpars
         module(**sample)
         if wide is not None:
             wide(**widened(sample))
-    session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    session.run(None, dict(zip(names, (tensor.numpy() for tensor in sample.values()), strict=True)))
+        run_artifact(Path(artifact), module, list(sample.values()), threads)
     write_synced(content)
     return time.perf_counter() - started
+
+
+def run_artifact(path: Path, module: nn.Module, inputs: list[torch.Tensor], threads: int) -> None:
+    """Load it in its own runtime and run it. A file of weights alone is run by the module."""
+    match path.suffix:
+        case ".onnx":
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            names = [value.name for value in session.get_inputs()]
+            session.run(None, dict(zip(names, (tensor.numpy() for tensor in inputs), strict=True)))
+        case ".pt":
+            torch.jit.load(str(path))(*inputs)  # type: ignore[no-untyped-call]
+        case ".pt2":
+            torch.export.load(str(path)).module()(*inputs)
+        case ".safetensors":
+            module.load_state_dict(load_file(path), assign=True)
+            module(*inputs)
+        case other:
+            raise SystemExit(f"No runtime for {other} here.")
 
 
 def main() -> None:

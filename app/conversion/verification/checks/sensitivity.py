@@ -8,7 +8,8 @@ Integers and booleans are compared exactly, so any move is evidence, and one of 
 mask of what is there. But where all outputs are such and none of them ever moves, nothing was seen.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -22,7 +23,7 @@ from app.conversion.verification.reference import Exact, Oracle, Reference
 from app.conversion.verification.tolerance import K, farthest, magnitude, rounding, unit_roundoff
 from app.domain.architecture import Signature
 from app.domain.reasons import finding_of
-from app.domain.report import Finding, Reason, Sensitivity
+from app.domain.report import Finding, OutputParity, Reason, Sensitivity
 from app.targets.artifact import ArtifactRefused
 
 THRESHOLD = 100.0
@@ -48,10 +49,21 @@ CLEAR = 64.0
 """Times the threshold at which the move is beyond doubt with the least gate there is, so that no oracle is asked."""
 
 
-def sensitivity_of(references: Sequence[Reference]) -> Sensitivity:
-    """The figure for every float output; for the others, 0 each, where there are no float ones and none moves."""
+@dataclass(frozen=True)
+class Asked:
+    """By how many gates an output must move, and how many of the least gate there is show it without the oracle."""
+
+    gates: float = THRESHOLD
+    least: float = CLEAR * THRESHOLD
+
+
+def sensitivity_of(references: Sequence[Reference], asked: Mapping[str, Asked] | None = None) -> Sensitivity:
+    """The figure for every float output; for the others, 0 each, where there are no float ones and none moves.
+
+    ``asked``: by output, where that is less than of others.
+    """
     names = references[0].float_outputs if references else ()
-    found = {name: _spread(name, references) for name in names}
+    found = {name: _spread(name, references, (asked or {}).get(name, Asked())) for name in names}
     spreads, thresholds = {name: s for name, (s, _) in found.items()}, {name: t for name, (_, t) in found.items()}
     if references and not names and not any(_moves(name, references) for name in references[0].y32):
         spreads = dict.fromkeys(references[0].y32, 0.0)
@@ -101,16 +113,16 @@ def constants_beside(
     return {name for name in names if not reached[name]}
 
 
-def _spread(name: str, references: Sequence[Reference]) -> tuple[float, float]:
-    """(greatest move between two probes in gates, gates that are asked for).
+def _spread(name: str, references: Sequence[Reference], asked: Asked) -> tuple[float, float]:
+    """(greatest move between two probes in gates, gates that are asked for: as ``asked`` or less).
 
     In least gates of what eager computed where that leaves no doubt, else by the oracle.
     """
     if any(not taken.oracle.asked for taken in references):
         pairs = combinations(references, 2)
         widest = max(_moved(a.y32[name], b.y32[name], _least(name, a), _least(name, b)) for a, b in pairs)
-        if widest >= CLEAR * THRESHOLD:
-            return widest, THRESHOLD
+        if widest >= asked.least:
+            return widest, asked.gates
     gates = [taken.gate(name) for taken in references]
     widths = [gate.width for gate in gates]
     widest = max(
@@ -118,7 +130,7 @@ def _spread(name: str, references: Sequence[Reference]) -> tuple[float, float]:
         for i, j in combinations(range(len(references)), 2)
     )
     reachable = max((2 * gate.scale / gate.width for gate in gates if gate.width > 0), default=0.0)
-    return widest, min(THRESHOLD, max(FEWEST, REACH * reachable))
+    return widest, min(asked.gates, max(FEWEST, REACH * reachable))
 
 
 def _least(name: str, taken: Reference) -> float:
@@ -176,15 +188,20 @@ def sensitivity(case: Case) -> None:
 
 def _measured(case: Case, references: Sequence[Reference]) -> Sensitivity:
     """The figures, with thresholds by the artifact's own errors where its gate was widened."""
-    measured = sensitivity_of(references)
-    if case.subject.coarseness == 1:
-        return measured
-    worst: dict[str, float] = {}
+    return sensitivity_of(references, {} if case.subject.coarseness == 1 else _by_errors(case))
+
+
+def _by_errors(case: Case) -> dict[str, Asked]:
+    """By output. An error in least gates may be held against a move in least gates: they are one unit."""
+    judged: dict[str, list[OutputParity]] = {}
     for output in (output for compared in case.compared for output in compared.result.outputs):
-        worst[output.output] = max(worst.get(output.output, 0.0), output.ratio)
-    errors = {name: max(LEAST_MOVE, TIMES_ITS_ERROR * ratio) for name, ratio in worst.items()}
-    lower = {name: min(threshold_of(name, measured), errors.get(name, THRESHOLD)) for name in measured.per_output}
-    return measured.model_copy(update={"thresholds": {name: t for name, t in lower.items() if t < THRESHOLD}})
+        judged.setdefault(output.output, []).append(output)
+    asked = {}
+    for name, outputs in judged.items():
+        gates = min(THRESHOLD, max(LEAST_MOVE, TIMES_ITS_ERROR * max(output.ratio for output in outputs)))
+        in_least = all(output.judged_by == "eager" for output in outputs)
+        asked[name] = Asked(gates, max(CLEAR * LEAST_MOVE, gates if in_least else CLEAR * gates))
+    return asked
 
 
 def _others(case: Case) -> Iterator[Reference]:

@@ -118,3 +118,34 @@ def test_a_net_in_half_precision_moves_enough_and_one_with_a_dead_head_does_not(
         assert [finding.reason for finding in found.findings] == [Reason.insensitive]
         assert found.sensitivity is not None
         assert found.sensitivity.per_output["y"] < 4
+
+
+class Rounded(InPlaceOf):
+    """The model in the place of an artifact whose outputs were computed with fewer bits."""
+
+    def __init__(self, module: nn.Module, signature: Signature, dtype: torch.dtype) -> None:
+        super().__init__(module, signature)
+        self.dtype = dtype
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.dtype).float() for name, value in super().run(inputs).items()}
+
+
+@pytest.mark.parametrize(("dtype", "coarseness"), [(torch.float16, 2.0**13), (torch.bfloat16, 2.0**16)])
+def test_how_much_an_artifact_of_fewer_bits_moves_is_told_by_its_own_errors_without_the_oracle(
+    dtype: torch.dtype, coarseness: float, tmp_path: Path
+) -> None:
+    def measured(weight: float, seed: int) -> Case:
+        made = subject(Net(torch.float32, weight), FEATURES, tmp_path / "model.pt", NEVER_READ, seed=seed)
+        case = Case(replace(made, coarseness=coarseness))
+        case.adopt(take_references(case.subject, certified_probes(case.subject), unhurried))
+        case.runner = Rounded(made.module, made.signature, dtype)
+        parity.run(case)
+        sensitivity.run(case)
+        return case
+
+    for seed in range(6):
+        alive, dead = measured(30.0, seed), measured(1e-9, seed)
+        assert not alive.findings
+        assert not any(taken.oracle.asked for taken in alive.references)
+        assert [finding.reason for finding in dead.findings] == [Reason.insensitive]
