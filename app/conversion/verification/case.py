@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from app.architectures.module_state import ModuleState
 from app.conversion.decisions.search import Decisions
 from app.conversion.verification.comparison import Comparison
 from app.conversion.verification.golden import golden_npz
@@ -107,6 +108,11 @@ class Case:
     latency: Latency | None = None
     not_run: dict[str, str] = field(default_factory=dict)
     """Parts that were left out or not brought to an end, with the reason."""
+    as_loaded: ModuleState | None = field(init=False)
+    """What the model remembered before any forward of this verification; None where that is not asked."""
+
+    def __post_init__(self) -> None:
+        self.as_loaded = None if self.mode == "certified" else ModuleState(self.subject.module)
 
     def adopt(self, side: EagerSide) -> None:
         """Take over what the model alone has told."""

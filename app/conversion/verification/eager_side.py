@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from app.architectures.module_state import ModuleState
 from app.conversion.verification.case import EagerSide, Pace
 from app.conversion.verification.checks.detection import detection_of
 from app.conversion.verification.checks.determinism import model_repeats
@@ -76,9 +77,10 @@ def full_eager_side(model: Model, pace: Pace, *, ahead: bool = False) -> EagerSi
 
     ``ahead``: the oracle is asked for every probe while nobody waits, so that nobody has to later.
     """
+    as_loaded = ModuleState(model.module)
     with deterministic_mode(model.threads):
         side = take_references(model, full_probes(model), pace)
-        side = _looked_at_closer(model, side, pace) if side.references else side
+        side = _looked_at_closer(model, side, as_loaded, pace) if side.references else side
         return _asked_ahead(model, side, pace) if ahead else side
 
 
@@ -98,13 +100,13 @@ def _asked_ahead(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
     return replace(side, references=fit, skipped=skipped, seconds={**side.seconds, **clock.seconds})
 
 
-def _looked_at_closer(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
+def _looked_at_closer(model: Model, side: EagerSide, as_loaded: ModuleState, pace: Pace) -> EagerSide:
     """With points 3, 5 and 8. A check that raises is left to the verification, whose failure it is."""
     module, signature, references = model.module, model.signature, side.references
     clock, not_run = Stopwatch(), dict(side.not_run)
     repeats = other_way = found = None
     with clock.part("determinism"), _logged("determinism"):
-        repeats = model_repeats(module, signature, smallest(references))
+        repeats = model_repeats(module, signature, smallest(references), as_loaded)
     if model.reader.exporting is not None:
         pace()
         with clock.part("export_branch"), _logged("export_branch"):

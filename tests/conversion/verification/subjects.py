@@ -95,11 +95,17 @@ def rewrite(path: Path, edit: Callable[[onnx.ModelProto], None], target: Path) -
 
 
 def torchscript_subject(
-    module: nn.Module, signature: Signature, directory: Path, *, of: nn.Module | None = None, **more: Any
+    module: nn.Module,
+    signature: Signature,
+    directory: Path,
+    *,
+    of: nn.Module | None = None,
+    exporter: str = "trace",
+    **more: Any,
 ) -> Subject:
-    """A subject whose artifact was traced from ``of`` (default: the module itself)."""
+    """A subject whose artifact was traced or scripted from ``of`` (default: the module itself)."""
     request = ExportRequest(of or module, signature, TorchScriptOptions(), _sample(signature))
-    made = filled(request, "trace", directory)
+    made = filled(request, exporter, directory)
     return subject(module, signature, made.path, made.report, **{"claims": made.claims, "kept": made.kept, **more})
 
 

@@ -363,8 +363,8 @@ def test_a_full_verification_runs_the_model_no_more_often_than_its_points_need(t
     subject.module.register_forward_pre_hook(count)
     report = verify(subject)
     assert report.detection is not None
-    probes, oracles, repeat, as_exported, extremes, zeros, writes, sizes_and_decisions = 5, 5, 1, 1, 3, 1, 1, 5
-    needed = probes + oracles + repeat + as_exported + extremes + zeros + writes + sizes_and_decisions
+    probes, oracles, repeats, as_exported, extremes, zeros, writes, sizes_and_decisions = 5, 5, 2, 1, 3, 1, 1, 5
+    needed = probes + oracles + repeats + as_exported + extremes + zeros + writes + sizes_and_decisions
     assert forwards - len(report.detection.trials) <= needed
 
 

@@ -2,7 +2,7 @@
 
 Twice the same bits is not asked: a difference within K · c · u · scale is rounding of another order. The model's own
 distance from the oracle, which the gate allows for, is no measure here: of a stochastic module it is the noise itself.
-More than rounding in eager is a stochastic module, which no artifact can be held against.
+More than rounding in eager is a module that draws, or that remembers its calls, which no artifact can be held against.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from app.architectures.module_state import ModuleState
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced
 from app.conversion.verification.oracle import eager
@@ -20,14 +21,16 @@ from app.domain.report import Reason
 from app.targets.artifact import ArtifactRefused, Runner
 
 
-def model_repeats(module: nn.Module, signature: Signature, taken: Reference) -> bool:
-    """Whether the model agrees with itself on a probe; where not, run twice by the same number of threads.
+def model_repeats(module: nn.Module, signature: Signature, taken: Reference, as_loaded: ModuleState) -> bool:
+    """Whether the model, called as often as it was, answers a probe as it does in the state in which it was loaded.
 
-    Deep nets differ by more than rounding of another order between one thread and two (resnet50: 3e-6 of the output).
+    Both are run by the same number of threads: deep nets differ by more than rounding of another order between one
+    thread and two (resnet50: 3e-6 of the output).
     """
     inputs = taken.probe.inputs
     again = eager(module, signature, inputs)
-    return agree(taken.y32, again) or agree(again, eager(module, signature, inputs))
+    as_loaded.restore()
+    return agree(again, eager(module, signature, inputs))
 
 
 def artifact_repeats(runner: Runner, inputs: Mapping[str, Tensor]) -> bool:
@@ -60,11 +63,14 @@ def determinism(case: Case) -> None:
     """Point 5: the same input twice."""
     subject = case.subject
     taken = smallest(case.references)
-    if case.model_repeats is None:
-        case.model_repeats = model_repeats(subject.module, subject.signature, taken)
+    if case.model_repeats is None and case.as_loaded is not None:
+        case.model_repeats = model_repeats(subject.module, subject.signature, taken, case.as_loaded)
     case.artifact_repeats = artifact_repeats(case.artifact, taken.probe.inputs)
-    if not case.model_repeats:
-        detail = "the model itself answers the same input differently each time, so nothing can be compared with it"
+    if case.model_repeats is False:
+        detail = (
+            "the model itself answers the same input differently each time, or as it was called before, so nothing can "
+            "be compared with it"
+        )
         case.find(Reason.nondeterministic, detail)
     elif not case.artifact_repeats:
         case.find(Reason.parity, "the artifact answers the same input differently each time")
