@@ -32,6 +32,8 @@ from app.storage.objects import Chunk
 router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
 PRESIGNED_FOR = timedelta(minutes=15)
+MOST_KEPT = 1 << 20
+"""Bytes of a report whose page is kept, so that pages made of large ones do not stay in memory."""
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -301,14 +303,17 @@ async def _page(service: Service, report: ConversionFile, links: dict[str, str],
     """The report's page. Rendering takes tenths of a second for large nets, so it is done beside the event loop."""
     await _refuse_lost(service, report)
     document = b"".join([chunk async for chunk in service.store.stream(report.sha256)])
-    return await asyncio.to_thread(_render, document, tuple(links.items()), hosted)
+    make = _kept if len(document) <= MOST_KEPT else _render
+    return await asyncio.to_thread(make, document, tuple(links.items()), hosted)
 
 
-@lru_cache(maxsize=32)
 def _render(document: bytes, links: tuple[tuple[str, str], ...], hosted: bool) -> bytes:
     report = ConversionReport.model_validate_json(document)
     certifying = certifying_page(report) if hosted else None
     return render(report, dict(links), certifying).encode("utf-8")
+
+
+_kept = lru_cache(maxsize=32)(_render)
 
 
 def certifying_page(report: ConversionReport) -> str | None:

@@ -38,7 +38,7 @@ from app.domain.errors import (
 )
 from app.domain.text import message_of, storable_json
 from app.jobs.confinement import Confined, Requirement
-from app.jobs.messages import Confinement, Done, Failed, Order, Progress, TemplateAnswer, TemplateWanted
+from app.jobs.messages import LONGEST_TEXT, Confinement, Done, Failed, Order, Progress, TemplateAnswer, TemplateWanted
 from app.targets.specs import default_options, installed
 
 _log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def main(line: socket.socket, confined: Confined, requirement: Requirement) -> i
         if isinstance(error, SystemExit | KeyboardInterrupt | Exception):
             supervisor.tell(Failed(problem=problem_of(error)))
         return 1
-    supervisor.tell(Done(result=result))
+    supervisor.tell(Done(result=storable_json(result, LONGEST_TEXT)))
     return 0
 
 

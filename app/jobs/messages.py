@@ -5,6 +5,7 @@ JSON and not pickle, because the supervisor must not run what a process says tha
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -31,12 +32,17 @@ class TemplateWanted(Value):
     key: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+Layers = Annotated[
+    dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=1_000)]], Field(max_length=32)
+]
+
+
 class Confinement(Value):
     """The child's first message: the layers of confinement.py in force, and those refused, each with a word on it."""
 
     kind: Literal["confinement"] = "confinement"
-    in_force: dict[str, str]
-    missing: dict[str, str]
+    in_force: Layers
+    missing: Layers
 
 
 class Order(Value):
@@ -73,10 +79,12 @@ FromChild = Annotated[Progress | TemplateWanted | Confinement | Done | Failed, F
 
 from_child: TypeAdapter[FromChild] = TypeAdapter(FromChild)
 
-LONGEST = 64 << 20
-"""Bytes of the longest line: a report lists every tensor."""
-LONGEST_INSPECTION = 32 << 20
-"""The same of an inspection, which the api reads again whenever it is asked for."""
+LONGEST = 32 << 20
+"""Bytes of the longest line: a report lists every tensor, and the api reads it again whenever it is asked for."""
+MOST_VALUES = 2_000_000
+"""Values of one line, by its commas: what it costs to make objects of it. A tensor has about twenty in a report."""
+LONGEST_TEXT = 64 << 10
+"""Characters of a text in a result."""
 MOST_MESSAGES = 5_000
 """Lines of one process: some hundred are said of the longest conversion."""
 ESCAPED_NUL = rb"\u0000"
@@ -88,11 +96,30 @@ MANY_DIGITS = re.compile(rb"[:,\[] ?-?\d{19}")
 
 def understood(line: bytes) -> FromChild:
     """The message that a line is. Raises ValueError, which pydantic's ValidationError is one of."""
+    if line.count(b",") > MOST_VALUES:
+        raise ValueError("more values than a message has")
     if MANY_DIGITS.search(line):
         json.loads(line, parse_int=_integer)
     if ESCAPED_NUL in line:
         line = json.dumps(storable_json(json.loads(line))).encode()
-    return from_child.validate_json(line)
+    message = from_child.validate_json(line)
+    if isinstance(message, Done) and any(len(text) > LONGEST_TEXT for text in _texts(message.result)):
+        raise ValueError("a longer text than a result has")
+    return message
+
+
+def _texts(result: Any) -> Iterator[str]:
+    """Every text in a JSON value, the names of members too."""
+    waiting = [result]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            yield from value
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _integer(digits: str) -> int:

@@ -24,7 +24,8 @@ from app.delivery.statement import Signer, statement_of
 from app.domain.conversion import Stage, State
 from app.domain.errors import ChildCrashed
 from app.domain.produced_files import MEDIA_TYPES, STATEMENT, is_name_of
-from app.domain.report import ProducedFile, worst_parity
+from app.domain.report import Finding, ProducedFile, TemplateUse, worst_parity
+from app.domain.text import LONGEST_DETAIL, storable
 from app.jobs.child_problem import NotTheChilds, retold
 from app.jobs.patience import Tell, patiently
 from app.jobs.results import FoundFile, ResultsDirectory
@@ -34,6 +35,7 @@ from app.targets.specs import SPECS
 from app.threads import in_thread
 
 LONGEST_REASON = 2_000
+MOST_FINDINGS = 100
 
 NotStorable = (DataError, IntegrityError)
 """What SQLAlchemy raises for a value that a column cannot hold."""
@@ -85,10 +87,10 @@ async def publish(
         problem=outcome.problem,
         verdict=report.verification.verdict,
         parity=worst_parity(report.verification.probes),
-        findings=report.verification.findings,
+        findings=_shown(report.verification.findings),
         timings={**_stages(report.timings), Stage.publish.value: time.monotonic() - began},
         peak_memory_bytes=report.peak_memory_bytes,
-        template=report.export.template,
+        template=_noted(report.export.template),
         files=(*files, _file_of("statement", STATEMENT, envelope)),
     )
     stored = StoredObject(built.sha256, built.bytes) if built else None
@@ -159,6 +161,22 @@ def _file_of(role: str, filename: str, found: FoundFile) -> ProducedFile:
             "media_type": MEDIA_TYPES[role],
         }
     )
+
+
+def _shown(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """What a conversion tells of its findings whenever it is asked for; the report has them whole."""
+    return tuple(
+        finding.model_copy(update={"detail": storable(finding.detail, LONGEST_DETAIL)})
+        for finding in findings[:MOST_FINDINGS]
+    )
+
+
+def _noted(use: TemplateUse | None) -> TemplateUse | None:
+    """Likewise of its template."""
+    if use is None:
+        return None
+    reason = None if use.reason is None else storable(use.reason, LONGEST_DETAIL)
+    return use.model_copy(update={"certificate": None, "reason": reason})
 
 
 def _stages(timings: dict[str, float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from app.jobs import queue
 from app.jobs.admission import processor_seconds
 from app.jobs.consumer import Job
 from app.jobs.disk import Disk
-from app.jobs.messages import LONGEST_INSPECTION, Progress, TemplateWanted
+from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
 from app.jobs.publishing import NotStorable
 from app.jobs.scratch import scratch_directory
@@ -82,7 +82,6 @@ class Reading:
                     str(path),
                     limits=replace(
                         self._tools.inspection_limits.with_memory_for(path.stat().st_size),
-                        message_bytes=LONGEST_INSPECTION,
                         processor=processor_seconds(path.stat().st_size),
                     ),
                     work_dir=work,

@@ -23,8 +23,8 @@ def forged(name: str, outcome: ConversionOutcome, job: ConversionJob, supervisor
     if name in SAID:
         line.sendall((SAID[name] if isinstance(SAID[name], bytes) else json.dumps(SAID[name]).encode()) + b"\n")
         time.sleep(60)
-    if name in CHANGES:
-        CHANGES[name](told, job.work_dir, job)
+    if name in CHANGES or name in BOUNDED:
+        (CHANGES | BOUNDED)[name](told, job.work_dir, job)
     return told
 
 
@@ -133,6 +133,15 @@ CHANGES: dict[str, Callable[[Outcome, Path, ConversionJob], None]] = {
     "memory_huge": lambda told, _, job: told["report"].update(peak_memory_bytes=10**30),
     "ratio_infinite": lambda told, _, job: told["report"]["parameters"].update(total=10**400),
 }
+
+
+def _findings(told: Outcome, _: Path, __: ConversionJob) -> None:
+    finding = {"reason": "trace_warnings", "severity": "note", "detail": "B" * 50_000}
+    told["report"]["verification"]["findings"] = [finding] * 300
+
+
+BOUNDED: dict[str, Callable[[Outcome, Path, ConversionJob], None]] = {"findings_many": _findings}
+"""What is taken as a report, of which a conversion tells a part."""
 
 
 def _in_place(path: Path, make: Callable[[Path], None]) -> None:

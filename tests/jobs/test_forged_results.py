@@ -56,6 +56,16 @@ async def test_what_a_process_says_of_a_problem_is_bounded_and_told_by_our_table
     assert max(map(len, problem["extra"]["missing_keys"])) <= 1_000
 
 
+async def test_of_a_report_full_of_findings_a_conversion_tells_a_part(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker()
+    ended = await client.ended(await client.submit("forge:findings_many"))
+    assert ended.state is State.succeeded
+    assert len(ended.findings) == 100
+    assert {len(finding["detail"]) for finding in ended.findings} == {4_000}
+
+
 async def test_a_flood_of_stages_is_not_a_flood_of_transactions(client: Client, start_worker: StartWorker) -> None:
     start_worker()
     async with asyncio.timeout(60):

@@ -3,12 +3,13 @@
 import json
 from contextlib import suppress
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.errors import Problem
 from app.jobs.child_problem import RESERVED, NotTheChilds, retold
-from app.jobs.messages import Failed, understood
+from app.jobs.messages import LONGEST_TEXT, MOST_VALUES, Done, Failed, understood
 
 TEXT = st.text(st.characters(codec=None), max_size=40)
 JSON = st.recursive(
@@ -52,3 +53,20 @@ def test_a_problem_is_told_on_in_text_and_numbers_that_every_part_can_hold(told:
     stored = json.dumps(problem.model_dump(mode="json"), allow_nan=False)
     assert "\\u0000" not in stored
     stored.encode()
+
+
+@pytest.mark.parametrize("value", ["[]", "0", '""', "null", "{}"])
+def test_a_line_of_more_values_than_a_message_has_is_none(value: str) -> None:
+    line = f'{{"kind":"done","result":[{",".join([value] * (MOST_VALUES + 2))}]}}'.encode()
+    with pytest.raises(ValueError, match="more values"):
+        understood(line)
+
+
+@pytest.mark.parametrize("shape", ["[[{}]]", '{{"a": {{"b": [0, {}]}}}}', "{{{}: 1}}"])
+def test_a_result_with_a_longer_text_than_it_has_is_none(shape: str) -> None:
+    def told(characters: int) -> bytes:
+        return f'{{"kind":"done","result":{shape.format(json.dumps("é" * characters))}}}'.encode()
+
+    assert isinstance(understood(told(LONGEST_TEXT)), Done)
+    with pytest.raises(ValueError, match="longer text"):
+        understood(told(LONGEST_TEXT + 1))
