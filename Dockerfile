@@ -1,7 +1,9 @@
 # syntax=docker/dockerfile:1
 # One image for api and worker. It is made by the same script as a checkout: scripts/setup --service.
 # It runs as a user of its own, writes to /var/lib/recast and /tmp alone (--read-only --tmpfs /tmp), and needs no
-# capability (--cap-drop ALL --security-opt no-new-privileges): see SECURITY.md.
+# capability (--cap-drop ALL --security-opt no-new-privileges): see SECURITY.md. It listens on all addresses of the
+# container, where a request needs a key; with RECAST_ALLOW_UNAUTHENTICATED=true it answers to names of the machine and IP
+# addresses alone, and to what RECAST_ALLOWED_HOSTS names.
 # The base is named by its digest, of all platforms: it moves only when this line is changed. Renovate (renovate.json) does
 # that; by hand, take the digest that `docker buildx imagetools inspect python:3.11-slim-bookworm` tells.
 #

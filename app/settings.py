@@ -118,8 +118,9 @@ class Settings(BaseSettings):
     allowed_hosts: tuple[str, ...] | None = Field(
         None,
         description=(
-            "Host names that requests may be addressed to, as a JSON list; others get 421. Unset: on a loopback "
-            "address its own names, else any."
+            "Host names that requests may be addressed to, as a JSON list, beside localhost, 127.0.0.1 and ::1; others "
+            "get 421. Unset: on a loopback address its own names; beyond it any where keys are required, else IP "
+            "addresses alone."
         ),
     )
     cors_origins: tuple[str, ...] = Field(

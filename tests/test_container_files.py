@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from app.api.browsers import allowed_hosts
 from app.settings import Settings
 
 PROJECT = Path(__file__).parents[1]
@@ -48,14 +49,34 @@ def test_no_password_has_a_default():
     assert not re.findall(r"PASSWORD: (?!\$)", COMPOSE_TEXT)
 
 
-def test_api_and_worker_can_change_nothing_of_their_container():
-    for name in ("api", "worker", "courier"):
-        service = COMPOSE["services"][name]
+def test_no_part_can_change_anything_of_its_container():
+    for name, service in COMPOSE["services"].items():
         assert service["read_only"] is True
+        assert service["tmpfs"]
         assert service["cap_drop"] == ["ALL"]
+        assert ("cap_add" in service) == (name in ("postgres", "store")), name
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["pids_limit"]
         assert service["mem_limit"]
+
+
+def test_what_is_published_without_keys_answers_to_names_of_this_machine_alone(monkeypatch):
+    variables = dict(re.findall(r"^\s+(RECAST_\w+)=(\S+?)(?: \\)?$", DOCKERFILE, re.MULTILINE))
+    environment = COMPOSE["services"]["api"]["environment"]
+    variables |= {name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", environment[name]) for name in environment}
+    for name, value in variables.items():
+        if name.startswith("RECAST_"):
+            monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert not settings.on_loopback
+    assert not settings.keys_required
+    assert settings.allowed_hosts
+    hosts = allowed_hosts(settings)
+    assert all(hosts.admits(host) for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"))
+    assert not any(hosts.admits(host) for host in ("evil.example", "evil.example:8000", "10.0.0.7:8000", ""))
+    assert all(port.startswith("127.0.0.1:") for port in COMPOSE["services"]["api"]["ports"])
+    (asked,) = re.findall(r"http://([\w.]+):", DOCKERFILE[DOCKERFILE.index("HEALTHCHECK") :])
+    assert hosts.admits(asked)
 
 
 def test_only_the_api_is_reached_from_outside():

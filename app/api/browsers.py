@@ -1,6 +1,8 @@
 """What protects people who have a browser: which hosts are answered, whose pages may write, what an answer may do."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from app.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 OWN_PAGES = frozenset({"same-origin", "none"})
 """Values of Sec-Fetch-Site for what the service's own pages and people themselves ask."""
 HIDDEN_ORIGIN = "null"
@@ -89,21 +92,54 @@ class CrossSiteRefused(RecastError):
     hint = "Who runs this service can add the origin to RECAST_CORS_ORIGINS."
 
 
-def allowed_hosts(settings: Settings) -> frozenset[str] | None:
-    """Host names that requests may be addressed to, in lower case; None: any.
+@dataclass(frozen=True)
+class Hosts:
+    """What requests may be addressed to: ``names`` in lower case, None for any; ``addresses``: every IP address too."""
 
-    On a loopback address only names of this machine, so that a page whose name was made to point here (DNS rebinding)
-    reads nothing.
+    names: frozenset[str] | None
+    addresses: bool = False
+
+    def admits(self, host: str) -> bool:
+        """``host``: of a Host header, with its port and the brackets of IPv6 where it has them."""
+        if self.names is None:
+            return True
+        name = _name(host)
+        return name in self.names or (self.addresses and _is_address(name))
+
+
+def allowed_hosts(settings: Settings) -> Hosts:
+    """What the service is known under.
+
+    A page whose name was made to point here (DNS rebinding) must read nothing where nobody has to prove who they are:
+    on a loopback address names of this machine alone are answered, beyond it no name but those of the settings. An
+    address is no name: who asks for one is of a page that came from it. Names of this machine are answered in any case:
+    whoever looks after the service from within its container or pod uses them.
     """
+    own = LOOPBACK_NAMES | {settings.host.lower()}
     if settings.allowed_hosts is not None:
-        return frozenset(host.lower() for host in settings.allowed_hosts)
-    return LOOPBACK_NAMES | {settings.host.lower()} if settings.on_loopback else None
+        return Hosts(LOOPBACK_NAMES | {host.lower() for host in settings.allowed_hosts})
+    if settings.on_loopback:
+        return Hosts(own)
+    return Hosts(None) if settings.keys_required else Hosts(own, addresses=True)
+
+
+def misdirected(target: bytes, host: str) -> RecastError | None:
+    """Why a request is not answered whose target names another host than Host does (RFC 9112, section 3.2.2); None if it
+    is. ``target``: the request's, as it was sent."""
+    if target[:1] in (b"/", b"*"):
+        return None
+    url = urlsplit(target.decode("latin-1"))
+    port = DEFAULT_PORTS.get(url.scheme, "")
+    addressed, told = (name.lower().removesuffix(port) for name in (url.netloc.rpartition("@")[2], host))
+    if addressed == told:
+        return None
+    return HostNotAllowed(f"The request is addressed to two hosts: {addressed[:200]!r} and {told[:200]!r}.")
 
 
 class BrowserGuard:
     """Refuses what a stranger's page makes a browser ask, and tells browsers how little an answer may do."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, origins: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, origins: Collection[str]) -> None:
         self.app = app
         self.hosts = hosts
         self.origins = frozenset(origins)
@@ -148,7 +184,7 @@ class BrowserGuard:
         if len(named) > 1:
             return HostNotAllowed(f"The request is addressed to {len(named)} hosts.")
         host = named[0] if named else ""
-        if self.hosts is not None and _name(host) not in self.hosts:
+        if not self.hosts.admits(host):
             return HostNotAllowed(f"The request is addressed to {host[:200]!r}.")
         return None
 
@@ -176,8 +212,17 @@ def _is_of(origin: str, host: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """The host of a Host header, without its port and the brackets of IPv6."""
+    """The host of a Host header, without its port and the brackets of IPv6; empty where it holds more than these."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+        parts = urlsplit(f"//{host}")
+        return (parts.hostname or "").removesuffix(".") if parts.netloc == host and "@" not in host else ""
     except ValueError:
         return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

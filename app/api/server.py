@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.api.browsers import HEADERS
+from app.api.browsers import HEADERS, misdirected
 from app.api.problems import MEDIA_TYPE, RequestTimeout, problem_document
 from app.domain.errors import RecastError, Unavailable
 from app.settings import Settings
@@ -157,6 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._pending = self._head_size = 0
         self._head_arrived()
         if not self._refused:
+            self._refuse_two_hosts()
+        if not self._refused:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -177,6 +179,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_size += size
         if self._head_size > MAX_HEAD and not self._refused:
             self._refuse(HeadTooLarge(f"The head has more than {MAX_HEAD} bytes."))
+
+    def _refuse_two_hosts(self) -> None:
+        """The application sees the path of the target alone. Several Host headers it refuses itself."""
+        host = next((value for name, value in self.headers if name == b"host"), b"")
+        refusal = misdirected(self.url, host.decode("latin-1"))
+        if refusal is not None:
+            self._refuse(refusal)
 
     def _expect_head(self) -> None:
         if self._deadline is None and not self._refused:

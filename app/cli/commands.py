@@ -75,6 +75,9 @@ def common(
     ] = False,
 ) -> None:
     """What holds for every command."""
+    from app.logs import configure_logging
+
+    configure_logging("console", "warning")  # to standard error; what serves says more, as its settings tell
 
 
 @app.command()

@@ -1,17 +1,16 @@
 """`recast list | show | cancel | download | logs`: conversions of a service, through its own client."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 import typer
 from recast_client import Conversion
-from rich.console import Console
 from rich.table import Table
 
 from app.cli.convert_remotely import service, told
+from app.cli.present import print_table
 
 COLUMNS = ("id", "state", "verdict", "architecture", "target", "created_at")
 
@@ -26,7 +25,7 @@ def list_conversions(server: str, filters: Mapping[str, str], most: int, *, as_j
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for conversion in found:
         table.add_row(*(str(conversion.document[column] or "") for column in COLUMNS))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    print_table(table)
 
 
 def show_conversion(server: str, conversion_id: str, *, as_json: bool) -> int:

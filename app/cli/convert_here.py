@@ -7,7 +7,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from rich.console import Console
@@ -47,7 +47,8 @@ def convert_here(order: Order, plugins_dir: Path | None, threads: int) -> int:
             client_probes=order.probes,
             threads=threads,
         )
-        outcome = convert(job, progress, templates)
+        with redirect_stdout(sys.stderr):  # what a plug-in prints is not the command's output
+            outcome = convert(job, progress, templates)
         if outcome.template is not None:
             templates.keep(outcome.template)
         if outcome.discarded_template is not None:

@@ -1,7 +1,8 @@
 """Trying a plug-in in a process of its own, so that one that hangs or exits costs the command nothing else."""
 
 import multiprocessing
-import os
+import sys
+from contextlib import redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -43,8 +44,9 @@ def tried(plugins_dir: Path | None, plugin: FoundPlugin) -> Described:
 def _describe(plugins_dir: Path | None, name: str, told: Connection) -> None:
     from app.architectures.registry import load_registry
 
-    os.dup2(2, 1)  # what it prints is not the command's output
     try:
-        told.send_bytes(b"+" + _entries.dump_json(load_registry(plugins_dir, name).plugin_catalog()))
+        with redirect_stdout(sys.stderr):  # what it prints is not the command's output
+            described = load_registry(plugins_dir, name).plugin_catalog()
+        told.send_bytes(b"+" + _entries.dump_json(described))
     except RecastError as error:
         told.send_bytes(error.detail.encode())

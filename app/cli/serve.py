@@ -125,14 +125,15 @@ async def keep_running(running: RunningPart, *, stop: asyncio.Event, grace: floa
 async def _announce(host: str, port: int) -> None:
     """Say on standard output when the api answers, and when conversions can run."""
     address = f"{f'[{host}]' if ':' in host else host}:{port}"
-    await _until_ok(host, port, f"GET /healthz HTTP/1.0\r\nHost: {address}\r\n\r\n")
+    await _until_ok(host, port, "/healthz")
     typer.echo(f"Recast listens on http://{address}")
-    await _until_ok(host, port, f"GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n")
+    await _until_ok(host, port, "/readyz")
     typer.echo(f"Recast is ready: http://{address}/docs")
 
 
-async def _until_ok(host: str, port: int, request: str) -> None:
-    while await _status(host, port, request) != HTTPStatus.OK:
+async def _until_ok(host: str, port: int, path: str) -> None:
+    """Asked under a name that is answered whatever RECAST_ALLOWED_HOSTS says."""
+    while await _status(host, port, f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n") != HTTPStatus.OK:
         await asyncio.sleep(POLL)
 
 

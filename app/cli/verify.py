@@ -96,4 +96,4 @@ def _run_check(directory: Path) -> int:
         script = Path(apart) / "check.py"
         script.write_bytes(selfcheck.script())
         command = [sys.executable, "-I", str(script), str(directory)]
-        return subprocess.run(command, cwd=directory, check=False, timeout=LIMIT).returncode
+        return subprocess.run(command, cwd=directory, stdout=sys.stdout, check=False, timeout=LIMIT).returncode

@@ -1,7 +1,9 @@
 """`recast templates warm`: a conversion of made-up weights for every architecture and target that is named."""
 
+import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import typer
@@ -17,11 +19,13 @@ def warm(names: Sequence[str], targets: Sequence[str], server: str | None, plugi
     from app.architectures.calibration import save_checkpoint
     from app.architectures.registry import load_registry
 
-    registry = load_registry(plugins_dir)
+    with redirect_stdout(sys.stderr):  # what a plug-in prints is not the command's output
+        registry = load_registry(plugins_dir)
     worst = 0
     for name in names:
         with tempfile.TemporaryDirectory(prefix="recast-") as directory:
-            weights = save_checkpoint(registry, name, {}, Path(directory) / "rehearsal.pth")
+            with redirect_stdout(sys.stderr):
+                weights = save_checkpoint(registry, name, {}, Path(directory) / "rehearsal.pth")
             for target in targets:
                 typer.echo(f"{name} to {target}")
                 wanted = order(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.api.browsers import HEADERS
+from app.api.browsers import HEADERS, allowed_hosts
 from app.settings import Settings
 from tests.api.server import Backstage, serving, submit
 
@@ -69,6 +69,27 @@ def test_hosts_can_be_named_in_the_settings(backstage):
     with serving_under("recast.example.com", settings, backstage) as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/healthz", headers={"Host": "other.example.com"}).status_code == 421
+
+
+def test_beyond_loopback_without_keys_no_name_is_answered_but_those_of_the_settings(backstage):
+    """A page of evil.example whose name is made to point here would read and write all, and make itself keys."""
+    open_to_all = {"data_dir": backstage.settings.data_dir, "host": "0.0.0.0", "allow_unauthenticated": True}
+    admitted = ("localhost", "127.0.0.1:8000", "[::1]:8000", "192.168.1.7:8000", "[fd00::7]")
+    for settings, more in (
+        (Settings(**open_to_all), ()),
+        (Settings(**open_to_all, oidc_issuer="https://issuer.example", oidc_audience="recast"), ()),
+        (Settings(**open_to_all, allowed_hosts=("Recast.example.com",)), ("recast.example.com:8000",)),
+    ):
+        hosts = allowed_hosts(settings)
+        for host in (*(admitted[:3] if more else admitted), *more):
+            assert hosts.admits(host), host
+        for host in ("evil.example", "evil.example:8000", "0x7f.1", "", "1.2.3.4.evil.example", "evil.example@localhost"):
+            assert not hosts.admits(host), host
+    assert allowed_hosts(Settings(host="0.0.0.0")).admits("any.example")  # who asks must have a key there
+    with serving(Settings(**open_to_all), backstage.database_url) as url:
+        refused = httpx.post(f"{url}/v1/keys", json={"name": "x"}, headers={"Host": "evil.example"})
+        assert (refused.status_code, refused.json()["code"]) == (421, "host_not_allowed")
+        assert httpx.get(f"{url}/readyz", headers={"Host": "10.0.0.7:8000"}).status_code != 421
 
 
 class serving_under:

@@ -67,6 +67,10 @@ FORMS = {
     "HTTP/3.7": b"GET /healthz HTTP/3.7\r\n" + HOST + b"\r\n",
     "a tunnel": b"CONNECT 169.254.169.254:80 HTTP/1.1\r\n" + HOST + b"\r\n",
     "another server": b"GET http://169.254.169.254/latest/meta-data HTTP/1.1\r\n" + HOST + b"\r\n",
+    "another server than Host names": b"GET http://evil.example/healthz HTTP/1.1\r\n" + HOST + b"\r\n",
+    "another server without Host": b"GET http://evil.example/healthz HTTP/1.0\r\n\r\n",
+    "another server as a user": b"GET http://localhost@evil.example/healthz HTTP/1.1\r\n" + HOST + b"\r\n",
+    "another server and Host": b"GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n",
     "the server itself": b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
     "no host": b"GET /v1/conversions HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /v1/conversions HTTP/1.1\r\n" + HOST + b"Host: evil.example\r\n\r\n",
@@ -98,6 +102,12 @@ def test_forms_of_requests_that_are_not_spoken_here_are_answered_in_one_way(
     if b"evil" in sent:
         assert status in (400, 421), received[:300]
     assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("target", ["http://localhost/healthz", "HTTP://LOCALHOST:80/healthz"])
+def test_a_target_that_names_the_host_that_host_names_is_answered(url: str, target: str) -> None:
+    asked = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert talk(url, asked.encode(), timeout=1.5).startswith(b"HTTP/1.1 200 ")
 
 
 LONG = 30_000

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from helm_python.chart import Chart, lint
 
+from app.api.browsers import allowed_hosts
 from app.cli import commands
 from app.settings import Settings
 
@@ -32,7 +33,14 @@ OTHERWISE: dict[str, Any] = {
         "autoscaling": {"enabled": True},
         "ingress": {"enabled": True, "host": "recast.example.com", "tlsSecret": "t"},
     },
-    "worker": {"autoscaling": {"enabled": True}, "drainSeconds": 60, "nodeSelector": {"pool": "cpu"}},
+    "signing": {"existingSecret": "recast-signing"},
+    "worker": {
+        "autoscaling": {"enabled": True},
+        "drainSeconds": 60,
+        "nodeSelector": {"pool": "cpu"},
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "profiles/recast.json"},
+        "appArmorProfile": {"type": "Localhost", "localhostProfile": "recast"},
+    },
     "networkPolicy": {"apiFrom": [{"namespaceSelector": {"matchLabels": {"name": "ingress"}}}]},
     "serviceMonitor": {"enabled": True, "keySecret": "recast-key"},
 }
@@ -73,10 +81,12 @@ def test_every_manifest_is_valid(values):
 
 
 def test_what_an_installation_must_say_is_asked_for():
-    wrong = {**GIVEN, "store": {"url": "no url"}}
-    for missing in ({}, {"database": GIVEN["database"]}, {"store": GIVEN["store"]}, wrong):
+    wrong = [{"store": {"url": "no url"}}, {"worker": {"seccompProfile": {"type": "Localhost"}}}]
+    wrong += [{"settings": {"signing_key": "in the manifests"}}, {"worker": {"seccompProfile": {"type": "Unknown"}}}]
+    missing = [{}, {"database": GIVEN["database"]}, {"store": GIVEN["store"]}]
+    for values in missing + [{**GIVEN, **members} for members in wrong]:
         with pytest.raises(helm_python.errors.HelmError):
-            list(manifests(missing))
+            list(manifests(values))
 
 
 @pytest.mark.parametrize("values", [GIVEN, OTHERWISE], ids=["given", "otherwise"])
@@ -87,7 +97,9 @@ def test_pods_may_do_nothing_beyond_their_work(values):
         pod = one["spec"]["template"]["spec"]
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        granted = values.get(one["metadata"]["labels"]["app.kubernetes.io/component"], {})
+        assert pod["securityContext"]["seccompProfile"] == granted.get("seccompProfile", {"type": "RuntimeDefault"})
+        assert pod["securityContext"].get("appArmorProfile") == granted.get("appArmorProfile")
         for container in containers(one):
             held = container["securityContext"]
             assert held["readOnlyRootFilesystem"] is True
@@ -107,6 +119,19 @@ def test_variables_are_settings_and_commands_exist(values):
             assert container["args"][0] in known
 
 
+def test_a_part_is_given_the_secrets_that_it_needs_and_no_other():
+    """The worker signs statements and reads and writes the store; who may ask is the api's matter and in the database."""
+    parts = {one["metadata"]["name"]: containers(one)[0] for one in manifests(OTHERWISE) if one["kind"] == "Deployment"}
+    parts |= {one["metadata"]["name"]: containers(one)[0] for one in manifests(OTHERWISE) if one["kind"] == "Job"}
+    secrets = {
+        name: {variable["name"] for variable in part["env"] if "secretKeyRef" in variable.get("valueFrom", {})}
+        for name, part in parts.items()
+    }
+    both = {"RECAST_DATABASE_URL", "RECAST_SIGNING_KEY"}
+    assert secrets == {"demo-api": both, "demo-worker": both, "demo-migrate": {"RECAST_DATABASE_URL"}}
+    assert [one["name"] for one in parts["demo-migrate"]["env"]] == ["RECAST_DATABASE_URL"]
+
+
 def test_settings_arrive_as_they_were_given(monkeypatch):
     worker = by_name(OTHERWISE)["Deployment demo-worker"]
     for variable in containers(worker)[0]["env"]:
@@ -123,6 +148,12 @@ def test_the_api_is_asked_whether_it_lives_and_serves_and_a_worker_is_reached_by
     (api,) = containers(found["Deployment demo-api"])
     assert api["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert api["livenessProbe"]["httpGet"]["path"] == api["startupProbe"]["httpGet"]["path"] == "/healthz"
+    for values in (GIVEN, OTHERWISE):  # under a name that is answered whatever allowed_hosts says
+        (api,) = containers(by_name(values)["Deployment demo-api"])
+        for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+            (header,) = api[probe]["httpGet"]["httpHeaders"]
+            assert header["name"] == "Host"
+            assert allowed_hosts(Settings(allowed_hosts=("recast.example.com",))).admits(header["value"])
     assert found["Deployment demo-api"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert "ports" not in containers(found["Deployment demo-worker"])[0]
     assert found["NetworkPolicy demo-worker"]["spec"]["ingress"] == []

@@ -24,13 +24,25 @@ app.kubernetes.io/component: {{ .part }}
 {{ .Values.database.existingSecret | default (printf "%s-database" .Release.Name) }}
 {{- end }}
 
-{{/* The environment of api, worker and migrations. */}}
-{{- define "recast.environment" -}}
+{{/* All that migrations need. */}}
+{{- define "recast.databaseEnvironment" -}}
 - name: RECAST_DATABASE_URL
   valueFrom:
     secretKeyRef:
       name: {{ include "recast.databaseSecret" . }}
       key: url
+{{- end }}
+
+{{/* The environment of api and worker. */}}
+{{- define "recast.environment" -}}
+{{ include "recast.databaseEnvironment" . }}
+{{- with .Values.signing.existingSecret }}
+- name: RECAST_SIGNING_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: key
+{{- end }}
 - name: RECAST_STORE_URL
   value: {{ required "store.url must say where the objects go" .Values.store.url | quote }}
 {{- range $name, $value := .Values.store.environment }}
@@ -38,6 +50,9 @@ app.kubernetes.io/component: {{ .part }}
   value: {{ $value | quote }}
 {{- end }}
 {{- range $name, $value := .Values.settings }}
+{{- if has $name (list "database_url" "signing_key") }}
+{{- fail (printf "settings.%s would stand in the manifests: name a Secret, database.existingSecret or signing.existingSecret" $name) }}
+{{- end }}
 - name: RECAST_{{ upper $name }}
   value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ $value | toJson | quote }}{{ end }}
 {{- end }}
@@ -62,7 +77,11 @@ runAsUser: 10001
 runAsGroup: 10001
 fsGroup: 10001
 seccompProfile:
-  type: RuntimeDefault
+  {{- .seccompProfile | default (dict "type" "RuntimeDefault") | toYaml | nindent 2 }}
+{{- with .appArmorProfile }}
+appArmorProfile:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "recast.containerSecurity" -}}
