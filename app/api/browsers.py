@@ -124,8 +124,10 @@ def allowed_hosts(settings: Settings) -> Hosts:
 
 
 def misdirected(target: bytes, host: str) -> RecastError | None:
-    """Why a request is not answered whose target names another host than Host does (RFC 9112, section 3.2.2); None if it
-    is. ``target``: the request's, as it was sent."""
+    """Why a request is not answered whose target names another host than Host does; None if it is.
+
+    ``target``: the request's, as it was sent: in absolute form it names a host too (RFC 9112, section 3.2.2).
+    """
     if target[:1] in (b"/", b"*"):
         return None
     url = urlsplit(target.decode("latin-1"))

@@ -15,8 +15,10 @@ def main() -> None:
 
 
 def _own_standard_output() -> None:
-    """Keep standard output for what commands tell, which others read: all else of this process that writes to descriptor
-    1, native libraries and children among it, gets standard error."""
+    """Keep standard output for what commands tell, which others read.
+
+    Whatever else writes to descriptor 1, such as native libraries and children, gets standard error.
+    """
     if sys.stdout is None or sys.stderr is None:  # the caller closed one of them
         return
     own = os.dup(sys.stdout.fileno())

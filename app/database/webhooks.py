@@ -144,8 +144,9 @@ async def queue_again(session: AsyncSession, delivery: Delivery, after: timedelt
 
 async def redeliver(session: AsyncSession, webhook_id: str, delivery_id: str) -> Delivery:
     """Send a message again, now, and with as many tries as a new one. NotFound."""
+    webhook = await find(session, webhook_id)  # first: a message has no project but its webhook's
     delivery = await _delivery(session, delivery_id)
-    if delivery is None or delivery.webhook_id != (await find(session, webhook_id)).id:
+    if delivery is None or delivery.webhook_id != webhook.id:
         raise NotFound(f"There is no message {delivery_id[:SHOWN_ID]!r} for this webhook.")
     delivery.tries = 0
     await queue_again(session, delivery, timedelta())

@@ -83,7 +83,14 @@ def test_beyond_loopback_without_keys_no_name_is_answered_but_those_of_the_setti
         hosts = allowed_hosts(settings)
         for host in (*(admitted[:3] if more else admitted), *more):
             assert hosts.admits(host), host
-        for host in ("evil.example", "evil.example:8000", "0x7f.1", "", "1.2.3.4.evil.example", "evil.example@localhost"):
+        for host in (
+            "evil.example",
+            "evil.example:8000",
+            "0x7f.1",
+            "",
+            "1.2.3.4.evil.example",
+            "evil.example@localhost",
+        ):
             assert not hosts.admits(host), host
     assert allowed_hosts(Settings(host="0.0.0.0")).admits("any.example")  # who asks must have a key there
     with serving(Settings(**open_to_all), backstage.database_url) as url:

@@ -1,5 +1,6 @@
 """Keys and projects: who may ask, and that no project learns of another one's things."""
 
+import json
 import re
 import socket
 import threading
@@ -208,6 +209,51 @@ def test_no_route_tells_a_project_of_anothers_things(as_key, backstage, two_proj
         assert stranger.get(hidden).status_code == 404
     assert owner.get(f"/v1/conversions/{theirs['waiting']}").json()["state"] == "queued"
     assert owner.get(f"/v1/checkpoints/{theirs['sha256']}").status_code == 200
+
+
+VOLATILE = ("instance", "request_id")
+"""Members of a problem that tell of the request alone."""
+
+
+def invented(id: str) -> str:
+    """An id of the same form that nothing has."""
+    return id[:-6] + ("abcdef" if not id.endswith("abcdef") else "fedcba")
+
+
+def test_what_another_project_has_is_answered_word_for_word_as_what_nobody_has(as_key, backstage, two_projects):
+    """On every route, whichever of its ids are another project's, one's own, or invented."""
+    content = weights(b"compared with nothing")
+    owner, stranger = as_key(two_projects[0]), as_key(two_projects[1], "read", "convert", "admin")
+    theirs, own = things_of(owner, backstage, content), things_of(stranger, backstage, weights(b"of the stranger"))
+    with psycopg.connect(backstage.database_url) as connection:
+        keys = "select id from api_keys where project_id = %s"
+        for things, project in ((theirs, two_projects[0]), (own, two_projects[1])):
+            things["key_id"] = connection.execute(keys, (project,)).fetchone()[0]
+            things["other_id"] = things["conversion_id"]
+    compared = set()
+    for path, methods in create_app(Settings(), "postgresql://unused@/unused").openapi()["paths"].items():
+        ids = [name for name in re.findall(r"{(\w+)}", path) if name in theirs]
+        for method in methods if ids else ():
+            for mine in ([], *([name] for name in ids if len(ids) > 1)):
+                told = []
+                for real in (theirs, {name: invented(id) for name, id in theirs.items()}):
+                    named = {**real, **{name: own[name] for name in mine}}
+                    place = path.format(**named, name="torchvision/resnet18", code="x")
+                    headers = {**PART, "Prefer": "wait=0"} if path.startswith("/v1/uploads") else {"Prefer": "wait=0"}
+                    answer = stranger.request(method, place, headers=headers)
+                    words = answer.text
+                    for name, id in named.items():
+                        words = words.replace(id, f"<{name}>")
+                    problem = {k: v for k, v in json.loads(words or "{}").items() if k not in VOLATILE}
+                    headers = {
+                        k: v for k, v in answer.headers.items() if k not in ("x-request-id", "date", "content-length")
+                    }
+                    told.append((answer.status_code, problem, headers))
+                compared.add((method, path))
+                assert told[0] == told[1], (method, path, mine)
+                assert told[0][0] >= 400, (method, path, mine)
+    assert len([path for _, path in compared if path.count("{") > 1]) >= 2
+    assert len(compared) > 25
 
 
 def test_lists_and_totals_count_the_own_things_only(as_key, backstage, client):

@@ -1,4 +1,4 @@
-"""Standard output of every command is what it was asked for and nothing else: `k=$(recast keys create ...)` is the key."""
+"""Standard output of every command is what it was asked for and nothing else: `k=$(recast keys create ci)` is a key."""
 
 import json
 import re
@@ -85,7 +85,7 @@ def test_every_command_says_what_it_was_asked_for_and_nothing_else(said, here: P
     convert = ("convert", here / "w.pth", "-a", "loud/linear", "-t", "torchscript", "-o", here / "o.pt")
     forms: dict[str, tuple[tuple[object, ...], str]] = {
         "keys create": (("ci",), r"rk_[\w-]{43}\n"),
-        "keys list": ((), rf"\s*id .*\n(\s*key_.*\n)+"),
+        "keys list": ((), r"\s*id .*\n(\s*key_.*\n)+"),
         "projects create": (("vision",), rf"{ID}\n"),
         "config": ((), r"variable .*\n(RECAST_.*\n)+"),
         "claim-store": ((), r".* is the store of this database\.\n"),
@@ -97,7 +97,7 @@ def test_every_command_says_what_it_was_asked_for_and_nothing_else(said, here: P
         "templates clear": ((), r"\d+ templates removed\n"),
         "templates warm": (("loud/linear", "-t", "torchscript"), r"loud/linear to torchscript\n\S.*\n(  .*\n)+\S.*\n"),
         "verify": ((here / "b.zip",), r"\d+ members have .*\n((ok|-----) .*\n)+PASSED.*\n"),
-        "list": ((), rf"id .*\n(cnv_.*\n)+"),
+        "list": ((), r"id .*\n(cnv_.*\n)+"),
         "show": ((waiting,), rf"{waiting} queued +0%\n"),
         "download": ((finished, "-o", here / "out"), r"\S+\n"),
         "cancel": ((waiting,), rf"{waiting} canceled\n"),

@@ -120,7 +120,7 @@ def test_variables_are_settings_and_commands_exist(values):
 
 
 def test_a_part_is_given_the_secrets_that_it_needs_and_no_other():
-    """The worker signs statements and reads and writes the store; who may ask is the api's matter and in the database."""
+    """The worker signs statements and uses the store; who may ask is the api's matter and in the database."""
     parts = {one["metadata"]["name"]: containers(one)[0] for one in manifests(OTHERWISE) if one["kind"] == "Deployment"}
     parts |= {one["metadata"]["name"]: containers(one)[0] for one in manifests(OTHERWISE) if one["kind"] == "Job"}
     secrets = {
