@@ -16,7 +16,8 @@ from app.processes import apart
 from app.targets.artifact import ArtifactRefused
 from app.targets.onnx.reading.graph import read_graph
 
-_SECONDS = 120.0
+_SECONDS = 20.0
+"""Within which tract must answer: on graphs with loops it may not come to an end, and no verdict waits for it."""
 
 
 class OnnxEvaluator:
