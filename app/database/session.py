@@ -116,9 +116,11 @@ def _refuse_ended(connection: DBAPIConnection, record: object, proxy: object) ->
     take a round trip, for each use.
     """
     del record, proxy
+    driver = connection.driver_connection
     waiting = select.poll()
-    waiting.register(connection.driver_connection.pgconn.socket, select.POLLIN)
-    if waiting.poll(0):
+    if not driver.closed:
+        waiting.register(driver.pgconn.socket, select.POLLIN)
+    if driver.closed or waiting.poll(0):
         raise DisconnectionError
 
 

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from app.database.session import Database
+from app.database.session import Database, driver_connection
 from app.jobs.patience import DATABASE, away
 
 pytestmark = pytest.mark.anyio
@@ -51,3 +51,11 @@ async def test_a_reading_leaves_no_transaction_to_the_next_user_of_its_connectio
         await session.execute(text("create temporary table kept (n int) on commit drop"))
         await session.execute(text("insert into kept values (1)"))
         assert await session.scalar(text("select count(*) from kept")) == 1
+
+
+async def test_a_connection_that_was_closed_here_while_it_lay_idle_is_replaced(database: Database) -> None:
+    async with database.transaction() as session:
+        connection = await driver_connection(session)
+    await connection.close()
+    async with database.reading() as session:
+        assert await session.scalar(text("select 1")) == 1
