@@ -81,8 +81,8 @@ REASONS: Mapping[Reason, Rule] = {
     ),
     Reason.nondeterministic: Rule(
         severity="inconclusive",
-        title="The model gives different outputs for the same input",
-        remedy="Take the randomness out of forward.",
+        title="The model gives different outputs for the same input, or as it was called before",
+        remedy="Take the randomness, or what it remembers of earlier calls, out of forward.",
     ),
     Reason.ledger: Rule(
         severity="fail",
@@ -209,6 +209,11 @@ REASONS: Mapping[Reason, Rule] = {
         severity="note",
         title="PyTorch's fused attention gives other values than the plain operators of the file",
         remedy="Compare with torch.backends.mha.set_fastpath_enabled(False), or at places without padding only.",
+    ),
+    Reason.tied_choices: Rule(
+        severity="note",
+        title="Of several elements whose scores tie the artifact points at another",
+        remedy="Read such an index as one of the best; add what decides between equals to the model where it matters.",
     ),
     Reason.template_discarded: Rule(
         severity="note",

@@ -79,6 +79,8 @@ class Reason(StrEnum):
     """The model's code takes another way while it is exported; the two agree as far as was tried."""
     fused_attention = "fused_attention"
     """Eager's fused attention gives other values, at padding as a rule; the artifact follows the plain operators."""
+    tied_choices = "tied_choices"
+    """The artifact points at another of several elements whose scores tie."""
     template_discarded = "template_discarded"
     mismatch_accepted = "mismatch_accepted"
 
@@ -207,6 +209,8 @@ class OutputParity(Value):
     eager_error: float
     """max|y32 - y64|: the honest rounding of the model itself."""
     passed: bool
+    tied: int = 0
+    """Of indices: elements that differ where scores tie within rounding, which are no error."""
     snr_db: float | None = None
     """Of an approximation. Then ``error`` is the root mean square of artifact - y32, ``gate`` the largest that its
     budget admits, ``scale`` the root mean square of y32; of integers ``ratio`` is 0."""

@@ -84,6 +84,20 @@ def failures(compared: Iterable[Comparison]) -> list[Finding]:
     ]
 
 
+def ties(compared: Iterable[Comparison]) -> list[Finding]:
+    """What is to be said of outputs that differ only where scores tie."""
+    judged = [(comparison.result, output) for comparison in compared for output in comparison.result.outputs]
+    first = {output.output: (result, output) for result, output in reversed(judged) if output.tied}
+    return [
+        finding_of(
+            Reason.tied_choices,
+            f"{name}: {output.tied} of {int(output.scale)} indices are others than the model's, among scores that tie "
+            f"within rounding ({_probe_words(result)})",
+        )
+        for name, (result, output) in sorted(first.items())
+    ]
+
+
 def _probe_words(result: ProbeResult) -> str:
     sizes = ", ".join(f"{axis} {size}" for axis, size in result.sizes.items())
     return f"{result.probe} at {sizes}" if sizes else result.probe
@@ -123,8 +137,8 @@ def _judge(name: str, value: Tensor, reference: Reference) -> OutputParity:
     expected = reference.y32[name]
     differing = value != expected
     wrong = int(differing.sum())
-    if wrong and _ties(value, expected, differing, reference):
-        wrong = 0
+    tied = wrong if wrong and _ties(value, expected, differing, reference) else 0
+    wrong -= tied
     return OutputParity(
         output=name,
         dtype=str(value.dtype).removeprefix("torch."),
@@ -135,6 +149,7 @@ def _judge(name: str, value: Tensor, reference: Reference) -> OutputParity:
         scale=float(value.numel()),
         eager_error=0.0,
         passed=wrong == 0,
+        tied=tied,
     )
 
 

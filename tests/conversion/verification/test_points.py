@@ -17,7 +17,7 @@ from app.conversion.verification.checks import detection as detection_check
 from app.conversion.verification.checks.audit import GraphConstants, complaints_of
 from app.conversion.verification.checks.detection import detection_of
 from app.conversion.verification.checks.latency import percentile
-from app.conversion.verification.comparison import compare_outputs
+from app.conversion.verification.comparison import compare_outputs, ties
 from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.perturbation import KINDS, draw_perturbations, replaced
 from app.conversion.verification.probes import draw_probe, draw_probes
@@ -58,7 +58,9 @@ def test_another_choice_passes_only_between_scores_that_tie(gap: float, passed: 
     probe = draw_probe(signature, {"batch": 2}, 3)
     probe.inputs["x"][:] = torch.tensor([0.0, 1.0, 1.0 - gap, 0.2, 0.3, 0.4])
     taken = reference(module, signature, probe)
-    assert compare_outputs({"y": torch.tensor([1, 2])}, taken).result.passed is passed
+    compared = compare_outputs({"y": torch.tensor([1, 2])}, taken)
+    assert compared.result.passed is passed
+    assert [finding.detail[:15] for finding in ties([compared])] == (["y: 1 of 2 indic"] if passed else [])
     assert not compare_outputs({"y": torch.tensor([1, 5])}, taken).result.passed
 
 

@@ -2,7 +2,7 @@
 
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded
-from app.conversion.verification.comparison import compare, failures
+from app.conversion.verification.comparison import compare, failures, ties
 from app.conversion.verification.eager_side import skipped_probe, unfit_at_scale
 
 
@@ -20,4 +20,4 @@ def parity(case: Case) -> None:
         else:
             case.references.remove(taken)
             case.skipped.append(skipped_probe(taken.probe, unfit))
-    case.findings += failures(case.compared)
+    case.findings += [*failures(case.compared), *ties(case.compared)]
