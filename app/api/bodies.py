@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any, TypeVar
 
@@ -24,6 +25,10 @@ MAX_JSON = 256 << 10
 MAX_JSON_DEPTH = 64
 MAX_JSON_VALUES = 20_000
 """Members and elements of a JSON body on all levels, which bounds the work of checking it."""
+OPENING_VALUES = (",", "[", "{")
+JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""One without an end too, so that no place is read twice."""
+EMPTY = re.compile(r"[\[{]\s*+[\]}]")
 LONGEST_NUMBER = 64
 """Characters of a JSON number; a double needs 24, and converting a longer one costs time."""
 
@@ -72,16 +77,21 @@ async def collect(chunks: AsyncIterable[bytes], most: int, refusal: Exception) -
     return bytes(collected)
 
 
-async def json_object(request: Request, *, most: int = MAX_JSON, values: int = MAX_JSON_VALUES) -> dict[str, Any]:
-    """The body as a JSON object of so many bytes and values. Raises InvalidRequest, PayloadTooLarge."""
+async def json_object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises InvalidRequest, PayloadTooLarge."""
+    text = await json_text(request, MAX_JSON)
+    return await asyncio.to_thread(parse_object, text, "the body")
+
+
+async def json_text(request: Request, most: int) -> str:
+    """The body, which is to be JSON of at most so many bytes, unread. Raises InvalidRequest, PayloadTooLarge."""
     refuse_announced_size(request, most)
     refusal = PayloadTooLarge(f"A JSON body may have {most} bytes here.", limit=most)
     collected = await collect(body_stream(request), most, refusal)
     try:
-        text = collected.decode("utf-8")
+        return collected.decode("utf-8")
     except UnicodeDecodeError:
         raise InvalidRequest("The JSON body is not UTF-8.") from None
-    return await asyncio.to_thread(parse_object, text, "the body", values)
 
 
 def json_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +116,7 @@ def validated(model: type[Model], body: Mapping[str, Any]) -> Model:
 
 def parse_object(text: str, what: str, most_values: int = MAX_JSON_VALUES) -> dict[str, Any]:
     """``text`` as a JSON object free of NaN and infinities. Raises InvalidRequest that names ``what``."""
+    _refuse_many(text, what, most_values)
     try:
         value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer)
     except RecursionError:
@@ -114,7 +125,7 @@ def parse_object(text: str, what: str, most_values: int = MAX_JSON_VALUES) -> di
         raise InvalidRequest(f"{what} is not JSON: {str(error)[:200]}.") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{what} must be a JSON object, not {type(value).__name__}.")
-    _refuse_large(value, what, most_values)
+    refuse_large(value, what, most_values)
     if "\\u0000" in text or "\\ud" in text.lower():
         _refuse_unstorable(value, what)
     return value
@@ -137,7 +148,17 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _refuse_large(value: Any, what: str, most: int) -> None:
+def _refuse_many(text: str, what: str, most: int) -> None:
+    """Raises InvalidRequest for more values than ``most``, before any is made: each but the first of a list or object
+    follows a comma. Strings hold commas too, so that they are left out where the plain count is too high."""
+    if sum(map(text.count, OPENING_VALUES)) <= most:
+        return
+    bare = JSON_STRING.sub('""', text)
+    if sum(map(bare.count, OPENING_VALUES)) - len(EMPTY.findall(bare)) > most:
+        raise InvalidRequest(f"{what} holds more than {most} values.")
+
+
+def refuse_large(value: Any, what: str, most: int) -> None:
     """Raises InvalidRequest where checking the value would take long, before anything is checked."""
     level = [value]
     values = 0

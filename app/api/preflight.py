@@ -7,12 +7,13 @@ import asyncio
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.bodies import json_body, json_object, validated
+from app.api.bodies import MAX_JSON_VALUES, json_body, json_text, parse_object, refuse_large, validated
 from app.api.problems import PROBLEM_RESPONSES, Told
 from app.api.readable import ReadableRouter
 from app.api.service import Service, ServiceDependency
@@ -35,6 +36,10 @@ MOST_BYTES = 4 << 20
 """Of the body: a manifest of some 20,000 tensors."""
 MOST_VALUES = 400_000
 MOST_RANK = 64
+MOST_MEMBERS = 16
+"""Of a tensor's description that are looked at; it may have three."""
+PIECE = 200
+"""Tensors that are checked at once."""
 MOST_DECLARED = 1 << 63
 """Bytes of all tensors of a manifest: file systems count them in 63 bits."""
 LISTED = 50
@@ -148,10 +153,9 @@ async def preflight(request: Request, service: ServiceDependency) -> Preflight:
     Where no architecture is named, or another would fit, the registered ones are ranked and the options told that make
     one fit. Nothing is built for it: what an option does that was never tried is `unknown`.
     """
-    body = await json_object(request, most=MOST_BYTES, values=MOST_VALUES)
-    if isinstance(body.get("manifest"), dict):
-        body["manifest"].pop("__metadata__", None)
-    asked = await asyncio.to_thread(validated, PreflightRequest, body)
+    text = await json_text(request, MOST_BYTES)
+    async with service.preflights:
+        asked = await asyncio.to_thread(_asked, text)
     shapes, size, told = await _tensors(service, asked)
     catalog = await service.catalog.current()
     recipes = await service.catalog.recipes()
@@ -159,7 +163,8 @@ async def preflight(request: Request, service: ServiceDependency) -> Preflight:
         await service.layouts.of_recipes(recipes, service.database),
         *await service.layouts.indexes(await service.catalog.common()),
     )
-    answer = await asyncio.to_thread(_answer, asked, catalog, indexes, shapes, told)
+    async with service.preflights:
+        answer = await asyncio.to_thread(_answer, asked, catalog, indexes, shapes, told)
     best = asked.architecture or next((p.architecture for p in answer.proposals), None)
     options = asked.architecture_options if asked.architecture else _options_of_first(answer.proposals)
     answer.bytes, answer.memory_bytes = size, estimate(size)
@@ -168,15 +173,43 @@ async def preflight(request: Request, service: ServiceDependency) -> Preflight:
     return answer
 
 
+def _asked(text: str) -> PreflightRequest:
+    """A body. Raises InvalidRequest.
+
+    The manifest is checked in pieces, between which other threads run: pydantic holds the interpreter for the whole of
+    a call, and makes an error of each value that is wrong.
+    """
+    body = parse_object(text, "the body", MOST_VALUES)
+    manifest = body.get("manifest")
+    if not isinstance(manifest, dict):
+        refuse_large(body, "the body", MAX_JSON_VALUES)
+        return validated(PreflightRequest, body)
+    manifest.pop("__metadata__", None)
+    beside = {**body, "manifest": {}}
+    refuse_large(beside, "the body beside its manifest", MAX_JSON_VALUES)
+    asked = validated(PreflightRequest, beside)
+    tensors: dict[str, ManifestTensor] = {}
+    remaining = iter(manifest.items())
+    while piece := {key: _shortened(tensor) for key, tensor in islice(remaining, PIECE)}:
+        tensors |= validated(PreflightRequest, {"manifest": piece}).manifest or {}
+    return asked.model_copy(update={"manifest": tensors})
+
+
+def _shortened(tensor: Any) -> Any:
+    """A tensor's description without what is beyond the first thing that it is refused for."""
+    if not isinstance(tensor, dict):
+        return tensor
+    members = islice(tensor.items(), MOST_MEMBERS)
+    return {name: value[: MOST_RANK + 1] if isinstance(value, list) else value for name, value in members}
+
+
 async def _tensors(service: Service, asked: PreflightRequest) -> tuple[Shapes, int, str]:
     """Shapes by key, bytes, and the file's name. Raises InvalidRequest, UnknownCheckpoint, NotReady."""
     if (asked.manifest is None) == (asked.checkpoint is None):
         raise InvalidRequest("Send either manifest or checkpoint.")
     if asked.manifest is not None:
-        size = sum(math.prod(tensor.shape) * _item_size(tensor.dtype) for tensor in asked.manifest.values())
-        if size >= MOST_DECLARED:
-            raise InvalidRequest("The manifest declares more bytes than any file can hold.")
-        return {key: tensor.shape for key, tensor in asked.manifest.items()}, size, asked.filename or ""
+        shapes, size = await asyncio.to_thread(_declared, asked.manifest)
+        return shapes, size, asked.filename or ""
     sha256 = (asked.checkpoint or "").removeprefix("sha256:").lower()
     checkpoint = await queue.request_inspection(service.database, sha256)
     if checkpoint.inspection is None and checkpoint.problem is None:
@@ -185,8 +218,16 @@ async def _tensors(service: Service, asked: PreflightRequest) -> tuple[Shapes, i
         raise Told(Problem.model_validate(checkpoint.problem))
     if checkpoint.inspection is None:
         raise NotReady("The file has not been read yet.", hint="Ask again.", retry_after=1)
-    read = CheckpointInspection.model_validate(checkpoint.inspection)
+    read = await asyncio.to_thread(CheckpointInspection.model_validate, checkpoint.inspection)
     return {t.name: t.shape for t in read.tensors}, read.tensor_bytes, asked.filename or checkpoint.filename or ""
+
+
+def _declared(manifest: Mapping[str, ManifestTensor]) -> tuple[Shapes, int]:
+    """Shapes by key, and bytes. Raises InvalidRequest."""
+    size = sum(math.prod(tensor.shape) * _item_size(tensor.dtype) for tensor in manifest.values())
+    if size >= MOST_DECLARED:
+        raise InvalidRequest("The manifest declares more bytes than any file can hold.")
+    return {key: tensor.shape for key, tensor in manifest.items()}, size
 
 
 def _item_size(dtype: str) -> int:

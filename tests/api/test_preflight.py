@@ -1,10 +1,14 @@
 """Asking before anything is converted: would it load, what is it, what does it take."""
 
+import asyncio
+import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
+from app.api import bodies, preflight
 from tests.api.server import INSPECTION, Backstage, submit, weights
 
 RESNET18 = "torchvision/resnet18"
@@ -93,3 +97,49 @@ def test_what_is_no_manifest_is_refused_in_words(client, members):
     answer = client.post("/v1/preflight", json=members)
     assert answer.status_code == 422, answer.text
     assert answer.json()["code"] == "invalid_request"
+
+
+def is_beside_the_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return True
+    return False
+
+
+WRONG: dict[str, Any] = {
+    "wrong sizes": {str(i): {"shape": [-1] * 64} for i in range(5000)},
+    "one wrong shape": {"a": {"shape": [-1] * 300_000}},
+    "one with members": {"a": {"shape": [], **{str(i): 0 for i in range(300_000)}}},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_a_large_manifest_that_is_wrong_is_read_in_small_pieces_and_off_the_loop(client, monkeypatch, wrong):
+    """While a call of pydantic lasts nobody else is answered, and it makes an error of each wrong value."""
+    found: list[tuple[int, bool]] = []
+    checked: Callable[..., Any] = bodies.validated
+
+    def observed(model: Any, body: Any) -> Any:
+        values = sum(len(v) if isinstance(v, list) else 1 for t in body["manifest"].values() for v in t.values())
+        found.append((values, is_beside_the_loop()))
+        return checked(model, body)
+
+    monkeypatch.setattr(preflight, "validated", observed)
+    answer = client.post("/v1/preflight", json={"manifest": wrong})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert answer.json()["detail"].startswith("manifest.")
+    assert all(values <= 200 * 65 and off_the_loop for values, off_the_loop in found)
+    assert found
+
+
+def test_values_are_counted_before_any_is_made(client, monkeypatch):
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it was read")
+
+    commas = {str(i): {"shape": [1], "dtype": "F32"} for i in range(100)} | {"," * 450_000: {"shape": [1]}}
+    assert client.post("/v1/preflight", json={"manifest": commas}).status_code == 200  # they are in a string
+    many = json.dumps({"manifest": {"a": {"shape": [0] * 450_000}}})
+    monkeypatch.setattr(bodies.json, "loads", never)
+    with pytest.raises(bodies.InvalidRequest, match="more than 400000 values"):
+        bodies.parse_object(many, "the body", preflight.MOST_VALUES)
