@@ -87,7 +87,7 @@ def apart(work: Callable[[], bytes], seconds: float) -> bytes:
             raise ChildProcessError(f"no answer within {seconds:g} s")
     finally:
         os.close(reading)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGTERM)
         _, status = os.waitpid(pid, 0)
     if content[:1] != b"=":
         why = content[1:].decode(errors="replace")
@@ -98,6 +98,7 @@ def apart(work: Callable[[], bytes], seconds: float) -> bytes:
 def _answer(work: Callable[[], bytes], writing: int) -> None:
     """The other process. It ends here whatever happens, and holds no line of this one open."""
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which it is ended with
         die_with_parent()
         os.closerange(3, writing)
         os.closerange(writing + 1, 1 << 16)

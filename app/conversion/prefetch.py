@@ -88,7 +88,7 @@ class ReferencePrefetch:
                 self._answer.close()
                 self._answer = None
             os.close(self._hurry)
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self._pid, signal.SIGTERM)
             os.waitpid(self._pid, 0)
             self._pid = None
 
@@ -118,6 +118,7 @@ class ReferencePrefetch:
 def _prefetch(model: Model, answer: int, hurry: int) -> None:
     """The other process. It ends here whatever happens."""
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which it is ended with
         die_with_parent()
         _close_all_but(answer, hurry)
         began = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -31,6 +31,8 @@ PROCESSES = 64
 """Processes and threads that a conversion may have, beside ``PROCESSES_PER_CORE``: it forks once, and libraries start
 pools of a thread for each core."""
 PROCESSES_PER_CORE = 8
+SIGNALS = 1024
+"""Signals that may wait for its processes, each with some bytes of the kernel."""
 
 Requirement = Literal["none", "network", "full"]
 LAYERS = ("files", "processes", "network", "ipc", "user", "landlock", "syscalls", "limits")
@@ -135,7 +137,9 @@ def users_of(worker: int) -> tuple[int, ...]:
 
 
 def _limit(limits: Limits, apart: bool) -> None:
-    _bound(resource.RLIMIT_CORE, 0)
+    for kind in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+        _bound(kind, 0)
+    _bound(resource.RLIMIT_SIGPENDING, SIGNALS * (1 + limits.neighbours))
     _bound(resource.RLIMIT_NOFILE, limits.open_files)
     _bound(resource.RLIMIT_FSIZE, limits.file_bytes)
     cores = os.cpu_count() or 1

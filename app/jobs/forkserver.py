@@ -47,7 +47,17 @@ from app.jobs.namespaces import (
     outermost,
     unshare,
 )
-from app.jobs.usage import disk_usage, memory_of, private_memory, process_tree, processor_time
+from app.jobs.usage import (
+    MOST_MAPPINGS,
+    descriptor_count,
+    disk_usage,
+    mapping_count,
+    memory_of,
+    private_memory,
+    process_tree,
+    processor_time,
+    thread_count,
+)
 from app.processes import PR_SET_CHILD_SUBREAPER, close_to_others, die_with_parent, loading, prctl
 
 WATCH_INTERVAL = 0.25
@@ -55,6 +65,9 @@ WATCH_INTERVAL = 0.25
 DRAIN_INTERVAL = 0.01
 """Seconds after which is looked again whether all processes of a job are gone, where no namespace tells."""
 LONGEST_ORDER = 64 << 10
+DESCRIPTORS_PER_FILE = 4
+"""Descriptors that all processes of a job may have for each that one of them may: a process that is forked has them
+all again."""
 MEMORY_SLACK = 64 << 20
 """Bytes beyond its limit at which a job is ended: a single process that asks for more is refused it before."""
 
@@ -170,7 +183,7 @@ class Forkserver:
         if pid < 0:
             if namespace:
                 namespace.kill()
-            self._tell(id=order["id"], event="ended", status=255, excess=None)
+            self._tell(id=order["id"], event="ended", status=None, excess=None)
             return
         places = (*view.writable, view.temporary, Path(order["log"]))
         processor = limits.processor.get(Stage.inspect)
@@ -216,18 +229,24 @@ class Forkserver:
         for job in self.jobs.values():
             if job.ended is not None or job.excess:
                 continue
-            limit, disk = job.limits.memory, job.limits.disk_bytes
-            pids = self._processes_of(job)
-            if len(pids) > most_processes():
-                job.excess = "processes"
-            elif limit is not None and memory_of(pids, self.private, limit) > limit + MEMORY_SLACK:
-                job.excess = "memory"
-            elif disk is not None and disk_usage(job.places, pids, disk) > disk:
-                job.excess = "disk"
-            elif job.processor is not None and processor_time(pids) > job.processor:
-                job.excess = "processor"
+            job.excess = self._excess_of(job)
             if job.excess:
                 job.kill()
+
+    def _excess_of(self, job: Job) -> str | None:
+        """What it has too much of; each is measured only where nothing before it is too much."""
+        limits, pids = job.limits, self._processes_of(job)
+        threads, descriptors = most_processes() * (1 + limits.neighbours), DESCRIPTORS_PER_FILE * limits.open_files
+        memory, disk, processor = limits.memory, limits.disk_bytes, job.processor
+        measures: dict[str, Callable[[], bool]] = {
+            "processes": lambda: len(pids) > most_processes() or thread_count(pids) > threads,
+            "descriptors": lambda: descriptor_count(pids) > descriptors,
+            "memory": lambda: memory is not None and memory_of(pids, self.private, memory) > memory + MEMORY_SLACK,
+            "mappings": lambda: mapping_count(pids) > MOST_MAPPINGS,
+            "disk": lambda: disk is not None and disk_usage(job.places, pids, disk) > disk,
+            "processor": lambda: processor is not None and processor_time(pids) > processor,
+        }
+        return next((name for name, too_much in measures.items() if too_much()), None)
 
     def _processes_of(self, job: Job) -> list[int]:
         return list(process_tree([job.pid, *([job.namespace.first] if job.namespace else _orphans(job.pid))]))

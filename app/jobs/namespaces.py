@@ -29,6 +29,8 @@ MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 0x1, 0x2
 
 SHARED_MEMORY = 64 << 20
 """Bytes of the private /dev/shm. What lies there is no process's memory, so there must not be much of it."""
+INODES = 1 << 14
+"""Files and directories of each file system in memory, and what names and attributes they have: a kilobyte for each."""
 DEVICES = ("null", "zero", "full", "random", "urandom")
 OF_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "passwd", "group", "nsswitch.conf", "mime.types")
 """All of /etc that libraries look at: where libraries lie, what time it is, what users are called."""
@@ -127,7 +129,7 @@ class View:
         """
         unshare(CLONE_NEWNS)
         mount("none", Path("/"), None, MS_REC | MS_SLAVE)
-        mount("tmpfs", self.root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=4m")
+        mount("tmpfs", self.root, "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,size=4m,nr_inodes={INODES}")
         for place in ("/tmp", "/var/tmp"):  # first, because what is shown may lie below
             self._bind(self.temporary, read_only=False, target=Path(place))
         within = {path for path in self.readable if any(path.is_relative_to(hidden) for hidden in self.hidden)}
@@ -135,7 +137,9 @@ class View:
             self._bind(path, read_only=True)
         for path in self.hidden:
             if (self.root / path.relative_to("/")).is_dir():
-                mount("tmpfs", self._inside(path), "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=64k")
+                mount(
+                    "tmpfs", self._inside(path), "tmpfs", MS_NOSUID | MS_NODEV, f"mode=755,size=64k,nr_inodes={INODES}"
+                )
         for path in outermost(within):
             self._bind(path, read_only=True)
         for path in self.writable:
@@ -167,7 +171,8 @@ class View:
             self._bind(Path("/dev") / name, read_only=False)
         memory = self._inside(Path("/dev/shm"))
         memory.mkdir(parents=True, exist_ok=True)
-        mount("tmpfs", memory, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"mode=1777,size={SHARED_MEMORY}")
+        options = f"mode=1777,size={SHARED_MEMORY},nr_inodes={INODES}"
+        mount("tmpfs", memory, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
         for name, to in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
             self._inside(Path("/dev") / name).symlink_to(to)
 

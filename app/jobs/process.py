@@ -34,11 +34,11 @@ class Places:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended, of which no process is left now. ``status``: negative for a signal, 255 where nobody knows."""
+    """How a child ended, of which no process is left. ``status``: negative for a signal, None where nobody knows."""
 
-    status: int
+    status: int | None
     excess: str | None = None
-    """What it was ended for having too much of: memory, disk, processes or processor."""
+    """What it was ended for having too much of: memory, disk, processes, descriptors, mappings or processor."""
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -222,7 +222,7 @@ class Forkserver:
             with suppress(ProcessLookupError, PermissionError):
                 if child.pid is not None:
                     os.killpg(child.pid, signal.SIGKILL)
-            _end(child, Ended(255))
+            _end(child, Ended(None))
         self._children.clear()
 
 

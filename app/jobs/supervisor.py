@@ -47,8 +47,6 @@ LAST_WORD = 2.0
 CHECK_SECONDS = 60.0
 RESTART_PAUSE = 0.1
 """Seconds before a child is started again whose forkserver died."""
-FORKSERVER_GONE = 255
-"""Told as the status of a child that died with its forkserver."""
 SILENT = -signal.SIGTERM
 """Given as the status of a child that said nothing more and had to be ended."""
 
@@ -146,7 +144,7 @@ class Supervisor:
             if ending is None:
                 ended = await _last_status(process)
                 problem = _crash(ended, work_dir / LOG, _kernel_kills() > killed_before)
-                killed = ended.status in (-signal.SIGKILL, FORKSERVER_GONE) and ended.excess is None
+                killed = ended.status in (-signal.SIGKILL, None) and ended.excess is None
                 raise TaskFailed(problem, killed=killed)
             _pass_on_tracebacks(work_dir / LOG)
         return await _believed(ending, result)
@@ -310,6 +308,8 @@ def _crash(ended: Ended, log_path: Path, kernel_killed: bool) -> Problem:
     if ended.excess:
         return ChildCrashed(f"The conversion used more of this than it may: {ended.excess}.").problem()
     log.error("child_crashed", status=status, said=said)
+    if status is None:
+        return ChildCrashed("The conversion process ended with what it was forked from.").problem()
     name = signal.Signals(-status).name if status < 0 else f"status {status}"
     if status == -signal.SIGSYS:
         name = "SIGSYS, as one does that kills itself"

@@ -1,21 +1,25 @@
 """The system calls that a conversion's process may not make: a seccomp filter, which needs no privilege.
 
 A list of what is refused, not of what is allowed: torch and onnxruntime use what they like of the rest, and so will
-their next versions. What is refused is of three kinds: ways to other processes and machines (sockets, the memory of
-others, their limits and priorities), ways out of the confinement (namespaces, mounts, a new program, a process group of
-one's own), and parts of the kernel that no conversion needs and that are known for their faults (bpf, io_uring,
-keyrings, perf).
+their next versions. What is refused is of four kinds: ways to other processes and machines (sockets, the memory of
+others, their limits and priorities), ways out of the confinement (namespaces, mounts, a new program, a process group or
+a parent of its choice), parts of the kernel that no conversion needs and that are known for their faults (bpf,
+io_uring, keyrings, perf), and what the kernel keeps for a process in memory that nobody can count: what lies in
+sockets, pages that are in a pipe alone, watches, locks, policies, rules, filters, hashes, and a second table of
+descriptors.
 
-A process that sends SIGKILL to itself is ended with SIGSYS in its place: so a SIGKILL came from outside, and whose
-fault the death is need not be guessed (suspicion.py).
+No process of a conversion can have SIGKILL sent to any: who sends it is ended with SIGSYS in its place, and what would
+have the kernel send it (timers, limits of processor time, a signal of choice for a descriptor or for a child's end) is
+refused. So a SIGKILL came from outside, and whose fault the death is need not be guessed (suspicion.py). What a job
+starts it ends with SIGTERM.
 """
 
 import ctypes
 import errno
-import os
 import platform
+import resource
 import signal
-import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from app.processes import checked, libc
@@ -31,8 +35,8 @@ NUMBER, ARCHITECTURE, ARGUMENT = 0, 4, 16
 """Offsets in struct seccomp_data; each argument has 8 bytes, of which the lower 4 come first."""
 CLONE_NEW = 0x7E020080
 """linux/sched.h: every CLONE_NEW... flag: mount, cgroup, uts, ipc, user, pid, net and time namespaces."""
-KINDS = 0xF
-"""Of a socket's type, without SOCK_NONBLOCK and SOCK_CLOEXEC."""
+CLONE_FILES, CLONE_PARENT, CLONE_THREAD, EXIT_SIGNAL = 0x400, 0x8000, 0x10000, 0xFF
+"""linux/sched.h"""
 
 Instruction = tuple[int, int, int, int]
 
@@ -50,7 +54,8 @@ _COMMON = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
     "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
     "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442,
-    "memfd_secret": 447, "process_mrelease": 448,
+    "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446, "memfd_secret": 447,
+    "process_mrelease": 448, "set_mempolicy_home_node": 450,
 }  # fmt: skip
 MACHINES = {
     "x86_64": Machine(0xC000003E, {
@@ -68,8 +73,10 @@ MACHINES = {
         "userfaultfd": 323, "ioctl": 16, "setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144,
         "sched_setaffinity": 203, "ioprio_set": 251, "migrate_pages": 256, "move_pages": 279, "prlimit64": 302,
         "sched_setattr": 314,
-        "kill": 62, "rt_sigqueueinfo": 129, "tkill": 200, "tgkill": 234,
-        "rt_tgsigqueueinfo": 297,
+        "kill": 62, "rt_sigqueueinfo": 129, "tkill": 200, "tgkill": 234, "rt_tgsigqueueinfo": 297, "setrlimit": 160,
+        "timer_create": 222, "fcntl": 72, "prctl": 157, "seccomp": 317, "epoll_create": 213, "epoll_create1": 291,
+        "inotify_init": 253, "inotify_init1": 294, "sendfile": 40, "splice": 275, "tee": 276, "vmsplice": 278,
+        "io_setup": 206, "mbind": 237, "set_mempolicy": 238,
     }),
     "aarch64": Machine(0xC00000B7, {
         **_COMMON,
@@ -85,20 +92,30 @@ MACHINES = {
         "bpf": 280, "execveat": 281, "userfaultfd": 282, "kexec_file_load": 294, "ioprio_set": 30,
         "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122, "setpriority": 140,
         "migrate_pages": 238, "move_pages": 239, "prlimit64": 261, "sched_setattr": 274,
-        "kill": 129, "tkill": 130,
-        "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240,
+        "kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "io_setup": 0,
+        "epoll_create1": 20, "fcntl": 25, "inotify_init1": 26, "sendfile": 71, "vmsplice": 75, "splice": 76, "tee": 77,
+        "timer_create": 107, "setrlimit": 164, "prctl": 167, "mbind": 235, "set_mempolicy": 237, "seccomp": 277,
     }),
 }  # fmt: skip
 NETWORK = frozenset({"socket", "connect", "bind", "listen", "accept", "accept4"})
-ABSENT = frozenset({"clone3", "memfd_create", "memfd_secret"})
+ABSENT = frozenset({"clone3", "memfd_create", "memfd_secret", "sendfile", "splice"})
 """Refused as if the kernel did not know them, because who calls them then takes another way: clone(2), whose flags a
-filter can see, and files, whose memory is counted."""
-OWN = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+filter can see, files, whose memory is counted, and reading and writing."""
+OWN = ("sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
 """Allowed for the caller itself, as process 0: another of the same user, which may be the worker, it could end so."""
-TO_THREADS = {"tkill": 1, "tgkill": 2, "rt_sigqueueinfo": 1, "rt_tgsigqueueinfo": 2}
-"""Which argument the signal is. Nobody sends SIGKILL in these ways but to end the sender."""
-CHECKED = frozenset({"clone", "socketpair", "ioctl", "kill", *OWN, *TO_THREADS})
+SENDING = {"kill": 1, "tkill": 1, "tgkill": 2, "rt_sigqueueinfo": 1, "rt_tgsigqueueinfo": 2}
+"""Which argument the signal is."""
+CHECKED = frozenset({"clone", "fcntl", "ioctl", "prctl", "prlimit64", "setrlimit", *OWN, *SENDING})
 """Allowed with some arguments."""
+KILLING_LIMITS = (resource.RLIMIT_CPU, 15)
+"""Limits beyond which the kernel sends SIGKILL; the other is RLIMIT_RTTIME of asm-generic/resource.h."""
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_FUTEX_HASH = 1, 4, 78
+"""linux/prctl.h. What a process uses that may not be looked at, nobody sees; the hash has any size that is asked."""
+LOCKS = (6, 7, 37, 38)
+"""Of ranges of files, any number for each: F_SETLK, F_SETLKW, F_OFD_SETLK and F_OFD_SETLKW of asm-generic/fcntl.h.
+flock(2) locks, of which a descriptor has one, are allowed."""
+F_SETSIG, F_SETLEASE, F_NOTIFY = 10, 1024, 1026
+"""asm-generic/fcntl.h, linux/fcntl.h"""
 TIOCSTI = 0x5412
 """Types into the terminal of whoever started the service. asm-generic/ioctls.h"""
 
@@ -108,14 +125,14 @@ def filter_system_calls(*, network: bool) -> None:
     machine = MACHINES.get(platform.machine())
     if machine is None:
         raise OSError(errno.ENOSYS, f"no filter for {platform.machine()}")
-    instructions = program(machine, network=network, pid=os.getpid())
+    instructions = program(machine, network=network)
     array = (_Filter * len(instructions))(*(_Filter(*instruction) for instruction in instructions))
     whole = _Program(len(instructions), ctypes.cast(array, ctypes.c_void_p))
     checked(libc().prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(whole), 0, 0))
 
 
-def program(machine: Machine, *, network: bool, pid: int) -> list[Instruction]:
-    """The filter of the process ``pid`` as instructions: (code, skip if true, skip if false, operand)."""
+def program(machine: Machine, *, network: bool) -> list[Instruction]:
+    """The filter as instructions: (code, skip if true, skip if false, operand)."""
     numbers = machine.numbers
     steps: list[Instruction] = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -129,44 +146,71 @@ def program(machine: Machine, *, network: bool, pid: int) -> list[Instruction]:
         if name in CHECKED or (network and name in NETWORK):
             continue
         steps += [(JUMP_EQUAL, 0, 1, numbers[name]), _refuse(errno.ENOSYS if name in ABSENT else errno.EPERM)]
-    unseen = [(LOAD, 0, 0, ARGUMENT), (JUMP_ANY_BIT, 0, 1, CLONE_NEW), _refuse(errno.EPERM), _allow()]
-    # A connected pair only: a datagram socket could send to any name.
-    pair = [
-        (LOAD, 0, 0, ARGUMENT),
-        (JUMP_EQUAL, 1, 0, socket.AF_UNIX),
-        _refuse(errno.EPERM),
-        (LOAD, 0, 0, ARGUMENT + 8),
-        (AND, 0, 0, KINDS),
-        (JUMP_EQUAL, 1, 0, socket.SOCK_STREAM),
-        _refuse(errno.EPERM),
-        _allow(),
-    ]
-    typing = [(LOAD, 0, 0, ARGUMENT + 8), (JUMP_EQUAL, 0, 1, TIOCSTI), _refuse(errno.EPERM), _allow()]
-    own = [(LOAD, 0, 0, ARGUMENT), (JUMP_EQUAL, 1, 0, 0), _refuse(errno.EPERM), _allow()]
-    checks = {"clone": unseen, "socketpair": pair, "ioctl": typing, **dict.fromkeys(OWN, own)}
-    checks |= {"kill": _killing(1, pid), **{name: _killing(argument) for name, argument in TO_THREADS.items()}}
-    for name, block in checks.items():
+    for name, block in _checks().items():
         steps += [(JUMP_EQUAL, 0, len(block), numbers[name]), *block]
     return [*steps, _allow()]
 
 
-def _killing(argument: int, pid: int | None = None) -> list[Instruction]:
-    """Ends the process where that argument is SIGKILL and the first names, or may name, ``pid``: it, its group (0, or
-    negative), all (-1)."""
-    sent = (LOAD, 0, 0, ARGUMENT + 8 * argument)
-    end = (RETURN, 0, 0, RET_KILL_PROCESS)
-    if pid is None:
-        return [sent, (JUMP_EQUAL, 0, 1, signal.SIGKILL), end, _allow()]
-    return [
-        sent,
-        (JUMP_EQUAL, 0, 5, signal.SIGKILL),
-        (LOAD, 0, 0, ARGUMENT),
-        (JUMP_EQUAL, 2, 0, pid),
-        (JUMP_EQUAL, 1, 0, 0),
-        (JUMP_GREATER_EQUAL, 0, 1, 0x80000000),
-        end,
+def _checks() -> dict[str, list[Instruction]]:
+    """What is asked of the arguments of each call that is allowed with some, to its end."""
+    denied = errno.EPERM
+    own = [_argument(0), (JUMP_EQUAL, 1, 0, 0), _refuse(denied)]
+    clone = [
+        _argument(0),
+        (JUMP_ANY_BIT, 0, 1, CLONE_NEW | CLONE_PARENT),
+        _refuse(denied),
+        (AND, 0, 0, CLONE_THREAD | CLONE_FILES),
+        *_unless([CLONE_THREAD], _refuse(denied)),
+        _argument(0),
+        (AND, 0, 0, EXIT_SIGNAL),
+        *_only([0, signal.SIGCHLD]),
+    ]
+    fcntl = [
+        _argument(1),
+        *_unless(LOCKS, _refuse(errno.ENOLCK)),
+        *_unless([F_SETSIG, F_SETLEASE, F_NOTIFY], _refuse(denied)),
         _allow(),
     ]
+    dumpable, death = [_argument(1), *_only([1])], [_argument(1), *_only([signal.SIGKILL])]
+    prctl = [
+        _argument(0),
+        *_unless([PR_SET_SECCOMP, PR_FUTEX_HASH], _refuse(denied)),
+        (JUMP_EQUAL, 0, len(dumpable), PR_SET_DUMPABLE),
+        *dumpable,
+        (JUMP_EQUAL, 0, len(death), PR_SET_PDEATHSIG),
+        *death,
+        _allow(),
+    ]
+    asked = [(LOAD, 0, 0, ARGUMENT + 16), (JUMP_EQUAL, 0, 3, 0), (LOAD, 0, 0, ARGUMENT + 20), (JUMP_EQUAL, 0, 1, 0)]
+    limit = _unless(KILLING_LIMITS, _refuse(denied))
+    return {
+        "clone": clone,
+        "fcntl": fcntl,
+        "ioctl": [_argument(1), *_unless([TIOCSTI], _refuse(denied)), _allow()],
+        "prctl": prctl,
+        "prlimit64": [*own, *asked, _allow(), _argument(1), *limit, _allow()],  # who sets nothing asks only
+        "setrlimit": [_argument(0), *limit, _allow()],
+        **{name: [*own, _allow()] for name in OWN},
+        **{
+            name: [_argument(number), *_unless([signal.SIGKILL], (RETURN, 0, 0, RET_KILL_PROCESS)), _allow()]
+            for name, number in SENDING.items()
+        },
+    }
+
+
+def _argument(number: int) -> Instruction:
+    """Loads its lower half, which is all that the kernel looks at where it is an int."""
+    return (LOAD, 0, 0, ARGUMENT + 8 * number)
+
+
+def _unless(values: Iterable[int], end: Instruction) -> list[Instruction]:
+    """Goes on, unless what is loaded is one of these."""
+    return [step for value in values for step in ((JUMP_EQUAL, 0, 1, value), end)]
+
+
+def _only(values: Iterable[int]) -> list[Instruction]:
+    """Ends: allowed where what is loaded is one of these."""
+    return [*_unless(values, _allow()), _refuse(errno.EPERM)]
 
 
 def _refuse(number: int) -> Instruction:

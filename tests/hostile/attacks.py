@@ -1,11 +1,15 @@
 """What a hostile plug-in tries from inside a conversion process. Each gives what it reached: it should be nothing."""
 
 import ctypes
+import fcntl
 import mmap
 import os
+import resource
 import signal
 import socket
+import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -136,7 +140,7 @@ def reach_others(_: Any, line: SupervisorLine) -> Reached:
     libc = ctypes.CDLL(None, use_errno=True)
     signalled = _reached(**{f"signal {pid}": lambda p=pid: os.kill(p, signal.SIGCONT) for pid in strangers if pid != 1})
     traced = [f"trace {pid}" for pid in strangers if libc.ptrace(16, pid, 0, 0) == 0]
-    return [*sockets, *signalled, *traced, *_reached(pid1=lambda: os.kill(1, signal.SIGKILL) if _is_host() else False)]
+    return [*sockets, *signalled, *traced, *_reached(pid1=lambda: os.kill(1, signal.SIGCONT) if _is_host() else False)]
 
 
 def _is_host() -> bool:
@@ -205,6 +209,198 @@ def spin_later(_: Any, line: SupervisorLine) -> None:
     line.progress(Stage.load, 0.1)
     while True:
         pass
+
+
+def share_memory_unseen(_: Any, __: SupervisorLine) -> int:
+    """The same where nobody else may look at this process."""
+    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+    return share_memory(_, __)
+
+
+def share_memory_without_first_thread(_: Any, __: SupervisorLine) -> None:
+    """The same in a process whose first thread has ended."""
+    threading.Thread(target=share_memory, args=(_, __)).start()
+    ctypes.CDLL(None).syscall(60 if os.uname().machine == "x86_64" else 93, 0)
+
+
+def share_memory_as_a_sibling(_: Any, __: SupervisorLine) -> None:
+    """The same in a process whose parent is that of its maker."""
+    if ctypes.CDLL(None).syscall(56, 0x8000 | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+        share_memory(_, __)
+        os._exit(0)
+    share_memory(_, __)
+
+
+def tabulate_memory(_: Any, __: SupervisorLine) -> int:
+    """Tables of pages: one of 4 KiB for each 2 MiB of which a byte is read."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    read, chunk = 0, 64 << 30
+    while read * 4096 < 400 * MEBI:
+        place = libc.mmap(None, chunk, mmap.PROT_READ, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, -1, 0)
+        libc.madvise(place, chunk, 15)  # MADV_NOHUGEPAGE
+        for offset in range(0, chunk, 2 * MEBI):
+            ctypes.string_at(place + offset, 1)
+            read += 1
+    time.sleep(30)
+    return read
+
+
+def hold_descriptors(_: Any, __: SupervisorLine) -> None:
+    """Pipes of several processes, none of which has more descriptors than it may."""
+    for _number in range(10):
+        if os.fork() == 0:
+            with suppress(OSError):
+                while True:
+                    os.write(os.pipe()[1], b"x")
+            time.sleep(30)
+            os._exit(0)
+    time.sleep(30)
+
+
+def map_without_end(_: Any, __: SupervisorLine) -> None:
+    """Mappings of several processes, none of which has more than it may."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    for _number in range(60_000):  # each of another kind than the one before, so that they stay apart
+        libc.mmap(None, 4096, _number % 2, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+    for _number in range(10):
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+    time.sleep(30)
+
+
+def hide_in_the_kernel(_: Any, __: SupervisorLine) -> Reached:
+    """Objects of the kernel that it keeps in memory which no process is told to have."""
+    if os.uname().machine != "x86_64":
+        return []
+    libc = ctypes.CDLL(None, use_errno=True)
+    reading, writing = os.pipe()
+    own = os.open(Path(os.environ["TMPDIR"], "own"), os.O_RDWR | os.O_CREAT)
+    os.pwrite(own, bytes(4096), 0)
+    block = mmap.mmap(-1, 4096)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    piece = (ctypes.c_uint64 * 2)(address, 4096)
+    lock = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 1, 0)
+    instruction = (ctypes.c_uint64 * 1)(0x7FFF000000000006)
+    program = (ctypes.c_uint64 * 2)(1, ctypes.addressof(instruction))
+    calls = {
+        "socketpair": lambda: libc.socketpair(socket.AF_UNIX, socket.SOCK_STREAM, 0, (ctypes.c_int * 2)()),
+        "epoll_create1": lambda: libc.epoll_create1(0),
+        "epoll_create": lambda: libc.syscall(213, 1),
+        "inotify_init": lambda: libc.inotify_init(),
+        "inotify_init1": lambda: libc.inotify_init1(0),
+        "vmsplice": lambda: libc.vmsplice(writing, piece, 1, 0),
+        "splice": lambda: libc.splice(own, None, writing, None, 1, 0),
+        "tee": lambda: libc.tee(reading, writing, 1, 0),
+        "sendfile": lambda: libc.sendfile(writing, own, None, 1),
+        "lock": lambda: fcntl.fcntl(own, fcntl.F_SETLK, lock) and 0,
+        "lock of a description": lambda: fcntl.fcntl(own, 37, lock) and 0,
+        "lease": lambda: fcntl.fcntl(own, fcntl.F_SETLEASE, fcntl.F_WRLCK),
+        "notice": lambda: fcntl.fcntl(os.open("/", os.O_RDONLY), fcntl.F_NOTIFY, fcntl.DN_CREATE),
+        "futex hash": lambda: libc.prctl(78, 1, 1 << 20, 0, 0),
+        "filter": lambda: libc.prctl(22, 2, ctypes.byref(program), 0, 0),
+        "seccomp": lambda: libc.syscall(317, 1, 0, ctypes.byref(program)),
+        "landlock": lambda: libc.syscall(444, (ctypes.c_uint64 * 1)(1), 8, 0),
+        "mbind": lambda: libc.syscall(237, ctypes.c_void_p(address), 4096, 0, None, 0, 0),
+        "set_mempolicy": lambda: libc.syscall(238, 0, None, 0),
+        "io_setup": lambda: libc.syscall(206, 1, (ctypes.c_uint64 * 1)()),
+        "timer": lambda: libc.timer_create(1, None, (ctypes.c_uint64 * 1)()),
+        "mlock": lambda: libc.mlock(ctypes.c_void_p(address), 4096),
+    }
+    reached = []
+    for name, call in calls.items():
+        with suppress(OSError):
+            if call() >= 0:
+                reached.append(name)
+    return reached
+
+
+def fill_with_empty_files(_: Any, __: SupervisorLine) -> int:
+    """Files that have no bytes in /dev/shm, where they take memory all the same."""
+    for number in range(100_000):
+        try:
+            os.close(os.open(f"/dev/shm/{number}", os.O_CREAT | os.O_WRONLY))
+        except OSError:
+            return number
+    return 100_000
+
+
+def end_itself(way: Any, _: SupervisorLine) -> str:
+    """With SIGKILL, or as if nobody knew how."""
+    ENDINGS[way]()
+    time.sleep(2)
+    return "alive"
+
+
+def _by_timer() -> None:
+    event = struct.pack("qii48x", 0, signal.SIGKILL, 0)
+    timer = ctypes.c_void_p()
+    libc = ctypes.CDLL(None)
+    if libc.timer_create(1, event, ctypes.byref(timer)) == 0:
+        libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 0, 1_000_000), None)
+
+
+def _by_limit() -> None:
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    for call in (lambda: resource.setrlimit(resource.RLIMIT_CPU, (1, 1)), _limit_directly):
+        with suppress(ValueError, OSError):
+            call()
+    deadline = time.process_time() + 2.5
+    while time.process_time() < deadline:
+        pass
+
+
+def _limit_directly() -> None:
+    ctypes.CDLL(None).syscall(160 if os.uname().machine == "x86_64" else 164, 0, (ctypes.c_uint64 * 2)(1, 1))
+
+
+def _by_child_that_ends() -> None:
+    number = 56 if os.uname().machine == "x86_64" else 220
+    if ctypes.CDLL(None).syscall(number, int(signal.SIGKILL), 0, 0, 0, 0) == 0:
+        os._exit(0)
+
+
+def _by_child_that_kills() -> None:
+    parent = os.getpid()
+    if os.fork() == 0:
+        os.kill(parent, signal.SIGKILL)
+        os._exit(0)
+
+
+def _by_descriptor() -> None:
+    reading, writing = os.pipe()
+    with suppress(OSError):
+        fcntl.fcntl(reading, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(reading, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(reading, fcntl.F_SETFL, os.O_ASYNC)
+        os.write(writing, b"x")
+
+
+def _by_name_of_a_thread() -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: (found.append(threading.get_native_id()), time.sleep(1)))
+    thread.start()
+    while not found:
+        time.sleep(0.01)
+    os.kill(found[0], signal.SIGKILL)
+
+
+ENDINGS: dict[str, Callable[[], object]] = {
+    "its number": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "its group": lambda: os.kill(0, signal.SIGKILL),
+    "the number of a thread": _by_name_of_a_thread,
+    "a timer": _by_timer,
+    "a limit": _by_limit,
+    "a child that ends": _by_child_that_ends,
+    "a child that kills": _by_child_that_kills,
+    "a descriptor": _by_descriptor,
+    "an exit as if its forkserver were gone": lambda: os._exit(255),
+}
 
 
 def fill_disk(directory: Any, _: SupervisorLine) -> None:

@@ -21,12 +21,18 @@ from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import Supervisor, TaskFailed
 from app.jobs.syscall_filter import MACHINES, Instruction
 from app.processes import checked, libc, prctl
+from tests.hostile.attacks import ENDINGS
 
 SECRET = "a-secret-of-the-service"
 FILLING = (
     *("fill_disk", "fill_disk_unseen", "fill_disk_far_down", "fill_disk_unnamed"),
     *("claim_disk", "print_without_end"),
 )
+HOARDING = (
+    *("share_memory", "spread_memory", "share_memory_unseen", "share_memory_without_first_thread"),
+    *("share_memory_as_a_sibling", "tabulate_memory"),
+)
+COUNTED = ("hold_descriptors", "map_without_end")
 OUTSIDE = ("/tmp", "/var/tmp", "/etc", "/root", "/home", "/dev", "/usr", "/", "/proc/sys/kernel")
 
 
@@ -99,7 +105,7 @@ class Attacks:
                 answer=silent,
             )
         except TaskFailed as error:
-            found = error.problem.code
+            found = error.problem.code + (", as if killed from outside" if error.killed else "")
         left = printing_to(work / "child.log")
         return {"reached": found, "left": left} if left else found
 
@@ -113,6 +119,12 @@ class Attacks:
         before = len(os.listdir("/proc/self/fd"))
         found = await self.reached("send_descriptors", "/usr")
         return [f"{found}"] if found else ["kept"] * (len(os.listdir("/proc/self/fd")) - before)
+
+    async def endings(self) -> dict[str, Any]:
+        """What became of processes that tried to end themselves, each in its way."""
+        ways = {way: self.data / f"job-end-{number}" for number, way in enumerate(ENDINGS)}
+        found = await asyncio.gather(*(self.reached("end_itself", way, work) for way, work in ways.items()))
+        return dict(zip(ways, found, strict=True))
 
     async def left_over(self) -> list[str]:
         """What is left of a job's directory after it was removed."""
@@ -141,8 +153,11 @@ class Attacks:
             "gain_privileges": await self.reached("gain_privileges"),
             "fork_without_end": await self.reached("fork_without_end"),
             "outlive": await self.reached("outlive", "results"),
-            "share_memory": await self.reached("share_memory", memory=100 << 20),
-            "spread_memory": await self.reached("spread_memory", memory=100 << 20),
+            **{name: await self.reached(name, memory=100 << 20) for name in HOARDING},
+            **{name: await self.reached(name) for name in COUNTED},
+            "hide_in_the_kernel": await self.reached("hide_in_the_kernel"),
+            "fill_with_empty_files": await self.reached("fill_with_empty_files"),
+            "endings": await self.endings(),
             "spin": await self.reached("spin", processor={"inspect": 1.0}),
             "spin later": await self.reached("spin_later", processor={"inspect": 0.5, "load": 1.0}),
             **{name: await self.reached(name, "results", disk_bytes=50 << 20) for name in FILLING},

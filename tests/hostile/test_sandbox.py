@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.inside import FILLING, SECRET
+from tests.hostile.attacks import ENDINGS
+from tests.hostile.inside import COUNTED, FILLING, HOARDING, SECRET
 
 PROJECT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -48,7 +49,7 @@ def attacked(request: pytest.FixtureRequest) -> Iterator[tuple[bool, dict[str, A
     [
         *("open_sockets", "read_secrets", "read_files", "write_files", "reach_others", "gain_privileges", "outlive"),
         *("steer_others", "run_memory", "leave_through_descriptors", "send_descriptors"),
-        "leave_what_cannot_be_removed",
+        *("leave_what_cannot_be_removed", "hide_in_the_kernel"),
     ],
 )
 def test_nothing_is_reached(attacked: tuple[bool, dict[str, Any]], attack: str) -> None:
@@ -68,9 +69,21 @@ def test_forks_are_bounded(attacked: tuple[bool, dict[str, Any]]) -> None:
     assert 0 < found["fork_without_end"] < 200
 
 
-@pytest.mark.parametrize("attack", ["share_memory", "spread_memory"])
+@pytest.mark.parametrize("attack", HOARDING)
 def test_memory_of_all_processes_is_counted(attacked: tuple[bool, dict[str, Any]], attack: str) -> None:
     assert attacked[1][attack] == "out_of_memory"
+
+
+@pytest.mark.parametrize("attack", COUNTED)
+def test_what_the_kernel_keeps_for_all_processes_is_counted(attacked: tuple[bool, dict[str, Any]], attack: str) -> None:
+    assert attacked[1][attack] == "child_crashed"
+
+
+@pytest.mark.parametrize("way", ENDINGS)
+def test_a_process_that_ends_itself_was_not_killed_from_outside(
+    attacked: tuple[bool, dict[str, Any]], way: str
+) -> None:
+    assert attacked[1]["endings"][way] in ("child_crashed", "alive")
 
 
 @pytest.mark.parametrize("attack", ["spin", "spin later"])
@@ -85,6 +98,7 @@ def test_files_are_counted(attacked: tuple[bool, dict[str, Any]], attack: str) -
 
 def test_shared_memory_without_an_owner_is_bounded(attacked: tuple[bool, dict[str, Any]]) -> None:
     assert attacked[1]["fill_shared_memory"] < 1_000
+    assert attacked[1]["fill_with_empty_files"] < 20_000
 
 
 def test_conversions_are_refused_without_what_is_required(attacked: tuple[bool, dict[str, Any]]) -> None:
