@@ -191,7 +191,11 @@ def _keys() -> dict[str, tuple[Any, Any, tuple[str, ...]]]:
     module = "module." * 140
     many = {f"k{n}": torch.zeros(1) for n in range(20_000)}
     held = {f"{'a.' * n}a": dict(WEIGHTS) for n in range(60)}
+    knots: list[dict[str, Any]] = [{} for _ in range(400)]
+    for place, knot in enumerate(knots):
+        knot.update({f"{'a.' * n}a": knots[(7 * place + 11 * n + 1) % len(knots)] for n in range(40)})
     return {
+        "readings": (knots[0], {"checkpoint_key": ".".join("a" * 500)}, ("no_state_dict",)),
         "none": ({}, {}, ("no_state_dict",)),
         "others": ({"w": torch.zeros(3)}, {}, ("key_mismatch",)),
         "many": (many, {}, ("key_mismatch",)),

@@ -1,9 +1,7 @@
 """The names of a model's classes, where a training script saved them beside the weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-from app.conversion.checkpoint.pickle_values import OtherKey
 
 LISTS = ("class_names", "classes", "labels", "label_names", "names", "categories", "CLASSES")
 """Members that hold the names in the order of the outputs; Ultralytics and mmdetection write the last ones."""
@@ -18,7 +16,7 @@ DEEPEST = 4
 
 def class_names(root: object) -> tuple[str, ...]:
     """Names in the order of the outputs, () where the file holds none or more than one list of them."""
-    found = set(_found(root, 0))
+    found = set(_found(root))
     return found.pop() if len(found) == 1 else ()
 
 
@@ -28,25 +26,35 @@ def named_by(mapping: Mapping[Any, Any]) -> tuple[str, ...]:
     return _names([indexed.get(str(index)) for index in range(min(len(indexed), MOST + 1))])
 
 
-def _found(value: object, depth: int) -> Iterator[tuple[str, ...]]:
-    if not isinstance(value, Mapping) or depth > DEEPEST:
-        return
-    for key, member in value.items():
-        names: tuple[str, ...] = ()
-        if key in LISTS and isinstance(member, list | tuple):
-            names = _names(member)
-        elif key in BY_INDEX and isinstance(member, Mapping):
-            names = named_by(member)
-        elif key in BY_NAME and isinstance(member, Mapping):
-            names = named_by({_plain(index): name for name, index in member.items()})
-        elif isinstance(member, Mapping):
-            yield from _found(member, depth + 1)
-        if names:
-            yield names
+def _found(root: object) -> Iterator[tuple[str, ...]]:
+    """Level by level: what is in many places is met first where it is least deep, and is read there alone."""
+    level, seen, read = [root], {id(root)}, set[tuple[int, object]]()
+    for _ in range(DEEPEST + 1):
+        below: list[object] = []
+        for key, member in (item for node in level if isinstance(node, Mapping) for item in node.items()):
+            reading = _reading(key, member)
+            if reading is None and isinstance(member, Mapping) and id(member) not in seen:
+                seen.add(id(member))
+                below.append(member)
+            elif reading is not None and (id(member), reading) not in read:
+                read.add((id(member), reading))
+                if names := reading(member):
+                    yield names
+        level = below
 
 
-def _plain(value: object) -> object:
-    return value.value if isinstance(value, OtherKey) else value
+def _reading(key: object, member: object) -> Callable[[Any], tuple[str, ...]] | None:
+    if key in LISTS and isinstance(member, list | tuple):
+        return _names
+    if key in BY_INDEX and isinstance(member, Mapping):
+        return named_by
+    return _by_name if key in BY_NAME and isinstance(member, Mapping) else None
+
+
+def _by_name(mapping: Mapping[Any, Any]) -> tuple[str, ...]:
+    if not all(isinstance(index, str) or (type(index) is int and 0 <= index < MOST) for index in mapping.values()):
+        return ()  # nor are hashes of other things asked for, which may cost anything
+    return named_by({index: name for name, index in mapping.items()})
 
 
 def _names(values: list[Any] | tuple[Any, ...]) -> tuple[str, ...]:

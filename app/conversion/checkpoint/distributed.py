@@ -10,8 +10,8 @@ from typing import Any
 
 from app.conversion.checkpoint.names import check_key, shown
 from app.conversion.checkpoint.pickle_machine import MAX_PICKLE
-from app.conversion.checkpoint.pickle_values import Made
-from app.conversion.checkpoint.stored_tensors import Assembled, Stored, TensorView, Unreadable
+from app.conversion.checkpoint.pickle_values import Made, OtherKey
+from app.conversion.checkpoint.stored_tensors import Assembled, Stored, TensorView, Unreadable, are_sizes
 from app.conversion.checkpoint.torch_files import Contents, Pickles, read_zip
 from app.conversion.checkpoint.torch_vocabulary import TORCH
 from app.conversion.checkpoint.unwrap import MAX_DEPTH, is_no_weight
@@ -62,6 +62,8 @@ def read_distributed(directory: ZippedDirectory, metadata: str) -> Contents:
     chunks = _chunks(top["storage_data"])
     root: dict[str, Any] = {}
     for name, entry in described.items():
+        if not isinstance(name, str):
+            raise CorruptCheckpoint(f"{METADATA} describes a tensor without a name.")
         path = _path(name, paths)
         if not isinstance(entry, Made) or not entry.by.endswith(".TensorStorageMetadata") or is_no_weight(path[0]):
             continue
@@ -82,12 +84,12 @@ def _chunks(places: Mapping[Any, Any]) -> dict[str, list[_Chunk]]:
     for key, value in places.items():
         index, info = _fields(getattr(key, "value", None)), _fields(value)
         name, offsets, path = index.get("fqn"), index.get("offset") or (), info.get("relative_path")
-        numbers = (*offsets, info.get("offset"), info.get("length"))
-        if not isinstance(name, str) or not isinstance(path, str) or any(type(number) is not int for number in numbers):
+        start, length = info.get("offset", -1), info.get("length", -1)
+        if not (isinstance(name, str) and isinstance(path, str) and are_sizes(offsets) and are_sizes((start, length))):
             raise CorruptCheckpoint(f"{METADATA} places a tensor nowhere.")
         if info.get("transform_descriptors"):
             raise CorruptCheckpoint(f"{shown(name)!r} is compressed within the checkpoint.")
-        found.setdefault(name, []).append(_Chunk(name, tuple(offsets), path, info["offset"], info["length"]))
+        found.setdefault(check_key(name), []).append(_Chunk(name, tuple(offsets), check_key(path), start, length))
     _check_apart([chunk for chunks in found.values() for chunk in chunks])
     return found
 
@@ -108,7 +110,7 @@ def _path(name: str, paths: object) -> tuple[str, ...]:
     path = paths.get(name) if isinstance(paths, dict) else None
     if not isinstance(path, tuple) or not 0 < len(path) <= MAX_DEPTH:
         return (name,)
-    return tuple(check_key(part if isinstance(part, str) else str(part)[:40]) for part in path)
+    return tuple(check_key(part if isinstance(part, str) else str(OtherKey(part))) for part in path)
 
 
 def _place(root: dict[str, Any], path: tuple[str, ...], tensor: Stored) -> None:
@@ -121,33 +123,34 @@ def _place(root: dict[str, Any], path: tuple[str, ...], tensor: Stored) -> None:
 
 def _tensor(directory: ZippedDirectory, folder: str, entry: dict[str, Any], chunks: list[_Chunk]) -> Stored:
     shape = entry.get("size")
-    if not isinstance(shape, tuple) or not chunks:
+    if not isinstance(shape, tuple) or not are_sizes(shape) or not chunks:
         raise CorruptCheckpoint(f"{METADATA} describes a tensor of which no file holds a part.")
-    parts: dict[tuple[int, ...], TensorView] = {}
+    parts: list[tuple[tuple[int, ...], TensorView]] = []
     for chunk in chunks:
         held = read_zip(directory.file(folder + chunk.path).part(chunk.start, chunk.length)).root
         if isinstance(held, Unreadable):
             return held
         if not isinstance(held, TensorView):
             raise CorruptCheckpoint(f"A part of {shown(chunk.name)!r} is no tensor.", tensor=chunk.name)
-        parts[chunk.offsets or (0,) * len(shape)] = held
+        parts.append((chunk.offsets or (0,) * len(shape), held))
     return _joined(chunks[0].name, shape, parts)
 
 
-def _joined(name: str, shape: tuple[int, ...], parts: dict[tuple[int, ...], TensorView]) -> Stored:
+def _joined(name: str, shape: tuple[int, ...], parts: list[tuple[tuple[int, ...], TensorView]]) -> Stored:
     """The whole of parts that follow one another along one axis. Raises CorruptCheckpoint unless they make it up."""
-    first = parts.get((0,) * len(shape))
-    if first is not None and first.shape == shape and len(parts) == 1:
+    parts = sorted(parts, key=lambda part: part[0])  # no dict: tuples can be made that have one and the same hash
+    begin, first = parts[0]
+    if begin == (0,) * len(shape) and first.shape == shape and len(parts) == 1:
         return first
-    known = first is not None and len(first.shape) == len(shape)
-    axes = [axis for axis in range(len(shape)) if known and first and first.shape[axis] != shape[axis]]
+    known = begin == (0,) * len(shape) == (0,) * len(first.shape)
+    axes = [axis for axis in range(len(shape)) if known and first.shape[axis] != shape[axis]]
     if len(axes) != 1:
         return Unreadable("spread over files along several axes", "Gather it before saving (full_state_dict).")
     axis, reached, ordered = axes[0], 0, []
-    for offsets, part in sorted(parts.items()):
+    for offsets, part in parts:
         rest = (*part.shape[:axis], shape[axis], *part.shape[axis + 1 :])
         expected = tuple(reached if place == axis else 0 for place in range(len(shape)))
-        if offsets != expected or rest != shape or part.dtype is not parts[(0,) * len(shape)].dtype:
+        if offsets != expected or rest != shape or part.dtype is not first.dtype:
             raise CorruptCheckpoint(f"The parts of {shown(name)!r} do not make up the whole.", tensor=name)
         reached += part.shape[axis]
         ordered.append(part)

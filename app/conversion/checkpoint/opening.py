@@ -60,7 +60,7 @@ def _opened(path: Path, checkpoint_key: str, scratch: Path) -> OpenedCheckpoint:
     memory, notes = Memory(), contents.notes
     state_dict = {name: memory.tensor(name, stored) for name, stored in found.tensors.items()}
     if found.skipped:
-        notes = (*notes, f"entries that are not tensors were left out: {', '.join(found.skipped[:10])}")
+        notes = (*notes, f"entries that are not tensors were left out: {', '.join(found.skipped)}")
     tensors = _describe(state_dict)
     inspection = CheckpointInspection(
         format=kind,
@@ -114,12 +114,13 @@ def _read(file: Extent, kind: CheckpointFormat, scratch: Path) -> tuple[Checkpoi
 
 
 def _describe(tensors: Mapping[str, torch.Tensor]) -> tuple[TensorInfo, ...]:
-    first: dict[tuple[int, torch.dtype, torch.Size, tuple[int, ...]], str] = {}
+    first: dict[str, str] = {}
     described = []
     for name, tensor in tensors.items():
         tied = None
         if tensor.numel():
-            place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+            # a text, as of TensorView.place
+            place = f"{tensor.data_ptr()} {tensor.dtype} {tuple(tensor.shape)} {tensor.stride()}"
             tied = first.setdefault(place, name)
         described.append(
             TensorInfo(

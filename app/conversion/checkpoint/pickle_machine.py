@@ -20,6 +20,13 @@ MAX_PICKLE = 64 << 20
 """Bytes of one pickle: 100,000 tensors with their optimizer state take about 30 MB."""
 MAX_OPCODES = 5_000_000
 """Opcodes of one pickle: a tensor takes about 20."""
+MAX_COPIED = 5_000_000
+"""Items that calls of one pickle may copy out of their arguments, where it has as many bytes: what a pickle shares, its
+reader must not take apart over and over."""
+_FREE = 8
+"""Items that any argument may have besides, as shapes and argument lists do."""
+_CHARACTERS = 16
+"""Characters of a text whose copy costs what that of one item does."""
 _MAX_INTEGER = 1024
 """Bytes of an integer; arithmetic and hashes of longer ones are not linear."""
 _MAX_UNKNOWN = 1000
@@ -59,7 +66,7 @@ class _Machine:
         self, data: bytes | mmap, at: int, vocabulary: Vocabulary, found: Globals, persistent: Persistent | None
     ) -> None:
         self.data = data
-        self.at = at
+        self.start = self.at = at
         self.end = min(len(data), at + MAX_PICKLE)
         self.vocabulary = vocabulary
         self.found = found
@@ -68,6 +75,9 @@ class _Machine:
         self.below: list[list[Any]] = []
         """Stacks beneath each MARK."""
         self.memo: dict[int, Any] = {}
+        self.keys: set[str] = set()
+        """Keys that were checked."""
+        self.copied = 0
 
     def run(self) -> object:
         for _ in range(MAX_OPCODES):
@@ -169,9 +179,32 @@ class _Machine:
         if isinstance(target, dict):
             for place in range(0, len(items), 2):
                 key = items[place]
-                target[check_key(key) if isinstance(key, str) else OtherKey(key)] = items[place + 1]
+                target[self.key(key) if isinstance(key, str) else OtherKey(key)] = items[place + 1]
         elif not isinstance(target, Made):
             raise TypeError
+
+    def key(self, key: str) -> str:
+        if key not in self.keys:
+            self.keys.add(check_key(key))
+        return key
+
+    def count_copies(self, arguments: object) -> None:
+        """Count what a rule may copy: its arguments' items, and those of a call within the call. Raises
+        PayloadTooLarge before one item too many is looked at.
+        """
+        self._count(arguments)
+        for argument in arguments if isinstance(arguments, tuple) else ():
+            self._count(argument)
+            for inner in argument if isinstance(argument, tuple) else ():
+                self._count(inner)
+
+    def _count(self, value: object) -> None:
+        if isinstance(value, (tuple, list, dict)):
+            self.copied += max(len(value) - _FREE, 0)
+        elif isinstance(value, str):
+            self.copied += len(value) // _CHARACTERS
+        if self.copied > min(MAX_COPIED, self.at - self.start):
+            raise PayloadTooLarge("The pickle has the same items copied over and over.", hint=_WEIGHTS_ALONE)
 
     # --- globals and calls -----------------------------------------------------------------------------------------
 
@@ -193,6 +226,7 @@ class _Machine:
             raise UnsafeCheckpoint("The pickle calls what is no global.", unsafe_globals=[])
         rule = self.vocabulary.rules.get(called.dotted)
         if rule is not None:
+            self.count_copies(arguments)
             self.push(rule(arguments))
         elif called.dotted in self.vocabulary.values:
             raise UnsafeCheckpoint(
@@ -215,6 +249,7 @@ class _Machine:
         identifier = self.stack.pop()
         if self.persistent is None:
             raise UnsafeCheckpoint("The pickle refers to something outside of it.", unsafe_globals=[])
+        self.count_copies(identifier)
         self.push(self.persistent(identifier))
 
 

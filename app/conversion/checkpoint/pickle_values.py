@@ -12,6 +12,10 @@ Rule = Callable[[tuple[Any, ...]], object]
 """What a call of one global means, told its positional arguments. Raises RecastError for arguments it cannot have."""
 
 
+_SHOWN = 40
+"""Characters of a key that is no string."""
+
+
 @dataclass(frozen=True, slots=True)
 class Name:
     """A global as the pickle names it, never imported."""
@@ -41,8 +45,11 @@ class OtherKey:
     value: object
 
     def __str__(self) -> str:
-        plain = isinstance(self.value, (bool, int, float, bytes, type(None)))
-        return repr(self.value)[:40] if plain else f"<{type(self.value).__name__}>"
+        """Short, at the same cost for whatever a stranger made."""
+        value = self.value[:_SHOWN] if isinstance(self.value, bytes) else self.value
+        small = isinstance(value, int) and value.bit_length() <= 64
+        plain = small or isinstance(value, (float, bytes, type(None)))
+        return repr(value)[:_SHOWN] if plain else f"<{type(value).__name__}>"
 
 
 @dataclass(frozen=True)

@@ -69,22 +69,23 @@ def _tensors(root: object) -> dict[str, Stored]:
     One object may be there under many paths, whose number doubles with every level: so what is looked at is counted.
     """
     found: dict[str, Stored] = {}
-    waiting: list[tuple[str, int, object]] = [("", 0, root)]
+    waiting: list[tuple[str, object, int, object]] = [("", "", 0, root)]
     looked_at = 0
     while waiting:
-        path, depth, value = waiting.pop()
+        above, name, depth, value = waiting.pop()
         if depth > _DEEPEST:
             raise CorruptCheckpoint("The module's objects nest too deep.")
         if isinstance(value, (TensorView, Unreadable)):
-            found[path] = value
+            found[_below(above, name)] = value
         elif isinstance(value, Made) and value.by.startswith("__torch__.") and isinstance(value.state, Mapping):
             looked_at += len(value.state)
             if looked_at > _MOST_OBJECTS or len(found) > MAX_TENSORS:
                 raise PayloadTooLarge(
                     f"The module has more than {_MOST_OBJECTS:,} attributes or {MAX_TENSORS:,} tensors in all paths."
                 )
-            parts = [(_below(path, name), depth + 1, part) for name, part in value.state.items()]
-            waiting += reversed(parts)
+            if value.state:
+                path = _below(above, name) if depth else ""
+                waiting += reversed([(path, below, depth + 1, part) for below, part in value.state.items()])
     return found
 
 
@@ -124,7 +125,10 @@ class _Weights:
         """Raises CorruptCheckpoint, and what a table of another form makes Python raise."""
         if entry["use_pickle"] is not False:
             return Unreadable("stored as a pickle of a tensor subclass", "Save its plain tensors.")
-        meta, name = entry["tensor_meta"], f"{_WEIGHTS}{entry['path_name']}"
+        meta, path = entry["tensor_meta"], entry["path_name"]
+        if not isinstance(path, str):
+            raise TypeError
+        name = f"{_WEIGHTS}{path}"
         extent = self._records.get(name)
         if extent is None:
             raise CorruptCheckpoint(f"No record of the archive holds the weight {shown(key)!r}.")

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,6 +17,15 @@ MAX_TENSORS = 100_000
 """Tensors of a state dict; the largest published models have some thousands."""
 MAX_DIMENSIONS = 64
 """As in torch, where c10::SmallVector and kernels stop."""
+
+
+def are_sizes(values: object) -> bool:
+    """Whether it can be a tensor's shape, strides or offsets: few numbers, as cheap to compare as they look."""
+    return (
+        isinstance(values, (tuple, list))
+        and len(values) <= MAX_DIMENSIONS
+        and all(type(value) is int and 0 <= value < 1 << 62 for value in values)
+    )
 
 
 @dataclass(eq=False)
@@ -37,7 +45,11 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class TensorView:
-    """A dense tensor: elements of ``dtype`` of a storage, ``offset`` and ``stride`` counted in elements."""
+    """A dense tensor: elements of ``dtype`` of a storage, ``offset`` and ``stride`` counted in elements.
+
+    Raises CorruptCheckpoint for numbers that no tensor has, wherever in a file it is: what others compare and hash is
+    small.
+    """
 
     storage: Storage
     dtype: torch.dtype
@@ -45,10 +57,19 @@ class TensorView:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.shape) != len(self.stride) or len(self.shape) > MAX_DIMENSIONS:
+            raise CorruptCheckpoint(
+                f"A tensor declares {len(self.shape)} dimensions and {len(self.stride)} strides; it may have "
+                f"{MAX_DIMENSIONS}, with a stride for each."
+            )
+        if not (are_sizes(self.shape) and are_sizes(self.stride) and are_sizes((self.offset,))):
+            raise CorruptCheckpoint("A tensor declares a shape, stride or offset that no tensor has.")
+
     @property
-    def place(self) -> tuple[object, ...]:
-        """Equal for views that are one tensor."""
-        return id(self.storage), self.dtype, self.offset, self.shape, self.stride
+    def place(self) -> str:
+        """Equal for views that are one tensor. A text: strides can be made whose tuples have one and the same hash."""
+        return f"{id(self.storage)} {self.dtype} {self.offset} {self.shape} {self.stride}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +134,11 @@ class Memory:
         if isinstance(stored, Unreadable):
             raise UnsupportedTensor(f"{name!r} is {stored.what}.", hint=stored.hint, tensor=name)
         if isinstance(stored, Assembled):
-            return torch.cat([self.tensor(name, part) for part in stored.parts], stored.axis)
+            parts = [self.tensor(name, part) for part in stored.parts]
+            held = sum(part.storage.bytes for part in stored.parts)
+            if sum(part.nbytes for part in parts) > held + EXPANDED_LIMIT:
+                raise CorruptCheckpoint(f"{name!r} is made of parts of far fewer bytes.", tensor=name)
+            return torch.cat(parts, stored.axis)
         check(name, stored)
         storage = self._storages.get(stored.storage)
         if storage is None:
@@ -161,15 +186,8 @@ class MappedFile:
 
 def check(name: str, view: TensorView) -> None:
     """Raises CorruptCheckpoint unless the view lies in its storage."""
-    numbers: tuple[Any, ...] = (view.offset, *view.shape, *view.stride)
-    if any(type(number) is not int or not 0 <= number < 1 << 62 for number in numbers):
-        raise CorruptCheckpoint(f"{name!r} declares a shape, stride or offset that no tensor has.", tensor=name)
     if view.storage.swapped and view.dtype is not view.storage.dtype and view.dtype.itemsize > 1:
         raise UnsupportedTensor(f"{name!r} was written on a big-endian machine without its type.", tensor=name)
-    if len(view.shape) != len(view.stride) or len(view.shape) > MAX_DIMENSIONS:
-        raise CorruptCheckpoint(
-            f"{name!r} declares {len(view.shape)} dimensions and {len(view.stride)} strides.", tensor=name
-        )
     if math.prod(size for size in view.shape if size) >= 1 << 62:
         raise CorruptCheckpoint(f"{name!r} declares more elements than can be counted.", tensor=name)
     elements = math.prod(view.shape)

@@ -17,6 +17,8 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _LENGTH = struct.Struct("<q")
 _MOST = 1 << 48
 """Elements of a storage; more no file holds."""
+_KEY_BITS = 64
+"""Of keys that are numbers: addresses of memory where the file was written."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def read_legacy(file: Extent) -> Contents:
             raise CorruptCheckpoint("The list of storages is missing.")
         at = pickles.at - file.offset
         for key in keys:
-            storage = pickles.storages.get(key) if isinstance(key, (str, int)) else None
+            storage = pickles.storages.get(_key(key))
             if storage is None or storage.extent is not None:
                 raise CorruptCheckpoint("The list of storages names one that was not declared, or names one twice.")
             length = file.part(at, _LENGTH.size)
@@ -93,6 +95,13 @@ def is_big_endian(layout: ZipLayout) -> bool:
     return order == b"big"
 
 
+def _key(given: object) -> str | None:
+    """A storage's key as a text, since numbers can be made that have one and the same hash; None for what is none."""
+    if isinstance(given, int) and given.bit_length() <= _KEY_BITS:
+        return str(int(given))
+    return given if isinstance(given, str) else None
+
+
 class Pickles:
     """The pickles of one file, one after another, and the storages that they declare."""
 
@@ -101,7 +110,7 @@ class Pickles:
         self._globals = Globals()
         self._views: dict[tuple[object, ...], Storage] = {}
         self.at = at
-        self.storages: dict[str | int, Storage] = {}
+        self.storages: dict[str | None, Storage] = {}
         """By the key that the pickle gives them."""
 
     def read(self) -> Any:
@@ -135,9 +144,9 @@ class Pickles:
         """("storage", class, key, location, numel[, view])"""
         if not isinstance(identifier, tuple) or not identifier or identifier[0] not in ("storage", b"storage"):
             raise UnsafeCheckpoint("The pickle refers to something that is no storage of the file.", unsafe_globals=[])
-        _, kind, key, _, numel, *view = identifier
-        dtype = storage_dtype(kind)
-        if type(numel) is not int or not 0 <= numel < _MOST or not isinstance(key, (str, int)):
+        _, kind, given, _, numel, *view = identifier
+        dtype, key = storage_dtype(kind), _key(given)
+        if key is None or type(numel) is not int or not 0 <= numel < _MOST:
             raise CorruptCheckpoint("The pickle declares a storage without a key or a size.")
         declared = Storage(key, dtype, numel * dtype.itemsize)
         storage = self.storages.setdefault(key, declared)
@@ -147,7 +156,11 @@ class Pickles:
 
     def _view(self, root: Storage, view: object) -> Storage:
         """(key, offset, numel): before torch 0.4 a storage could be a view of another."""
-        if not isinstance(view, tuple) or len(view) != 3 or any(type(number) is not int for number in view[1:]):
+        if (
+            not isinstance(view, tuple)
+            or len(view) != 3
+            or not all(type(number) is int and 0 <= number < _MOST for number in view[1:])
+        ):
             raise CorruptCheckpoint("The pickle declares a view of a storage in an unknown form.")
         size = root.dtype.itemsize
         part = Storage(root.key, root.dtype, view[2] * size, root=root, start=view[1] * size)

@@ -5,12 +5,13 @@ of a storage that the file holds, so that no tensor can come from anywhere else.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
 
 from app.conversion.checkpoint.inert_names import is_inert
-from app.conversion.checkpoint.names import check_key
+from app.conversion.checkpoint.names import check_key, shown
 from app.conversion.checkpoint.pickle_values import Made, Name, Ordered, OtherKey, Rule, Vocabulary
 from app.conversion.checkpoint.stored_tensors import DENSE_DTYPES, Storage, Stored, TensorView, Unreadable
 from app.domain.errors import CorruptCheckpoint, PickledModule, RecastError, UnsafeCheckpoint
@@ -20,6 +21,7 @@ _DTYPES: Mapping[str, torch.dtype] = {
 }
 _STORAGE_DTYPES: Mapping[str, torch.dtype] = torch.storage._storage_type_to_dtype_map()
 _SEQUENCE = (tuple, list)
+_LOOKED_INTO = (*_SEQUENCE, dict, Made, Stored)
 _UNTYPED = "UntypedStorage"
 
 # Library modules whose classes are layers: an object of one in a pickle means that a whole model was saved.
@@ -34,7 +36,7 @@ def storage_dtype(name: object) -> torch.dtype:
     kind = name.dotted.rpartition(".")[2]
     dtype = torch.uint8 if kind == _UNTYPED else _STORAGE_DTYPES.get(kind)
     if dtype is None:
-        raise CorruptCheckpoint(f"The pickle declares a storage of type {name.dotted}.")
+        raise CorruptCheckpoint(f"The pickle declares a storage of type {shown(name.dotted)}.")
     return dtype
 
 
@@ -184,13 +186,18 @@ def layers_in(root: object) -> dict[str, bool]:
         if isinstance(node, Made) and _is_layer(node.by):
             within = node.by
             found.setdefault(within, False)
-        inside = (*node.arguments, node.state) if isinstance(node, Made) else node
-        if isinstance(inside, dict):
-            inside = tuple(inside.values())
-        if isinstance(inside, _SEQUENCE) and (id(node), within is not None) not in seen:
+        if (id(node), within is not None) not in seen:
             seen.add((id(node), within is not None))
-            ahead.extend((each, within) for each in inside)
+            ahead.extend((each, within) for each in _inside(node) if isinstance(each, _LOOKED_INTO))
     return found
+
+
+def _inside(node: object) -> Iterable[object]:
+    if isinstance(node, Made):
+        return chain(node.arguments, (node.state,))
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, _SEQUENCE) else ()
 
 
 def _is_layer(name: str) -> bool:

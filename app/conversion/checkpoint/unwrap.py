@@ -14,6 +14,12 @@ from app.conversion.checkpoint.stored_tensors import Stored, TensorView
 from app.domain.errors import AmbiguousCheckpoint, NoStateDict
 
 MAX_DEPTH = 16
+MAX_CANDIDATES = 1_000
+"""State dicts of which a file's may be chosen: those beyond are not looked for."""
+MAX_SKIPPED = 10
+"""Keys of a state dict that are told for having no tensor."""
+MAX_READINGS = 1_000_000
+"""Places of a dotted path at which a key may end that are tried; 200 characters through eight dicts have 1,600."""
 
 # Entries of training checkpoints that hold tensors which are not weights of the model.
 _NOT_WEIGHTS = (
@@ -28,6 +34,7 @@ _NOT_WEIGHTS = (
     "loops",
     "callbacks",
 )
+_LONGEST_NOT_WEIGHTS = max(map(len, _NOT_WEIGHTS))
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,19 @@ class Found:
 
     path: tuple[str, ...]
     tensors: dict[str, Stored]
-    versions: Mapping[str, Any]
-    """Module versions by module path, from the state dict's ``_metadata``; empty when there are none."""
     skipped: tuple[str, ...]
-    """Keys of the mapping whose values are not tensors."""
+    """The first keys of the mapping whose values are not tensors."""
+    metadata: object
+    """What torch.nn.Module.state_dict() leaves in ``_metadata``: {"layer1.0.bn1": {"version": 2}, ...}."""
+
+    @property
+    def versions(self) -> dict[str, dict[str, int]]:
+        """Module versions by module path, from the state dict's ``_metadata``; empty when there are none."""
+        return {
+            module: {"version": entry["version"]}
+            for module, entry in (self.metadata.items() if isinstance(self.metadata, dict) else ())
+            if isinstance(module, str) and isinstance(entry, dict) and type(entry.get("version")) is int
+        }
 
 
 def unwrap(loaded: object, checkpoint_key: str = "auto") -> tuple[Found, tuple[str, ...]]:
@@ -69,38 +85,56 @@ def unwrap(loaded: object, checkpoint_key: str = "auto") -> tuple[Found, tuple[s
 
 
 def _distinct(loaded: object) -> list[Found]:
-    """All state dicts, one per set of tensors: the same dict saved under two keys is one candidate."""
-    seen: dict[tuple[tuple[object, ...], ...], Found] = {}
-    for found in _walk(loaded, (), set()):
-        seen.setdefault(tuple((name, *_place(tensor)) for name, tensor in found.tensors.items()), found)
-    return list(seen.values())
+    """The state dicts, one per set of tensors: the same dict saved under two keys is one candidate."""
+    walk = _Walk()
+    walk.look_into(loaded, ())
+    return list(walk.found.values())
 
 
-def _place(tensor: Stored) -> tuple[object, ...]:
-    return tensor.place if isinstance(tensor, TensorView) else (id(tensor),)
+class _Walk:
+    """Looks into each mapping once, under however many keys it is, and for the place of each tensor once."""
 
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, ...], Found] = {}
+        """By names and places of the tensors."""
+        self._holds: dict[int, bool] = {}
+        """Of each mapping, by its id, whether a state dict is in it; False while it is looked into."""
+        self._places: dict[int, str] = {}
 
-def _walk(node: object, path: tuple[str, ...], above: set[int]) -> Iterator[Found]:
-    if not isinstance(node, Mapping) or id(node) in above or len(path) > MAX_DEPTH or _is_optimizer_state(node):
-        return
-    if found := _state_dict(node, path, mixed=False):
-        yield found
-        return
-    above.add(id(node))
-    nested = [
-        found
-        for key, value in node.items()
-        if isinstance(key, str) and not is_no_weight(key)
-        for found in _walk(value, (*path, key), above)
-    ]
-    if not nested and path and (mixed := _state_dict(node, path, mixed=True)):
-        nested = [mixed]
-    yield from nested
+    def look_into(self, node: object, path: tuple[str, ...]) -> bool:
+        """Whether a state dict is in ``node``."""
+        if not isinstance(node, Mapping) or len(path) > MAX_DEPTH or len(self.found) >= MAX_CANDIDATES:
+            return False
+        if id(node) not in self._holds:
+            self._holds[id(node)] = False
+            self._holds[id(node)] = not _is_optimizer_state(node) and self._find(node, path)
+        return self._holds[id(node)]
+
+    def _find(self, node: Mapping[Any, Any], path: tuple[str, ...]) -> bool:
+        found = _state_dict(node, path, mixed=False)
+        if found is None:
+            inside = [
+                self.look_into(value, (*path, key))
+                for key, value in node.items()
+                if isinstance(value, Mapping) and isinstance(key, str) and not is_no_weight(key)
+            ]
+            if any(inside):
+                return True
+            found = _state_dict(node, path, mixed=True) if path else None
+        if found is not None:
+            places = (part for name, tensor in found.tensors.items() for part in (name, self._place(tensor)))
+            self.found.setdefault(tuple(places), found)
+        return found is not None
+
+    def _place(self, tensor: Stored) -> str:
+        if id(tensor) not in self._places:
+            self._places[id(tensor)] = tensor.place if isinstance(tensor, TensorView) else str(id(tensor))
+        return self._places[id(tensor)]
 
 
 def is_no_weight(key: str) -> bool:
     """Whether an entry of a training checkpoint holds tensors of something else than the model, by its name."""
-    return key.lower().startswith(_NOT_WEIGHTS)
+    return key[:_LONGEST_NOT_WEIGHTS].lower().startswith(_NOT_WEIGHTS)
 
 
 def _is_optimizer_state(node: Mapping[Any, Any]) -> bool:
@@ -111,26 +145,23 @@ def _is_optimizer_state(node: Mapping[Any, Any]) -> bool:
 def _state_dict(node: Mapping[Any, Any], path: tuple[str, ...], *, mixed: bool) -> Found | None:
     """``node`` as a state dict; None if it is none. ``mixed`` allows values that are not tensors beside the tensors."""
     tensors = {key: value for key, value in node.items() if isinstance(value, Stored) and isinstance(key, str)}
-    skipped = tuple(shown(str(key)) for key in node if key not in tensors)
-    if not tensors or (not mixed and any(not name.endswith("_extra_state") for name in skipped)):
+    if not tensors:
         return None
-    return Found(path, tensors, _versions(node), skipped)
-
-
-def _versions(node: Mapping[Any, Any]) -> dict[str, dict[str, int]]:
-    """What torch.nn.Module.state_dict() leaves in ``_metadata``: {"layer1.0.bn1": {"version": 2}, ...}."""
+    others = [key for key in node if key not in tensors]
+    if not mixed and any(not (isinstance(key, str) and key.endswith("_extra_state")) for key in others):
+        return None
     state = node.state if isinstance(node, Ordered) else None
     metadata = state.get("_metadata") if isinstance(state, dict) else None
-    return {
-        module: {"version": entry["version"]}
-        for module, entry in (metadata.items() if isinstance(metadata, dict) else ())
-        if isinstance(module, str) and isinstance(entry, dict) and type(entry.get("version")) is int
-    }
+    return Found(path, tensors, tuple(shown(str(key)) for key in others[:MAX_SKIPPED]), metadata)
 
 
 def _at(loaded: object, dotted: str) -> Found:
+    tried: set[int] = set()
     for path, node in _resolve(loaded, dotted):
-        if isinstance(node, Mapping) and (found := _state_dict(node, path, mixed=True)):
+        if id(node) in tried or not isinstance(node, Mapping):
+            continue
+        tried.add(id(node))
+        if found := _state_dict(node, path, mixed=True):
             return found
     present = [_dotted(found.path) for found in _distinct(loaded)]
     raise NoStateDict(
@@ -141,17 +172,23 @@ def _at(loaded: object, dotted: str) -> Found:
 
 
 def _resolve(loaded: object, dotted: str) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Every reading of a dotted path, since keys may hold dots themselves; each place is reached once."""
+    """Every reading of a dotted path, since keys may hold dots themselves; each place is reached once.
+
+    There may be as many readings as dicts times dots, each with as many keys to try: so what is tried is counted.
+    """
     seen: set[tuple[int, int]] = set()
     ahead: list[tuple[object, int, tuple[str, ...]]] = [(loaded, 0, ())]
-    while ahead:
+    left = MAX_READINGS
+    while ahead and left > 0:
         node, start, path = ahead.pop()
         if not isinstance(node, Mapping) or len(path) > MAX_DEPTH or (id(node), start) in seen:
             continue
         seen.add((id(node), start))
         if dotted[start:] in node:
             yield (*path, dotted[start:]), node[dotted[start:]]
-        heads = (dotted[start:dot] for dot in range(start, min(start + MAX_NAME, len(dotted))) if dotted[dot] == ".")
+        end = min(start + MAX_NAME, len(dotted))
+        left -= 1 + end - start
+        heads = (dotted[start:dot] for dot in range(start, end) if dotted[dot] == ".")
         ahead.extend((node[head], start + len(head) + 1, (*path, head)) for head in heads if head in node)
 
 

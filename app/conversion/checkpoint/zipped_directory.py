@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 
 from app.conversion.checkpoint.extent import Extent
+from app.conversion.checkpoint.names import shown
 from app.conversion.checkpoint.zip_layout import check_members, located
 from app.domain.errors import CorruptCheckpoint, PayloadTooLarge
 
@@ -43,7 +44,7 @@ class ZippedDirectory:
         """Raises CorruptCheckpoint when there is no such file, or it is damaged."""
         member = self._members.get(name)
         if member is None:
-            raise CorruptCheckpoint(f"The zip lacks the file {name!r}, which its index names.")
+            raise CorruptCheckpoint(f"The zip lacks the file {shown(name)!r}, which its index names.")
         if member.compress_type == zipfile.ZIP_STORED:
             return self._located[name]
         if name not in self._inflated:
