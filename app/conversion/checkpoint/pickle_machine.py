@@ -75,8 +75,6 @@ class _Machine:
         self.below: list[list[Any]] = []
         """Stacks beneath each MARK."""
         self.memo: dict[int, Any] = {}
-        self.keys: set[str] = set()
-        """Keys that were checked."""
         self.copied = 0
 
     def run(self) -> object:
@@ -179,14 +177,9 @@ class _Machine:
         if isinstance(target, dict):
             for place in range(0, len(items), 2):
                 key = items[place]
-                target[self.key(key) if isinstance(key, str) else OtherKey(key)] = items[place + 1]
+                target[check_key(key) if isinstance(key, str) else OtherKey(key)] = items[place + 1]
         elif not isinstance(target, Made):
             raise TypeError
-
-    def key(self, key: str) -> str:
-        if key not in self.keys:
-            self.keys.add(check_key(key))
-        return key
 
     def count_copies(self, arguments: object) -> None:
         """Count what a rule may copy: its arguments' items, and those of a call within the call. Raises

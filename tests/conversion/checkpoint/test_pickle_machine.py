@@ -215,3 +215,23 @@ def test_ordered_dicts_keep_their_attributes() -> None:
     value = read(pickle.dumps(torch.nn.BatchNorm1d(2).state_dict()._metadata, protocol=2))
     assert isinstance(value, Ordered)
     assert value[""] == {"version": 2}
+
+
+SHARED = {
+    "torch.Size": b"(" + b"N" * 1000 + b"l\x85",
+    "collections.OrderedDict": b"(" + b"".join(b"M" + struct.pack("<H", key) + b"N" for key in range(1000)) + b"d\x85",
+    "_codecs.encode": b"X" + struct.pack("<I", 16_000) + b"a" * 16_000 + b"X\x06\0\0\0latin1\x86",
+}
+
+
+@pytest.mark.parametrize("called", SHARED)
+def test_calls_copy_no_more_than_the_pickle_has_bytes(called: str) -> None:
+    once = b"\x80\x02" + SHARED[called] + b"q\x010c" + called.replace(".", "\n").encode() + b"\nq\x020"
+    read(once + b"h\x02h\x01R.")
+    with pytest.raises(PayloadTooLarge, match="over and over"):
+        read(once + b"h\x02h\x01R0" * 100 + b"N.")
+
+
+def test_what_few_items_share_is_free() -> None:
+    size = b"\x80\x02(" + b"K\x01" * 8 + b"t\x85q\x010ctorch\nSize\nq\x020"
+    assert read(size + b"h\x02h\x01R0" * 10_000 + b"h\x02h\x01R.") == (1,) * 8
