@@ -21,6 +21,13 @@ def die_with_parent() -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def end_with_parent() -> None:
+    """In a process that was forked to work for this one: SIGTERM ends it, whatever this one makes of that, and so does
+    the end of the thread that forked it. Raises OSError."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent()
+
+
 def close_to_others() -> None:
     """Let no process of the same user read this one's memory and environment (ptrace(2), /proc/pid)."""
     prctl(PR_SET_DUMPABLE, 0)
@@ -98,8 +105,7 @@ def apart(work: Callable[[], bytes], seconds: float) -> bytes:
 def _answer(work: Callable[[], bytes], writing: int) -> None:
     """The other process. It ends here whatever happens, and holds no line of this one open."""
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which it is ended with
-        die_with_parent()
+        end_with_parent()
         os.closerange(3, writing)
         os.closerange(writing + 1, 1 << 16)
         try:

@@ -29,7 +29,7 @@ from app.conversion.verification.eager_side import full_eager_side
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import eager_once_more, oracle
 from app.conversion.verification.subject import Model
-from app.processes import die_with_parent
+from app.processes import end_with_parent
 
 _PIPE = 1 << 20
 """Bytes of an answer that need not wait for its reader."""
@@ -118,8 +118,7 @@ class ReferencePrefetch:
 def _prefetch(model: Model, answer: int, hurry: int) -> None:
     """The other process. It ends here whatever happens."""
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which it is ended with
-        die_with_parent()
+        end_with_parent()
         _close_all_but(answer, hurry)
         began = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 

@@ -1,4 +1,4 @@
-"""The way to the database: one engine per process, one short transaction per use."""
+"""The way to the database: one engine per process, one short transaction or reading per use."""
 
 import select
 from collections.abc import AsyncIterator

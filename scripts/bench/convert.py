@@ -103,12 +103,17 @@ def fetch(client: httpx.Client, conversion: dict[str, Any], path: Path) -> None:
             file.write(chunk)
 
 
-def measure(client: httpx.Client, registry: Registry, model: str, directory: Path, threads: int) -> dict[str, float]:
-    architecture = MODELS[model]
-    checkpoints = [
-        save_checkpoint(registry, architecture, {}, directory / f"{model}-{seed}.pth", seed)
+def saved(registry: Registry, model: str, directory: Path) -> list[Path]:
+    """Checkpoints with other weights each: one for the first conversion, the others for repeats."""
+    return [
+        save_checkpoint(registry, MODELS[model], {}, directory / f"{model}-{seed}.pth", seed)
         for seed in range(REPEATS + 1)
     ]
+
+
+def measure(client: httpx.Client, registry: Registry, model: str, directory: Path, threads: int) -> dict[str, float]:
+    architecture = MODELS[model]
+    checkpoints = saved(registry, model, directory)
     output = str(directory / "out.onnx")
     cold = {
         e: run("cold_export.py", model, str(checkpoints[0]), output, "--exporter", e)[0]
@@ -149,10 +154,7 @@ def floor_of(client: httpx.Client, model: str, checkpoint: Path, done: dict[str,
 def by_target(client: httpx.Client, registry: Registry, model: str, directory: Path, threads: int) -> None:
     """Print a row for each of TEMPLATE_TARGETS: median of REPEATS, floor, their ratio, and that ratio beside ONNX's."""
     architecture = MODELS[model]
-    checkpoints = [
-        save_checkpoint(registry, architecture, {}, directory / f"{model}-{seed}.pth", seed)
-        for seed in range(REPEATS + 1)
-    ]
+    checkpoints = saved(registry, model, directory)
     reference = math.nan
     for options in TEMPLATE_TARGETS:
         _, *repeats = (convert(client, architecture, checkpoint, **options) for checkpoint in checkpoints)

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,16 @@ def _reached(**attempts: Callable[[], object]) -> Reached:
         if result is not False:
             succeeded.append(name)
     return succeeded
+
+
+def _made(calls: Mapping[str, Callable[[], int]]) -> Reached:
+    """The system calls that gave no error."""
+    reached = []
+    for name, call in calls.items():
+        with suppress(OSError):
+            if call() >= 0:
+                reached.append(name)
+    return reached
 
 
 def open_sockets(place: Any, _: SupervisorLine) -> Reached:
@@ -312,12 +322,7 @@ def hide_in_the_kernel(_: Any, __: SupervisorLine) -> Reached:
         "timer": lambda: libc.timer_create(1, None, (ctypes.c_uint64 * 1)()),
         "mlock": lambda: libc.mlock(ctypes.c_void_p(address), 4096),
     }
-    reached = []
-    for name, call in calls.items():
-        with suppress(OSError):
-            if call() >= 0:
-                reached.append(name)
-    return reached
+    return _made(calls)
 
 
 def fill_with_empty_files(_: Any, __: SupervisorLine) -> int:
@@ -529,12 +534,7 @@ def run_memory(_: Any, __: SupervisorLine) -> Reached:
         "perf": lambda: libc.syscall(298, (ctypes.c_char * 128)(), 0, -1, -1, 0),
         "device": lambda: os.mknod(Path(os.environ["TMPDIR"], "disk"), 0o60600, os.makedev(8, 0)) or 0,
     }
-    reached = []
-    for name, call in calls.items():
-        with suppress(OSError):
-            if call() >= 0:
-                reached.append(name)
-    return reached
+    return _made(calls)
 
 
 def leave_through_descriptors(_: Any, __: SupervisorLine) -> Reached:

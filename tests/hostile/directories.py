@@ -210,23 +210,10 @@ def _named_by_number() -> bytes:
     return program(made("metadata.Metadata", state_dict_metadata=entries, planner_data=NONE, storage_data=place))
 
 
-def _in_path(part: bytes) -> bytes:
-    """A tensor whose path in the saved state has that part."""
-    paths = table((text("w"), part + b"\x85"))
-    return distributed(metadata({"w": described(FOUR)}, placed("w", length=len(CHUNK)), paths=paths))
-
-
 def distributions() -> Cases:
-    doubled = b"]r\0\0\0\0"
-    for n in range(40):
-        doubled += b"0(" + 2 * (b"h" + bytes([n])) + b"lr" + bytes([n + 1, 0, 0, 0])
-    shared = b"(" + b"K\x01" * 200_000 + b"tr\x09\0\0\0" + b"0"
     corrupt: dict[str, bytes] = {
         "offset-number": _whole(at=number(5)),
         "offset-list-of-texts": _whole(at=b"(" + text("0") + b"l"),
-        "offset-of-many-axes": distributed(
-            shared.join((b"\x80\x02", metadata({"w": described(FOUR)}, placed("w", at=b"h\x09"))[2:]))
-        ),
         "key-number": distributed(_named_by_number()),
         "empty": distributed(b""),
         "number": distributed(program(number(1))),
@@ -273,9 +260,6 @@ def distributions() -> Cases:
     gadget = archive(program(call(name("posix", "system"), text("id"))))
     return cases | {
         "good": (_whole(), None),
-        "path-doubling": (_in_path(doubled), None),
-        "path-deep": (_in_path(b"]" + b"\x85" * 100_000), None),
-        "path-number": (_in_path(number(1 << 62)), None),
         "two-parts": (_two(group(number(0)), group(number(4)), group(number(8))), None),
         "gadget": (distributed(program(call(name("posix", "system"), text("id")))), "unsafe_checkpoint"),
         "class-of-torch": (

@@ -45,7 +45,6 @@ from tests.hostile.opcodes import (
 )
 from tests.hostile.programs import programs
 from tests.hostile.raw_zips import raw_zips
-from tests.hostile.shared_objects import shared_objects
 from tests.hostile.sharing import sharing
 
 Cases = dict[str, tuple[bytes, str | None]]
@@ -63,7 +62,7 @@ class HostileFile:
 def hostile_files() -> Iterator[HostileFile]:
     yield from _gadgets()
     sources = (_pickles, _zips, _tensors, _names, _legacies, _safetensors, _foreign)
-    sources += (raw_zips, shards, distributions, programs, shared_objects, sharing)
+    sources += (raw_zips, shards, distributions, programs, sharing)
     for source in sources:
         for identifier, (content, code) in source().items():
             yield HostileFile(f"{source.__name__.removeprefix('_')}-{identifier}", _constant(content), code)

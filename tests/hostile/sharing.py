@@ -1,4 +1,4 @@
-"""Siblings of shared_objects: other calls, walks, keys and tables where what is shared or nested may cost anything."""
+"""Files in which one object is in many places, so that reading it at each, hashing or printing it never ends."""
 
 from tests.hostile.directories import CHUNK, FOUR, described, distributed, made, metadata, placed
 from tests.hostile.opcodes import (
@@ -16,8 +16,6 @@ from tests.hostile.opcodes import (
     tensor,
     text,
 )
-from tests.hostile.shared_objects import again, items
-from tests.hostile.shared_objects import kept as keep
 
 Cases = dict[str, tuple[bytes, str | None]]
 
@@ -27,7 +25,17 @@ STATE = (text("state_dict"), table((text("weight"), tensor())))
 
 
 def kept(place: int, value: bytes) -> bytes:
-    return value + keep(place)
+    """Make it, keep it in the memo, and take it off the stack."""
+    return value + b"r" + place.to_bytes(4, "little") + b"0"
+
+
+def again(place: int) -> bytes:
+    return b"j" + place.to_bytes(4, "little")
+
+
+def items(count: int, item: bytes = NONE) -> bytes:
+    """A list."""
+    return b"(" + item * count + b"l"
 
 
 def nested(levels: int, first: int = 100) -> bytes:
@@ -39,6 +47,11 @@ def nested(levels: int, first: int = 100) -> bytes:
 def _many(count: int, value: bytes) -> bytes:
     """A dict of as many keys with the same value."""
     return table(*((text(f"{key:x}"), value) for key in range(count)))
+
+
+def _below(fan: int, depth: int) -> bytes:
+    """Leave dicts in the memo, at 0 to ``depth``, that have each the one before under ``fan`` keys."""
+    return kept(0, b"}") + b"".join(kept(level, _many(fan, again(level - 1))) for level in range(1, depth + 1))
 
 
 def _called(function: bytes, shared: bytes, times: int) -> bytes:
@@ -86,12 +99,19 @@ def sharing() -> Cases:
     view = group(storage(), number(0), items(200_000, number(1)), items(200_000, number(1)), FALSE)
     names = kept(1, items(50_000, text("cat")))
     named = table(*((text(f"{n:x}"), table((text("names"), again(1)))) for n in range(20_000)))
+    versions = _many(50_000, table((text("version"), number(1))))
+    with_metadata = name("collections", "OrderedDict") + b")R(" + text("weight") + tensor() + b"u" + again(1) + b"b"
     many = {
         "counted": _called(name("collections", "Counter"), _many(100_000, NONE) + b"\x85", 50_000),
         "arguments": _called(rebuild, group(storage(), number(0), FOUR, FOUR, *[NONE] * 300_000), 100_000),
         "persistent": archive(program(kept(1, _storage_and(300_000)) + (again(1) + b"Q0") * 100_000 + state)),
+        "sizes": _called(name("torch", "Size"), items(1_000_000) + b"\x85", 100_000),
+        "short-sizes": _called(name("torch", "Size"), items(20_000, b"K\x01") + b"\x85", 100_000),
+        "texts": _called(name("_codecs", "encode"), group(text("a" * (10 << 20)), text("latin1")), 200_000),
+        "ordered": _called(name("collections", "OrderedDict"), _many(50_000, NONE) + b"\x85", 100_000),
     }
     corrupt = {
+        "views": _called(rebuild, group(storage(), number(0), *[items(500_000, b"K\x01")] * 2, FALSE, ORDERED), 10),
         "views-of-a-type": _called(from_type, group(rebuild, name("torch", "Tensor"), view, NONE), 100_000),
         "storages-of-one-hash": _storages(50_000),
         "distributed-offsets": distributed(_placed_by(group(*[number(1)] * 300_000), 10_000)),
@@ -105,7 +125,12 @@ def sharing() -> Cases:
                 + table(STATE, (text("l"), items(500_000, again(1))))
             )
         ),
+        "layers": archive(program(kept(1, _many(50_000, NONE)) + table(STATE, (text("l"), items(500_000, again(1)))))),
+        "state-dicts": archive(program(kept(1, tensor()) + kept(2, _many(200, again(1))) + _many(50_000, again(2)))),
+        "versions": archive(program(kept(1, table((text("_metadata"), versions))) + _many(2_000, with_metadata))),
+        "key-nested": archive(program(nested(40) + table((again(140) + b"\x85", NONE), (text("weight"), tensor())))),
         "class-names": archive(program(names + table(STATE, (text("hyper"), named)))),
+        "class-names-below": archive(program(_below(250, 5) + table(STATE, (text("hyper"), again(5))))),
         "class-index-list": archive(program(table(STATE, (text("class_to_idx"), table((text("cat"), b"]")))))),
         "class-index-nested": archive(
             program(kept(50, b")") + b"".join(kept(51 + n, again(50 + n) * 2 + b"\x86") for n in range(60))
@@ -117,11 +142,16 @@ def sharing() -> Cases:
         ),
         "distributed-path-nested": distributed(program(nested(40) + metadata(*whole, paths=_path(again(140)))[2:-1])),
         "distributed-path-deep": distributed(metadata(*whole, paths=_path(b"]" + b"\x85" * 100_000))),
+        "distributed-path-number": distributed(metadata(*whole, paths=_path(number(1 << 62)))),
     }  # fmt: skip
     return {
         **{key: (content, "payload_too_large") for key, content in many.items()},
         **{key: (content, "corrupt_checkpoint") for key, content in corrupt.items()},
         **{key: (content, None) for key, content in read.items()},
+        "size-alone": (
+            archive(program(kept(3, items(1_000_000)) + call(name("torch", "Size"), again(3)))),
+            "no_state_dict",
+        ),
         "strides-of-one-hash": (_strides(20_000), "ambiguous_checkpoint"),
         "distributed-paths": (
             distributed(metadata({}, *(placed(f"w{n}", "a" * 2_000 + str(n)) for n in range(2)))),

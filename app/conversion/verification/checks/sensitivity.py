@@ -57,13 +57,13 @@ class Asked:
     least: float = CLEAR * THRESHOLD
 
 
-def sensitivity_of(references: Sequence[Reference], asked: Mapping[str, Asked] | None = None) -> Sensitivity:
+def sensitivity_of(references: Sequence[Reference], asked: Mapping[str, Asked]) -> Sensitivity:
     """The figure for every float output; for the others, 0 each, where there are no float ones and none moves.
 
     ``asked``: by output, where that is less than of others.
     """
     names = references[0].float_outputs if references else ()
-    found = {name: _spread(name, references, (asked or {}).get(name, Asked())) for name in names}
+    found = {name: _spread(name, references, asked.get(name, Asked())) for name in names}
     spreads, thresholds = {name: s for name, (s, _) in found.items()}, {name: t for name, (_, t) in found.items()}
     if references and not names and not any(_moves(name, references) for name in references[0].y32):
         spreads = dict.fromkeys(references[0].y32, 0.0)

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 def cast_before_transposing(model: ir.Model) -> None:
     """Let such MatMuls read the transposition of the cast: the same values. In place."""
+    changed = False
     for node in list(model.graph.all_nodes()):
         cast_input = node.inputs[0] if node.op_type == "Cast" else None
         transpose = None if cast_input is None else cast_input.producer()
@@ -22,7 +23,9 @@ def cast_before_transposing(model: ir.Model) -> None:
         exchanged = _exchanged(transpose, node)
         for reader, position in readers:
             reader.replace_input_with(position, exchanged)
-    RemoveUnusedNodesPass()(model)
+        changed = True
+    if changed:
+        RemoveUnusedNodesPass()(model)
 
 
 def is_multiplied_behind(node: ir.Node) -> bool:
