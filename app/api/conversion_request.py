@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,7 +117,8 @@ def single_requests(members: Mapping[str, Any]) -> list[dict[str, Any]]:
     common = {name: value for name, value in members.items() if name not in LIST_FIELDS}
     targets = [_variant(told) for told in _several(members, "targets", ("target", "options"))]
     if "precisions" in members:
-        targets = [_rung(members, told) for told in _several(members, "precisions", ("targets",))]
+        precisions = _several(members, "precisions", ("targets",))
+        targets = [_rung(members, precision, precisions) for precision in precisions]
     checkpoints = [{"checkpoint": told} for told in _several(members, "checkpoints", ("checkpoint",))]
     if len(targets) * len(checkpoints) > MOST_CONVERSIONS:
         raise InvalidRequest(f"One request may ask for {MOST_CONVERSIONS} conversions.")
@@ -154,9 +155,18 @@ def _variant(told: Any) -> dict[str, Any] | None:
     return told
 
 
-def _rung(members: Mapping[str, Any], precision: Any) -> dict[str, Any]:
-    """One precision of the target, with the latency measured, so that each has its price."""
-    options = _mapping(members, "options")
+def _rung(members: Mapping[str, Any], precision: Any, all_of_them: Sequence[Any]) -> dict[str, Any]:
+    """One precision of the target, with the latency measured, so that each has its price.
+
+    Options of another one that was asked for beside it are left to that one.
+    """
+    spec = known_target(members.get("target", ""))
+    other = {} if spec is None else spec.options.of_precision
+    options = {
+        name: value
+        for name, value in _mapping(members, "options").items()
+        if other.get(name, precision) == precision or other[name] not in all_of_them
+    }
     if "precision" in options:
         raise InvalidRequest("Send either precisions or the option precision, not both.")
     measured = options.get("measure") or []

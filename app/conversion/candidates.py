@@ -74,6 +74,7 @@ class Workpiece:
             threads=self.job.threads,
             client_probes=self.job.client_probes,
             coarseness=self.job.options.coarseness,
+            io_dtype=self.job.options.io_dtype,
             limits=self.job.options.limits,
             tolerance=self.job.options.tolerance,
             asked_axes=frozenset(name for axes in asked.values() for name in axes.values()),

@@ -18,6 +18,7 @@ from app.domain.report import ConversionReport, Finding, ProducedFile, Reason, T
 from app.domain.versions import PACKAGE, library_versions, service_version
 from app.targets import selfcheck
 from app.targets.onnx.writing.fill import WrittenFile
+from app.targets.request import signature_of_file
 from app.targets.specs import SPECS
 
 
@@ -155,7 +156,7 @@ def _facts_of_the_job(work: Workpiece) -> dict[str, Any]:
         "family": description.family,
         "library": description.library,
         "library_version": description.library_version,
-        "signature": work.request.signature,
+        "signature": signature_of_file(work.request.signature, job.options),
         "target": job.options.target,
         "options": job.options.model_dump(mode="json"),
         "checkpoint_sha256": job.checkpoint_sha256,

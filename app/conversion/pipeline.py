@@ -22,7 +22,7 @@ from app.conversion.packaging import package
 from app.conversion.stages import StageClock
 from app.conversion.verification.eager_side import refuse_unfit_probes
 from app.domain.conversion import Stage
-from app.targets.request import export_request
+from app.targets.request import export_request, signature_of_file
 
 
 def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateSource) -> ConversionOutcome:
@@ -53,7 +53,7 @@ def convert(job: ConversionJob, progress: ProgressCallback, templates: TemplateS
         refuse_beyond_limit(request)
         refuse_fixed_axes(request, description.signature)
         checkpoint = checkpoint_file(job, opened, loaded)
-        facts = facts_of(job, description, opened, request.signature, checkpoint)
+        facts = facts_of(job, description, opened, signature_of_file(request.signature, job.options), checkpoint)
         request = replace(request, facts=facts, checkpoint=checkpoint)
         workpiece = Workpiece(job, description, opened.inspection, loaded, request)
         refuse_unfit_probes(workpiece.model())

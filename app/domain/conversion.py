@@ -1,7 +1,8 @@
 """A conversion: one job, which clients see as a resource; its target, options, stages and states."""
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -14,6 +15,7 @@ TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 OnMismatch = Literal["fail", "warn"]
 VerificationMode = Literal["auto", "full"]
 Measurement = Literal["latency", "matrix"]
+IoDType = Literal["float16"]
 INT32 = 2**31 - 1
 MAX_NAME = 1000
 """Characters of a name of an input, an output or an axis, and of a path in a checkpoint."""
@@ -93,6 +95,9 @@ class CommonOptions(Value):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    of_precision: ClassVar[Mapping[str, str]] = {}
+    """Options that say something with one precision alone, and with which."""
+
     target: TargetName
     example_shapes: dict[Name, Annotated[tuple[int, ...], Field(max_length=MAX_RANK, fail_fast=True)]] | None = None
     """Sizes of the sample input used to export, by input name, instead of the signature's."""
@@ -123,6 +128,11 @@ class CommonOptions(Value):
     def coarseness(self) -> float:
         """Times the unit roundoff of the model's own dtype with which the artifact shall compute."""
         return 1.0
+
+    @property
+    def io_dtype(self) -> IoDType | None:
+        """The dtype in which inputs and outputs of float32 stand in the file; None: as they are in the model."""
+        return None
 
     @property
     def limits(self) -> RuntimeLimits | None:

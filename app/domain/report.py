@@ -14,7 +14,7 @@ from pydantic import Field
 from app.domain.architecture import Signature
 from app.domain.base import Value
 from app.domain.checkpoint import CheckpointInspection, LoadReport, ParameterReport
-from app.domain.conversion import TargetName
+from app.domain.conversion import IoDType, TargetName
 from app.domain.errors import Problem
 
 REPORT_VERSION = 1
@@ -180,6 +180,8 @@ class ExportReport(Value):
     output_names: tuple[str, ...] = ()
     dynamic_axes: dict[str, dict[int, str]] = Field(default_factory=dict)
     """As delivered: axis position to name, by input name."""
+    io_dtype: IoDType | None = None
+    """In which inputs and outputs of float32 stand in the file, where that was asked for."""
     warnings: tuple[str, ...] = ()
     made_for: str | None = None
     """The runtime that the request named, and its limits, which the file keeps, in words."""

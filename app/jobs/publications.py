@@ -167,7 +167,8 @@ def _outputs(report: ConversionReport) -> tuple[TensorShape, ...]:
             dims = output.shape
             if known is not None and len(known.dims) == len(dims):
                 dims = tuple(one if one == other else ANY for one, other in zip(known.dims, dims, strict=True))
-            seen[output.output] = TensorShape(output.output, output.dtype, dims)
+            dtype = report.export.io_dtype if output.dtype == "float32" else None
+            seen[output.output] = TensorShape(output.output, dtype or output.dtype, dims)
     return tuple(seen[name] for name in report.export.output_names if name in seen)
 
 

@@ -86,8 +86,9 @@ class ModuleValue:
 class Runner(Protocol):
     """An artifact ready to run. Inputs are CPU tensors by name; outputs come by name, in the artifact's order."""
 
-    names_outputs: bool
-    """Whether the file names its outputs; else they are matched by position."""
+    @property
+    def names_outputs(self) -> bool:
+        """Whether the file names its outputs; else they are matched by position."""
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Raises ArtifactRefused when the runtime fails on these inputs."""

@@ -72,6 +72,16 @@ def requested_signature(signature: Signature, options: CommonOptions) -> Signatu
     return _with_names(_with_room_to_vary(signature), options)
 
 
+def signature_of_file(signature: Signature, options: CommonOptions) -> Signature:
+    """A requested signature as the file has it, whose inputs and outputs of float32 may stand in another dtype."""
+    if options.io_dtype is None:
+        return signature
+    narrowed = {"dtype": options.io_dtype}
+    inputs = tuple(s.model_copy(update=narrowed) if s.dtype == "float32" else s for s in signature.inputs)
+    outputs = tuple(s.model_copy(update=narrowed) if s.dtype == "float32" else s for s in signature.outputs)
+    return signature.model_copy(update={"inputs": inputs, "outputs": outputs})
+
+
 def asked_axes(signature: Signature) -> dict[str, dict[int, str]]:
     """Axis position to axis name of every input with axes that vary."""
     axes = {

@@ -36,6 +36,27 @@ def test_what_is_not_done_yet_is_refused_with_what_is(option: str, value: object
     assert supported in refused.value.detail
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep_io_types": False},
+        {"keep_io_types": False, "precision": "bf16"},
+        {"activations": "static", "precision": "fp16"},
+        {"budget": {"snr_db": 30}},
+    ],
+)
+def test_what_goes_with_one_precision_is_refused_with_others(options: dict[str, object]) -> None:
+    with pytest.raises(InvalidOptions, match="goes with precision"):
+        target_options(SPECS["onnx"], options)
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt-10", "opencv-4"])
+def test_a_runtime_without_ranges_that_are_found_as_it_runs_is_told_of_before_any_work(runtime: str) -> None:
+    with pytest.raises(InvalidOptions, match="activations=static"):
+        target_options(SPECS["onnx"], {"runtime": runtime, "precision": "int8"})
+    assert target_options(SPECS["onnx"], {"runtime": runtime, "precision": "int8", "activations": "static"}).limits
+
+
 @pytest.mark.parametrize("opset", [-1, 0, 24, 65, 2**31 - 1])
 def test_which_opsets_exist_is_the_exporters_to_say(opset: int) -> None:
     assert target_options(SPECS["onnx"], {"opset": opset}).opset == opset

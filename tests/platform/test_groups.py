@@ -88,6 +88,17 @@ def test_what_contradicts_itself_is_refused(client: httpx.Client, checkpoint: st
         assert asked(client, **members).json()["code"] == "invalid_request", members
 
 
+def test_what_goes_with_one_precision_is_left_to_that_one(client: httpx.Client, checkpoint: str):
+    options = {"budget": {"snr_db": 9.0}, "keep_io_types": False}
+    group = asked(client, checkpoint=checkpoint, target="onnx", options=options, precisions=["fp32", "fp16", "int8"])
+    one, half, eighth = (one["options"] for one in group.json()["conversions"])
+    assert (one["budget"], one["keep_io_types"]) == (None, True)
+    assert (half["budget"], half["keep_io_types"]) == (None, False)
+    assert (eighth["budget"]["snr_db"], eighth["keep_io_types"]) == (9.0, True)
+    refused = asked(client, checkpoint=checkpoint, target="onnx", options=options, precisions=["fp32", "fp16"])
+    assert refused.json()["code"] == "invalid_options"
+
+
 def test_precisions_of_one_checkpoint_are_priced_side_by_side(client: httpx.Client, checkpoint: str):
     asked_for = {"checkpoint": checkpoint, "target": "onnx", "options": {"opset": 18}}
     group = asked(client, **asked_for, precisions=["fp32", "fp16", "int8"], Prefer="wait=60").json()

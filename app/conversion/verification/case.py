@@ -192,7 +192,8 @@ class Case:
         if taken is None:
             return None
         judged = [output for c in self.compared if c.reference is taken for output in c.result.outputs]
-        return golden_npz(taken, {output.output: _distance(output) for output in judged})
+        distances = {output.output: _distance(output) for output in judged}
+        return golden_npz(taken, distances, self.subject.io_dtype)
 
 
 def _distance(output: OutputParity) -> float:

@@ -13,20 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.conversion.verification.io_dtypes import narrowed
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.tolerance import K, magnitude, rounding
+from app.domain.conversion import IoDType
 
 FAR = 64.0
 """Times c · u · scale that eager may be off where nothing tells how far it is; deep nets are off by up to 40."""
 
 
-def golden_npz(reference: Reference, distances: Mapping[str, float]) -> bytes:
+def golden_npz(reference: Reference, distances: Mapping[str, float], io_dtype: IoDType | None = None) -> bytes:
     """The npz as bytes: uncompressed, the same for the same arguments.
 
     ``distances``: max|artifact − y32| by output, where the oracle was not asked; of integers what is allowed.
+    ``io_dtype``: in which the artifact takes inputs of float32, where not as they are.
     """
     exact = reference.y64 if reference.oracle.asked else reference.y32
-    arrays: dict[str, Any] = {f"input/{name}": _array(value) for name, value in reference.probe.inputs.items()}
+    inputs = narrowed(reference.probe.inputs, io_dtype)
+    arrays: dict[str, Any] = {f"input/{name}": _array(value) for name, value in inputs.items()}
     for name, value in exact.items():
         inexact = name in reference.float_outputs
         arrays[f"output/{name}"] = _array(_wide(value) if inexact else value)

@@ -4,17 +4,21 @@ One family for two uses: detection.py perturbs the eager module to learn what th
 scripts/bench/faults puts the same kinds into real artifacts, so that the reported detection power means something.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from app.conversion.verification.tolerance import unit_roundoff
 
 ELEMENT, STALE, SWAPPED = "one element +10 %", "stale tensor", "two tensors swapped"
 BIAS, CLASSES, DEFAULTS = "bias zeroed", "two classes swapped", "statistics at defaults"
 HALF, BRAIN = "rounded to float16", "rounded to bfloat16"
 KINDS = (ELEMENT, STALE, SWAPPED, BIAS, CLASSES, DEFAULTS, HALF, BRAIN)
+_ROUNDINGS = {HALF: torch.float16, BRAIN: torch.bfloat16}
 
 _STALENESS = 0.05
 """Root-mean-square distance of a stale tensor from the right one, relative to its own: a few hundred training steps."""
@@ -29,15 +33,24 @@ class Perturbation:
     tensors: dict[str, Tensor]
 
 
-def draw_perturbations(module: nn.Module, count: int, seed: int) -> Iterator[Perturbation]:
+def faults_at(coarseness: float) -> Sequence[str]:
+    """The kinds that are faults of a file with so many times the unit roundoff of float32: to round no coarser than
+    that is what was asked for."""
+    unit = coarseness * unit_roundoff(torch.float32)
+    return [kind for kind in KINDS if kind not in _ROUNDINGS or unit_roundoff(_ROUNDINGS[kind]) > unit]
+
+
+def draw_perturbations(
+    module: nn.Module, count: int, seed: int, kinds: Sequence[str] = KINDS
+) -> Iterator[Perturbation]:
     """Up to ``count`` perturbations that change something: the kinds in turn, each at a layer drawn at random.
 
     Each is drawn when the one before was taken, and not held here: one may be as large as all weights.
     """
     weights = _Weights(module, torch.Generator().manual_seed(seed))
     drawn = fruitless = 0
-    while drawn < count and fruitless < len(KINDS):
-        made = weights.draw(KINDS[(drawn + fruitless) % len(KINDS)])
+    while drawn < count and fruitless < len(kinds):
+        made = weights.draw(kinds[(drawn + fruitless) % len(kinds)])
         if made is None:
             fruitless += 1
             continue
@@ -61,8 +74,7 @@ class _Weights:
             BIAS: self._bias,
             CLASSES: self._classes,
             DEFAULTS: self._defaults,
-            HALF: lambda: self._rounded(HALF, torch.float16),
-            BRAIN: lambda: self._rounded(BRAIN, torch.bfloat16),
+            **{kind: partial(self._rounded, kind, dtype) for kind, dtype in _ROUNDINGS.items()},
         }
 
     def draw(self, kind: str, attempts: int = 4) -> Perturbation | None:

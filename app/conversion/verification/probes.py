@@ -216,7 +216,7 @@ def _client_probe(name: str, arrays: Mapping[str, np.ndarray], signature: Signat
     sizes: dict[str, int] = {}
     inputs = {}
     for spec in signature.inputs:
-        array = arrays[spec.name]
+        array = _widened(arrays[spec.name], spec)
         if str(array.dtype) != spec.dtype:
             raise InvalidOptions(f"client probe {name!r}: {spec.name} is {array.dtype}, the model takes {spec.dtype}")
         if len(array.shape) != len(spec.shape):
@@ -227,3 +227,8 @@ def _client_probe(name: str, arrays: Mapping[str, np.ndarray], signature: Signat
                 raise InvalidOptions(f"client probe {name!r}: {spec.name} has shape {array.shape}, not {spec.shape}")
         inputs[spec.name] = torch.from_numpy(array.copy())
     return Probe(f"client {name}".strip(), sizes, inputs)
+
+
+def _widened(array: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Values of float16 as an input of more bits takes them, which holds each; others as they are."""
+    return array.astype(spec.dtype) if array.dtype == np.float16 and spec.dtype in ("float32", "float64") else array

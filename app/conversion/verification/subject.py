@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
-from app.domain.conversion import AccuracyBudget, Measurement, TargetName
+from app.domain.conversion import AccuracyBudget, IoDType, Measurement, TargetName
 from app.domain.report import Certificate, ExportReport
 from app.domain.runtime import RuntimeLimits
 from app.targets.capturing.place import Place
@@ -33,6 +33,8 @@ class Model:
     client_probes: Path | None = None
     coarseness: float = 1.0
     """Times the unit roundoff of the model's dtype with which the artifact was asked to compute."""
+    io_dtype: IoDType | None = None
+    """In which the artifact shall take and give what is float32 in the model; None: as the model does."""
     limits: RuntimeLimits | None = None
     """Of the runtime that the artifact was made for, where that is another one."""
     tolerance: AccuracyBudget | None = None

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from app.domain.conversion import INT32, AccuracyBudget, CommonOptions
+from app.domain.conversion import INT32, AccuracyBudget, CommonOptions, IoDType
 from app.domain.runtime import RuntimeLimits
 from app.targets.onnx.presets import PRESETS, Runtime
 from app.targets.onnx.usage import programs
@@ -14,12 +14,15 @@ _PLAIN_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}$"
 """A file's name that leads to no other directory, on any system."""
 _OF_THE_BUNDLE = (".onnx", ".data", ".json", ".html", ".npz", ".py")
 """How names end that files beside the artifact have already."""
+_OF_DYNAMIC_RANGES = ("DynamicQuantizeLinear",)
 _COARSENESS = {"fp32": 1.0, "fp16": 2.0**13, "bf16": 2.0**16, "int8": 1.0}
 """Unit roundoff of each precision, by that of float32: 2^-11, 2^-8 and 2^-24 (IEEE 754, bfloat16)."""
 
 
 class OnnxOptions(CommonOptions):
     """Options of target ``onnx``."""
+
+    of_precision = {"keep_io_types": "fp16", "activations": "int8", "budget": "int8"}
 
     target: Literal["onnx"] = "onnx"
     exporter: Literal["auto", "dynamo", "torchscript"] = "auto"
@@ -43,6 +46,8 @@ class OnnxOptions(CommonOptions):
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     """Of the weights and, but for bf16, of what the file computes; its inputs and outputs are as the model's own. int8
     is an approximation, which is held to ``budget``."""
+    keep_io_types: bool = True
+    """Of fp16 alone. False: inputs and outputs that are float32 in the model are float16 in the file."""
     activations: Literal["dynamic", "static"] = "dynamic"
     """Of int8 alone. dynamic: ranges of activations are found as the file runs. static: they are measured once, on the
     probes of the request and draws from the declared distribution, and stand in the file (QuantizeLinear and
@@ -67,9 +72,22 @@ class OnnxOptions(CommonOptions):
         return PRESETS.get(self.runtime)
 
     @model_validator(mode="after")
-    def _of_int8_alone(self) -> Self:
-        if (self.budget is not None or self.activations != "dynamic") and self.precision != "int8":
-            raise ValueError("budget and activations go with precision int8 alone; others are held to the model itself")
+    def _of_one_precision(self) -> Self:
+        for option, precision in self.of_precision.items():
+            if self.precision != precision and getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(f"{option} goes with precision {precision} alone")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_as_it_runs(self) -> Self:
+        if self.limits is not None and self.precision == "int8" and self.activations == "dynamic":
+            lacking = self.limits.objections(
+                opset=None, ir_version=None, operators=_OF_DYNAMIC_RANGES, external_data=False
+            )
+            if told := "; ".join(lacking):
+                raise ValueError(
+                    f"runtime {self.limits.name} does not find ranges as it runs ({told}): ask for activations=static"
+                )
         return self
 
     @model_validator(mode="after")
@@ -102,6 +120,10 @@ class OnnxOptions(CommonOptions):
     @property
     def coarseness(self) -> float:
         return _COARSENESS[self.precision]
+
+    @property
+    def io_dtype(self) -> IoDType | None:
+        return None if self.keep_io_types else "float16"
 
     @property
     def tolerance(self) -> AccuracyBudget | None:

@@ -29,7 +29,7 @@ class Net(nn.Module):
     "test/net",
     family="test",
     signature=Signature(
-        inputs=(InputSpec(name="x", shape={shape}),), axes={axes}, outputs=(OutputSpec(name="y"),)
+        inputs=(InputSpec(name="x", shape={shape}),), axes={axes}, outputs=({outputs})
     ),
 )
 def net() -> nn.Module:
@@ -51,6 +51,7 @@ def converted(
     *,
     shape: str = '("batch", 6)',
     axes: str = '(Axis(name="batch"),)',
+    outputs: int = 1,
     threads: int = 1,
     weights: nn.Module | None = None,
     templates: TemplateSource | None = None,
@@ -58,7 +59,8 @@ def converted(
 ) -> ConversionOutcome:
     """The outcome for a net whose forward has this body; files lie in ``directory``/work."""
     (directory / "plugins").mkdir(parents=True)
-    (directory / "plugins" / "net.py").write_text(_PLUGIN.format(body=body, shape=shape, axes=axes))
+    names = "".join(f'OutputSpec(name="{name}"), ' for name in ("y", "z", "v", "w")[:outputs])
+    (directory / "plugins" / "net.py").write_text(_PLUGIN.format(body=body, shape=shape, axes=axes, outputs=names))
     (directory / "work").mkdir()
     torch.manual_seed(0)
     weights = weights or nn.Linear(6, 4)

@@ -19,7 +19,7 @@ from app.conversion.verification.checks.detection import detection_of
 from app.conversion.verification.checks.latency import percentile
 from app.conversion.verification.comparison import compare_outputs, ties
 from app.conversion.verification.oracle import eager, reference
-from app.conversion.verification.perturbation import KINDS, draw_perturbations, replaced
+from app.conversion.verification.perturbation import BRAIN, HALF, KINDS, draw_perturbations, replaced
 from app.conversion.verification.probes import draw_probe, draw_probes
 from app.conversion.verification.promotion import OperatorCall, Trace
 from app.conversion.verification.stopwatch import Stopwatch
@@ -199,6 +199,14 @@ def test_every_kind_of_perturbation_changes_something() -> None:
     state = module.state_dict()
     assert {perturbation.kind for perturbation in drawn} == set(KINDS)
     assert all(any(not torch.equal(v, state[k]) for k, v in drawn_.tensors.items()) for drawn_ in drawn)
+
+
+@pytest.mark.parametrize(("coarseness", "none"), [(1.0, set()), (2.0**13, {HALF}), (2.0**16, {HALF, BRAIN})])
+def test_what_a_precision_rounds_anyway_is_no_fault_of_its_file(coarseness: float, none: set[str]) -> None:
+    references = [reference(Perceptron().eval(), FEATURES, probe, coarseness) for probe in draw_probes(FEATURES, 1)]
+    measured = detection_of(Perceptron().eval(), FEATURES, references, 1, unhurried)
+    assert measured is not None
+    assert {HALF, BRAIN} - {trial.perturbation for trial in measured.trials} == none
 
 
 def test_one_perturbation_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from app.conversion.verification.case import Case, unhurried
 from app.conversion.verification.check import check
 from app.conversion.verification.comparison import compare_outputs
 from app.conversion.verification.oracle import eager
-from app.conversion.verification.perturbation import Perturbation, draw_perturbations, replaced
+from app.conversion.verification.perturbation import Perturbation, draw_perturbations, faults_at, replaced
 from app.conversion.verification.reference import ModelFailed, Reference
 from app.domain.architecture import Signature
 from app.domain.report import Detection, LayerDetection, Reason
@@ -48,7 +48,8 @@ def detection_of(
         return _trial(module, signature, probes, drawn)
 
     with state_kept(module):
-        trials = list(map(trial, draw_perturbations(module, count, seed)))  # no name here holds one that is done
+        kinds = faults_at(probes[0].coarseness)
+        trials = list(map(trial, draw_perturbations(module, count, seed, kinds)))  # no name here holds one that is done
     if not trials:
         return None
     seen = {trial.layer for trial in trials if trial.seen}

@@ -16,6 +16,7 @@ from torch import Tensor
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check
 from app.conversion.verification.comparison import Comparison, compare, compare_outputs
+from app.conversion.verification.io_dtypes import evaluated, opened
 from app.conversion.verification.probes import draw_probe
 from app.conversion.verification.reference import Reference
 from app.conversion.verification.subject import Subject
@@ -78,17 +79,14 @@ def _ratio(comparison: Comparison) -> float | None:
 
 
 def _plain(subject: Subject, reference: Reference) -> Comparison:
-    runner = subject.reader.open(
-        subject.artifact, subject.module, subject.signature, threads=subject.threads, optimise=False
-    )
-    comparison = compare(runner, reference)
+    comparison = compare(opened(subject, threads=subject.threads, optimise=False), reference)
     if not comparison.result.outputs:
         raise ArtifactRefused(comparison.result.reason or "")
     return comparison
 
 
 def _evaluated(evaluator: Evaluator, subject: Subject, reference: Reference) -> Comparison:
-    return compare_outputs(evaluator.run(subject.artifact, reference.probe.inputs), reference)
+    return compare_outputs(evaluated(evaluator, subject, reference.probe.inputs), reference)
 
 
 def _captured(subject: Subject, reference: Reference) -> Comparison:

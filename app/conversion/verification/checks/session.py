@@ -2,6 +2,7 @@
 
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check
+from app.conversion.verification.io_dtypes import opened
 from app.domain.report import Reason
 from app.targets.artifact import ArtifactRefused
 
@@ -9,10 +10,7 @@ from app.targets.artifact import ArtifactRefused
 @check()
 def session(case: Case) -> None:
     """Point 11: in a session of its own, with weights laid out for long use where it will run often."""
-    subject, often = case.subject, case.mode != "certified"
     try:
-        case.runner = subject.reader.open(
-            subject.artifact, subject.module, subject.signature, threads=case.threads, repack=often
-        )
+        case.runner = opened(case.subject, threads=case.threads, repack=case.mode != "certified")
     except ArtifactRefused as refusal:
         case.find(Reason.runtime, f"the runtime refuses the artifact: {refusal}")

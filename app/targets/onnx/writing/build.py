@@ -76,7 +76,8 @@ def _lowered(model: ir.Model, weights: Mapping[str, ir.Value], request: ExportRe
     """Bring the graph to the precision that was asked for; in words, what stays in float32."""
     if request is None or cast(OnnxOptions, request.options).precision != "fp16":
         return ()
-    kept = to_half(model, weights, request.sample, request.module.state_dict())
+    state = request.module.state_dict()
+    kept = to_half(model, weights, request.sample, state, keep_io_types=request.options.io_dtype is None)
     return (f"fp16: {len(kept)} operators stay in float32: {', '.join(kept)}",) if kept else ()
 
 

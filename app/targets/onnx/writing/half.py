@@ -1,4 +1,4 @@
-"""A graph in half precision: weights and values in float16, inputs and outputs as they were.
+"""A graph in half precision: weights and values in float16, inputs and outputs as they were or in float16 too.
 
 Operators that do arithmetic on positions or draw numbers stay in float32, and so do those whose values come near to the
 largest float16 on the sample, or that add a number which float16 takes for zero. Each is named.
@@ -36,9 +36,15 @@ _SMALL = "a small number"
 
 
 def to_half(
-    model: ir.Model, weights: Mapping[str, ir.Value], sample: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    model: ir.Model,
+    weights: Mapping[str, ir.Value],
+    sample: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    *,
+    keep_io_types: bool = True,
 ) -> list[str]:
     """Change the graph in place; ``weights`` are its values without a producer, by key, whose tensors are ``state``.
+    Inputs and outputs of float32 stay so, or become float16.
 
     Gives the operators that stay in float32, with the reason. Raises ExportFailed for graphs with branches or loops,
     and where the graph cannot be run on the sample.
@@ -55,7 +61,7 @@ def to_half(
     finally:
         del graph.inputs[len(graph.inputs) - len(weights) :]
     kept = _kept(graph, largest)
-    _Lowering(graph, set(kept)).run()
+    _Lowering(graph, set(kept), keep_io_types).run()
     _drop_unused(graph)
     return [f"{node.op_type} {node.name or node.outputs[0].name} ({why})" for node, why in kept.items()]
 
@@ -156,11 +162,15 @@ class _Lowering:
 
     graph: ir.Graph
     kept: set[ir.Node]
+    keep_io_types: bool
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
 
     def run(self) -> None:
         graph = self.graph
-        outputs = list(graph.outputs)
+        outputs = [(value, self._delivered(value)) for value in graph.outputs]
+        if not self.keep_io_types:
+            for given in _floats(graph.inputs):
+                given.type = ir.TensorType(HALF)
         for node in list(graph):
             wanted = SINGLE if node in self.kept else HALF
             for position, value in enumerate(node.inputs):
@@ -170,14 +180,17 @@ class _Lowering:
                 _lower_attributes(node)
                 for value in _floats(node.outputs):
                     value.type = ir.TensorType(HALF)
-        for position, value in enumerate(outputs):
-            if value.dtype == HALF:
-                name, value.name = value.name, f"{value.name}_half"
-                node = ir.node("Cast", [value], {"to": int(SINGLE)})
-                node.outputs[0].name, node.outputs[0].shape = name, value.shape
-                node.outputs[0].type = ir.TensorType(SINGLE)
+        for position, (output, delivered) in enumerate(outputs):
+            if delivered is not None and output.dtype != delivered:
+                name, output.name = output.name, f"{output.name}_as_computed"
+                node = ir.node("Cast", [output], {"to": int(delivered)})
+                node.outputs[0].name, node.outputs[0].shape = name, output.shape
+                node.outputs[0].type = ir.TensorType(delivered)
                 graph.append(node)
                 graph.outputs[position] = node.outputs[0]
+
+    def _delivered(self, output: ir.Value) -> ir.DataType | None:
+        return HALF if output.dtype == SINGLE and not self.keep_io_types else output.dtype
 
     def _cast(self, value: ir.Value, dtype: ir.DataType, before: ir.Node) -> ir.Value:
         known = self.casts.get((value, dtype))

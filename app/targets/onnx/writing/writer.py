@@ -115,7 +115,7 @@ class OnnxWriter:
 
     def report(self, template: OnnxTemplate, request: ExportRequest) -> ExportReport:
         """What the file itself says."""
-        limits = cast(OnnxOptions, request.options).limits
+        limits, io_dtype = cast(OnnxOptions, request.options).limits, request.options.io_dtype
         model = onnx.ModelProto.FromString(template.graph_without_weights())
         initializers = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in initializers]
@@ -131,6 +131,7 @@ class OnnxWriter:
             input_names=tuple(value.name for value in inputs),
             output_names=tuple(value.name for value in model.graph.output),
             dynamic_axes={name: axes for name, axes in dims.items() if axes},
+            io_dtype=io_dtype,
             warnings=template.warnings,
             made_for=None if limits is None else str(limits),
             weights_beside=_weights_beside(template),
