@@ -6,10 +6,11 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import BaseModel
 
-from app.api.conversion_files import file_of, read_report, results
+from app.api.conversion_files import file_of, results
 from app.api.conversions import ConversionId
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
+from app.api.reports import figures_of
 from app.api.service import Service, ServiceDependency
 from app.database.tables import Conversion, ConversionFile
 from app.delivery.comparison import Source, compare
@@ -87,8 +88,7 @@ async def compare_conversions(
 async def _side(service: Service, row: Conversion, files: Mapping[str, ConversionFile]) -> Side:
     """Raises NotReady for a conversion without an artifact."""
     artifact = file_of(row, dict(files), "artifact")
-    report = await read_report(service, file_of(row, dict(files), "report"))
-    latency = report.verification.latency
+    figures = await figures_of(service, file_of(row, dict(files), "report"))
     return Side(
         id=row.id,
         architecture=row.architecture,
@@ -97,8 +97,8 @@ async def _side(service: Service, row: Conversion, files: Mapping[str, Conversio
         verdict=row.verdict,
         parity=row.parity,
         bytes=artifact.bytes + (files["artifact_data"].bytes if "artifact_data" in files else 0),
-        latency=latency and latency.artifact_p50,
-        latency_runs=latency and latency.runs,
+        latency=figures.latency,
+        latency_runs=figures.latency_runs,
     )
 
 

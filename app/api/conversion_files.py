@@ -6,7 +6,6 @@ import zlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Query, Request, Response
@@ -17,23 +16,21 @@ from app.api.conversions import POLL_SECONDS, ConversionId
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.ranges import Content, respond
 from app.api.readable import ReadableRouter
+from app.api.reports import page_of
 from app.api.service import Service, ServiceDependency
 from app.database import conversions as rows
 from app.database.tables import Conversion, ConversionFile
 from app.delivery import zip_layout
 from app.delivery.bundle import Bundle, BundledFile, make_bundle
 from app.delivery.onnx_file import NotReadable, weight_free
-from app.delivery.report_page import render
 from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverified
 from app.domain.produced_files import MEDIA_TYPES
-from app.domain.report import ConversionReport, Verdict
+from app.domain.report import Verdict
 from app.storage.objects import Chunk
 
 router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
 PRESIGNED_FOR = timedelta(minutes=15)
-MOST_KEPT = 1 << 20
-"""Bytes of a report whose page is kept, so that pages made of large ones do not stay in memory."""
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -148,7 +145,7 @@ async def get_report(
     if not prefers_html(accept):
         await _refuse_lost(service, file)
         return respond(request, replace(_stored(service, file), disposition="inline"), headers)
-    page = await _page(service, file, _hosted_links(conversion, files), hosted=True)
+    page = await page_of(service, file, _hosted_links(conversion, files), hosted=True)
     etag = f'"{hashlib.sha256(page).hexdigest()}"'
 
     async def stream(start: int, end: int) -> AsyncIterator[Chunk]:
@@ -292,39 +289,9 @@ def _hosted_links(conversion: Conversion, files: dict[str, ConversionFile]) -> d
     return {**links, "The checkpoint": f"/checkpoints/{conversion.checkpoint_sha256}"}
 
 
-async def read_report(service: Service, report: ConversionFile) -> ConversionReport:
-    """Raises Unavailable where the store has lost it."""
-    await _refuse_lost(service, report)
-    document = b"".join([chunk async for chunk in service.store.stream(report.sha256)])
-    return await asyncio.to_thread(ConversionReport.model_validate_json, document)
-
-
-async def _page(service: Service, report: ConversionFile, links: dict[str, str], *, hosted: bool = False) -> bytes:
-    """The report's page. Rendering takes tenths of a second for large nets, so it is done beside the event loop."""
-    await _refuse_lost(service, report)
-    document = b"".join([chunk async for chunk in service.store.stream(report.sha256)])
-    make = _kept if len(document) <= MOST_KEPT else _render
-    return await asyncio.to_thread(make, document, tuple(links.items()), hosted)
-
-
-def _render(document: bytes, links: tuple[tuple[str, str], ...], hosted: bool) -> bytes:
-    report = ConversionReport.model_validate_json(document)
-    certifying = certifying_page(report) if hosted else None
-    return render(report, dict(links), certifying).encode("utf-8")
-
-
-_kept = lru_cache(maxsize=32)(_render)
-
-
-def certifying_page(report: ConversionReport) -> str | None:
-    """The page of the conversion that proved the graph which this one's weights were filled into."""
-    used = report.export.template
-    return f"/conversions/{used.certificate.conversion_id}" if used and used.certificate else None
-
-
 async def _bundle(service: Service, conversion: Conversion, files: dict[str, ConversionFile]) -> Bundle:
     listed = [files[role] for role in BUNDLE_ORDER if role in files]
-    page = await _page(service, files["report"], {file.filename: file.filename for file in listed})
+    page = await page_of(service, files["report"], {file.filename: file.filename for file in listed})
     return make_bundle(conversion.id, [await _bundled(service, file) for file in listed], page)
 
 

@@ -2,10 +2,10 @@
 
 from pydantic import BaseModel
 
-from app.api.conversion_files import read_report
 from app.api.groups import GroupId
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
+from app.api.reports import figures_of
 from app.api.service import Service, ServiceDependency
 from app.database import groups as rows
 from app.database.conversions import Found
@@ -61,11 +61,7 @@ async def price_group(group_id: GroupId, service: ServiceDependency) -> PriceLis
 
 async def _price(service: Service, member: Found) -> Price:
     row, files = member.conversion, {file.role: file for file in member.files}
-    report = await read_report(service, files["report"]) if "report" in files and row.expired_at is None else None
-    verification = report and report.verification
-    outputs = verification.budget.outputs if verification and verification.budget else ()
-    quantization = report and report.export.quantization
-    latency = verification and verification.latency
+    figures = await figures_of(service, files["report"]) if "report" in files and row.expired_at is None else None
     lying = [files[role].bytes for role in ("artifact", "artifact_data") if role in files]
     return Price(
         id=row.id,
@@ -75,11 +71,11 @@ async def _price(service: Service, member: Found) -> Price:
         verdict=row.verdict,
         bytes=sum(lying) if lying else None,
         size=None,
-        latency=latency.artifact_p50 if latency else None,
-        latency_runs=latency.runs if latency else None,
-        worst_ratio=verification.worst_ratio if verification else None,
-        snr_db=min((output.snr_db for output in outputs if output.snr_db is not None), default=None),
-        top1=min((output.top1 for output in outputs if output.top1 is not None), default=None),
-        fp32_layers=[one.layer for one in quantization.layers if one.precision == "fp32"] if quantization else [],
+        latency=figures and figures.latency,
+        latency_runs=figures and figures.latency_runs,
+        worst_ratio=figures and figures.worst_ratio,
+        snr_db=figures and figures.snr_db,
+        top1=figures and figures.top1,
+        fp32_layers=figures.fp32_layers if figures else [],
         problem=row.problem["detail"] if row.problem else None,
     )

@@ -283,6 +283,17 @@ def report_values(
     }
 
 
+def report_page(report: ConversionReport, links: Mapping[str, str], hosted: bool) -> str:
+    """The page as it is sent. ``hosted``: by the service, which shows the conversion that proved the graph too."""
+    return render(report, links, certifying_page(report) if hosted else None)
+
+
+def certifying_page(report: ConversionReport) -> str | None:
+    """The page of the conversion that proved the graph which this one's weights were filled into."""
+    used = report.export.template
+    return f"/conversions/{used.certificate.conversion_id}" if used and used.certificate else None
+
+
 def render(report: ConversionReport, links: Mapping[str, str] | None = None, certifying: str | None = None) -> str:
     """The page. The same report and links give the same bytes."""
     return _environment().get_template("report/page.html").render(**report_values(report, links, certifying))

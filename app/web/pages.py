@@ -10,18 +10,18 @@ from fastapi import FastAPI, Header, Query
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from app.api.conversion_files import certifying_page, prefers_html
+from app.api.conversion_files import prefers_html
 from app.api.conversion_resource import ConversionResource, conversion_resource
 from app.api.conversions import ConversionId
 from app.api.errors_table import explain_problem, problem_kinds
 from app.api.labels import labels_of
 from app.api.principals import Acting
 from app.api.readable import ReadableRouter
-from app.api.service import Service, ServiceDependency
+from app.api.reports import report_of
+from app.api.service import ServiceDependency
 from app.database import checkpoints, conversions
 from app.database.conversions import Filter
-from app.database.tables import Conversion, ConversionFile
-from app.delivery.report_page import report_values
+from app.delivery.report_page import certifying_page, report_values
 from app.delivery.words import VERDICT_WORDS
 from app.domain.conversion import CommonOptions, Stage, State, TargetName
 from app.domain.report import ConversionReport, Verdict
@@ -126,13 +126,15 @@ async def conversion_page(conversion_id: ConversionId, service: ServiceDependenc
         others = await conversions.newest(session, Filter(checkpoint_sha256=row.checkpoint_sha256), 10)
     resource = conversion_resource(row, kept)
     kept_roles = {file.role: file for file in kept}
-    report = await _report(service, row, kept_roles)
-    values = {"certifying": None} if report is None else await asyncio.to_thread(_values, report)
+    file = None if row.expired_at is not None else kept_roles.get("report")
+    has_report = file is not None and await service.store.size(file.sha256) is not None
+    report = await report_of(service, file) if file is not None and has_report else None
+    values = {"report": None, "certifying": None} if report is None else await asyncio.to_thread(_values, report)
     return page(
         "conversion.html",
         acting=acting,
         conversion=resource,
-        has_report=report is not None,
+        has_report=has_report,
         graph=viewer_path(row.id, row.architecture) if "artifact" in kept_roles and row.target == "onnx" else None,
         others=[other for other in others if other.id != row.id],
         again=start_path(resource),
@@ -178,15 +180,6 @@ def start_path(conversion: ConversionResource) -> str:
 
 def _values(report: ConversionReport) -> dict[str, Any]:
     return report_values(report, certifying=certifying_page(report))
-
-
-async def _report(service: Service, row: Conversion, kept: dict[str, ConversionFile]) -> ConversionReport | None:
-    """The conversion's report; None where there is none or its files are no longer kept."""
-    file = kept.get("report")
-    if file is None or row.expired_at is not None or await service.store.size(file.sha256) is None:
-        return None
-    document = b"".join([chunk async for chunk in service.store.stream(file.sha256)])
-    return await asyncio.to_thread(ConversionReport.model_validate_json, document)
 
 
 def _shown_options(model: type[CommonOptions]) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""Reads one report in a process of its own, with memory of its own that is bounded: what a conversion process wrote.
+
+    python -P -m app.delivery.report_process page '{"links": {...}, "hosted": true}' < report.json
+    python -P -m app.delivery.report_process figures < report.json
+
+Gives the report's page, or its figures as JSON. Ends with 3 where the report is no report, or needs more than MEMORY.
+"""
+
+import json
+import resource
+import sys
+
+from app.delivery.report_figures import Figures
+from app.delivery.report_page import report_page
+from app.domain.report import ConversionReport
+from app.processes import die_with_parent
+
+MEMORY = 2 << 30
+"""Bytes. The objects of a report take 12 to 30 times as much as its JSON, of which a message holds 32 MiB at most."""
+NOT_READABLE = 3
+
+
+def main(what: str, asked: str = "{}") -> int:
+    die_with_parent()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    try:
+        report = ConversionReport.model_validate_json(sys.stdin.buffer.read())
+        made = report_page(report, **json.loads(asked)) if what == "page" else Figures.of(report).model_dump_json()
+        sys.stdout.buffer.write(made.encode())
+    except (MemoryError, ValueError):
+        return NOT_READABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
