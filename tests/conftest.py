@@ -1,6 +1,9 @@
 """What every area's tests may use: a real PostgreSQL, one fresh database for each test, and a store in a directory."""
 
 import gc
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,11 +13,18 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from app.database.embedded import EmbeddedPostgres
+from app.database.embedded import SUPERUSER, USER, EmbeddedPostgres
 from app.database.migrations import migrate
 from app.database.session import Database
+from app.database.worker_role import WorkerRole
 from app.storage.directory import DirectoryStore
 from app.storage.objects import ObjectStore
+
+
+WORKERS = WorkerRole("recast_worker", "of-the-workers")
+"""Whom workers connect as, in every test that starts some on the session's server."""
+LOGINS = f"local all {SUPERUSER} trust\nlocal all all scram-sha-256\n"
+PATIENCE = 60
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,15 +47,36 @@ def postgres_url() -> Iterator[str]:
     # Nothing here must outlive a power cut, and DROP DATABASE ... FORCE may end no worker of autovacuum.
     unsafe = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
     with TemporaryDirectory(prefix="recast-test-") as directory, EmbeddedPostgres(Path(directory), unsafe) as server:
+        data = Path(directory) / "postgres" / "data"
+        with (data / "pg_hba.conf").open("a") as hba:
+            hba.write(LOGINS)
+        os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGHUP)
         yield server.url
 
 
 @pytest.fixture(scope="session")
-def template_database(postgres_url: str) -> str:
-    """Name of a migrated database that is only ever copied."""
+def superuser_url(postgres_url: str) -> str:
+    """URL of the same database, as whom everything is permitted: what makes roles."""
+    url = make_url(postgres_url).set(username=SUPERUSER).render_as_string(hide_password=False)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            psycopg.connect(url).close()
+            return url
+        except psycopg.OperationalError:  # it has not read pg_hba.conf again yet
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str, superuser_url: str) -> str:
+    """Name of a migrated database that is only ever copied, with the role of workers."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("CREATE DATABASE migrated")
-    migrate(_with_database(postgres_url, "migrated"))
+    with psycopg.connect(superuser_url) as connection:
+        connection.execute(f"CREATE ROLE {WORKERS.name} LOGIN PASSWORD '{WORKERS.password}'")
+        connection.execute(f"GRANT pg_signal_backend TO {USER}")  # whose DROP DATABASE ... FORCE ends workers' sessions
+    migrate(_with_database(postgres_url, "migrated"), role=WorkerRole(WORKERS.name))
     return "migrated"
 
 
@@ -57,6 +88,12 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
         yield _with_database(postgres_url, name)
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def worker_url(database_url: str) -> str:
+    """URL of the test's own database, as the role of workers."""
+    return as_worker(database_url)
 
 
 @pytest.fixture
@@ -79,6 +116,11 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url)
     yield database
     await database.close()
+
+
+def as_worker(url: str) -> str:
+    told = make_url(url).set(username=WORKERS.name, password=WORKERS.password)
+    return told.render_as_string(hide_password=False)
 
 
 def _with_database(url: str, name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from app.cli.failure import FAILED, SHOWN
-from app.cli.processes import migrated_database, only_one, running_database
+from app.cli.processes import migrated_database, only_one, running_database, worker_role
 from app.database.owned_store import OwnedStore
 from app.database.session import Database
 from app.jobs.backup import Backup, back_up
@@ -41,5 +41,5 @@ def restore(settings: Settings, directory: Path, replace: bool) -> None:
     """Restore from a directory. No service may run on the database."""
     store = open_store(settings.objects_location, settings.data_dir / "scratch")
     with only_one(settings.data_dir), running_database(settings) as url:
-        told = asyncio.run(restore_into(directory, url, store, replace=replace))
+        told = asyncio.run(restore_into(directory, url, store, replace=replace, role=worker_role(settings)))
     typer.echo(f"Database and store are as they were at {told.created_at}, with {told.objects} objects.")

@@ -6,13 +6,18 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from app.cli.failure import UsageError
 from app.cli.mounts import refuse_unmounted, remember_mount
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.database.worker_role import WorkerRole
 
 DATABASE_DELAY = 1.0
 """Seconds between tries to reach a database that is away."""
@@ -29,16 +34,43 @@ log = structlog.get_logger("recast.processes")
 
 
 @contextmanager
-def migrated_database(settings: Settings) -> Iterator[str]:
-    """URL of the database, with the newest schema; the embedded server runs for as long as the block."""
-    from app.database.migrations import migrate
+def migrated_database(settings: Settings, *, by_others: bool = False) -> Iterator[str]:
+    """URL of the database, with the newest schema; the embedded server runs for as long as the block.
 
+    Where the URL's role may not migrate: ``by_others`` waits until others have; else UsageError.
+    """
     with running_database(settings) as url:
         log.debug("database_started")
         if settings.database_url is None or MIGRATED not in os.environ:
-            _once_it_answers(lambda: migrate(url))
+            _once_it_answers(partial(_migrate, settings, url, by_others))
             log.debug("database_migrated")
         yield url
+
+
+def worker_role(settings: Settings) -> "WorkerRole | None":
+    """Who is given what workers need, after each migration."""
+    from app.database.worker_role import WorkerRole
+
+    if settings.worker_role is None:
+        return None
+    password = settings.worker_role_password
+    return WorkerRole(settings.worker_role, None if password is None else password.get_secret_value())
+
+
+def _migrate(settings: Settings, url: str, by_others: bool) -> str | None:
+    """Migrate, or tell what others have to do first."""
+    from app.database.migrations import NotTheOwner, migrate, missing_for_worker
+
+    try:
+        migrate(url, role=worker_role(settings))
+    except NotTheOwner:
+        if by_others:
+            return missing_for_worker(url)
+        raise UsageError(
+            "The role that RECAST_DATABASE_URL names does not own the database's tables: it is one for workers.",
+            hint="Give api and commands the owner's URL.",
+        ) from None
+    return None
 
 
 @contextmanager
@@ -96,13 +128,14 @@ def _refuse_no_url(url: str) -> None:
         raise UsageError(f"RECAST_DATABASE_URL is no URL of a PostgreSQL: {str(error).strip()}.") from None
 
 
-def _once_it_answers(migrate: Callable[[], None]) -> None:
-    """Migrate as soon as the database can be reached. Raises UsageError where it answers and refuses us."""
+def _once_it_answers(migrate: Callable[[], str | None]) -> None:
+    """Migrate as soon as the database can be reached, and return when nothing is missing any more. Raises UsageError
+    where it answers and refuses us."""
     from sqlalchemy.exc import OperationalError
 
     while True:
         try:
-            migrate()
+            missing = migrate()
         except OperationalError as error:
             told = str(error.orig).strip()
             if "FATAL" in told and not any(words in told for words in COMING_BACK):
@@ -111,9 +144,11 @@ def _once_it_answers(migrate: Callable[[], None]) -> None:
                     hint="RECAST_DATABASE_URL names its host, database, user and password.",
                 ) from None
             log.warning("waiting_for_database", error=told.split("\n", 1)[0])
-            time.sleep(DATABASE_DELAY)
         else:
-            return
+            if missing is None:
+                return
+            log.warning("waiting_for_migration", missing=missing)
+        time.sleep(DATABASE_DELAY)
 
 
 @contextmanager

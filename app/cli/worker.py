@@ -27,5 +27,5 @@ def run_worker(settings: Settings) -> None:
             loop.add_signal_handler(number, stop.set)
         await work(settings, url, stop, supervisor=os.environ.get(SUPERVISOR))
 
-    with migrated_database(settings) as url:
+    with migrated_database(settings, by_others=True) as url:
         asyncio.run(until_told(url))

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from app.database import dump
 from app.database.migrations import migrate
+from app.database.worker_role import WorkerRole
 from app.domain.errors import RecastError
 from app.storage.directory import DirectoryStore
 from app.storage.objects import MissingObject, ObjectStore, OwnableStore
@@ -70,8 +71,11 @@ async def back_up(url: str, store: ObjectStore, directory: Path) -> Backup:
     return told
 
 
-async def restore(directory: Path, url: str, store: OwnableStore, *, replace: bool = False) -> Backup:
-    """Make database and store what they were. The database must hold nothing, unless ``replace``.
+async def restore(
+    directory: Path, url: str, store: OwnableStore, *, replace: bool = False, role: WorkerRole | None = None
+) -> Backup:
+    """Make database and store what they were. The database must hold nothing, unless ``replace``. ``role``: whom
+    workers connect as.
 
     Raises NoBackup, RestoreRefused, ForeignStore, Unavailable. Broken off, it is done again from the start.
     """
@@ -89,7 +93,7 @@ async def restore(directory: Path, url: str, store: OwnableStore, *, replace: bo
     for sha256 in held:
         await _copied(objects, store, sha256)
     await in_thread(partial(dump.load, url, directory / told.database))
-    await in_thread(partial(migrate, url))
+    await in_thread(partial(migrate, url, role=role))
     await in_thread(partial(dump.settle, url))
     return told
 

@@ -21,9 +21,9 @@ def supervisor() -> Iterator[Supervisor]:
 
 
 @pytest.fixture
-def start_worker(database_url: str, tmp_path: Path) -> Iterator[StartWorker]:
-    """Starts worker processes on the test's database and store."""
-    with worker_processes(database_url, tmp_path) as start:
+def start_worker(worker_url: str, tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts worker processes on the test's database and store, as the role of workers."""
+    with worker_processes(worker_url, tmp_path) as start:
         yield start
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from app.settings import Settings
 from tests.api.server import serving, weights
+from tests.conftest import as_worker
 from tests.jobs.service import TIMEOUT, TOLD, worker_processes
 
 
@@ -47,7 +48,7 @@ def platform(postgres_url: str, template_database: str, settings: dict[str, str]
     ):
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
         place = Path(directory)
-        with worker_processes(url, place) as start:
+        with worker_processes(as_worker(url), place) as start:
             start(test_tasks="tests.platform.tasks", **settings)
             told = {name: json.loads(value) if value.startswith("[") else value for name, value in settings.items()}
             with serving(Settings(data_dir=place, **told), url) as address:

@@ -17,11 +17,9 @@ def migrate_queue(connection: Connection) -> None:
 
     One transaction per file, because a value added to an enumeration can be used only after a commit.
     """
-    files = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
     with connection.begin():
         connection.execute(text("create table if not exists queue_migrations (name text primary key)"))
-        applied = set(connection.scalars(text("select name from queue_migrations")))
-        missing = [file for file in files if file.name not in applied]
+        missing = missing_of_queue(connection)
         if connection.scalar(text("select to_regclass('procrastinate_jobs')")) is None:
             _execute(connection, SchemaManager.get_schema())
             _remember(connection, missing)
@@ -32,6 +30,13 @@ def migrate_queue(connection: Connection) -> None:
             _remember(connection, [file])
     with connection.begin():
         _index_what_waits(connection)
+
+
+def missing_of_queue(connection: Connection) -> list[Path]:
+    """The files of the installed Procrastinate that were not applied, in their order."""
+    applied = set(connection.scalars(text("select name from queue_migrations")))
+    files = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"))
+    return [file for file in files if file.name not in applied]
 
 
 def _index_what_waits(connection: Connection) -> None:
