@@ -67,16 +67,16 @@ class Settings(BaseSettings):
         None,
         min_length=1,
         description=(
-            "Role of PostgreSQL that workers connect as, in a RECAST_DATABASE_URL of their own: api and `recast migrate` "
-            "give it what workers need and nothing else, after each migration. Unset: workers connect as the api does."
+            "Role of PostgreSQL that workers connect as, by a RECAST_DATABASE_URL of their own: api and `recast "
+            "migrate` let it do what workers need and nothing else. Unset: workers connect as the api does."
         ),
     )
     worker_role_password: SecretStr | None = Field(
         None,
         min_length=1,
         description=(
-            "Password that `recast migrate` gives that role, which it makes where there is none. Only `recast migrate` is "
-            "to know it. Unset: the role is there."
+            "Password that `recast migrate`, which alone is to be told it, gives that role, made where there is none. "
+            "Unset: the role is there."
         ),
     )
     database_pool: int = Field(10, ge=2, description="Most connections that one process keeps to the database.")

@@ -20,7 +20,6 @@ from app.database.worker_role import WorkerRole
 from app.storage.directory import DirectoryStore
 from app.storage.objects import ObjectStore
 
-
 WORKERS = WorkerRole("recast_worker", "of-the-workers")
 """Whom workers connect as, in every test that starts some on the session's server."""
 LOGINS = f"local all {SUPERUSER} trust\nlocal all all scram-sha-256\n"

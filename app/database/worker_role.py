@@ -52,7 +52,9 @@ WITHHELD = frozenset({"api_keys", "audit", "group_members", "groups", "rates", "
 """Tables of the api alone."""
 
 _ROLE = text("""
-    select rolsuper or rolcreaterole or rolname = current_user or pg_has_role(oid, current_user, 'member') as unbound
+    select rolsuper or rolcreaterole or pg_has_role(oid, current_user, 'member') or pg_has_role(oid, (
+        select relowner from pg_class where oid = to_regclass('alembic_version')
+    ), 'member')
     from pg_roles where rolname = :role
 """)
 _OWNS_SCHEMA = text("""
@@ -94,9 +96,9 @@ def owns_schema(connection: Connection) -> bool:
 
 
 def grant(connection: Connection, role: WorkerRole) -> None:
-    """Let the role do what GRANTED says and nothing else, within the connection's transaction. Raises WorkerRoleRefused.
+    """Let the role do what GRANTED says and nothing else, within the transaction of the owner of the tables.
 
-    The connection is the owner's of the tables, which are migrated.
+    Raises WorkerRoleRefused.
     """
     quoted = connection.dialect.identifier_preparer.quote_identifier(role.name)
     if role.password is not None:
@@ -162,9 +164,9 @@ def _refuse_unbound(connection: Connection, name: str) -> None:
     if unbound is None:
         raise WorkerRoleRefused(
             f"There is no role {name!r}.",
-            hint="Make it: create role NAME login password '...'; or give `recast migrate` RECAST_WORKER_ROLE_PASSWORD.",
+            hint="Make it: create role ... login password '...'; or tell `recast migrate` RECAST_WORKER_ROLE_PASSWORD.",
         )
     if unbound:
         raise WorkerRoleRefused(
-            f"Grants do not bind the role {name!r}: it is a superuser, may make roles, or may do all that the owner may."
+            f"Grants do not bind the role {name!r}: it is a superuser, may make roles, or may do what the owner may."
         )

@@ -111,7 +111,7 @@ def test_a_later_versions_grants_are_left_alone(database_url: str, worker_url: s
 
 @pytest.fixture
 def roles(superuser_url: str) -> Iterator[tuple[str, str]]:
-    """Names of one that may make roles and do all that the owner may, and of none yet. Ask for them before a database."""
+    """Names of one that may make roles and do all that the owner may, and of none yet. Before a database."""
     maker, name = f"maker_{uuid4().hex}", f'of"{uuid4().hex}'
     with psycopg.connect(superuser_url, autocommit=True) as connection:
         connection.execute(f"create role {maker} login createrole password 'm' in role {USER}")
@@ -142,5 +142,7 @@ def test_a_role_that_is_not_there_or_that_grants_do_not_bind_is_refused(
     for wrong, reason in ((name, "no role"), (USER, "do not bind"), (SUPERUSER, "do not bind"), (maker, "do not bind")):
         with pytest.raises(WorkerRoleRefused, match=reason):
             migrate(database_url, role=WorkerRole(wrong))
+    with pytest.raises(WorkerRoleRefused, match="do not bind"):  # the owner's, when another migrates
+        migrate(logged_in(database_url, maker, "m"), role=WorkerRole(USER))
     with pytest.raises(WorkerRoleRefused, match="may not make"):
         migrate(database_url, role=WorkerRole(name, "password"))

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,6 +39,14 @@ from tests.jobs.chunks import chunks_of
 pytestmark = pytest.mark.anyio
 
 HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def worker(worker_url: str) -> AsyncIterator[Database]:
+    """The test's database, as the role of workers, who clean up."""
+    database = Database(worker_url)
+    yield database
+    await database.close()
 
 
 async def stored(store: ObjectStore, content: bytes) -> StoredObject:
@@ -85,15 +93,17 @@ async def sizes(store: ObjectStore, objects: Sequence[StoredObject]) -> list[int
     return [await store.size(one.sha256) for one in objects]
 
 
-async def test_orphans_go_once_they_are_old(database: Database, store: ObjectStore, tmp_path: Path) -> None:
+async def test_orphans_go_once_they_are_old(worker: Database, store: ObjectStore, tmp_path: Path) -> None:
     orphan = await stored(store, b"orphan")
-    assert await collect_orphans(database, store, HOUR) == 0
+    assert await collect_orphans(worker, store, HOUR) == 0
     make_old(tmp_path)
-    assert await collect_orphans(database, store, HOUR) == 1
+    assert await collect_orphans(worker, store, HOUR) == 1
     assert await store.size(orphan.sha256) is None
 
 
-async def test_what_a_row_refers_to_stays(database: Database, store: ObjectStore, tmp_path: Path) -> None:
+async def test_what_a_row_refers_to_stays(
+    database: Database, worker: Database, store: ObjectStore, tmp_path: Path
+) -> None:
     await finished(database, store, b"a")
     template = await stored(store, b"template")
     async with database.transaction() as session:
@@ -105,25 +115,27 @@ async def test_what_a_row_refers_to_stays(database: Database, store: ObjectStore
             {"sha256": template.sha256},
         )
     make_old(tmp_path)
-    assert await collect_orphans(database, store, HOUR) == 0
+    assert await collect_orphans(worker, store, HOUR) == 0
 
 
 async def test_files_of_a_deleted_conversion_are_collected(
-    database: Database, store: ObjectStore, tmp_path: Path
+    database: Database, worker: Database, store: ObjectStore, tmp_path: Path
 ) -> None:
     conversion = await finished(database, store, b"a")
     async with database.transaction() as session:
         await conversions.remove(session, conversion.id)
         await checkpoints.remove(session, conversion.checkpoint_sha256)
     make_old(tmp_path)
-    assert await collect_orphans(database, store, HOUR) == 2
+    assert await collect_orphans(worker, store, HOUR) == 2
 
 
-async def test_old_conversions_lose_their_files_and_stay_readable(database: Database, store: ObjectStore) -> None:
+async def test_old_conversions_lose_their_files_and_stay_readable(
+    database: Database, worker: Database, store: ObjectStore
+) -> None:
     conversion = await finished(database, store, b"a")
     for days, kept in ((1, 1), (40, 0)):
         await age(database, days, "conversions.finished_at", "conversions.created_at", "checkpoints.uploaded_at")
-        await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+        await clean_up(worker, store, retention=timedelta(days=30), orphan_grace=HOUR)
         async with database.transaction() as session:
             assert len(await conversions.files(session, conversion.id)) == kept
     async with database.transaction() as session:
@@ -134,16 +146,18 @@ async def test_old_conversions_lose_their_files_and_stay_readable(database: Data
             await checkpoints.find(session, conversion.checkpoint_sha256)
 
 
-async def test_without_retention_everything_stays(database: Database, store: ObjectStore) -> None:
+async def test_without_retention_everything_stays(database: Database, worker: Database, store: ObjectStore) -> None:
     conversion = await finished(database, store, b"a")
     await age(database, 4000, "conversions.finished_at", "conversions.created_at", "checkpoints.uploaded_at")
-    await clean_up(database, store, retention=None, orphan_grace=HOUR)
+    await clean_up(worker, store, retention=None, orphan_grace=HOUR)
     async with database.transaction() as session:
         assert len(await conversions.files(session, conversion.id)) == 1
         await checkpoints.find(session, conversion.checkpoint_sha256)
 
 
-async def test_a_file_that_was_no_checkpoint_is_forgotten_soon(database: Database, store: ObjectStore) -> None:
+async def test_a_file_that_was_no_checkpoint_is_forgotten_soon(
+    database: Database, worker: Database, store: ObjectStore
+) -> None:
     bad, good = await stored(store, b"bad"), await stored(store, b"good")
     for one in (bad, good):
         await queue.register_checkpoint(database, one, None)
@@ -152,42 +166,48 @@ async def test_a_file_that_was_no_checkpoint_is_forgotten_soon(database: Databas
         inspection = CheckpointInspection(format="safetensors", bytes=4)
         await checkpoints.record_inspection(session, good.sha256, inspection)
     await age(database, 1, "checkpoint_owners.inspected_at")
-    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    await clean_up(worker, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         await checkpoints.find(session, good.sha256)
         with pytest.raises(UnknownCheckpoint):
             await checkpoints.find(session, bad.sha256)
 
 
-async def test_a_checkpoint_in_use_is_kept_however_old(database: Database, store: ObjectStore) -> None:
+async def test_a_checkpoint_in_use_is_kept_however_old(
+    database: Database, worker: Database, store: ObjectStore
+) -> None:
     conversion = await finished(database, store, b"a")
     async with database.transaction() as session:
         await session.execute(text("update conversions set state = 'queued', finished_at = null"))
     await age(database, 4000, "conversions.created_at", "checkpoints.uploaded_at")
-    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    await clean_up(worker, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         await checkpoints.find(session, conversion.checkpoint_sha256)
 
 
-async def test_a_checkpoint_sent_again_is_kept_as_long_as_a_new_one(database: Database, store: ObjectStore) -> None:
+async def test_a_checkpoint_sent_again_is_kept_as_long_as_a_new_one(
+    database: Database, worker: Database, store: ObjectStore
+) -> None:
     again, once = await stored(store, b"sent again"), await stored(store, b"sent once")
     for one in (again, once):
         assert (await queue.register_checkpoint(database, one, "w.pth", inspect=False)).created
     await age(database, 40, "checkpoints.uploaded_at", "checkpoints.created_at")
     renewed = await queue.register_checkpoint(database, again, "other.pth", inspect=False)
     assert (renewed.created, renewed.checkpoint.filename) == (False, "w.pth")
-    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    await clean_up(worker, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         await checkpoints.find(session, again.sha256)
         with pytest.raises(UnknownCheckpoint):
             await checkpoints.find(session, once.sha256)
 
 
-async def test_an_expired_conversion_that_is_retried_lives_anew(database: Database, store: ObjectStore) -> None:
+async def test_an_expired_conversion_that_is_retried_lives_anew(
+    database: Database, worker: Database, store: ObjectStore
+) -> None:
     """Its new files are served, found by the next request of the same, and given up in their turn."""
     conversion = await finished(database, store, b"a", State.failed)
     await age(database, 40, "conversions.finished_at")
-    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    await clean_up(worker, store, retention=timedelta(days=30), orphan_grace=HOUR)
     retried = await queue.retry(database, conversion.id)
     assert (retried.state, retried.expired_at, retried.started_at) == (State.queued, None, None)
     await finish(database, retried, await stored(store, b"artifact of the second attempt"), State.succeeded)
@@ -196,13 +216,13 @@ async def test_an_expired_conversion_that_is_retried_lives_anew(database: Databa
         assert twin is not None
         assert twin.id == conversion.id
     await age(database, 40, "conversions.finished_at")
-    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    await clean_up(worker, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         assert await conversions.files(session, conversion.id) == []
 
 
 async def test_a_checkpoint_that_a_conversion_is_being_queued_for_is_kept(
-    database: Database, store: ObjectStore
+    database: Database, worker: Database, store: ObjectStore
 ) -> None:
     """Whichever of the two is first: the request that holds the checkpoint, or the clean-up."""
     one = await stored(store, b"old")
@@ -210,7 +230,7 @@ async def test_a_checkpoint_that_a_conversion_is_being_queued_for_is_kept(
     await age(database, 40, "checkpoints.uploaded_at", "checkpoints.created_at")
     async with database.transaction() as session:
         await checkpoints.hold(session, one.sha256)
-        cleaning = asyncio.create_task(clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR))
+        cleaning = asyncio.create_task(clean_up(worker, store, retention=timedelta(days=30), orphan_grace=HOUR))
         await asyncio.sleep(0.5)
         conversion = await conversions.insert(session, NewConversion(one.sha256, "test/net", OnnxOptions()))
         await queue.enqueue_conversion(session, conversion)
@@ -236,35 +256,37 @@ async def test_no_statement_can_delete_the_checkpoint_of_an_unfinished_conversio
 
 @pytest.mark.parametrize("error", [TimedOut, WorkerLost, ChildCrashed, OutOfMemory])
 async def test_a_file_whose_reading_was_cut_short_is_kept(
-    database: Database, store: ObjectStore, error: type[RecastError]
+    database: Database, worker: Database, store: ObjectStore, error: type[RecastError]
 ) -> None:
     good = await stored(store, b"good")
     await queue.register_checkpoint(database, good, None)
     async with database.transaction() as session:
         await checkpoints.record_inspection(session, good.sha256, error("Cut short.").problem())
     await age(database, 1, "checkpoint_owners.inspected_at")
-    await clean_up(database, store, retention=timedelta(days=30), orphan_grace=HOUR)
+    await clean_up(worker, store, retention=timedelta(days=30), orphan_grace=HOUR)
     async with database.transaction() as session:
         await checkpoints.find(session, good.sha256)
 
 
 async def test_the_store_of_another_database_is_not_touched(
-    database: Database, store: ObjectStore, tmp_path: Path
+    database: Database, worker: Database, store: ObjectStore, tmp_path: Path
 ) -> None:
     orphan = await stored(store, b"theirs")
     make_old(tmp_path)
     bare = DirectoryStore(tmp_path / "objects")
     await bare.claim("another database")
     with pytest.raises(Unavailable, match="another database"):
-        await clean_up(database, OwnedStore(bare, database), retention=None, orphan_grace=HOUR)
+        await clean_up(worker, OwnedStore(bare, worker), retention=None, orphan_grace=HOUR)
     assert await store.size(orphan.sha256) is not None
 
 
-async def test_entries_that_nobody_works_on_any_more_are_removed(database: Database, store: ObjectStore) -> None:
+async def test_entries_that_nobody_works_on_any_more_are_removed(
+    database: Database, worker: Database, store: ObjectStore
+) -> None:
     conversion = await finished(database, store, b"a")
     async with database.transaction() as session:
         await session.execute(text("update procrastinate_jobs set status = 'doing'"))
     assert conversion.queue_job_id
-    await clean_up(database, store, retention=None, orphan_grace=HOUR)
+    await clean_up(worker, store, retention=None, orphan_grace=HOUR)
     async with database.transaction() as session:
         assert await session.scalar(text("select count(*) from procrastinate_jobs")) == 0
