@@ -84,6 +84,13 @@ def first_segments(keys: Iterable[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
+def prefixes_of(keys: Iterable[str], names: Collection[str]) -> list[str]:
+    """What leads a key to one of these names, at any depth: found by the name that says most, the shortest first."""
+    wanted = max(names, key=len, default="")
+    found = dict.fromkeys(key[: -len(wanted)] for key in keys if wanted and key.endswith(wanted))
+    return sorted((lead for lead in found if not lead or lead.endswith(".")), key=lambda lead: lead.count("."))
+
+
 def fits(uploaded: Shapes, shapes: Shapes, optional: Container[str]) -> bool:
     """Whether every tensor has a place of its shape and every place that needs a tensor has one."""
     return all(shapes.get(name) == shape for name, shape in uploaded.items()) and all(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from app.architectures.named_tensors import named_tensors, tied_groups
 from app.architectures.registry import Registry
 from app.conversion.checkpoint import OpenedCheckpoint
-from app.conversion.key_repair import Reading, first_segments, fits, readings
+from app.conversion.key_repair import Reading, fits, prefixes_of, readings
 from app.conversion.origins import Accounted, Origins, account
 from app.conversion.ties import fill_twins
 from app.domain.errors import KeyMismatch, RecastError
@@ -103,7 +103,7 @@ def read_into(place: Place, opened: OpenedCheckpoint, prefix: str | None, allowe
         attempt = _try(place, opened, reading, converts=converts)
         if attempt.complete(allowed):
             if prefix is None and reading.prefix:
-                _require_only(place, opened, reading)
+                _require_only(place, opened, attempt)
             return attempt
         if best is None or attempt.usable > best[0].usable:
             best = attempt, _members(place.module)
@@ -126,13 +126,18 @@ def _ways(place: Place, tensors: Mapping[str, Tensor], prefix: str | None) -> It
         yield from ((reading, converts) for reading in found)
 
 
-def _require_only(place: Place, opened: OpenedCheckpoint, reading: Reading) -> None:
-    """Raise KeyMismatch where keys below another prefix would fit as well: which were meant cannot be known."""
-    keys = [key for key in opened.state_dict if not key.startswith(reading.prefix)]
-    for other in list(first_segments(keys))[:MOST_PREFIXES]:
-        named = Reading(other, reading.removed).names(keys)
-        found = {name: opened.state_dict[key].shape for key, name in named.items()}
-        if found and fits(found, place.shapes, place.optional):
+def _require_only(place: Place, opened: OpenedCheckpoint, attempt: Attempt) -> None:
+    """Raise KeyMismatch where another prefix leads to as many tensors of the same names and shapes, and of other
+    values: which were meant cannot be known."""
+    reading, held = attempt.reading, opened.state_dict
+    mine = {name: held[key] for key, name in attempt.named.items() if key.startswith(reading.prefix)}
+    wanted = {name: tensor for name, tensor in mine.items() if not name.endswith(COUNTER)}
+    outside = [key for key in held if not key.startswith(reading.prefix)]
+    others = {name: held[key] for key, name in Reading("", reading.removed).names(outside).items()}
+    for other in prefixes_of(others, wanted)[:MOST_PREFIXES]:
+        pairs = [(tensor, others.get(other + name)) for name, tensor in wanted.items()]
+        alike = all(there is not None and there.shape == here.shape for here, there in pairs)
+        if alike and not all(torch.equal(here, there) for here, there in pairs if there is not None):
             raise KeyMismatch(
                 f"The file holds two models that fit {place.name}: under {reading.prefix!r} and under {other!r}.",
                 hint=f"Say which one with the option prefix, such as prefix={reading.prefix!r}.",

@@ -17,7 +17,7 @@ import torch
 from app.architectures.known import known_layouts
 from app.architectures.registry import Registry
 from app.conversion.heads import head_proposal
-from app.conversion.key_repair import Reading, first_segments
+from app.conversion.key_repair import Reading, first_segments, prefixes_of
 from app.conversion.matching import LayoutIndex, Match
 from app.domain.errors import RecastError
 from app.domain.layout import counts
@@ -25,7 +25,7 @@ from app.domain.layout import counts
 Shapes = Mapping[str, torch.Size]
 
 MOST_PREFIXES = 20
-"""First segments of a file that are tried as a prefix."""
+"""First segments of a file that are tried as a prefix, and as many that lead to one of the architecture's names."""
 MOST_BUILDS = 24
 """Times that an architecture is built with other options to find those that fit."""
 MOST_SECONDS = 5.0
@@ -137,7 +137,8 @@ def _quality(fit: Fit) -> tuple[bool, int, int]:
 
 def _best_prefix(plain: Fit, uploaded: Shapes, optional: Container[str]) -> tuple[Fit, str]:
     best, prefix = plain, ""
-    for head in list(first_segments(uploaded))[:MOST_PREFIXES]:
+    leads = [lead for lead in prefixes_of(uploaded, plain.shapes) if lead][:MOST_PREFIXES]
+    for head in dict.fromkeys([*list(first_segments(uploaded))[:MOST_PREFIXES], *leads]):
         below = _below(uploaded, head, plain.shapes)
         fitting = sum(plain.shapes.get(key) == shape for key, shape in below.items())
         if fitting > best.fitting:

@@ -332,11 +332,38 @@ def test_a_key_outside_of_the_prefix_is_taken_where_the_model_needs_it(
 
 
 def test_of_two_models_in_one_file_none_is_guessed(load: Load, state: dict[str, torch.Tensor]) -> None:
-    both = {f"{part}.{key}": value for part in ("model", "teacher") for key, value in state.items()}
+    both = {f"{part}.{key}": value + at for at, part in enumerate(("model", "teacher")) for key, value in state.items()}
     with pytest.raises(KeyMismatch) as refused:
         load(both)
     assert refused.value.extra["prefixes"] == ["model.", "teacher."]
     assert load(both, prefix="teacher.").report.repair is not None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rival"),
+    [("module.", ""), ("model.", "ema_model.module."), ("model.", "callbacks.ema.shadow.")],
+    ids=["beside a plain one", "under two wrappers", "under any names"],
+)
+def test_a_second_model_is_seen_wherever_it_lies(
+    load: Load, state: dict[str, torch.Tensor], chosen: str, rival: str
+) -> None:
+    averaged = {f"{rival}{key}": value * 0.5 if value.is_floating_point() else value for key, value in state.items()}
+    with pytest.raises(KeyMismatch) as refused:
+        load({**{f"{chosen}{key}": value for key, value in state.items()}, **averaged})
+    assert refused.value.extra["prefixes"] == [chosen, rival]
+
+
+def test_a_second_copy_of_the_same_model_is_no_question(load: Load, state: dict[str, torch.Tensor]) -> None:
+    loaded = load({**state, **{f"module.{key}": value.clone() for key, value in state.items()}})
+    assert torch.equal(loaded.module.state_dict()["bn.weight"], state["bn.weight"])
+
+
+def test_the_hint_names_a_prefix_at_any_depth(load: Load, state: dict[str, torch.Tensor]) -> None:
+    deep = {f"module.encoder_{part}.{key}": value + 1 for part in "qk" for key, value in state.items()}
+    with pytest.raises(KeyMismatch) as refused:
+        load({**deep, "module.queue": torch.zeros(3, 3)})
+    assert "prefix='module.encoder_q.'" in (refused.value.told_hint or "")
+    assert load({**deep, "module.queue": torch.zeros(3, 3)}, prefix="module.encoder_k.").report.repair is not None
 
 
 def test_a_stack_of_wrappers_as_deep_as_names_are_long_is_refused_as_quickly_as_any(load: Load) -> None:
