@@ -15,6 +15,7 @@ from app.api.service import Service, ServiceDependency
 from app.database.tables import Conversion, ConversionFile
 from app.delivery.comparison import Source, compare
 from app.delivery.onnx_file import NotReadable, stored_tensors
+from app.targets.specs import shows_graph
 
 router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
@@ -122,7 +123,7 @@ async def _tensors(
     service: Service, one: ConversionFile, other: ConversionFile, targets: set[str]
 ) -> tuple[list[ComparedTensor] | None, str | None]:
     """The tensors of two artifacts, or why they are not compared."""
-    if targets != {"onnx"}:
+    if not all(map(shows_graph, targets)):
         return None, "Tensors of two ONNX artifacts are compared; one of these is none."
     try:
         sources = [await _source(service, file) for file in (one, other)]

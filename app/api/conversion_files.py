@@ -27,6 +27,7 @@ from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverifie
 from app.domain.produced_files import MEDIA_TYPES
 from app.domain.report import Verdict
 from app.storage.objects import Chunk
+from app.targets.specs import shows_graph
 
 router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
@@ -168,7 +169,7 @@ async def get_graph(conversion_id: ConversionId, request: Request, service: Serv
     """
     conversion, files = await results(service, conversion_id)
     file = file_of(conversion, files, "artifact")
-    if conversion.target != "onnx":
+    if not shows_graph(conversion.target):
         raise NotReady("Only ONNX artifacts are shown as a graph.", hint="Convert to onnx to see the graph.")
     await _refuse_lost(service, file)
 

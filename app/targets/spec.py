@@ -33,6 +33,8 @@ class TargetSpec:
     """Language to a program that loads the artifact of this report and runs it once."""
     media_type: str = "application/octet-stream"
     serving: Serving = Serving()
+    graph_is_shown: bool = False
+    """Its artifact is an ONNX file: the api shows its graph and compares its tensors (delivery/onnx_file.py)."""
     requires: str | None = None
     """The distribution, and the package in it, that the target's own runtime needs; an extra of that name installs it.
     """

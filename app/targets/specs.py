@@ -31,6 +31,12 @@ def known_target(name: str) -> TargetSpec | None:
     return next((spec for spec in SPECS.values() if spec.name == name), None)
 
 
+def shows_graph(name: str) -> bool:
+    """Whether the api reads the graph of that target's artifacts; not of a target that this version does not know."""
+    spec = known_target(name)
+    return spec is not None and spec.graph_is_shown
+
+
 def default_options(targets: Iterable[TargetName]) -> Sequence[CommonOptions]:
     """The options of these targets as they are where nothing is asked for."""
     return [SPECS[name].options.model_validate({}) for name in targets]

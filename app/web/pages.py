@@ -25,7 +25,7 @@ from app.delivery.report_page import certifying_page, report_values
 from app.delivery.words import VERDICT_WORDS
 from app.domain.conversion import CommonOptions, Stage, State, TargetName
 from app.domain.report import ConversionReport, Verdict
-from app.targets.specs import SPECS, known_target
+from app.targets.specs import SPECS, known_target, shows_graph
 from app.web import administration_page, catalog_pages, comparison_page, guide, sign_in
 from app.web.graph import install_graph_viewer, viewer_path
 from app.web.rendering import page
@@ -135,7 +135,7 @@ async def conversion_page(conversion_id: ConversionId, service: ServiceDependenc
         acting=acting,
         conversion=resource,
         has_report=has_report,
-        graph=viewer_path(row.id, row.architecture) if "artifact" in kept_roles and row.target == "onnx" else None,
+        graph=viewer_path(row.id, row.architecture) if "artifact" in kept_roles and shows_graph(row.target) else None,
         others=[other for other in others if other.id != row.id],
         again=start_path(resource),
         steps=[stage.value for stage in Stage],

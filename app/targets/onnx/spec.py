@@ -144,5 +144,6 @@ SPEC = TargetSpec(
     options=OnnxOptions,
     suffix=".onnx",
     usage=programs,
+    graph_is_shown=True,
     serving=Serving(triton_backend="onnxruntime", mlflow_flavour="onnx"),
 )
