@@ -13,6 +13,7 @@ PROJECT = Path(__file__).parents[1]
 DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 COMPOSE_TEXT = (PROJECT / "docker-compose.yml").read_text()
 COMPOSE = yaml.safe_load(COMPOSE_TEXT)
+OURS = ("migrate", "api", "worker", "courier")
 
 
 def test_every_copied_file_exists_and_is_not_ignored():
@@ -28,18 +29,34 @@ def test_every_copied_file_exists_and_is_not_ignored():
 def test_every_variable_of_ours_is_a_setting():
     settings = {f"RECAST_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"^\s+(RECAST_\w+)=", DOCKERFILE, re.MULTILINE)) <= settings
-    for service in ("api", "worker", "courier"):
+    for service in OURS:
         environment = COMPOSE["services"][service]["environment"]
         assert {name for name in environment if name.startswith("RECAST_")} <= settings
 
 
-def test_a_worker_is_told_nothing_that_only_the_api_needs():
-    api, worker = (COMPOSE["services"][service]["environment"] for service in ("api", "worker"))
-    assert set(worker) - {"RECAST_WORKER_QUEUES"} <= set(api)
-    assert {name for name, value in worker.items() if "PASSWORD" in value} == {
-        "RECAST_DATABASE_URL",
-        "AWS_SECRET_ACCESS_KEY",
+def test_each_part_is_told_its_own_secrets_and_no_other():
+    told = {name: json.dumps(service) for name, service in COMPOSE["services"].items()}
+    told["gateway"] += COMPOSE["configs"]["keys"]["content"]
+    assert {name: set(re.findall(r"\$\{RECAST_(\w*)PASSWORD", text)) for name, text in told.items()} == {
+        "migrate": {"DATABASE_", "WORKER_DATABASE_"},
+        "api": {"DATABASE_", "API_STORE_"},
+        "worker": {"WORKER_DATABASE_", "WORKER_STORE_"},
+        "courier": {"WORKER_DATABASE_", "WORKER_STORE_"},
+        "postgres": {"DATABASE_"},
+        "gateway": {"API_STORE_", "WORKER_STORE_"},
+        "store": {"STORE_"},
     }
+
+
+def test_the_keys_of_the_store_are_those_that_the_parts_have_and_reach_no_further_than_the_bucket():
+    parts = {name: COMPOSE["services"][name]["environment"] for name in ("api", "worker")}
+    keys = json.loads(COMPOSE["configs"]["keys"]["content"])["identities"]
+    for key in keys:
+        (credentials,) = key["credentials"]
+        assert credentials["accessKey"] == parts[key["name"]]["AWS_ACCESS_KEY_ID"]
+        assert credentials["secretKey"] == parts[key["name"]]["AWS_SECRET_ACCESS_KEY"]
+        assert key["actions"] == ["Read:recast", "Write:recast", "List:recast"]
+    assert {key["name"] for key in keys} == set(parts)
 
 
 def test_no_password_has_a_default():
@@ -54,7 +71,7 @@ def test_no_part_can_change_anything_of_its_container():
         assert service["read_only"] is True
         assert service["tmpfs"]
         assert service["cap_drop"] == ["ALL"]
-        assert ("cap_add" in service) == (name in ("postgres", "store")), name
+        assert ("cap_add" in service) == (name in ("postgres", "gateway", "store")), name
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["pids_limit"]
         assert service["mem_limit"]
@@ -79,11 +96,17 @@ def test_what_is_published_without_keys_answers_to_names_of_this_machine_alone(m
     assert hosts.admits(asked)
 
 
-def test_only_the_api_is_reached_from_outside():
-    assert COMPOSE["networks"]["inside"]["internal"] is True
-    for name, service in COMPOSE["services"].items():
-        assert ("ports" in service) == (name == "api"), name
-        assert (service["networks"] == ["inside"]) == (name not in ("api", "courier")), name
+def test_only_the_api_is_reached_from_outside_and_parts_do_not_reach_each_other():
+    services = COMPOSE["services"]
+    assert all(network["internal"] for name, network in COMPOSE["networks"].items() if name != "outside")
+    assert {name for name, service in services.items() if "ports" in service} == {"api"}
+    assert {name for name, service in services.items() if "outside" in service["networks"]} == {"api", "courier"}
+    inside = {name: set(service["networks"]) - {"outside"} for name, service in services.items()}
+    reached = {name: {other for other in inside if inside[other] & networks} for name, networks in inside.items()}
+    for name in ("worker", "courier"):
+        assert reached[name] == {name, "postgres", "gateway"}
+    assert reached["api"] == {"api", "migrate", "postgres", "gateway"}
+    assert reached["store"] == {"store", "gateway"}
 
 
 def test_what_converts_has_no_way_out_and_what_has_one_converts_nothing():
@@ -115,7 +138,7 @@ def test_images_of_others_are_named_by_digest():
         for service in COMPOSE["services"].values()
         if ":-" in service["image"]
     ]
-    assert len(named) == 3
+    assert len(named) == 4
     assert [image for image in named if not re.fullmatch(r"[a-z/]+:[\w.-]+@sha256:[0-9a-f]{64}", image)] == []
     assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
     assert json.loads((PROJECT / "renovate.json").read_text())["enabledManagers"] == ["dockerfile", "docker-compose"]
@@ -125,5 +148,5 @@ def test_compose_starts_the_commands_that_exist():
     from app.cli import commands
 
     names = {command.callback.__name__ for command in commands.app.registered_commands if command.callback}
-    for service in ("api", "worker"):
+    for service in OURS:
         assert COMPOSE["services"][service]["command"][0] in names

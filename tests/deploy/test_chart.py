@@ -1,5 +1,7 @@
 """The Helm chart: linted, rendered in several ways, and every manifest held to Kubernetes' own schemas."""
 
+import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from app.settings import Settings
 
 PROJECT = Path(__file__).parents[2]
 CHART = PROJECT / "deploy" / "helm" / "recast"
+PODS = ("Deployment", "Job")
 CUSTOM = {"ServiceMonitor"}
 """Kinds that are no part of Kubernetes."""
 GIVEN: dict[str, Any] = {
@@ -23,8 +26,12 @@ GIVEN: dict[str, Any] = {
     "store": {"url": "s3://recast", "existingSecret": "recast-store", "environment": {"AWS_REGION": "eu-west-1"}},
 }
 OTHERWISE: dict[str, Any] = {
-    "database": {"url": "postgresql://recast:secret@postgres/recast"},
-    "store": {"url": "s3://recast"},
+    "database": {
+        "url": "postgresql://recast:secret@postgres/recast",
+        "workerRole": "recast_worker",
+        "workerSecret": "recast-worker-database",
+    },
+    "store": {"url": "s3://recast", "existingSecret": "recast-store", "workerSecret": "recast-worker-store"},
     "image": {"digest": "sha256:" + "ab" * 32},
     "imagePullSecrets": [{"name": "registry"}],
     "settings": {"children": 4, "retention_days": "null", "allowed_hosts": ["recast.example.com"]},
@@ -83,6 +90,7 @@ def test_every_manifest_is_valid(values):
 def test_what_an_installation_must_say_is_asked_for():
     wrong = [{"store": {"url": "no url"}}, {"worker": {"seccompProfile": {"type": "Localhost"}}}]
     wrong += [{"settings": {"signing_key": "in the manifests"}}, {"worker": {"seccompProfile": {"type": "Unknown"}}}]
+    wrong += [{"database": {**GIVEN["database"], "workerRole": "recast_worker"}}, {"settings": {"worker_role": "mine"}}]
     missing = [{}, {"database": GIVEN["database"]}, {"store": GIVEN["store"]}]
     for values in missing + [{**GIVEN, **members} for members in wrong]:
         with pytest.raises(helm_python.errors.HelmError):
@@ -119,17 +127,48 @@ def test_variables_are_settings_and_commands_exist(values):
             assert container["args"][0] in known
 
 
-def test_a_part_is_given_the_secrets_that_it_needs_and_no_other():
-    """The worker signs statements and uses the store; who may ask is the api's matter and in the database."""
-    parts = {one["metadata"]["name"]: containers(one)[0] for one in manifests(OTHERWISE) if one["kind"] == "Deployment"}
-    parts |= {one["metadata"]["name"]: containers(one)[0] for one in manifests(OTHERWISE) if one["kind"] == "Job"}
-    secrets = {
-        name: {variable["name"] for variable in part["env"] if "secretKeyRef" in variable.get("valueFrom", {})}
+def secrets(values: dict[str, Any]) -> dict[str, set[str]]:
+    """Of each part, the Secrets that it is given."""
+    parts = {one["metadata"]["name"]: containers(one)[0] for one in manifests(values) if one["kind"] in PODS}
+    return {
+        name: {one["valueFrom"]["secretKeyRef"]["name"] for one in part["env"] if "valueFrom" in one}
+        | {one["secretRef"]["name"] for one in part.get("envFrom", ())}
         for name, part in parts.items()
     }
-    both = {"RECAST_DATABASE_URL", "RECAST_SIGNING_KEY"}
-    assert secrets == {"demo-api": both, "demo-worker": both, "demo-migrate": {"RECAST_DATABASE_URL"}}
-    assert [one["name"] for one in parts["demo-migrate"]["env"]] == ["RECAST_DATABASE_URL"]
+
+
+def test_a_part_is_given_the_secrets_that_it_needs_and_no_other():
+    """The worker signs statements; who may ask is the api's matter, in tables that the worker's role does not read."""
+    assert secrets(OTHERWISE) == {
+        "demo-api": {"demo-database", "recast-signing", "recast-store"},
+        "demo-worker": {"recast-worker-database", "recast-signing", "recast-worker-store"},
+        "demo-migrate": {"demo-database"},
+    }
+    one_for_all = {"recast-database", "recast-store"}
+    assert secrets(GIVEN) == {"demo-api": one_for_all, "demo-worker": one_for_all, "demo-migrate": {"recast-database"}}
+
+
+def test_who_migrates_grants_workers_what_they_need():
+    found = {name: containers(one)[0]["env"] for name, one in by_name(OTHERWISE).items() if one["kind"] in PODS}
+    told = {name: [one["value"] for one in env if one["name"] == "RECAST_WORKER_ROLE"] for name, env in found.items()}
+    assert told == {
+        "Deployment demo-api": ["recast_worker"],
+        "Job demo-migrate": ["recast_worker"],
+        "Deployment demo-worker": [],
+    }
+
+
+def test_the_notes_make_a_key_as_the_owner_of_the_tables():
+    with Chart.load(CHART) as chart:
+        (notes,) = [text for name, text in chart.render(OTHERWISE, name="demo").items() if name.endswith("NOTES.txt")]
+    command = shlex.split(notes[notes.index("kubectl") :])
+    (overrides,) = [json.loads(word.partition("=")[2]) for word in command if word.startswith("--overrides=")]
+    (container,) = overrides["spec"]["containers"]
+    assert container["args"][:2] == ["keys", "create"]
+    assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "demo-database", "key": "url"}
+    kubernetes_validate.validate(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "recast-keys"}, **overrides}, "1.37", strict=True
+    )
 
 
 def test_settings_arrive_as_they_were_given(monkeypatch):

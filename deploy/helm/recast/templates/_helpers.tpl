@@ -24,18 +24,28 @@ app.kubernetes.io/component: {{ .part }}
 {{ .Values.database.existingSecret | default (printf "%s-database" .Release.Name) }}
 {{- end }}
 
-{{/* All that migrations need. */}}
-{{- define "recast.databaseEnvironment" -}}
+{{/* All that migrations need: the owner of the tables, and the role to which they grant what workers need. */}}
+{{- define "recast.ownerEnvironment" -}}
+{{- if ne (empty .Values.database.workerRole) (empty .Values.database.workerSecret) }}
+{{- fail "database.workerRole and database.workerSecret go together: a role, and the Secret with the URL that names it" }}
+{{- end -}}
+{{ include "recast.databaseUrl" (include "recast.databaseSecret" .) }}
+{{- with .Values.database.workerRole }}
+- name: RECAST_WORKER_ROLE
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "recast.databaseUrl" -}}
 - name: RECAST_DATABASE_URL
   valueFrom:
     secretKeyRef:
-      name: {{ include "recast.databaseSecret" . }}
+      name: {{ . }}
       key: url
 {{- end }}
 
-{{/* The environment of api and worker. */}}
+{{/* What api and worker are both told. */}}
 {{- define "recast.environment" -}}
-{{ include "recast.databaseEnvironment" . }}
 {{- with .Values.signing.existingSecret }}
 - name: RECAST_SIGNING_KEY
   valueFrom:
@@ -50,8 +60,8 @@ app.kubernetes.io/component: {{ .part }}
   value: {{ $value | quote }}
 {{- end }}
 {{- range $name, $value := .Values.settings }}
-{{- if has $name (list "database_url" "signing_key") }}
-{{- fail (printf "settings.%s would stand in the manifests: name a Secret, database.existingSecret or signing.existingSecret" $name) }}
+{{- if has $name (list "database_url" "signing_key" "worker_role" "worker_role_password") }}
+{{- fail (printf "settings.%s has a place of its own, where no secret stands in the manifests: database or signing" $name) }}
 {{- end }}
 - name: RECAST_{{ upper $name }}
   value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ $value | toJson | quote }}{{ end }}
@@ -63,10 +73,10 @@ app.kubernetes.io/component: {{ .part }}
 {{- end }}
 
 {{- define "recast.environmentFrom" -}}
-{{- if .Values.store.existingSecret }}
+{{- if . }}
 envFrom:
   - secretRef:
-      name: {{ .Values.store.existingSecret }}
+      name: {{ . }}
 {{- end }}
 {{- end }}
 
