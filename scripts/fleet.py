@@ -20,12 +20,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import psutil
+import psycopg
 
-from app.database.embedded import EmbeddedPostgres
+from app.database.embedded import SUPERUSER, EmbeddedPostgres
 from scripts.serving import MEMORY, PLUGINS, RECAST, Process, Strike, child_of, kill
 
 BUCKET = "recast"
 KEY, SECRET = "fleet", "secret-of-the-fleet"
+WORKERS, WORKERS_SECRET = "fleet_workers", "secret-of-the-workers"
+"""The role that workers connect as."""
+ROLE_SECONDS = 60
 VANISHED = 30.0
 """Seconds for which a machine vanishes: longer than a worker may be silent."""
 RESTART_AFTER = 1.0
@@ -138,15 +142,20 @@ class Fleet:
 
     @property
     def database_url(self) -> str:
-        """Over TCP."""
+        """Over TCP, as the owner of the tables."""
         parts = urlsplit(self.database.url)
         return urlunsplit((parts.scheme, f"{parts.netloc}{self.network.host}:5432", parts.path, "", ""))
+
+    @property
+    def workers_url(self) -> str:
+        return f"postgresql://{WORKERS}:{WORKERS_SECRET}@{self.network.host}:5432/postgres"
 
     def start(self) -> None:
         self.database.start()
         with (self.directory / "database" / "postgres" / "data" / "pg_hba.conf").open("a") as hba:
-            hba.write(f"host all all {self.network.net}.0/24 scram-sha-256\n")
+            hba.write(f"host all all {self.network.net}.0/24 scram-sha-256\nlocal all {SUPERUSER} trust\n")
         self._postmaster().send_signal(signal.SIGHUP)
+        self._make_role()
         self.store.start()
         for part, number in (("api", self.apis), ("worker", self.workers)):
             for name in [f"{part}-{n}" for n in range(number)]:
@@ -154,10 +163,26 @@ class Fleet:
                 self.machines[name].start()
         self._keeper.start()
 
+    def _make_role(self) -> None:
+        """As soon as the server has read who may log in."""
+        parts = urlsplit(self.database.url)
+        url = urlunsplit((parts.scheme, f"{SUPERUSER}@", parts.path, parts.query, ""))
+        deadline = time.monotonic() + ROLE_SECONDS
+        while True:
+            try:
+                with psycopg.connect(url) as connection:
+                    connection.execute(f"create role {WORKERS} login password '{WORKERS_SECRET}'")
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
     def _machine(self, part: str, name: str) -> Process:
         address, prefix = self.network.add(name)
+        known = {"RECAST_DATABASE_URL": self.database_url, "RECAST_WORKER_ROLE": WORKERS}
         environment = {
-            "RECAST_DATABASE_URL": self.database_url,
+            **(known if part == "api" else {"RECAST_DATABASE_URL": self.workers_url}),
             "RECAST_STORE_URL": f"s3://{BUCKET}",
             "RECAST_DATA_DIR": str(self.directory / name),
             "RECAST_PLUGINS_DIR": str(PLUGINS),

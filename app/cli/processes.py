@@ -67,8 +67,8 @@ def _migrate(settings: Settings, url: str, by_others: bool) -> str | None:
         if by_others:
             return missing_for_worker(url)
         raise UsageError(
-            "The role that RECAST_DATABASE_URL names does not own the database's tables: it is one for workers.",
-            hint="Give api and commands the owner's URL.",
+            "The role that RECAST_DATABASE_URL names may not make or change the database's tables.",
+            hint="Only workers may connect as such a role.",
         ) from None
     return None
 

@@ -73,6 +73,14 @@ _SEQUENCES = text("""
     where c.relkind = 'S' and d.refobjid = any(select to_regclass(name) from unnest(cast(:tables as text[])) name)
 """)
 _MAY_MAKE = text("select has_schema_privilege(:role, current_schema(), 'create')")
+_BEYOND = text("""
+    select relname from pg_class
+    where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p', 'v', 'm')
+      and pg_has_role(relowner, 'usage') and not relname = any(:granted) and (
+        has_table_privilege(:role, oid, 'select, insert, update, delete, truncate, references, trigger')
+        or has_any_column_privilege(:role, oid, 'select, insert, update, references')
+      )
+""")
 _MAY = text("select coalesce(has_table_privilege(to_regclass(:table), :privilege), false)")
 _MAY_COLUMN = text("select coalesce(has_column_privilege(to_regclass(:table), :column, :privilege), false)")
 
@@ -114,11 +122,7 @@ def grant(connection: Connection, role: WorkerRole) -> None:
     growing = [table for table, privileges in GRANTED.items() if "insert" in privileges]
     for sequence in connection.scalars(_SEQUENCES, {"tables": growing}).all():
         connection.exec_driver_sql(f"grant usage on sequence {sequence} to {quoted}")
-    if connection.scalar(_MAY_MAKE, {"role": role.name}):
-        raise WorkerRoleRefused(
-            f"The role {role.name!r} may make tables and functions, as everybody may in the schema {schema}.",
-            hint=f"revoke create on schema {schema} from public",
-        )
+    _refuse_more(connection, role.name)
 
 
 def lacking(connection: Connection) -> list[str]:
@@ -169,4 +173,16 @@ def _refuse_unbound(connection: Connection, name: str) -> None:
     if unbound:
         raise WorkerRoleRefused(
             f"Grants do not bind the role {name!r}: it is a superuser, may make roles, or may do what the owner may."
+        )
+
+
+def _refuse_more(connection: Connection, name: str) -> None:
+    """What the role may by a grant to everybody or to a role that it is a member of is not ours to take back."""
+    beyond = [f"use {table}" for table in connection.scalars(_BEYOND, {"role": name, "granted": list(GRANTED)})]
+    if connection.scalar(_MAY_MAKE, {"role": name}):
+        beyond.append("make tables and functions")
+    if beyond:
+        raise WorkerRoleRefused(
+            f"The role {name!r} may {', '.join(beyond)}: everybody may, or a role that it is a member of.",
+            hint="Revoke that. Before PostgreSQL 15: revoke create on schema public from public.",
         )

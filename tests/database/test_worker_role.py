@@ -86,6 +86,15 @@ def test_a_table_that_nobody_decided_of_is_closed_and_a_grant_too_many_is_taken_
             connection.execute(query)
 
 
+@pytest.mark.parametrize("grant", ["select on api_keys", "update (name) on projects_of_all", "create on schema public"])
+def test_what_everybody_may_is_not_overlooked(database_url: str, grant: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute("create table projects_of_all (name text)")
+        connection.execute(f"grant {grant} to public")
+    with pytest.raises(WorkerRoleRefused, match="everybody"):
+        migrate(database_url, role=WorkerRole(WORKERS.name))
+
+
 def test_a_worker_is_told_what_others_have_to_do_first(database_url: str, worker_url: str) -> None:
     for statement, missing in (
         ("delete from queue_migrations where name = (select max(name) from queue_migrations)", "of the queue"),
@@ -136,7 +145,7 @@ def test_who_may_make_roles_makes_it_with_its_password_and_changes_that(
 
 
 def test_a_role_that_is_not_there_or_that_grants_do_not_bind_is_refused(
-    roles: tuple[str, str], database_url: str
+    roles: tuple[str, str], superuser_url: str, database_url: str
 ) -> None:
     maker, name = roles
     for wrong, reason in ((name, "no role"), (USER, "do not bind"), (SUPERUSER, "do not bind"), (maker, "do not bind")):
@@ -144,5 +153,10 @@ def test_a_role_that_is_not_there_or_that_grants_do_not_bind_is_refused(
             migrate(database_url, role=WorkerRole(wrong))
     with pytest.raises(WorkerRoleRefused, match="do not bind"):  # the owner's, when another migrates
         migrate(logged_in(database_url, maker, "m"), role=WorkerRole(USER))
+    migrate(logged_in(database_url, maker, "m"), role=WorkerRole(name, "password"))
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("grant pg_read_all_data to {}").format(sql.Identifier(name)))
+    with pytest.raises(WorkerRoleRefused, match="api_keys"):
+        migrate(database_url, role=WorkerRole(name))
     with pytest.raises(WorkerRoleRefused, match="may not make"):
         migrate(database_url, role=WorkerRole(name, "password"))

@@ -154,4 +154,4 @@ def test_what_is_not_a_workers_refuses_its_role_in_words(divided: Divided, comma
     part = Part(command, divided.worker.environment, divided.worker.log.with_name(f"{command[0]}-refused.log"))
     part.start()
     assert part.ends() == 2
-    assert "it is one for workers" in part.log.read_text()
+    assert "may not make or change the database's tables" in part.log.read_text()
