@@ -205,6 +205,11 @@ REASONS: Mapping[Reason, Rule] = {
         remedy="Make sure that this is meant.",
         lies_in="weights",
     ),
+    Reason.export_branch_on_integers: Rule(
+        severity="note",
+        title="The model's code makes its masks or positions another way while it is exported",
+        remedy="Nothing is needed where this is the library's own code; else make sure that it is meant.",
+    ),
     Reason.fused_attention: Rule(
         severity="note",
         title="PyTorch's fused attention gives other values than the plain operators of the file",

@@ -77,6 +77,8 @@ class Reason(StrEnum):
     """The model's code took too long to follow, so not all that it decides on sizes and values is known."""
     export_branch = "export_branch"
     """The model's code takes another way while it is exported; the two agree as far as was tried."""
+    export_branch_on_integers = "export_branch_on_integers"
+    """Likewise, where the two part in integers made of the inputs alone, which no weights steer."""
     fused_attention = "fused_attention"
     """Eager's fused attention gives other values, at padding as a rule; the artifact follows the plain operators."""
     tied_choices = "tied_choices"

@@ -57,18 +57,27 @@ def unhurried() -> bool:
 
 
 @dataclass(frozen=True)
-class EagerSide:
-    """What was not looked for is None; ``detection`` is so too where the module has no float weights.
+class OtherWay:
+    """Operators and constants that the model uses only while it is exported or only when not, with how often.
 
-    ``other_way``: operators that differ while the model is exported, with how often; empty where none does.
+    ``on_integers``: the two ways part in integers and booleans that are made of the inputs alone (masks, positions), so
+    that other weights change nothing of it.
     """
+
+    operators: Counter[str]
+    on_integers: bool = False
+
+
+@dataclass(frozen=True)
+class EagerSide:
+    """What was not looked for is None; ``detection`` is so too where the module has no float weights."""
 
     references: Sequence[Reference]
     skipped: Sequence[ProbeResult] = ()
     """Probes that say nothing, with the reason: scaled ones on which the model itself overflows or costs too much."""
     findings: Sequence[Finding] = ()
     repeats: bool | None = None
-    other_way: Counter[str] | None = None
+    other_way: OtherWay | None = None
     detection: Detection | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
@@ -94,8 +103,8 @@ class Case:
     skipped: list[ProbeResult] = field(default_factory=list)
     model_repeats: bool | None = None
     artifact_repeats: bool | None = None
-    other_way: Counter[str] | None = None
-    """Operators that differ while the model is exported; None until that was looked at."""
+    other_way: OtherWay | None = None
+    """None until that was looked at."""
     dims: tuple[AxisCertificate, ...] = ()
     decisions: tuple[Decision, ...] = ()
     eval_mode: bool | None = None

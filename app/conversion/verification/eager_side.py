@@ -12,7 +12,7 @@ from app.architectures.module_state import ModuleState
 from app.conversion.verification.case import EagerSide, Pace
 from app.conversion.verification.checks.detection import detection_of
 from app.conversion.verification.checks.determinism import model_repeats
-from app.conversion.verification.checks.export_branch import differing_operators
+from app.conversion.verification.checks.export_branch import other_way
 from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.deterministic_mode import deterministic_mode
 from app.conversion.verification.forward_cost import LEAST_BYTES, allowed
@@ -104,17 +104,17 @@ def _looked_at_closer(model: Model, side: EagerSide, as_loaded: ModuleState, pac
     """With points 3, 5 and 8. A check that raises is left to the verification, whose failure it is."""
     module, signature, references = model.module, model.signature, side.references
     clock, not_run = Stopwatch(), dict(side.not_run)
-    repeats = other_way = found = None
+    repeats = way = found = None
     with clock.part("determinism"), _logged("determinism"):
         repeats = model_repeats(module, signature, smallest(references), as_loaded)
     if model.reader.exporting is not None:
         pace()
         with clock.part("export_branch"), _logged("export_branch"):
-            other_way = differing_operators(model, cheapest(references))
+            way = other_way(model, cheapest(references))
     with clock.part("detection"), _logged("detection", not_run):
         found = detection_of(module, signature, references, model.seed, pace)
     seconds = {**side.seconds, **clock.seconds}
-    return replace(side, repeats=repeats, other_way=other_way, detection=found, seconds=seconds, not_run=not_run)
+    return replace(side, repeats=repeats, other_way=way, detection=found, seconds=seconds, not_run=not_run)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from app.targets.operators import CLAMPS
+from app.targets.operators import CLAMPS, SHAPE_ONLY
 
 WIDE = {
     torch.float32: torch.float64,
@@ -51,6 +51,10 @@ class Trace:
     """(indices, scores in float64, dim) of every argmax, max, topk, sort ...; dim None: over the flattened scores."""
     operators: Counter[str] = field(default_factory=Counter)
     """How often each operator was reached."""
+    on_integers: Counter[str] = field(default_factory=Counter)
+    """Of these, how often on integers and booleans alone, and with such as its result."""
+    integers_of_floats: bool = False
+    """Whether a float became an integer, a boolean or a Python value: then what is on integers follows weights too."""
     steps: bool = False
     """Whether a float was compared, rounded or made an integer, so that a float result may jump."""
     sigmoids: frozenset[str] = frozenset()
@@ -241,6 +245,7 @@ _AUDITED = ("eps", "approximate", "training")
 def _observe(trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
     name = func._schema.name.rpartition("::")[2].rstrip("_")
     trace.operators[name] += 1
+    _note_integers(trace, name, (args, kwargs), result)
     named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
     _note_constants(trace, func, name, named)
     trace.steps = trace.steps or _steps(name, named, result)
@@ -248,6 +253,19 @@ def _observe(trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any
         _note_choice(trace, func, named, result)
     elif isinstance(result, Tensor):
         trace.operations += _cost(name, args, result)
+
+
+def _note_integers(trace: Trace, name: str, given: Any, result: Any) -> None:
+    made = tree_leaves(result)
+    integers = [not _is_inexact(leaf) for leaf in made if isinstance(leaf, Tensor)]
+    if not any(map(_is_inexact, tree_leaves(given))):
+        trace.on_integers[name] += all(integers)
+    elif name not in SHAPE_ONLY and (any(integers) or not any(isinstance(leaf, Tensor) for leaf in made)):
+        trace.integers_of_floats = True
+
+
+def _is_inexact(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def _note_constants(trace: Trace, func: Any, name: str, named: dict[str, Any]) -> None:
