@@ -92,7 +92,7 @@ def _database(settings: Settings) -> Finding:
 
     kind = "embedded PostgreSQL" if settings.database_url is None else "external PostgreSQL"
     try:
-        with migrated_database(settings) as url:
+        with migrated_database(settings, by_others=True) as url:  # it may be a worker's machine
             asyncio.run(ping(url))
     except Exception as error:  # noqa: BLE001 - whatever goes wrong is what the doctor is asked for
         return Finding("fault", f"{kind}: {str(error).splitlines()[0]}")

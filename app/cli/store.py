@@ -23,7 +23,7 @@ def check_store(settings: Settings) -> None:
     async def check(store: OwnableStore, database: Database) -> None:
         await OwnedStore(store, database).check()
 
-    _with_store(settings, check)
+    _with_store(settings, check, by_worker=True)
 
 
 def claim_store(settings: Settings, take_over: bool) -> None:
@@ -41,7 +41,11 @@ def claim_store(settings: Settings, take_over: bool) -> None:
     typer.echo(f"{settings.objects_location} is the store of this database.")
 
 
-def _with_store(settings: Settings, work: Callable[[OwnableStore, Database], Awaitable[Result]]) -> Result:
+def _with_store(
+    settings: Settings, work: Callable[[OwnableStore, Database], Awaitable[Result]], *, by_worker: bool = False
+) -> Result:
+    """``by_worker``: it is nothing that the role of workers may not do."""
+
     async def run(url: str) -> Result:
         database = Database(url, 2)
         try:
@@ -49,5 +53,5 @@ def _with_store(settings: Settings, work: Callable[[OwnableStore, Database], Awa
         finally:
             await database.close()
 
-    with migrated_database(settings) as url:
+    with migrated_database(settings, by_others=by_worker) as url:
         return asyncio.run(run(url))

@@ -1,8 +1,10 @@
 """The role of PostgreSQL that workers connect as where it is not the owner of the tables: what it may, table by table.
 
 Who takes over a worker then reads no key, no sign-in and no audit log, changes no project, and makes no table. A table
-that is not named here is closed to workers. What a worker of this version needs, one of an earlier version may not know
-of: a change of GRANTED comes with a revision of the schema, so that parts of earlier versions leave the grants alone.
+that is not named here is closed to workers.
+
+While a fleet is upgraded, workers of two versions connect as the role: what those of the version before need stays in
+GRANTED, and a change of it comes with a revision of the schema, so that an api of that version leaves the grants alone.
 """
 
 from collections.abc import Iterator, Mapping

@@ -14,10 +14,12 @@ from sqlalchemy.engine import make_url
 from app.database import dump, identity
 from app.database.conversions import NewConversion
 from app.database.dump import RestoreRefused
+from app.database.migrations import missing_for_worker
 from app.database.owned_store import OwnedStore
 from app.database.references import REFERENCES
 from app.database.session import Database
 from app.database.tables import Table
+from app.database.worker_role import WorkerRole
 from app.jobs import queue
 from app.jobs.backup import Backup, ForeignStore, NoBackup, back_up, restore
 from app.jobs.retention import collect_orphans
@@ -25,6 +27,7 @@ from app.storage.directory import DirectoryStore
 from app.storage.objects import OwnableStore
 from app.storage.opening import open_store
 from app.targets.onnx.spec import OnnxOptions
+from tests.conftest import WORKERS, as_worker
 from tests.jobs.chunks import chunks_of
 from tests.remotes.servers import KEY, SECRET, s3_server
 
@@ -154,11 +157,18 @@ async def test_nothing_is_restored_over_what_somebody_has(database, database_url
             await restore(place, database_url, owned._store, replace=True)
     await database.close()
     alone(database_url)
+    with (
+        psycopg.connect(as_worker(database_url), application_name="recast"),
+        pytest.raises(RestoreRefused, match="connections"),
+    ):
+        await restore(place, database_url, owned._store, replace=True)
+    alone(database_url)
     with pytest.raises(RestoreRefused, match="holds checkpoints"):
         await restore(place, database_url, owned._store)
     before = everything(database_url)
-    await restore(place, database_url, owned._store, replace=True)
+    await restore(place, database_url, owned._store, replace=True, role=WorkerRole(WORKERS.name))
     assert everything(database_url) == before
+    assert missing_for_worker(as_worker(database_url)) is None
     url, store = elsewhere
     await store.claim("another database")
     with pytest.raises(ForeignStore):

@@ -155,3 +155,11 @@ def test_what_is_not_a_workers_refuses_its_role_in_words(divided: Divided, comma
     part.start()
     assert part.ends() == 2
     assert "may not make or change the database's tables" in part.log.read_text()
+
+
+def test_the_doctor_finds_nothing_amiss_where_a_worker_runs(divided: Divided) -> None:
+    doctor = Part(("doctor",), divided.worker.environment, divided.worker.log.with_name("doctor.log"))
+    doctor.start()
+    doctor.ends()
+    found = {line.split()[1]: line.split()[0] for line in doctor.log.read_text().splitlines() if len(line.split()) > 1}
+    assert (found["database"], found["store"]) == ("ok", "ok")
