@@ -52,5 +52,5 @@ def configure_logging(
         library.handlers = []
         library.propagate = name != "uvicorn.access"
     logging.getLogger("uvicorn.access").disabled = True
-    for name in ("uvicorn.error", "procrastinate", "python_multipart", "httpx", "alembic"):
+    for name in ("uvicorn.error", "python_multipart", "httpx", "alembic"):
         logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))

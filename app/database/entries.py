@@ -1,11 +1,14 @@
-"""Adding entries to the queue, as part of a transaction."""
+"""The queue's entries, added and canceled as part of a transaction.
 
+The engine is Procrastinate's tables and functions. They are called as any other statement, so that an error of the
+database looks here as it does everywhere.
+"""
+
+import json
 from datetime import timedelta
 
-from procrastinate import App, PsycopgConnector
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-
-from app.database.session import driver_connection
 
 DELIVERIES = "deliveries"
 """The queue of webhook messages."""
@@ -16,17 +19,26 @@ RECIPES = "recipes"
 TRANSFERS = "transfers"
 """The queue of what is fetched from elsewhere."""
 
-QUEUE = App(connector=PsycopgConnector())
-"""Never opened: every statement runs on the connection of a transaction of ours."""
+_DEFER = text("""
+    select (procrastinate_defer_jobs_v1(array[cast(
+        row(:queue, :task, 0, null, null, cast(:arguments as jsonb), now() + cast(:after as interval))
+        as procrastinate_job_to_defer_v1
+    )]))[1]
+""")
+_CANCEL = text("select procrastinate_cancel_job_v1(:id, true, false)")
 
 
-async def defer(session: AsyncSession, queue: str, after: timedelta | None = None, **arguments: str) -> int:
-    """Add an entry that may be taken ``after`` that time; gives its id."""
-    task = QUEUE.configure_task(
-        queue, queue=queue, connection=await driver_connection(session), schedule_in=_schedule(after)
-    )
-    return await task.defer_async(**arguments)
+async def defer(
+    session: AsyncSession, queue: str, after: timedelta | None = None, *, task: str | None = None, **arguments: str
+) -> int:
+    """Add an entry that may be taken ``after`` that time by the database's clock; gives its id.
+
+    ``task``: what it is called where that is not the name of its queue.
+    """
+    told = {"queue": queue, "task": task or queue, "arguments": json.dumps(arguments), "after": after}
+    return int((await session.execute(_DEFER, told)).scalar_one())
 
 
-def _schedule(after: timedelta | None) -> dict[str, float] | None:
-    return None if after is None else {"seconds": after.total_seconds()}
+async def cancel(session: AsyncSession, id: int) -> None:
+    """Take an entry out that waits; who works on one finds out that it is canceled."""
+    await session.execute(_CANCEL, {"id": id})

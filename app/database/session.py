@@ -6,11 +6,10 @@ from contextlib import asynccontextmanager
 from copy import copy
 from typing import Any
 
-from psycopg import AsyncConnection
-from psycopg.errors import IdleInTransactionSessionTimeout
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DisconnectionError, InternalError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
@@ -33,6 +32,10 @@ SESSION_OPTIONS = (
 and others can rescue what it was working on. No transaction of ours waits for anything but the database. The rest is
 TCP for the server's side."""
 
+OF_NO_USE = (IdleInTransactionSessionTimeout, ReadOnlySqlTransaction)
+"""The server ended a session in the way of SESSION_OPTIONS, as where a machine stood still for seconds; or it takes no
+writes for now: another is about to replace it, or its provider stopped it because its disk is full."""
+
 
 class Database:
     """An engine with its sessions. ``url`` is a libpq URL: postgresql://user:password@host/name.
@@ -51,6 +54,7 @@ class Database:
             connect_args={**TCP, "connect_timeout": 5, "application_name": "recast", "options": SESSION_OPTIONS},
         )
         event.listen(self._engine.sync_engine, "checkout", _refuse_ended)
+        event.listen(self._engine.sync_engine, "handle_error", _drop_those_of_no_use)
         self._autocommitting = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._info = sealing.session_info(seed)
         self._bind()
@@ -71,14 +75,14 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A session that commits when the block ends and rolls back when it raises.
 
-        Raises OperationalError where the connection ends, in the way of SESSION_OPTIONS too, which the driver counts as
-        an internal error: on a machine that stands still for seconds, that is an outage as any other.
+        Raises OperationalError also for what is of no more use than a connection that ended (OF_NO_USE): the driver
+        counts that as internal errors.
         """
         try:
             async with self._sessions.begin() as session:
                 yield session
         except InternalError as error:
-            if not isinstance(error.orig, IdleInTransactionSessionTimeout):
+            if not isinstance(error.orig, OF_NO_USE):
                 raise
             raise OperationalError(error.statement, error.params, error.orig) from error
 
@@ -124,6 +128,12 @@ def _refuse_ended(connection: DBAPIConnection, record: object, proxy: object) ->
         raise DisconnectionError
 
 
+def _drop_those_of_no_use(context: ExceptionContext) -> None:
+    """Have the pool connect anew: where the address leads to another server by now, that is the one to ask."""
+    if isinstance(context.original_exception, OF_NO_USE):
+        context.is_disconnect = True
+
+
 async def commit_without_waiting(session: AsyncSession) -> None:
     """Let the session's commit not wait until it is on the disk: a crash of the database may lose it, nothing else.
 
@@ -131,11 +141,3 @@ async def commit_without_waiting(session: AsyncSession) -> None:
     (PreCommit_Notify in PostgreSQL's async.c). So what is told often and may be lost must not wait (docs/scaling.md).
     """
     await session.execute(text("set local synchronous_commit to off"))
-
-
-async def driver_connection(session: AsyncSession) -> AsyncConnection[tuple[object, ...]]:
-    """The psycopg connection that the session's transaction runs on, for statements that must be part of it."""
-    raw = await (await session.connection()).get_raw_connection()
-    connection = raw.driver_connection
-    assert isinstance(connection, AsyncConnection)
-    return connection

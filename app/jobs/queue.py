@@ -10,11 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database import checkpoints, conversions, groups, idempotency, publications, recipes, webhooks
+from app.database import checkpoints, conversions, entries, groups, idempotency, publications, recipes, webhooks
 from app.database.conversions import NewConversion
-from app.database.entries import DELIVERIES, PUBLICATIONS, QUEUE, RECIPES, TRANSFERS, defer
+from app.database.entries import DELIVERIES, PUBLICATIONS, RECIPES, TRANSFERS, defer
 from app.database.idempotency import Idempotency
-from app.database.session import Database, driver_connection
+from app.database.session import Database
 from app.database.tables import Checkpoint, CheckpointOwner, Conversion, Group
 from app.database.tables import Recipe as RecipeRow
 from app.domain.conversion import State
@@ -278,15 +278,14 @@ async def enqueue_conversion(session: AsyncSession, conversion: Conversion) -> N
         )
         await session.flush()
         return
-    task = QUEUE.configure_task(CONVERT, queue=CONVERSIONS, connection=await driver_connection(session))
-    conversion.queue_job_id = await task.defer_async(conversion_id=conversion.id, **carried_on())
+    told = {"conversion_id": conversion.id, **carried_on()}
+    conversion.queue_job_id = await defer(session, CONVERSIONS, None, task=CONVERT, **told)
     await session.flush()
 
 
 async def enqueue_inspection(session: AsyncSession, checkpoint: Checkpoint) -> None:
     """Give a locked checkpoint a new queue entry for its inspection."""
-    task = QUEUE.configure_task(INSPECT, queue=INSPECTIONS, connection=await driver_connection(session))
-    checkpoint.queue_job_id = await task.defer_async(sha256=checkpoint.sha256)
+    checkpoint.queue_job_id = await defer(session, INSPECTIONS, task=INSPECT, sha256=checkpoint.sha256)
     await session.flush()
 
 
@@ -358,6 +357,4 @@ async def _abort(session: AsyncSession, conversion: Conversion) -> None:
     """Take a conversion's entry from the queue. One that fetches a file stays: others may wait for the same one, and
     who works on it finds out when nobody does any more."""
     if conversion.queue_job_id is not None and conversion.checkpoint_sha256:
-        await QUEUE.job_manager.cancel_job_by_id_async(
-            conversion.queue_job_id, abort=True, connection=await driver_connection(session)
-        )
+        await entries.cancel(session, conversion.queue_job_id)

@@ -1,15 +1,28 @@
 """What the end of a connection looks like to who waits for outages to pass, and to who asks next."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.database.session import Database, driver_connection
+from app.database.entries import DELIVERIES, cancel, defer
+from app.database.session import Database
 from app.jobs.patience import DATABASE, away
 
 pytestmark = pytest.mark.anyio
+
+
+async def defer_one(session: AsyncSession) -> int:
+    return await defer(session, DELIVERIES, timedelta(seconds=5), delivery_id="any")
+
+
+async def cancel_one(session: AsyncSession) -> None:
+    await cancel(session, (await session.execute(text("select max(id) from procrastinate_jobs"))).scalar_one())
 
 
 async def test_a_transaction_that_stood_still_for_too_long_is_an_outage_and_no_fault_of_the_job(
@@ -55,7 +68,44 @@ async def test_a_reading_leaves_no_transaction_to_the_next_user_of_its_connectio
 
 async def test_a_connection_that_was_closed_here_while_it_lay_idle_is_replaced(database: Database) -> None:
     async with database.transaction() as session:
-        connection = await driver_connection(session)
+        connection = (await (await session.connection()).get_raw_connection()).driver_connection
+    assert connection
     await connection.close()
     async with database.reading() as session:
         assert await session.scalar(text("select 1")) == 1
+
+
+@pytest.mark.parametrize("code", ["53100", "25006"], ids=["its disk is full", "it takes no writes"])
+@pytest.mark.parametrize("do", [defer_one, cancel_one], ids=["adding", "canceling"])
+async def test_a_server_that_refuses_an_entry_for_now_is_away(
+    database: Database, code: str, do: Callable[[AsyncSession], Awaitable[object]]
+) -> None:
+    """As any server while its disk is full; or one that another is about to replace."""
+    refusing = f"begin raise exception 'for now' using errcode = '{code}'; end"
+    async with database.transaction() as session:
+        await defer_one(session)
+        await session.execute(text(f"create function refuse() returns trigger language plpgsql as $${refusing}$$"))
+        changed = "before insert or update on procrastinate_jobs"
+        await session.execute(text(f"create trigger refuse {changed} for each row execute function refuse()"))
+
+    async def tried() -> None:
+        async with database.transaction() as session:
+            await do(session)
+
+    with pytest.raises(Exception) as refused:  # noqa: PT011 - which one, is what is asked
+        await tried()
+    assert away(refused.value) == DATABASE
+
+
+async def test_a_server_that_takes_no_writes_is_asked_on_a_new_connection_next(database: Database) -> None:
+    """The address may lead to the one that replaced it by then."""
+
+    async def written() -> int:
+        async with database.transaction() as session:
+            return await defer_one(session)
+
+    async with database.transaction() as session:
+        await session.execute(text("set session characteristics as transaction read only"))
+    with pytest.raises(OperationalError):
+        await written()
+    assert await written()
