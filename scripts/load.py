@@ -159,7 +159,7 @@ class Operations:
             await conversions.count(session, Filter())
 
     async def rescue(self) -> None:
-        await Rescuer(self.database, NEVER, 3).rescue(may_judge=True)
+        await Rescuer(self.database, NEVER, 3).rescue()
 
     async def metrics(self) -> None:
         async with self.database.transaction() as session:

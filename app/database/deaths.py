@@ -13,9 +13,10 @@ _ELSEWHERE = text("""
     where at > now() - interval '1 hour' and not jsonb_exists(suspects, :suspect)
 """)
 _SINCE_LAST = text("""
-    select cast(extract(epoch from now() - max(at)) as double precision) from deaths
+    select min(abs(cast(extract(epoch from now() - at) as double precision))) from deaths
     where jsonb_exists(suspects, :suspect)
 """)
+"""A death that lies ahead was long ago: the clock was set back since."""
 _OLD = text("delete from deaths where at < now() - interval '1 day'")
 
 

@@ -3,10 +3,10 @@
 A worker's id is its registration with the queue, so that the entries that it works on name it.
 """
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, func, select, text, update
+from sqlalchemy import ColumnElement, delete, func, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database.tables import Worker
@@ -47,10 +47,15 @@ async def mark_gone(session: AsyncSession, rooms: Sequence[str]) -> None:
     await session.execute(update(Worker).where(Worker.room.in_(rooms)).values(gone=True))
 
 
-async def dead(session: AsyncSession, lost_after: float | None) -> Sequence[Worker]:
-    """Workers that were seen to have ended, or gave no sign of life for ``lost_after`` seconds (None: whatever their
-    silence), locked; those that others hold are left to them."""
-    found = Worker.gone if lost_after is None else Worker.gone | ~_gives_signs(lost_after)
+async def signs(session: AsyncSession) -> dict[int, datetime]:
+    """The newest sign of life of every worker that is entered, by id: a time of the database's clock."""
+    return {id: seen_at for id, seen_at in await session.execute(select(Worker.id, Worker.seen_at))}
+
+
+async def dead(session: AsyncSession, silent: Mapping[int, datetime]) -> Sequence[Worker]:
+    """Workers that were seen to have ended, and those of the ``silent`` whose newest sign of life is still that one,
+    locked; those that others hold are left to them."""
+    found = Worker.gone | tuple_(Worker.id, Worker.seen_at).in_(silent.items())
     query = select(Worker).where(found).order_by(Worker.id).with_for_update(skip_locked=True)
     return (await session.scalars(query)).all()
 
@@ -78,8 +83,4 @@ async def alive(session: AsyncSession, lost_after: float) -> Sequence[Worker]:
 
 def lives(lost_after: float) -> ColumnElement[bool]:
     """Of a Worker: it gave a sign of life in the last ``lost_after`` seconds, and was not seen to have ended."""
-    return _gives_signs(lost_after) & ~Worker.gone
-
-
-def _gives_signs(lost_after: float) -> ColumnElement[bool]:
-    return Worker.seen_at >= func.now() - timedelta(seconds=lost_after)
+    return (Worker.seen_at >= func.now() - timedelta(seconds=lost_after)) & ~Worker.gone

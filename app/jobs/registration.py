@@ -1,7 +1,6 @@
 """A worker's place in the database: it is entered, gives signs of life until the very end, and is taken out."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -33,32 +32,22 @@ class Registration:
     database: Database
     id: int
     lost_after: float
-    in_touch_since: float | None
-    """When the database answered first since it last failed to (seconds of the monotonic clock)."""
-
-    def may_judge(self) -> bool:
-        """Whether the database has answered for so long that who lives must have given a sign of life to it.
-
-        After an outage everybody was silent, the living too.
-        """
-        return self.in_touch_since is not None and time.monotonic() - self.in_touch_since > self.lost_after
 
     async def keep(self) -> None:
         """Give signs of life for ever. Raises Forgotten."""
-        interval = self.lost_after / BEATS
+        interval = pause = self.lost_after / BEATS
         while True:
-            await asyncio.sleep(interval if self.in_touch_since is not None else min(interval, AWAY_DELAY))
+            await asyncio.sleep(pause)
             try:
                 async with asyncio.timeout(self.lost_after), self.database.transaction() as session:
                     known = await workers.beat(session, self.id)
             except (*DatabaseAway, TimeoutError) as error:
-                self.in_touch_since = None
+                pause = min(interval, AWAY_DELAY)
                 log.warning("no_sign_of_life", error=str(error).split("\n", 1)[0])
                 continue
             if not known:
                 raise Forgotten
-            if self.in_touch_since is None:
-                self.in_touch_since = time.monotonic()
+            pause = interval
 
     async def drain(self) -> None:
         """Say that this worker was told to stop, if the database can be told now."""
@@ -85,7 +74,7 @@ async def registered(
             return await workers.register(session, name=name, room=room, supervisor=supervisor)
 
     id = await patiently(register)
-    yield Registration(database, id, lost_after, time.monotonic())
+    yield Registration(database, id, lost_after)
     with suppress(*DatabaseAway, TimeoutError):
         async with asyncio.timeout(LEAVING), database.transaction() as session:
             await workers.forget(session, id)

@@ -5,7 +5,10 @@ any time: rows are locked, and a rescued conversion gets a new entry, so that th
 worker wakes up again.
 """
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 from sqlalchemy import TextClause, text
@@ -17,6 +20,7 @@ from app.database.tables import Checkpoint, Conversion, Worker
 from app.domain.conversion import State
 from app.domain.errors import WorkerLost
 from app.jobs import metrics, queue
+from app.jobs.patience import DatabaseAway
 from app.jobs.suspicion import suspect
 
 log = structlog.get_logger(__name__)
@@ -60,7 +64,39 @@ _DROP_ENTRIES = text("""
 _DROP_ENTRY = text("delete from procrastinate_jobs where id = :id and status = 'doing'")
 
 
-@dataclass(frozen=True)
+class Silence:
+    """Which workers have been silent for so long, as one saw who looked again and again, by a clock of its own.
+
+    Times of the database's clock are only compared with each other: it may be set, and goes on where all machines that
+    it looks after stood still.
+    """
+
+    def __init__(self, lost_after: float) -> None:
+        self._lost_after = lost_after
+        self._newest: Mapping[int, datetime] = {}
+        self._seconds: dict[int, float] = {}
+        self._looked_at = 0.0
+
+    def heard(self, newest: Mapping[int, datetime], now: float) -> dict[int, datetime]:
+        """Take note of every worker's newest sign of life; gives those that had none for long.
+
+        ``now``: seconds of the monotonic clock. One long pause of who looks does not count as long: others may have
+        paused with it, and are about to go on.
+        """
+        passed = min(now - self._looked_at, self._lost_after / 2)
+        self._seconds = {
+            id: self._seconds.get(id, 0.0) + passed if self._newest.get(id) == sign else 0.0
+            for id, sign in newest.items()
+        }
+        self._newest, self._looked_at = newest, now
+        return {id: sign for id, sign in newest.items() if self._seconds[id] >= self._lost_after}
+
+    def not_heard(self) -> None:
+        """Begin anew: signs could not be seen, and perhaps not be given."""
+        self._newest, self._seconds = {}, {}
+
+
+@dataclass
 class Rescuer:
     """Who rescues, and by which rules."""
 
@@ -70,17 +106,22 @@ class Rescuer:
     max_attempts: int
     """Deaths that point at a job after which it is not tried again."""
 
-    async def rescue(self, may_judge: bool) -> int:
-        """Queue again what lost its worker, end what its deaths point at; gives how many were rescued.
+    def __post_init__(self) -> None:
+        self._silence = Silence(self.lost_after)
 
-        ``may_judge``: silence counts as death; else only workers that were seen to have ended.
-        """
-        async with self.database.transaction() as session:
-            freed: list[str] = []
-            for worker in await workers.dead(session, self.lost_after if may_judge else None):
-                freed += await self._bury(session, worker)
-            rescued = await _requeue_abandoned(session, _ABANDONED_UNDER_WAY.bindparams(freed=freed))
-            await queue.put_back_abandoned(session)
+    async def rescue(self) -> int:
+        """Queue again what lost its worker, end what its deaths point at; gives how many were rescued."""
+        try:
+            async with self.database.transaction() as session:
+                silent = self._silence.heard(await workers.signs(session), time.monotonic())
+                freed: list[str] = []
+                for worker in await workers.dead(session, silent):
+                    freed += await self._bury(session, worker)
+                rescued = await _requeue_abandoned(session, _ABANDONED_UNDER_WAY.bindparams(freed=freed))
+                await queue.put_back_abandoned(session)
+        except DatabaseAway:
+            self._silence.not_heard()
+            raise
         metrics.jobs_rescued.inc(rescued)
         return rescued
 

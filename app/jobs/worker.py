@@ -124,7 +124,7 @@ async def _serve_queues(
         tools.database, name=tools.name, room=room, supervisor=supervisor, lost_after=lost_after, mistaken=mistaken
     ) as registration:
         rescuer = Rescuer(tools.database, lost_after, settings.max_attempts)
-        rescue = partial(_rescue, rescuer, registration, tools)
+        rescue = partial(_rescue, rescuer, tools)
         mistaken = None
         try:
             telling = _tell_confinement(tools, registration)
@@ -205,12 +205,12 @@ def _carrying(tools: Tools, registration: Registration) -> Iterator[Consumer]:
         )
 
 
-async def _rescue(rescuer: Rescuer, registration: Registration, tools: Tools) -> None:
+async def _rescue(rescuer: Rescuer, tools: Tools) -> None:
     async with abandoned_rooms(tools.work_dir.parent) as ended:
         if ended:
             async with tools.database.transaction() as session:
                 await workers.mark_gone(session, ended)
-    await rescuer.rescue(may_judge=registration.may_judge())
+    await rescuer.rescue()
 
 
 async def _note_idle_deaths(tools: Tools) -> None:

@@ -62,3 +62,9 @@ async def test_where_no_death_is_on_record_the_control_counts_from_the_start_of_
 async def test_a_try_that_cannot_condemn_waits_for_nothing(session: AsyncSession) -> None:
     await died(session, "a", 0)
     assert await left(session, losses=1, lived=0) == 0
+
+
+async def test_a_clock_that_was_set_back_since_the_last_death_prolongs_no_control(session: AsyncSession) -> None:
+    await died(session, "a", 600)
+    await died(session, "a", -3600)
+    assert await left(session, losses=2, lived=600) == 0
