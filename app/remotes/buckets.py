@@ -17,6 +17,8 @@ from app.remotes.egress import Egress, checked_url
 from app.remotes.grants import Remote
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+ANSWERING = {"timeout": timedelta(minutes=30)}
+"""A large file on a slow way takes many minutes."""
 RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=30)}
 """Few: who asks has a longer patience of its own, and resumes."""
 
@@ -54,7 +56,7 @@ def open_bucket(scheme: str, bucket: str, remote: Remote, egress: Egress) -> Obj
         "aws_endpoint_url_s3": endpoint,
         "region": remote.region,
         "virtual_hosted_style_request": False,
-        "client_options": {"allow_http": plain, "timeout": timedelta(minutes=30)},
+        "client_options": {"allow_http": plain, **ANSWERING},
         "retry_config": RETRIES,
     }
     if key and secret:
@@ -64,7 +66,7 @@ def open_bucket(scheme: str, bucket: str, remote: Remote, egress: Egress) -> Obj
 
 def _google(bucket: str, remote: Remote) -> ObjectStore:
     key = remote.credential("service_account_key")
-    settings: dict[str, Any] = {"client_options": {"allow_http": False}, "retry_config": RETRIES}
+    settings: dict[str, Any] = {"client_options": {"allow_http": False, **ANSWERING}, "retry_config": RETRIES}
     if key is None:
         return GCSStore(bucket, **settings, skip_signature=True)
     try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import obstore
@@ -25,6 +26,9 @@ from app.storage.intake import (
 )
 from app.storage.objects import BLOCK, Chunk, MissingObject, StoredObject, object_name, object_sha256
 from app.threads import in_thread
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
 
 OWNER = "owner"
 """Names the database that the store belongs to."""
@@ -42,6 +46,42 @@ PLAIN = re.compile(r"[\w.-]{1,200}", re.ASCII)
 """File names that need no quoting in a header; the service gives its files no others."""
 PART = 16 << 20
 """Bytes of one part of a multipart upload."""
+PARTS_AT_ONCE = 4
+"""So few that each arrives within SILENCE also where the way to the store is slow (2 MiB/s)."""
+SILENCE = "30s"
+"""For which a store may leave a request without an answer, or an answer without a further byte. The whole may take as
+long as it likes: a large file on a slow way takes many minutes."""
+ANSWERING = {"connect_timeout": "5s", "read_timeout": SILENCE, "timeout": "1day"}
+VARIABLES = {"s3": "AWS", "gcs": "GOOGLE", "azure": "AZURE"}
+"""What the names of the variables begin with by which an operator says otherwise."""
+CLIENT_SETTINGS = (
+    "allow_http",
+    "allow_invalid_certificates",
+    "connect_timeout",
+    "default_content_type",
+    "http1_only",
+    "http2_keep_alive_interval",
+    "http2_keep_alive_timeout",
+    "http2_keep_alive_while_idle",
+    "http2_only",
+    "pool_idle_timeout",
+    "pool_max_idle_per_host",
+    "proxy_ca_certificate",
+    "proxy_excludes",
+    "proxy_url",
+    "randomize_addresses",
+    "read_timeout",
+    "timeout",
+    "user_agent",
+)
+"""Of object_store (ClientConfigKey), which takes them from variables only where it is given none."""
+RETRIES: "RetryConfig" = {
+    "max_retries": 10,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
+}
+"""Of each request, before it is told that the store is away. At least one a second, so that a store that comes back is
+used at once."""
 
 
 @dataclass
@@ -60,7 +100,7 @@ class CloudStore:
     owner_lasts = OWNER_LASTS
 
     def __init__(self, url: str, scratch: Path) -> None:
-        self._store = from_url(url)
+        self._store = _opened(url)
         self._scratch = scratch
         self._scratch.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self._scratch)
@@ -115,14 +155,20 @@ class CloudStore:
             yield file.path
 
     async def stream(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[Chunk]:
+        """A way that breaks is taken up again where it broke, as often as it leads on."""
         with _failures(sha256):
             size = (await obstore.head_async(self._store, object_name(sha256)))["size"]
             stop = size if end is None else min(end, size)
-            if start >= stop:
-                return
-            found = await obstore.get_async(self._store, object_name(sha256), options={"range": (start, stop)})
-            async for block in found.stream(min_chunk_size=BLOCK):
-                yield bytes(block)
+            while start < stop:
+                began = start
+                try:
+                    found = await obstore.get_async(self._store, object_name(sha256), options={"range": (start, stop)})
+                    async for block in found.stream(min_chunk_size=BLOCK):
+                        start += len(block)
+                        yield bytes(block)
+                except BaseError:
+                    if start == began:
+                        raise
 
     async def size(self, sha256: str) -> int | None:
         try:
@@ -164,7 +210,9 @@ class CloudStore:
             await obstore.copy_async(self._store, source, target)
             return
         found = await obstore.get_async(self._store, source)
-        await obstore.put_async(self._store, target, found.stream(min_chunk_size=PART), chunk_size=PART)
+        await obstore.put_async(
+            self._store, target, found.stream(min_chunk_size=PART), chunk_size=PART, max_concurrency=PARTS_AT_ONCE
+        )
 
     async def _restore_collected(self) -> None:
         """Put back what a collection moved aside and died over."""
@@ -239,7 +287,18 @@ class CloudStore:
             with suppress(FileNotFoundError):
                 await obstore.head_async(self._store, name)
                 await obstore.put_async(self._store, f"{RENEWED}/{sha256}/{uuid4().hex}", b"renewed")
-            await obstore.put_async(self._store, name, path, chunk_size=PART, attributes=named or None)
+            await obstore.put_async(
+                self._store, name, path, attributes=named or None, chunk_size=PART, max_concurrency=PARTS_AT_ONCE
+            )
+
+
+def _opened(url: str) -> Any:
+    """Raises BaseError, ValueError."""
+    variables = VARIABLES.get(obstore.parse_scheme(url))
+    if variables is None:
+        return from_url(url)
+    told = {name: value for name in CLIENT_SETTINGS if (value := os.environ.get(f"{variables}_{name.upper()}"))}
+    return from_url(url, client_options=cast(Any, {**ANSWERING, **told}), retry_config=RETRIES)
 
 
 @contextmanager

@@ -1,8 +1,12 @@
 """The store of a cloud on a server that speaks S3 and checks signatures, over its network."""
 
+import asyncio
 import hashlib
 import os
+import re
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import httpx
 import pytest
 
 from app.storage.cloud import PART, CloudStore
-from app.storage.objects import MissingObject
+from app.storage.objects import BLOCK, MissingObject
 from app.storage.opening import open_store
 from tests.jobs.chunks import chunks_of
 from tests.remotes.servers import KEY, SECRET, s3_server
@@ -60,3 +64,43 @@ async def test_a_bucket_belongs_to_who_claimed_it_first(store: CloudStore) -> No
     assert await store.claim("mine") == "mine"
     assert await store.claim("theirs") == "mine"
     await store.check()
+
+
+@dataclass
+class BreakingServer:
+    """Serves one object, of which every answer brings no more than some bytes before the connection ends."""
+
+    content: bytes
+    longest: int
+    asked: int = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(ConnectionError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            asked = re.search(r"range: bytes=(\d+)-", head, re.IGNORECASE)
+            start = int(asked[1]) if asked else 0
+            said = (
+                f"HTTP/1.1 {206 if asked else 200} OK\r\nContent-Length: {len(self.content) - start}\r\n"
+                f"Content-Range: bytes {start}-{len(self.content) - 1}/{len(self.content)}\r\n"
+                "Last-Modified: Thu, 01 Jan 2026 12:00:00 GMT\r\nConnection: close\r\n\r\n"
+            )
+            writer.write(said.encode())
+            if head.startswith("GET"):
+                self.asked += 1
+                writer.write(self.content[start : start + self.longest])
+            await writer.drain()
+
+
+async def test_a_file_is_read_over_a_way_that_breaks_more_often_than_a_request_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(15 * BLOCK)
+    server = BreakingServer(content, longest=BLOCK)
+    async with await asyncio.start_server(server.answer, "127.0.0.1", 0) as listening:
+        endpoint = "http://{}:{}".format(*listening.sockets[0].getsockname())
+        told = {"ENDPOINT": endpoint, "SKIP_SIGNATURE": "true", "REGION": "us-east-1", "ALLOW_HTTP": "true"}
+        for name, value in told.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        async with CloudStore("s3://models", tmp_path / "scratch").local("ab" * 32) as path:
+            assert path.read_bytes() == content
+    assert server.asked == 15
