@@ -317,7 +317,24 @@ def _cause(id: str, struck: list[Struck], began: float, ended: float) -> float |
     return workers[0] if workers else processes[-1] if processes else None
 
 
-BAD = ("failed_not_at_fault", "not_condemned", "lost", "doubled", "torn", "stuck", "bad_statuses", "late_answers")
+def _blamed(system: System) -> int:
+    """Conversions that a death points at, which is none where workers were only told to stop."""
+    with psycopg.connect(system.database_url) as connection:
+        (count,) = connection.execute("select count(*) from conversions where workers_lost > 0").fetchone() or (0,)
+        return int(count)
+
+
+BAD = (
+    "failed_not_at_fault",
+    "not_condemned",
+    "lost",
+    "doubled",
+    "torn",
+    "stuck",
+    "bad_statuses",
+    "blamed",
+    "late_answers",
+)
 
 
 def main() -> int:
@@ -371,6 +388,8 @@ def _run(given: argparse.Namespace, directory: Path) -> dict[str, object]:
                     struck = strikes(system, work, given.kills, given.pause)
         _until_ready(work)
         stuck = _until_final(work)
+        if given.rolling:
+            found["blamed"] = _blamed(system)
         return {**judge(system, work, struck, stuck), **found, "stop_status": system.stop()}
 
 
