@@ -60,6 +60,17 @@ async def dead(session: AsyncSession, silent: Mapping[int, datetime]) -> Sequenc
     return (await session.scalars(query)).all()
 
 
+async def died_with_supervisor(session: AsyncSession, dead: Worker) -> bool:
+    """Whether the run of `recast serve` that would have started a dead worker again has ended too.
+
+    Who sees on its machine that it has ended is another worker, either of the same run or of a later one.
+    """
+    if not dead.gone or dead.supervisor is None:
+        return False
+    others = select(Worker.id).where(Worker.supervisor == dead.supervisor, Worker.id != dead.id, ~Worker.gone)
+    return await session.scalar(others.limit(1)) is None
+
+
 async def record_confinement(session: AsyncSession, id: int, confinement: dict[str, dict[str, str]]) -> None:
     """Record which layers around the worker's conversion processes are in force, and which the platform refused."""
     await session.execute(update(Worker).where(Worker.id == id).values(confinement=confinement))

@@ -6,9 +6,10 @@ worker wakes up again.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 from sqlalchemy import TextClause, text
@@ -21,7 +22,7 @@ from app.domain.conversion import State
 from app.domain.errors import WorkerLost
 from app.jobs import metrics, queue
 from app.jobs.patience import DatabaseAway
-from app.jobs.suspicion import suspect
+from app.jobs.suspicion import Suspicion, suspect
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +63,9 @@ _DROP_ENTRIES = text("""
     returning args ->> 'conversion_id'
 """)
 _DROP_ENTRY = text("delete from procrastinate_jobs where id = :id and status = 'doing'")
+
+Blame = Callable[[str, int], Awaitable[Suspicion]]
+"""Counts a death against what ran then, at which so many pointed before."""
 
 
 class Silence:
@@ -136,39 +140,48 @@ class Rescuer:
         read = await checkpoints.being_read_in(session, worker.id)
         together = {conversion.id for conversion in ran} | {checkpoint.sha256 for checkpoint in read}
         counts = not worker.draining
+        blame = partial(
+            suspect,
+            session,
+            together=together,
+            max_attempts=self.max_attempts,
+            with_supervisor=await workers.died_with_supervisor(session, worker),
+        )
         metrics.deaths.labels("worker").inc()
         log.warning("worker_died", worker=worker.name, running=sorted(together), counts=counts)
         if counts:
             await deaths.record(session, together, worker.id)
         for conversion in ran:
             if counts:
-                await self._blame_conversion(session, conversion, together)
+                await _blame_conversion(session, conversion, blame)
             if not conversion.state.final:
                 await conversions.requeue(session, conversion)
         for checkpoint in read:
             checkpoint.worker_id = None
             if counts:
-                await self._blame_reading(session, checkpoint, together)
+                await _blame_reading(session, checkpoint, blame)
         await session.flush()
         dropped = {"worker_id": worker.id, "repeatable": list(queue.REPEATABLE)}
         taken = (await session.scalars(_DROP_ENTRIES, dropped)).all()
         await workers.forget(session, worker.id)
         return [conversion.id for conversion in ran] + [id for id in taken if id is not None]
 
-    async def _blame_conversion(self, session: AsyncSession, conversion: Conversion, together: set[str]) -> None:
-        found = await suspect(session, conversion.id, conversion.workers_lost, together, self.max_attempts)
-        conversion.workers_lost = found.losses
-        if found.condemned:
-            error = WorkerLost(f"{found.losses} workers died while they ran this conversion.")
-            await conversions.end(session, conversion, State.failed, error.problem())
 
-    async def _blame_reading(self, session: AsyncSession, checkpoint: Checkpoint, together: set[str]) -> None:
-        found = await suspect(session, checkpoint.sha256, checkpoint.inspection_attempts, together, self.max_attempts)
-        checkpoint.inspection_attempts = found.losses
-        await session.flush()
-        if found.condemned:
-            error = WorkerLost(f"{found.losses} workers died while they read this file.")
-            await checkpoints.record_inspection(session, checkpoint.sha256, error.problem())
+async def _blame_conversion(session: AsyncSession, conversion: Conversion, blame: Blame) -> None:
+    found = await blame(conversion.id, conversion.workers_lost)
+    conversion.workers_lost = found.losses
+    if found.condemned:
+        error = WorkerLost(f"{found.losses} workers died while they ran this conversion.")
+        await conversions.end(session, conversion, State.failed, error.problem())
+
+
+async def _blame_reading(session: AsyncSession, checkpoint: Checkpoint, blame: Blame) -> None:
+    found = await blame(checkpoint.sha256, checkpoint.inspection_attempts)
+    checkpoint.inspection_attempts = found.losses
+    await session.flush()
+    if found.condemned:
+        error = WorkerLost(f"{found.losses} workers died while they read this file.")
+        await checkpoints.record_inspection(session, checkpoint.sha256, error.problem())
 
 
 async def _requeue_abandoned(session: AsyncSession, abandoned: TextClause) -> int:

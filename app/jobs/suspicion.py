@@ -6,6 +6,10 @@ points at is tried again, alone (isolation.py). It is condemned when so many dea
 last of them when it was alone, unless as many happened lately to which it had nothing to do: then everything dies here,
 and the job is given more tries, but not without end.
 
+A worker that died with its supervisor, as where a machine or a container is restarted, was killed by none of its jobs
+as a rule: none reaches beyond its own process. Such a death has a job run alone and after a control, but condemns it
+never.
+
 Before a death can condemn, there is a control: the job is run by a worker only that has lived for a while without it,
 since its own start and since the job's last death. Where workers and processes die whatever they run (a machine that is
 restarted again and again, a database that takes everything with it, somebody who kills a few processes within seconds),
@@ -38,9 +42,18 @@ class Suspicion:
 
 
 async def suspect(
-    session: AsyncSession, one: str, earlier_losses: int, together: Collection[str], max_attempts: int
+    session: AsyncSession,
+    one: str,
+    earlier_losses: int,
+    together: Collection[str],
+    max_attempts: int,
+    *,
+    with_supervisor: bool = False,
 ) -> Suspicion:
-    """Count a recorded death against ``one`` of those that ran ``together`` in the worker."""
+    """Count a recorded death against ``one`` of those that ran ``together`` in the worker; one of the worker
+    ``with_supervisor`` only as long as another is left to condemn."""
+    if with_supervisor:
+        return Suspicion(max(earlier_losses, min(earlier_losses + 1, max_attempts - 1)), condemned=False)
     losses = earlier_losses + 1
     if losses < max_attempts or len(together) > 1:
         return Suspicion(losses, condemned=False)

@@ -209,6 +209,20 @@ async def test_restarts_of_everything_condemn_nobody(client: Client, start_worke
     assert (conversion.state, conversion.attempt, conversion.workers_lost) == (State.succeeded, 3, 2)
 
 
+@pytest.mark.parametrize(("later", "ended"), [("the same run", State.failed), ("another run", State.succeeded)])
+async def test_a_worker_that_died_with_its_supervisor_condemns_nobody(
+    client: Client, start_worker: StartWorker, later: str, ended: State
+) -> None:
+    """As `recast serve` is killed as a whole, or restarted with its container."""
+    id = await client.submit("sleep:2")
+    worker = start_worker(max_attempts=1, supervisor="the same run")
+    await client.started(id)
+    worker.kill()
+    worker.wait()
+    start_worker(max_attempts=1, supervisor=later)
+    assert (await client.ended(id)).state is ended
+
+
 async def test_the_death_of_a_worker_is_noticed_although_who_notices_it_dies_too(
     client: Client, start_worker: StartWorker, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.sql import func
 from app.database import deaths
 from app.database.session import Database
 from app.database.tables import Death
-from app.jobs.suspicion import control_left
+from app.jobs.suspicion import control_left, suspect
 
 LOST_AFTER = 15.0
 CONTROL = 60.0
@@ -68,3 +68,14 @@ async def test_a_clock_that_was_set_back_since_the_last_death_prolongs_no_contro
     await died(session, "a", 600)
     await died(session, "a", -3600)
     assert await left(session, losses=2, lived=600) == 0
+
+
+async def test_deaths_with_the_supervisor_have_a_job_run_alone_and_leave_another_to_condemn_it(
+    session: AsyncSession,
+) -> None:
+    losses = 0
+    for expected in (1, 2, 2, 2):
+        found = await suspect(session, "a", losses, {"a"}, 3, with_supervisor=True)
+        losses = found.losses
+        assert (losses, found.condemned) == (expected, False)
+    assert (await suspect(session, "a", losses, {"a"}, 3)).condemned
