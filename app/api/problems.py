@@ -147,7 +147,7 @@ def from_validation(errors: Sequence[Any]) -> RecastError:
     told = [
         {
             "location": ".".join(str(part) for part in error["loc"])[:SHOWN_VALUE],
-            "message": str(error["msg"])[:SHOWN_VALUE],
+            "message": str(error["msg"]).removeprefix("Value error, ")[:SHOWN_VALUE],  # pydantic's before our own words
             "type": error["type"],
             **({"value": repr(error["input"])[:SHOWN_VALUE]} if "input" in error else {}),
         }

@@ -45,7 +45,7 @@ class OnnxOptions(CommonOptions):
     """Constants are folded and the graph is simplified, always: verification holds for the simplified file."""
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     """Of the weights and, but for bf16, of what the file computes; its inputs and outputs are as the model's own. int8
-    is an approximation, which is held to ``budget``."""
+    is an approximation, which is held to the option budget."""
     keep_io_types: bool = True
     """Of fp16 alone. False: inputs and outputs that are float32 in the model are float16 in the file."""
     activations: Literal["dynamic", "static"] = "dynamic"
