@@ -25,7 +25,8 @@ _DEFER = text("""
         as procrastinate_job_to_defer_v1
     )]))[1]
 """)
-_CANCEL = text("select procrastinate_cancel_job_v1(:id, true, false)")
+_CANCEL = text("select procrastinate_cancel_job_v1(:id, false, false)")
+"""Without a mark on an entry that is worked on: none that has it may wait again, and nobody reads it."""
 
 
 async def defer(
@@ -40,5 +41,5 @@ async def defer(
 
 
 async def cancel(session: AsyncSession, id: int) -> None:
-    """Take an entry out that waits; who works on one finds out that it is canceled."""
+    """Take an entry out that waits; who works on one finds out by what it stands for."""
     await session.execute(_CANCEL, {"id": id})

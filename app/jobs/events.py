@@ -106,7 +106,7 @@ class Changes:
         while True:
             try:
                 await self._listen_once()
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 log.warning("listening_interrupted", error=str(error).strip())
                 await asyncio.sleep(RECONNECT_AFTER)
 

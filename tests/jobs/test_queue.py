@@ -1,11 +1,16 @@
 """Queueing: rows and queue entries that stand or fall together, and what clients may ask of a conversion."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import checkpoints, conversions
 from app.database.conversions import AttemptLost, Ending, NewConversion, SourceReference
@@ -85,6 +90,28 @@ async def test_cancelling_a_queued_conversion_ends_it_and_its_entry(database: Da
     assert await queue_jobs(database) == [("convert", "cancelled")]
     with pytest.raises(AlreadyFinished):
         await queue.cancel(database, conversion.id)
+
+
+@pytest.mark.parametrize(
+    "give_back",
+    [
+        lambda session, worker, entry: queue.put_back(session, queue.CONVERSIONS, entry),
+        lambda session, worker, entry: queue.put_back_unknown(session, queue.CONVERSIONS, worker, []),
+        lambda session, worker, entry: queue.postpone(session, entry, 60),
+    ],
+    ids=["handed back", "given in an answer that was lost", "postponed"],
+)
+async def test_an_entry_whose_conversion_was_canceled_meanwhile_can_be_given_back(
+    database: Database, give_back: Callable[[AsyncSession, int, int], Awaitable[None]]
+) -> None:
+    conversion = (await queue.submit(database, await with_checkpoint(database))).conversion
+    async with database.transaction() as session:
+        worker = await register(session, name="one", room="a", supervisor=None)
+        taken = await queue.take(session, queue.CONVERSIONS, worker)
+    assert taken
+    await queue.cancel(database, conversion.id)
+    async with database.transaction() as session:
+        await give_back(session, worker, taken.id)
 
 
 async def test_retrying_queues_a_canceled_conversion_again(database: Database) -> None:
@@ -219,3 +246,23 @@ async def test_what_is_fetched_for_several_is_fetched_on_when_one_of_them_is_can
     assert await queue_jobs(database) == [("transfers", "todo")]
     async with database.transaction() as session:
         assert [one.id for one in await conversions.awaiting(session, second.queue_job_id or 0)] == [second.id]
+
+
+async def test_who_listens_goes_on_whatever_the_database_says(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a standby that is about to take over, where nobody may listen."""
+    connect, refused = psycopg.AsyncConnection.connect, asyncio.Event()
+
+    async def refuse_once(*arguments: Any, **settings: Any) -> Any:
+        if not refused.is_set():
+            refused.set()
+            raise ReadOnlySqlTransaction("cannot execute LISTEN during recovery")
+        return await connect(*arguments, **settings)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", refuse_once)
+    async with Changes(database) as changes:
+        with changes.watch("anything") as woken:
+            async with asyncio.timeout(60):
+                await woken.wait()
+    assert refused.is_set()
