@@ -32,6 +32,12 @@ def database_url(postgres_dir: Path) -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture
+def worker_url(database_url: str) -> str:
+    """Of one role for all, as in a service that is not divided."""
+    return database_url
+
+
 def kill_server(postgres_dir: Path) -> None:
     pid = int((postgres_dir / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
     server = psutil.Process(pid)
