@@ -94,7 +94,8 @@ async def _fetch(tools: Tools, job: Job, conversion: Conversion) -> None:
         await _later(tools, job, say, str(error) or "it changed meanwhile")
     except Exception as error:
         if away(error) is not None:
-            await _later(tools, job, say, "a part of the service is away")
+            await patiently(tools.store.check, partial(_wait_for, tools, job))
+            await _later(tools, job, say, "a part of the service was away", None)
         elif isinstance(error, RecastError):
             await say(f"{type(error).code}: {error.detail}")
             await _fail(tools, job, error)
@@ -167,8 +168,18 @@ async def _take(tools: Tools, job: Job, stored: StoredObject, filename: str | No
             await queue.enqueue_conversion(session, conversion)
 
 
-async def _later(tools: Tools, job: Job, say: Callable[[str], Awaitable[None]], why: str) -> None:
-    """Leave the file for another time; after the last one the conversion fails."""
+async def _wait_for(tools: Tools, job: Job, part: str | None) -> None:
+    """Tell clients what all that wait for the file wait for."""
+    with suppress(*DatabaseAway):
+        async with tools.database.transaction() as session:
+            for conversion in await conversions.awaiting(session, job.entry):
+                await conversions.wait_queued(session, conversion, part)
+
+
+async def _later(
+    tools: Tools, job: Job, say: Callable[[str], Awaitable[None]], why: str, part: str | None = SOURCE
+) -> None:
+    """Leave the file for another time, for which ``part`` is waited; after the last one the conversion fails."""
     tries = int(job.arguments.get("tries", "0"))
     if tries >= len(PAUSES):
         await _fail(tools, job, FetchFailed(f"The file could not be read: {why}."))
@@ -183,7 +194,7 @@ async def _later(tools: Tools, job: Job, say: Callable[[str], Awaitable[None]], 
             entry = await defer(session, TRANSFERS, pause, **told, **carried_on())
             for conversion in await conversions.awaiting(session, job.entry):
                 conversion.queue_job_id = entry
-                await conversions.wait_queued(session, conversion, SOURCE)
+                await conversions.wait_queued(session, conversion, part)
 
     await patiently(put_off)
 

@@ -46,7 +46,8 @@ async def publish(tools: Tools, job: Job) -> None:
         await _later(tools, job, publication, str(error))
     except Exception as error:
         if away(error) is not None:
-            await _later(tools, job, publication, "a part of the service is away")
+            await patiently(tools.store.check)
+            await _later(tools, job, publication, "a part of the service was away")
         elif isinstance(error, RecastError):
             await _end(tools, job, _failed(publication, error))
         else:

@@ -12,10 +12,42 @@ from app.domain.conversion import State
 from app.jobs import queue
 from app.targets.onnx.spec import OnnxOptions
 from tests.jobs.service import TIMEOUT, Client, StartWorker
-from tests.remotes.servers import https_server
+from tests.remotes.servers import FileServer, https_server
 
 pytestmark = pytest.mark.anyio
 PATH = "/weights/net.pth"
+
+
+def granted(files: FileServer, directory: Path) -> Path:
+    """A remotes file that lets workers read from that server."""
+    remotes = directory / "remotes.toml"
+    remotes.write_text(f'[[remote]]\nprefix = "{files.url}/weights/"\ninternal = true\nca_file = "{files.ca_file}"\n')
+    return remotes
+
+
+async def submit_of_elsewhere(client: Client, files: FileServer) -> str:
+    new = NewConversion("", "test/plain", OnnxOptions(), source=SourceReference(files.url + PATH))
+    return (await queue.submit(client.database, new)).conversion.id
+
+
+async def test_a_file_that_is_to_be_fetched_waits_for_the_store_however_long_it_is_away(
+    client: Client, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    with TemporaryDirectory() as directory, https_server(Path(directory)) as files:
+        files.files[PATH] = b"weights of elsewhere"
+        worker = start_worker(remotes_file=granted(files, Path(directory)))
+        assert (await client.ended(await client.submit("plain"))).state is State.succeeded
+        (tmp_path / "objects").rename(tmp_path / "away")
+        id = await submit_of_elsewhere(client, files)
+        async with asyncio.timeout(TIMEOUT):
+            while await client.scalar(f"select waiting_for from conversions where id = '{id}'") != "store":
+                await asyncio.sleep(0.05)
+        asked = len(files.asked)
+        (tmp_path / "away").rename(tmp_path / "objects")
+        conversion = await client.ended(id)
+        assert (conversion.state, conversion.attempt, conversion.waiting_for) == (State.succeeded, 1, None)
+        assert len(files.asked) == asked + 1
+        assert worker.poll() is None
 
 
 async def test_a_file_is_fetched_by_another_worker_when_one_dies_and_converted_by_one_without_a_way_out(
@@ -23,15 +55,9 @@ async def test_a_file_is_fetched_by_another_worker_when_one_dies_and_converted_b
 ) -> None:
     with TemporaryDirectory() as directory, https_server(Path(directory)) as files:
         files.files[PATH], files.held[PATH] = b"weights of elsewhere", threading.Event()
-        remotes = Path(directory) / "remotes.toml"
-        remotes.write_text(
-            f'[[remote]]\nprefix = "{files.url}/weights/"\ninternal = true\nca_file = "{files.ca_file}"\n'
-        )
-        carrying = {"worker_queues": '["transfers"]', "remotes_file": remotes}
+        carrying = {"worker_queues": '["transfers"]', "remotes_file": granted(files, Path(directory))}
         first = start_worker(**carrying)
-        source = SourceReference(files.url + PATH)
-        new = NewConversion("", "test/plain", OnnxOptions(), source=source)
-        id = (await queue.submit(client.database, new)).conversion.id
+        id = await submit_of_elsewhere(client, files)
         async with asyncio.timeout(TIMEOUT):
             while not files.asked:
                 await asyncio.sleep(0.05)
