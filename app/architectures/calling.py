@@ -38,10 +38,18 @@ def bind(
 
 
 def call(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The module's outputs by name, in order. Inputs are cloned: a module may write into what it is given."""
+    """The module's outputs by name, in order, and copies of them: a module may keep, and change, what it gives.
+
+    Inputs are copied likewise: a module may write into what it is given.
+    """
     args, kwargs = bind(module, signature, {name: tensor.clone() for name, tensor in inputs.items()})
     with torch.inference_mode():
-        return flatten(module(*args, **kwargs), signature)
+        return copied(flatten(module(*args, **kwargs), signature))
+
+
+def copied(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Outputs that share no memory with weights, buffers or what else lives on, and carry no gradients."""
+    return {name: tensor.detach().clone() for name, tensor in outputs.items()}
 
 
 def flatten(result: Any, signature: Signature) -> dict[str, Tensor]:

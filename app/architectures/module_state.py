@@ -1,29 +1,31 @@
-"""What a module remembers beside its tensors: attributes, and what lies in lists, dictionaries and objects there.
+"""What a module remembers beside its weights: attributes, and what lies in lists, dictionaries and objects there.
 
-A forward may bind anew whatever it likes (anchors that follow the input's dtype, tables cached by size). One that was
-run for evidence only, in float64, with other weights or with results moved, must leave nothing of it behind, and a
-graph is captured from the module as it was loaded.
+A forward may bind anew whatever it likes (anchors that follow the input's dtype, tables cached by size) and write into
+tensors and arrays that are no weights (a counter, a cache). One that was run for evidence only, in float64, with other
+weights or with results moved, must leave nothing of it behind, and a graph is captured from the module as it was loaded.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 _INERT = (
-    *(str, bytes, bytearray, int, float, complex, bool, type(None), type, ModuleType, Tensor),
+    *(str, bytes, int, float, complex, bool, type(None), type, ModuleType),
     *(FunctionType, BuiltinFunctionType, MethodType, torch.dtype, torch.device, torch.Generator),
 )
-"""Types that hold nothing a forward binds anew; what is written into a tensor is for weight_writes.py to find."""
+"""Types that hold nothing a forward changes."""
 
 
 class ModuleState:
-    """Every attribute, list, dictionary and set that is reachable from a module, as it is now.
+    """Every attribute and container that is reachable from a module, as it is now, and what its tables hold.
 
-    Nothing is copied but references. Tensors that are written in place stay as they are.
+    Parameters and persistent buffers are not copied: what is written into them is for weight_writes.py to find.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -45,26 +47,62 @@ def state_kept(module: nn.Module) -> Iterator[None]:
         state.restore()
 
 
-def _restorers(root: object) -> Iterator[Callable[[], None]]:
-    seen: set[int] = set()
+def _restorers(root: nn.Module) -> Iterator[Callable[[], None]]:
+    state = root.state_dict(keep_vars=True).values()
+    seen = {_storage(held)._cdata for held in state if isinstance(held, Tensor) and _has_storage(held)}
     waiting: list[object] = [root]
     while waiting:
         holder = waiting.pop()
+        if isinstance(holder, Tensor):
+            if _has_storage(holder) and _storage(holder)._cdata not in seen:
+                seen.add(_storage(holder)._cdata)
+                yield _bytes(_storage(holder))
+            continue
         if isinstance(holder, _INERT) or id(holder) in seen:
             continue
         seen.add(id(holder))
         if isinstance(holder, dict):
             yield _dictionary(holder, dict(holder))
             waiting += holder.values()
-        elif isinstance(holder, list):
-            yield _list(holder, list(holder))
+        elif isinstance(holder, list | deque | bytearray):
+            yield _sequence(holder, list(holder))
             waiting += holder
         elif isinstance(holder, set):
             yield _set(holder, set(holder))
+        elif isinstance(holder, np.ndarray):
+            yield _array(holder, holder.copy())
         elif isinstance(holder, tuple):
             waiting += holder
         elif isinstance(getattr(holder, "__dict__", None), dict):
             waiting.append(vars(holder))
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    """Whether it has bytes of its own here: no subclass that wraps others, nothing sparse, nothing without data."""
+    return type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and tensor.layout is torch.strided and tensor.is_cpu
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()
+
+
+def _bytes(storage: torch.UntypedStorage) -> Callable[[], None]:
+    """By bytes, since a trace would record, and a dispatch mode see, what is done to the tensors themselves."""
+    before = storage.clone()
+
+    def restore() -> None:
+        if storage.nbytes() != before.nbytes():
+            storage.resize_(before.nbytes())
+        storage.copy_(before)
+
+    return restore
+
+
+def _array(held: np.ndarray, before: np.ndarray) -> Callable[[], None]:
+    def restore() -> None:
+        held[...] = before
+
+    return restore
 
 
 def _dictionary(held: dict[Any, Any], before: dict[Any, Any]) -> Callable[[], None]:
@@ -76,10 +114,11 @@ def _dictionary(held: dict[Any, Any], before: dict[Any, Any]) -> Callable[[], No
     return restore
 
 
-def _list(held: list[Any], before: list[Any]) -> Callable[[], None]:
+def _sequence(held: list[Any] | deque[Any] | bytearray, before: list[Any]) -> Callable[[], None]:
     def restore() -> None:
         if len(held) != len(before) or any(now is not then for now, then in zip(held, before, strict=True)):
-            held[:] = before
+            held.clear()
+            held.extend(before)
 
     return restore
 

@@ -87,8 +87,7 @@ class _Forward:
     def __call__(self) -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]), state_kept(self.module):  # it may bind anew what it is called with
             torch.manual_seed(_SEED)
-            outputs = call(self.module, self.signature, self.inputs)
-            return {name: value.clone() for name, value in outputs.items()}  # which may be one of the tensors itself
+            return call(self.module, self.signature, self.inputs)
 
     def unmoving(self, names: list[str], most: int | None) -> list[str]:
         """Those names whose tensors can have any values while the outputs stay; tried together, and then in halves."""

@@ -79,7 +79,10 @@ class Work:
 
         @lru_cache(None)
         def size_of(dim: sympy.Expr | int) -> float:
-            value = dim if isinstance(dim, int) else dim.xreplace(values)
+            try:
+                value = dim if isinstance(dim, int) else dim.xreplace(values)
+            except ZeroDivisionError:  # by a number made of sizes, which the code divides by at other sizes only
+                return 1.0
             return float(value) if isinstance(value, int) or value.is_number else 1.0
 
         return sum(count * math.prod(map(size_of, shape)) for shape, count in self.shapes.items())

@@ -236,7 +236,7 @@ _CHOICES = frozenset({"argmax", "argmin", "max", "min", "topk", "sort", "argsort
 _VIEWS = frozenset({"alias", "as_strided", "detach", "expand", "reshape", "t", "transpose", "permute", "view"})
 _PARTS = frozenset({"chunk", "gather", "index", "index_select", "narrow", "select", "slice", "split", "unbind"})
 _JOINTS = frozenset({"cat", "stack", "squeeze", "unsqueeze", "flatten", "clone", "contiguous", "_to_copy"})
-_MOVES = _VIEWS | _PARTS | _JOINTS | {"split_with_sizes", "_unsafe_view"}
+_MOVES = _VIEWS | _PARTS | _JOINTS | {"split_with_sizes", "_unsafe_view", "detach", "clone"}
 """Operators whose results hold their operands' values, unchanged."""
 _ROUNDING = frozenset({"ceil", "fix", "floor", "fmod", "remainder", "round", "sgn", "sign", "trunc", "floor_divide"})
 _AUDITED = ("eps", "approximate", "training")

@@ -1,12 +1,15 @@
 """What a model's Python asks of sizes and values, and where."""
 
 import pytest
+import sympy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._sympy.functions import FloorDiv
 
 from app.conversion.decisions import search
 from app.conversion.decisions.search import find_decisions
+from app.conversion.decisions.symbolic_forward import Work
 from app.domain.architecture import Axis, InputSpec, Signature
 
 SEQUENCES = Signature(
@@ -171,3 +174,10 @@ def test_the_other_sides_of_a_models_own_questions_are_followed_nearest_first(mo
     monkeypatch.setattr(search, "OPERATORS", 1)
     found = find_decisions(Twice(), SEQUENCES)
     assert found.left_out[0] == {"batch": 2, "n": 201}
+
+
+def test_work_counts_at_sizes_where_a_number_that_the_code_divides_by_is_nought() -> None:
+    length = sympy.Symbol("length", integer=True)
+    work = Work({(FloorDiv(8 * length, FloorDiv(length, 4)), 2): 3})
+    assert work.at({"length": 8}) == 32 * 2 * 3
+    assert work.at({"length": 3}) == 2 * 3

@@ -1,14 +1,17 @@
 """A forward that is run for evidence leaves nothing behind in the module, wherever it puts it."""
 
+from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from app.architectures.module_state import state_kept
+from app.architectures.module_state import ModuleState, state_kept
+from app.conversion.verification.checks.determinism import model_repeats
 from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.probes import draw_probe
 from app.domain.architecture import Signature
@@ -113,3 +116,42 @@ def test_only_what_changed_is_bound_anew_and_objects_keep_their_identity() -> No
     assert module.table["a"] is inner
     assert module.table == {"a": [1, 2], "b": {3}}
     assert not hasattr(module, "other")
+
+
+def test_what_is_written_into_tables_and_queues_is_put_back_even_while_a_trace_is_recorded() -> None:
+    module = nn.Module()
+    module.counter, module.array, module.queue = torch.zeros(2), np.zeros(2), deque([1], maxlen=2)
+    module.register_buffer("own", torch.zeros(2), persistent=False)
+    module.register_buffer("uploaded", torch.zeros(2))
+
+    def run(x: Tensor) -> Tensor:
+        state = ModuleState(module)
+        for written in (module.counter, module.own, module.uploaded, module.array):
+            written += 1
+        module.queue.append(2)
+        state.restore()
+        return x + module.counter
+
+    traced = torch.jit.trace(run, torch.ones(2), check_trace=False)
+    assert (module.counter.tolist(), module.own.tolist(), module.array.tolist()) == ([0, 0], [0, 0], [0, 0])
+    assert module.queue == deque([1])
+    assert module.uploaded.tolist() == [1, 1]
+    assert "copy_" not in str(traced.graph)
+
+
+def test_a_module_that_remembers_in_a_tensor_that_is_no_buffer_does_not_answer_as_it_was_called_before() -> None:
+    class WarmingUp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = torch.zeros(())
+            self.last = nn.Linear(6, 4)
+            self.eval()
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1).clamp_(max=2)
+            return self.last(x) * self.calls
+
+    module = WarmingUp()
+    as_loaded = ModuleState(module)
+    taken = [reference(module, FEATURES, draw_probe(FEATURES, {"batch": 2}, seed)) for seed in range(4)]
+    assert not model_repeats(module, FEATURES, taken[0], as_loaded)

@@ -32,6 +32,8 @@ DEAR = 4.0
 """Times the work of the largest nominal probe that one further size may take."""
 SHARE = 2.0
 """Times the work of all nominal probes that all further sizes may take together."""
+SMALL = (2, 3)
+"""Sizes that are tried of every axis; 1 is among the probes'."""
 
 
 def try_sides(subject: Subject, runner: Runner, decisions: Decisions) -> tuple[Decision, ...]:
@@ -40,7 +42,8 @@ def try_sides(subject: Subject, runner: Runner, decisions: Decisions) -> tuple[D
     The cheapest side of each decision comes first, those of the model's own code before those of torch's layers.
     """
     budget = _Budget(subject.signature, decisions)
-    known = (*_declared_least(subject.signature), *decisions.sizes)
+    signature = subject.signature
+    known = (*_declared(signature, (0,)), *decisions.sizes, *_declared(signature, SMALL))
     sides = [sorted(decision.sides, key=budget.work) for decision in known]
     turns = sorted(
         (place, not decision.by_model, budget.work(sizes), number)
@@ -77,13 +80,18 @@ def _trial(subject: Subject, runner: Runner, sizes: Mapping[str, int]) -> SideTr
     return SideTrial(sizes=dict(sizes), seen="differs" if apart else "agrees", reason=apart)
 
 
-def _declared_least(signature: Signature) -> Iterator[SizeDecision]:
-    """Axes that may be empty: a size that no symbol takes."""
+def _declared(signature: Signature, sizes: Sequence[int]) -> Iterator[SizeDecision]:
+    """Of every axis those of the sizes that are declared and smaller than the exported one, whatever the code asks.
+
+    0 is a size that no symbol takes. At few more than the least kernels take ways of their own: padding reaches the
+    other end, a window holds all there is, a size that is multiplied and rounded stays the same.
+    """
     start = {axis.name: axis.sample for axis in signature.axes}
     for axis in signature.axes:
-        if smallest_size(axis) == 0:
-            condition = f"{axis.name} > 0"
-            yield SizeDecision(condition, None, False, ({**start, axis.name: 0},), condition)
+        tried = [s for s in sizes if smallest_size(axis) <= s < axis.sample and s % axis.multiple_of == 0]
+        if tried:
+            sides = tuple({**start, axis.name: size} for size in tried)
+            yield SizeDecision(f"{axis.name} > {tried[-1]}", None, False, sides)
 
 
 class _Budget:

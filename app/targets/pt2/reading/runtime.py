@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from app.architectures.calling import copied
 from app.domain.architecture import Signature
 from app.domain.text import message_of
 from app.targets.artifact import ArtifactRefused, GraphFacts, MalformedFile, ModuleValue
@@ -37,7 +38,7 @@ class Pt2Runtime:
                 outputs = self._module(*(inputs[name].clone() for name in self._names))
         except Exception as refusal:
             raise ArtifactRefused(message_of(refusal)) from refusal
-        return {f"output {position}": value for position, value in enumerate(outputs)}
+        return copied({f"output {position}": value for position, value in enumerate(outputs)})
 
     def facts(self) -> GraphFacts:
         axes = audited.input_axes(self._program)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import bind, flatten
+from app.architectures.calling import bind, copied, flatten
 from app.domain.architecture import Signature
 from app.domain.text import message_of
 from app.targets.artifact import ArtifactRefused, GraphFacts, MalformedFile, ModuleValue, StoredTensor
@@ -94,7 +94,7 @@ class LoadedWeights:
                 result = torch.func.functional_call(self._module, self._tensors, args, kwargs, tie_weights=False)
         except Exception as refusal:
             raise ArtifactRefused(message_of(refusal)) from refusal
-        return flatten(result, self._signature)
+        return copied(flatten(result, self._signature))
 
     def facts(self) -> GraphFacts:
         return GraphFacts(constants=None)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import bind, flatten
+from app.architectures.calling import bind, copied, flatten
 from app.domain.architecture import Signature
 from app.domain.text import message_of
 from app.targets.artifact import ArtifactRefused, GraphFacts, ModuleValue
@@ -30,7 +30,7 @@ class TorchScriptRuntime:
         args, kwargs = bind(self._eager, self._signature, cloned)
         try:
             with torch.inference_mode(), torch.jit.optimized_execution(self._optimise):  # type: ignore[attr-defined]
-                return flatten(self.loaded(*args, **kwargs), self._signature)
+                return copied(flatten(self.loaded(*args, **kwargs), self._signature))
         except Exception as refusal:
             raise ArtifactRefused(message_of(refusal)) from refusal
 

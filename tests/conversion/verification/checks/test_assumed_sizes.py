@@ -177,3 +177,17 @@ def test_sizes_at_which_the_code_was_not_followed_are_named(tmp_path: Path, monk
     report = verified(Long(), sequences(maximum=512), tmp_path, "onnx", "torchscript")
     assert "seq 65" in report.not_run["decisions"]
     assert "seq <= 64" in findings(report)[Reason.assumed_sizes].detail
+
+
+class Enlarged(Sequences):
+    """2 · 1.3 and 3 · 1.3 are 2 and 3 rows again, which onnxruntime copies; torch reads between them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(self.last(x)[:, None], scale_factor=1.3, mode="bilinear")
+
+
+def test_small_sizes_are_run_though_no_code_asks_for_them(tmp_path: Path) -> None:
+    report = verified(Enlarged(), sequences(maximum=64), tmp_path, "onnx", "torchscript")
+    told = findings(report)[Reason.assumed_sizes].detail
+    assert report.verdict is Verdict.inconclusive
+    assert "holds for seq > 3, and the artifact is wrong at batch 2, seq 2" in told
