@@ -2,11 +2,12 @@
 
 A forward may bind anew whatever it likes (anchors that follow the input's dtype, tables cached by size) and write into
 tensors and arrays that are no weights (a counter, a cache). One that was run for evidence only, in float64, with other
-weights or with results moved, must leave nothing of it behind, and a graph is captured from the module as it was loaded.
+weights or with results moved, must leave nothing of it behind, and a graph is captured from the module as it was
+loaded.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -49,46 +50,61 @@ def state_kept(module: nn.Module) -> Iterator[None]:
 
 def _restorers(root: nn.Module) -> Iterator[Callable[[], None]]:
     state = root.state_dict(keep_vars=True).values()
-    seen = {_storage(held)._cdata for held in state if isinstance(held, Tensor) and _has_storage(held)}
+    seen = {id(held) for held in state} | {_place(held) for held in state if _has_storage(held)}
     waiting: list[object] = [root]
     while waiting:
         holder = waiting.pop()
-        if isinstance(holder, Tensor):
-            if _has_storage(holder) and _storage(holder)._cdata not in seen:
-                seen.add(_storage(holder)._cdata)
-                yield _bytes(_storage(holder))
+        place = _place(holder)
+        if isinstance(holder, _INERT) or place in seen:
             continue
-        if isinstance(holder, _INERT) or id(holder) in seen:
-            continue
-        seen.add(id(holder))
-        if isinstance(holder, dict):
-            yield _dictionary(holder, dict(holder))
-            waiting += holder.values()
-        elif isinstance(holder, list | deque | bytearray):
-            yield _sequence(holder, list(holder))
-            waiting += holder
-        elif isinstance(holder, set):
-            yield _set(holder, set(holder))
-        elif isinstance(holder, np.ndarray):
-            yield _array(holder, holder.copy())
-        elif isinstance(holder, tuple):
-            waiting += holder
-        elif isinstance(getattr(holder, "__dict__", None), dict):
-            waiting.append(vars(holder))
+        seen.add(place)
+        if (restore := _restorer(holder)) is not None:
+            yield restore
+        waiting += _held(holder)
 
 
-def _has_storage(tensor: Tensor) -> bool:
-    """Whether it has bytes of its own here: no subclass that wraps others, nothing sparse, nothing without data."""
-    return type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and tensor.layout is torch.strided and tensor.is_cpu
+def _restorer(holder: Any) -> Callable[[], None] | None:
+    match holder:
+        case dict():
+            return _dictionary(holder, dict(holder))
+        case list() | deque() | bytearray():
+            return _sequence(holder, list(holder))
+        case set():
+            return _set(holder, set(holder))
+        case np.ndarray():
+            return _array(holder, holder.copy())
+        case Tensor() if _has_storage(holder):
+            return _bytes(holder.untyped_storage())
+    return None
 
 
-def _storage(tensor: Tensor) -> torch.UntypedStorage:
-    return tensor.untyped_storage()
+def _held(holder: Any) -> Iterable[object]:
+    """What lies in it; a set holds nothing that changes."""
+    match holder:
+        case dict():
+            return holder.values()
+        case list() | deque() | tuple():
+            return holder
+        case Tensor() | set() | bytearray() | np.ndarray():
+            return ()
+    attributes = getattr(holder, "__dict__", None)
+    return (attributes,) if isinstance(attributes, dict) else ()
+
+
+def _place(holder: object) -> int:
+    """Tensors of one storage are one place: what is written into one of them, the others hold too."""
+    return int(holder.untyped_storage()._cdata) if _has_storage(holder) else id(holder)  # type: ignore[attr-defined]
+
+
+def _has_storage(holder: object) -> bool:
+    """Whether it is a tensor with bytes of its own here: none that wraps others, is sparse, or has no data."""
+    plain = type(holder) in (Tensor, nn.Parameter, nn.Buffer)
+    return plain and holder.layout is torch.strided and holder.is_cpu  # type: ignore[attr-defined]
 
 
 def _bytes(storage: torch.UntypedStorage) -> Callable[[], None]:
     """By bytes, since a trace would record, and a dispatch mode see, what is done to the tensors themselves."""
-    before = storage.clone()
+    before = storage.clone()  # type: ignore[no-untyped-call]
 
     def restore() -> None:
         if storage.nbytes() != before.nbytes():

@@ -15,6 +15,7 @@ from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing.bfloat16 import TOLD, in_bfloat16
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import strip_debug
+from app.targets.onnx.writing.fourier import make_transforms_exact
 from app.targets.onnx.writing.half import to_half
 from app.targets.onnx.writing.optimise import lift_constants, optimise
 from app.targets.onnx.writing.prologue import fold_prologue, no_prologue
@@ -49,6 +50,7 @@ def build_template(
         strip_debug(model)
     cast_before_transposing(model)
     kept = _lowered(model, weights, request)
+    make_transforms_exact(model)  # in float32, as the operators are in any precision
     as_uploaded = request is not None and request.options.over_checkpoint
     prologue = no_prologue(weights) if as_uploaded else fold_prologue(model, weights)
     model_head, graph_head, graph_tail, model_tail = serialised(model)
