@@ -96,3 +96,32 @@ class AllTheSame(Net):
 @architecture("own/all_the_same", signature=TOKENS)
 def all_the_same() -> nn.Module:
     return AllTheSame()
+
+
+class WarmingUp(Net):
+    """Counts its calls in a tensor that is no buffer, up to two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1).clamp_(max=2)
+        return self.last(self.first(x)) * self.calls
+
+
+@architecture("own/warming_up", signature=ROWS)
+def warming_up() -> nn.Module:
+    return WarmingUp()
+
+
+class GivingWeights(Net):
+    """Gives its own tensors back, as they are and turned."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.last(self.first(x)), self.first.weight.t(), self.last.bias
+
+
+@architecture("own/giving_weights", signature=ROWS)
+def giving_weights() -> nn.Module:
+    return GivingWeights()

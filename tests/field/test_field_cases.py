@@ -59,6 +59,7 @@ def test_a_model_that_refuses_its_declared_inputs_is_told_so_for_every_target(
         ("field/anchor_cache", "torchscript"),
         ("field/tall", "joined"),
         ("field/kv_cache", "joined"),
+        ("own/giving_weights", "torchscript"),
     ],
 )
 def test_what_can_be_made_right_is_delivered(name: str, exporter: str, converted: Converted) -> None:
