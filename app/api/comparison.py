@@ -1,5 +1,6 @@
 """Two conversions side by side: what was asked, what it yielded, and which tensors differ."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -16,6 +17,9 @@ from app.database.tables import Conversion, ConversionFile
 from app.delivery.comparison import Source, compare
 from app.delivery.onnx_file import NotReadable, stored_tensors
 from app.targets.specs import shows_graph
+
+LONGEST_COMPARISON = 60.0
+"""Seconds: each tensor is read from the store on both sides."""
 
 router = ReadableRouter(prefix="/v1/conversions", tags=["results"], responses=PROBLEM_RESPONSES)
 
@@ -126,10 +130,14 @@ async def _tensors(
     if not all(map(shows_graph, targets)):
         return None, "Tensors of two ONNX artifacts are compared; one of these is none."
     try:
-        sources = [await _source(service, file) for file in (one, other)]
+        async with service.graphs, asyncio.timeout(LONGEST_COMPARISON):
+            sources = [await _source(service, file) for file in (one, other)]
+            changes = await compare(*sources)
     except NotReadable as error:
         return None, f"An artifact cannot be read: {error}."
-    return [ComparedTensor(**vars(change)) for change in await compare(*sources)], None
+    except TimeoutError:
+        return None, f"Comparing the tensors takes longer than {LONGEST_COMPARISON:g} seconds."
+    return [ComparedTensor(**vars(change)) for change in changes], None
 
 
 async def _source(service: Service, file: ConversionFile) -> Source:

@@ -177,7 +177,8 @@ async def get_graph(conversion_id: ConversionId, request: Request, service: Serv
         return b"".join([bytes(chunk) async for chunk in service.store.stream(file.sha256, start, end)])
 
     try:
-        graph = await weight_free(read, file.bytes)
+        async with service.graphs:
+            graph = await weight_free(read, file.bytes)
     except NotReadable as error:
         raise NotReady(f"The graph cannot be shown: {error}.", hint="Download the artifact and open it.") from None
 

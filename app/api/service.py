@@ -43,6 +43,8 @@ class Service:
     """Who reads and ranks a manifest, which takes a processor for a while: one at a time."""
     large_reports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Who has a large report read (api/reports.py): one at a time."""
+    graphs: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Who has the graphs of artifacts read, which take memory and a processor for a while: one at a time."""
     assembling: "dict[str, asyncio.Task[None]]" = field(default_factory=dict)
     """Resumable uploads that this process makes checkpoints of now, by id."""
 

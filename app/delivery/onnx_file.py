@@ -2,8 +2,11 @@
 
 It is read as protobuf's wire format (developers.google.com/protocol-buffers/docs/encoding), so that the bytes of
 weights are skipped and neither onnx nor numpy is needed. Field numbers are those of onnx.proto.
+
+A conversion's process wrote the file and may have lied: its fields, and the bytes of it that are kept, are counted.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -23,15 +26,22 @@ FIXED = {1: 8, 5: 4}
 LONGEST_VARINT = 10
 BLOCK = 256 << 10
 """Bytes that are read at a time; weights longer than this are skipped."""
-MOST = 64 << 20
+MOST = 16 << 20
 """Bytes of a graph that a viewer can still be given."""
+MOST_FIELDS = 1 << 18
+"""Of a model, its graph and its initializers; a tensor has about five, a node is one."""
+LONGEST_NAME = 64 << 10
+"""Bytes."""
+MOST_DIMS = 64
+AT_A_TIME = 1 << 10
+"""Fields after which others have a turn: reading them takes about 10 ms."""
 
 Read = Callable[[int, int], Awaitable[bytes]]
 """Bytes from a first to before a last place in the file."""
 
 
 class NotReadable(Exception):
-    """The bytes are no ONNX file, or its graph is larger than MOST."""
+    """The bytes are no ONNX file, or its graph has more than MOST bytes or MOST_FIELDS fields."""
 
 
 @dataclass
@@ -40,10 +50,13 @@ class _Source:
 
     read: Read
     size: int
+    kept: int = 0
+    """Bytes that were asked for to be kept."""
+    fields: int = 0
     _begin: int = 0
     _block: bytes = field(default=b"", repr=False)
 
-    async def bytes(self, start: int, end: int) -> bytes:
+    async def between(self, start: int, end: int) -> bytes:
         if end > self.size or end - start > MOST:
             raise NotReadable(f"{end - start} bytes at {start} of {self.size}")
         if not self._begin <= start <= end <= self._begin + len(self._block):
@@ -52,6 +65,21 @@ class _Source:
         if len(found) != end - start:
             raise NotReadable("the file ends early")
         return found
+
+    async def keep(self, start: int, end: int) -> bytes:
+        """Bytes that stay in memory until all are there. Raises NotReadable beyond MOST of them."""
+        self.kept += end - start
+        if self.kept > MOST:
+            raise NotReadable(f"the graph has more than {MOST} bytes")
+        return await self.between(start, end)
+
+    async def count_field(self) -> None:
+        """Raises NotReadable beyond MOST_FIELDS."""
+        self.fields += 1
+        if self.fields > MOST_FIELDS:
+            raise NotReadable(f"the graph has more than {MOST_FIELDS} fields")
+        if self.fields % AT_A_TIME == 0:
+            await asyncio.sleep(0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +101,7 @@ async def weight_free(read: Read, size: int) -> bytes:
         if each.number == GRAPH and each.wire == BYTES:
             pieces.append(len_field(GRAPH, await _graph(source, each)))
         else:
-            pieces.append(await source.bytes(each.start, each.end))
+            pieces.append(await source.keep(each.start, each.end))
     return b"".join(pieces)
 
 
@@ -103,15 +131,16 @@ async def stored_tensors(read: Read, size: int) -> tuple[StoredTensor, ...]:
 
 async def _stored(source: _Source, tensor: _Field) -> StoredTensor | None:
     """None for one whose values are in another file or written as numbers, as small ones may be."""
-    name, data_type, shape, raw = "", 0, [], None
+    name, data_type, raw = "", 0, None
+    shape: list[int] = []
     async for each in _fields(source, tensor.content, tensor.end):
-        if each.number == NAME:
-            name = (await source.bytes(each.content, each.end)).decode("utf-8", "replace")
+        if each.number == NAME and each.end - each.content <= LONGEST_NAME:
+            name = (await source.between(each.content, each.end)).decode("utf-8", "replace")
         elif each.number == DATA_TYPE:
             data_type, _ = await _varint(source, each.content, each.end)
         elif each.number == DIMS:
             place = each.content
-            while place < each.end:
+            while place < each.end and len(shape) < MOST_DIMS:
                 extent, place = await _varint(source, place, each.end)
                 shape.append(extent)
         elif each.number == RAW_DATA:
@@ -121,21 +150,17 @@ async def _stored(source: _Source, tensor: _Field) -> StoredTensor | None:
 
 async def _graph(source: _Source, graph: _Field) -> bytes:
     pieces: list[bytes] = []
-    length = 0
     async for each in _fields(source, graph.content, graph.end):
         if each.number == INITIALIZER and each.wire == BYTES:
             pieces.append(len_field(INITIALIZER, await _tensor(source, each)))
         else:
-            pieces.append(await source.bytes(each.start, each.end))
-        length += len(pieces[-1])
-        if length > MOST:
-            raise NotReadable(f"the graph has more than {MOST} bytes")
+            pieces.append(await source.keep(each.start, each.end))
     return b"".join(pieces)
 
 
 async def _tensor(source: _Source, tensor: _Field) -> bytes:
     fields = [each async for each in _fields(source, tensor.content, tensor.end) if each.number in DESCRIBING]
-    return b"".join([await source.bytes(each.start, each.end) for each in fields])
+    return b"".join([await source.keep(each.start, each.end) for each in fields])
 
 
 async def _fields(source: _Source, start: int, end: int) -> AsyncIterator[_Field]:
@@ -154,6 +179,7 @@ async def _fields(source: _Source, start: int, end: int) -> AsyncIterator[_Field
             raise NotReadable(f"wire type {wire} at {place}")
         if after > end:
             raise NotReadable(f"a field at {place} ends beyond its message")
+        await source.count_field()
         yield _Field(number, wire, place, content, after)
         place = after
 
@@ -161,7 +187,7 @@ async def _fields(source: _Source, start: int, end: int) -> AsyncIterator[_Field
 async def _varint(source: _Source, place: int, end: int) -> tuple[int, int]:
     """The number at ``place`` and where it ends."""
     value = 0
-    for count, byte in enumerate(await source.bytes(place, min(place + LONGEST_VARINT, end))):
+    for count, byte in enumerate(await source.between(place, min(place + LONGEST_VARINT, end))):
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
             return value, place + count + 1

@@ -5,7 +5,17 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from app.delivery.onnx_file import NotReadable, weight_free
+from app.delivery.onnx_file import (
+    GRAPH,
+    INITIALIZER,
+    MOST,
+    MOST_DIMS,
+    MOST_FIELDS,
+    NotReadable,
+    stored_tensors,
+    weight_free,
+)
+from app.targets.onnx.writing.protobuf import len_field
 
 
 def model(elements: int) -> onnx.ModelProto:
@@ -53,3 +63,30 @@ def test_what_is_no_onnx_file_is_not_readable(cut):
     for broken in (content[:cut], content[:20] + b"\xff" * 30 + content[50:]):
         with pytest.raises(NotReadable):
             without_weights(broken)
+
+
+HOSTILE = {
+    "fields of two bytes in the graph": len_field(GRAPH, b"\x10\x00" * MOST_FIELDS),
+    "fields of two bytes beside it": b"\x10\x00" * (MOST_FIELDS + 1),
+    "much beside the graph": len_field(6, bytes(MOST // 2)) * 3,
+    "two graphs": len_field(GRAPH, len_field(2, bytes(MOST // 2))) * 3,
+    "initializers of nothing": len_field(GRAPH, len_field(INITIALIZER, b"\x4a\x00") * MOST_FIELDS),
+    "names of initializers": len_field(GRAPH, len_field(INITIALIZER, len_field(8, bytes(MOST // 2))) * 3),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_what_a_lying_file_has_of_fields_and_bytes_is_counted(content):
+    with pytest.raises(NotReadable, match="more than"):
+        without_weights(content)
+
+
+def test_a_name_and_a_shape_of_any_length_are_passed_over():
+    tensor = len_field(1, bytes(8 << 20)) + len_field(8, bytes(8 << 20)) + len_field(9, b"")
+
+    async def some(start: int, end: int) -> bytes:
+        return content[start:end]
+
+    content = len_field(GRAPH, len_field(INITIALIZER, tensor))
+    (found,) = asyncio.run(stored_tensors(some, len(content)))
+    assert (found.name, found.shape) == ("", (0,) * MOST_DIMS)
