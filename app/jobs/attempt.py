@@ -34,7 +34,7 @@ from app.jobs.recipes import recipe_of
 from app.jobs.results import ResultsDirectory
 from app.jobs.scratch import scratch_directory
 from app.jobs.stage_seconds import StageSeconds
-from app.jobs.supervisor import LOG, TaskFailed
+from app.jobs.supervisor import LOG, Clock, TaskFailed
 from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
 from app.processors import available_cores
@@ -86,6 +86,7 @@ class Attempt:
         self._stage_changes = 0
         self._told_templates: dict[str, str] = {}
         """What the child was told of the templates that it asked for."""
+        self._clock = Clock()
         self._kept = AsyncExitStack()
         self._inputs = Path()
         """What its process may read beside its checkpoint: what is put there later is seen there."""
@@ -166,7 +167,12 @@ class Attempt:
             log.warning("conversion_killed", conversion=self._conversion.id, running=sorted(together))
 
     async def _waiting(self, part: str | None) -> None:
-        """Tell clients what the attempt waits for; while there is no result yet, it may be handed back meanwhile."""
+        """Tell clients what the attempt waits for. Its time stands still meanwhile; as long as there is no result yet,
+        it may be handed back."""
+        if part is None:
+            self._clock.go_on()
+        else:
+            self._clock.stop()
         self._job.idle = part is not None and not self._has_result
         if part != DATABASE:
             with suppress(*DatabaseAway):
@@ -195,6 +201,7 @@ class Attempt:
                 answer=self._answer,
                 readable=(self._inputs, *filter(None, (job.checkpoint, job.client_probes))),
                 result=_outcome,
+                clock=self._clock,
             )
         await self._progress(Stage.publish, 0.97)
         self._has_result = self._ending = True
@@ -276,7 +283,10 @@ class Attempt:
         if isinstance(message, TemplateWanted):
             if len(self._told_templates) >= MOST_TEMPLATES:
                 raise ChildCrashed("The conversion process asked for too many templates.")
-            answer = await self._template(message.key)
+            try:
+                answer = await self._template(message.key)
+            finally:
+                self._clock.go_on()
             self._told_templates[message.key] = answer.state
             return answer
         await self._progress(message.stage, message.progress)
@@ -301,12 +311,12 @@ class Attempt:
     async def _template(self, key: str) -> TemplateAnswer:
         """Find the template of a key, or the right to build it; wait while another conversion builds it."""
         while True:
-            match await patiently(partial(self._find_template, key)):
+            match await patiently(partial(self._find_template, key), self._waiting):
                 case Ready(object_sha256, certificate):
                     try:
                         path = await self._local(object_sha256)
                     except MissingObject:
-                        await patiently(partial(self._forget_template, key, object_sha256))
+                        await patiently(partial(self._forget_template, key, object_sha256), self._waiting)
                         continue
                     shown = await in_thread(partial(_show, path, self._inputs / key))
                     return TemplateAnswer(state="stored", path=str(shown), certificate=certificate)

@@ -69,6 +69,35 @@ class TaskFailed(Exception):
         self.killed = killed
 
 
+class Clock:
+    """Measures the time that a child may take. It is stopped while the child waits for a part of the service that is
+    away."""
+
+    def __init__(self) -> None:
+        self._running: asyncio.Timeout | None = None
+        self._left: float | None = None
+
+    @asynccontextmanager
+    async def runs_for(self, seconds: float) -> AsyncIterator[None]:
+        """Raises TimeoutError where the block takes longer, but for the time in which the clock was stopped."""
+        async with asyncio.timeout(seconds) as running:
+            self._running = running
+            try:
+                yield
+            finally:
+                self._running = self._left = None
+
+    def stop(self) -> None:
+        if self._running is not None and (ends := self._running.when()) is not None:
+            self._left = ends - asyncio.get_running_loop().time()
+            self._running.reschedule(None)
+
+    def go_on(self) -> None:
+        if self._running is not None and self._left is not None:
+            self._running.reschedule(asyncio.get_running_loop().time() + self._left)
+            self._left = None
+
+
 class Supervisor:
     """Starts and ends child processes. ``preload`` names the modules that the forkserver imports before any fork.
 
@@ -122,6 +151,7 @@ class Supervisor:
         answer: Answer,
         readable: tuple[Path, ...] = (),
         result: TypeAdapter[Result] = ANY_JSON,
+        clock: Clock | None = None,
     ) -> Result:
         """Run a task of child.py and give its result, as the type that it must have; nothing of the child is left then.
 
@@ -136,7 +166,7 @@ class Supervisor:
         killed_before = _kernel_kills()
         async with self._child(Order(task=task, arguments=arguments), limits, work_dir, readable) as (process, told):
             try:
-                async with asyncio.timeout(limits.timeout):
+                async with (clock or Clock()).runs_for(limits.timeout):
                     ending = await self._converse(*told, answer, partial(_bound, process, limits))
             except TimeoutError:
                 error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")

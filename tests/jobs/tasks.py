@@ -130,7 +130,10 @@ def convert(arguments: Any, supervisor: SupervisorLine) -> Any:
         (job.work_dir / f"sleeps-{job.conversion_id}").touch()
         time.sleep(float(detail))
     template = None
-    if behaviour == "template":
+    if behaviour == "template_late":
+        (job.work_dir / f"sleeps-{job.conversion_id}").touch()
+        time.sleep(2)
+    if behaviour in ("template", "template_late"):
         template = _template(job, detail, supervisor)
     name = artifact_stem(job.architecture) + SPECS[job.options.target].suffix
     artifact = _file(job, "artifact", name, job.checkpoint.read_bytes() * 2)

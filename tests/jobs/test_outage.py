@@ -103,3 +103,16 @@ async def test_a_worker_that_is_told_to_stop_while_the_database_is_away_ends_and
         start_worker()
         conversion = await client.ended(id)
         assert (conversion.state, conversion.attempt) == (State.succeeded, 2)
+
+
+async def test_the_time_of_a_conversion_stands_still_while_its_template_cannot_be_asked_for(
+    client: Client, start_worker: StartWorker, postgres_dir: Path
+) -> None:
+    start_worker(worker_lost_after=15)
+    id = await client.submit(f"template_late:{'ab' * 32}", timeout=10)
+    await client.started(id)
+    kill_server(postgres_dir)
+    await asyncio.sleep(12)
+    with EmbeddedPostgres(postgres_dir):
+        conversion = await client.ended(id)
+        assert (conversion.state, conversion.attempt) == (State.succeeded, 1)
