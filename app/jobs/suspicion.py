@@ -7,8 +7,7 @@ last of them when it was alone, unless as many happened lately to which it had n
 and the job is given more tries, but not without end.
 
 A worker that died with its supervisor, as where a machine or a container is restarted, was killed by none of its jobs
-as a rule: none reaches beyond its own process. Such a death has a job run alone and after a control, but condemns it
-never.
+as a rule: none reaches beyond its own process. Such deaths have a job run alone, and condemn it never.
 
 Before a death can condemn, there is a control: the job is run by a worker only that has lived for a while without it,
 since its own start and since the job's last death. Where workers and processes die whatever they run (a machine that is
@@ -51,9 +50,9 @@ async def suspect(
     with_supervisor: bool = False,
 ) -> Suspicion:
     """Count a recorded death against ``one`` of those that ran ``together`` in the worker; one of the worker
-    ``with_supervisor`` only as long as another is left to condemn."""
+    ``with_supervisor`` only as far as it takes two more to condemn."""
     if with_supervisor:
-        return Suspicion(max(earlier_losses, min(earlier_losses + 1, max_attempts - 1)), condemned=False)
+        return Suspicion(max(earlier_losses, min(earlier_losses + 1, max_attempts - 2)), condemned=False)
     losses = earlier_losses + 1
     if losses < max_attempts or len(together) > 1:
         return Suspicion(losses, condemned=False)

@@ -169,6 +169,8 @@ class CloudStore:
                 except BaseError:
                     if start == began:
                         raise
+                if start == began:
+                    raise Unavailable(f"The object store gives less of {sha256} than it has.")
 
     async def size(self, sha256: str) -> int | None:
         try:
