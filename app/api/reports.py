@@ -19,6 +19,8 @@ from app.domain.report import ConversionReport
 
 SMALL = 1 << 20
 """Bytes of a report that is read here: as objects it takes up to 30 MB. One of resnet50 has 0.15 MB."""
+KEPT = 256 << 10
+"""Bytes of a report whose page is kept, which takes up to five times as many."""
 SECONDS = 60.0
 """In which a large one must be read."""
 _TOO_LARGE = "This report is too large to be shown. Read it as JSON: `Accept: application/json`."
@@ -39,7 +41,8 @@ async def page_of(service: Service, file: ConversionFile, links: Mapping[str, st
     if file.bytes > SMALL:
         return await _apart(service, file, "page", json.dumps({"links": links, "hosted": hosted}))
     # Rendering takes tenths of a second for large nets, so it is done beside the event loop.
-    return await asyncio.to_thread(_page, await _document(service, file), tuple(links.items()), hosted)
+    make = _kept if file.bytes <= KEPT else _page
+    return await asyncio.to_thread(make, await _document(service, file), tuple(links.items()), hosted)
 
 
 async def figures_of(service: Service, file: ConversionFile) -> Figures:
@@ -50,10 +53,12 @@ async def figures_of(service: Service, file: ConversionFile) -> Figures:
     return Figures.model_validate_json(await _apart(service, file, "figures"))
 
 
-@lru_cache(maxsize=32)
 def _page(document: bytes, links: tuple[tuple[str, str], ...], hosted: bool) -> bytes:
     report = ConversionReport.model_validate_json(document)
     return report_page(report, links=dict(links), hosted=hosted).encode()
+
+
+_kept = lru_cache(maxsize=32)(_page)
 
 
 async def _refuse_lost(service: Service, file: ConversionFile) -> None:

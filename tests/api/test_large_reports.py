@@ -69,6 +69,15 @@ def test_what_even_a_process_of_its_own_cannot_read_is_told(client: httpx.Client
     assert client.get(f"{conversion}/report").status_code == 200
 
 
+def test_a_report_that_makes_a_page_of_any_size_is_shown_as_json_alone(client: httpx.Client, backstage: Backstage):
+    path = submit(client).headers["location"]
+    done = report()
+    notes = done.checkpoint.model_copy(update={"notes": ("'" * 60_000,) * 100})
+    backstage.finish(path.rsplit("/", 1)[-1], finished_report=done.model_copy(update={"checkpoint": notes}))
+    assert client.get(f"{path}/report", headers=HTML).status_code == 409
+    assert client.get(f"{path}/report").status_code == 200
+
+
 def test_a_document_that_is_no_report_ends_its_reader_alone():
     command = [sys.executable, "-m", "app.delivery.report_process", "figures"]
     ended = subprocess.run(command, input=b"[]", capture_output=True, check=False)
