@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
 from torch.overrides import TorchFunctionMode
 
 from app.domain.errors import ExportFailed
@@ -45,12 +47,33 @@ def _watched() -> Iterator[list[Place]]:
     """
     calls = _Calls()
     try:
-        with calls:
+        with calls, _functions_opened():
             yield calls.silent
     except _Failed as failed:
         said = f"{type(failed.error).__name__}: {first_line(str(failed.error))}"
         detail = f"{said} ({failed.place}); a trace ends there, whether or not the model's code goes on"
         raise ExportFailed(detail, stage="export") from failed.error
+
+
+@contextmanager
+def _functions_opened() -> Iterator[None]:
+    """Inside, an autograd Function is what its ``forward`` calls: a trace holds ``apply`` as Python, which no file can.
+
+    So it is for memory-efficient activations, straight-through estimates and whatever else differs in backward alone.
+    """
+    closed = vars(Function)["apply"]
+
+    def apply(function: type[Function], *args: Any, **kwargs: Any) -> Any:
+        context = FunctionCtx()
+        context.needs_input_grad = (False,) * len(args)  # type: ignore[attr-defined]
+        separate = function.setup_context is not Function.setup_context
+        return function.forward(*(args if separate else (context, *args)), **kwargs)
+
+    Function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        Function.apply = closed
 
 
 class _Failed(BaseException):

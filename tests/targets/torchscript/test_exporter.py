@@ -6,13 +6,15 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from app.architectures.calling import bind, call, flatten
 from app.architectures.sample import sample_inputs
+from app.domain.architecture import InputSpec, Signature
 from app.domain.errors import ExportFailed
 from app.targets.request import ExportRequest
 from app.targets.torchscript.spec import TorchScriptOptions
@@ -65,11 +67,32 @@ def test_script_keeps_a_branch_and_trace_warns_that_it_froze_it(tmp_path: Path) 
     assert any("TracerWarning" in line for line in torchscript.capture(request, "trace").warnings)
 
 
-@METHODS
-def test_a_dataclass_fails_in_words(method: Method) -> None:
+def test_a_dataclass_is_a_tuple_of_its_fields_in_a_trace_and_refused_in_words_by_script(tmp_path: Path) -> None:
+    request = case("dataclass").request(TorchScriptOptions())
+    loaded = torch.jit.load(io.BytesIO(written(request, "trace", tmp_path / "model.pt")))
+    args, kwargs = bind(request.module, request.signature, request.sample)
+    expected = call(request.module, request.signature, request.sample).values()
+    given = loaded(*args, **kwargs)
+    assert isinstance(given, tuple)
+    assert all(torch.equal(left, right) for left, right in zip(given, expected, strict=True))
+    assert not request.module._forward_hooks
     with pytest.raises(ExportFailed) as refused:
-        torchscript.capture(case("dataclass").request(TorchScriptOptions()), method)
+        torchscript.capture(request, "script")
     assert refused.value.told_hint
+
+
+def test_a_result_that_has_no_type_is_refused_without_its_numbers() -> None:
+    class Unlike(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            return {"a": x, "b": [x]}
+
+    signature = Signature(inputs=(InputSpec(name="x", shape=(2,)),), axes=())
+    request = ExportRequest(Unlike().eval(), signature, TorchScriptOptions(), {"x": torch.tensor([0.625, 0.375])})
+    with pytest.raises(
+        ExportFailed, match=r"no type for what the model gives: Dictionary .* consistent type"
+    ) as refused:
+        torchscript.capture(request, "trace")
+    assert "0.625" not in refused.value.detail
 
 
 @METHODS

@@ -53,6 +53,21 @@ def test_torch_loads_it_and_computes_the_same_bits(kind: type[nn.Module], tmp_pa
         assert torch.equal(loaded.state_dict()[key], tensor)
 
 
+def test_tensors_without_elements_have_their_places(tmp_path: Path) -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.none, self.last = nn.Parameter(torch.zeros(4, 0)), nn.Linear(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.last(x), self.none.sum(1).expand(x.shape[0], 4)], -1)
+
+    request, captured = capture_torchscript(Empty(), spec=InputSpec(name="x", shape=("batch", 3)))
+    template = build_template(captured, request, tmp_path / "template")
+    template.fill(request.module.state_dict(), tmp_path / "model.pt")
+    assert torch.jit.load(tmp_path / "model.pt").state_dict()["none"].shape == (4, 0)
+
+
 def test_resnet18_is_exact(tmp_path: Path) -> None:
     spec = InputSpec(name="x", shape=("batch", 3, 64, 64))
     request, captured = capture_torchscript(train_a_little(torchvision.models.resnet18(), 1), spec=spec)

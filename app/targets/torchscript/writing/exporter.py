@@ -1,5 +1,6 @@
 """Capturing TorchScript, by trace or by script."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from app.architectures.calling import bind
 from app.architectures.module_state import ModuleState
 from app.domain.errors import ExportFailed
 from app.targets.capturing.attention import plain_attention
+from app.targets.capturing.dataclass_results import dataclasses_opened
 from app.targets.capturing.eval_mode import assert_eval
 from app.targets.capturing.place import Place
 from app.targets.capturing.quiet import Said, collected, first_lines
@@ -21,6 +23,9 @@ from app.targets.capturing.tracing import tracing
 from app.targets.request import ExportRequest
 from app.targets.torchscript.spec import TorchScriptOptions
 from app.targets.torchscript.writing.joined import JOINED, trace_sides
+
+_VALUES = re.compile(r"Tracer cannot infer type of .*?\n:", re.DOTALL)
+"""What the tracer says of a result, all its numbers in it."""
 
 Method = Literal["trace", "script", "joined"]
 
@@ -96,7 +101,7 @@ def _checked(request: ExportRequest, said: Said) -> torch.jit.ScriptModule:
 def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:
     inputs = {name: tensor.clone() for name, tensor in request.sample.items()}
     args, kwargs = bind(request.module, request.signature, inputs)
-    with torch.no_grad():
+    with torch.no_grad(), dataclasses_opened(request.module):
         traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
             request.module,
             example_inputs=args if args else None,
@@ -133,7 +138,8 @@ def _optimised(captured: torch.jit.ScriptModule, frozen: torch.jit.ScriptModule,
 
 
 def _failure(error: Exception, method: Method) -> ExportFailed:
-    said = first_lines(str(error), 6) or type(error).__name__
+    said = first_lines(_VALUES.sub("the tracer has no type for what the model gives: ", str(error)), 6)
+    said = said or type(error).__name__
     if "Only tensors" in str(error):
         hint = "TorchScript by trace returns tensors, tuples and dictionaries only; return one of these."
     elif method == "script":

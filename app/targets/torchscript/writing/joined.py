@@ -12,6 +12,7 @@ import torch
 
 from app.architectures.calling import bind
 from app.architectures.module_state import ModuleState
+from app.targets.capturing.dataclass_results import dataclasses_opened
 from app.targets.capturing.side import Side, at_side, axis_places, renamed
 from app.targets.request import ExportRequest
 
@@ -32,9 +33,9 @@ def trace_sides(request: ExportRequest, sides: Sequence[Side]) -> torch.jit.Scri
     bound = [bind(module, request.signature, at_side(request, side).sample) for side in sides]
     by_name = not bound[0][0]
     vars(module).update(dict.fromkeys(names, called))
-    state.append(ModuleState(module))
     try:
-        with torch.no_grad():
+        with dataclasses_opened(module), torch.no_grad():
+            state.append(ModuleState(module))
             traced: torch.jit.ScriptModule = torch.jit.trace_module(  # type: ignore[no-untyped-call]
                 module,
                 {name: kwargs if by_name else args for name, (args, kwargs) in zip(names, bound, strict=True)},

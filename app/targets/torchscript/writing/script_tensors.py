@@ -39,10 +39,10 @@ class ScriptTensor:
 
     @property
     def fills_storage(self) -> bool:
-        """Whether its elements, in row-major order, are the whole storage."""
-        expected = 1
+        """Whether its elements, in row-major order, are the whole storage; the strides of none say nothing."""
+        empty, expected = 0 in self.form.shape, 1
         for extent, stride in zip(reversed(self.form.shape), reversed(self.stride), strict=True):
-            if extent != 1 and stride != expected:
+            if extent != 1 and stride != expected and not empty:
                 return False
             expected *= extent
         return self.offset == 0 and expected == self.storage.elements and self.form.dtype == self.storage.dtype
