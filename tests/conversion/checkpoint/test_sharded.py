@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -127,6 +128,26 @@ def test_a_damaged_deflated_shard_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(content[:at] + b"\xff\xff\xff\xff" + content[at + 4 :])
     with pytest.raises(CorruptCheckpoint):
         open_checkpoint(tmp_path / "f")
+
+
+def test_the_directory_of_the_zip_is_read_once_however_many_shards_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    parse = zipfile.ZipFile._RealGetContents  # type: ignore[attr-defined]
+    monkeypatch.setattr(zipfile.ZipFile, "_RealGetContents", lambda self: (read.append(self), parse(self))[1])
+    opened = open_checkpoint(zipped(tmp_path / "f", files(), zipfile.ZIP_DEFLATED))
+    assert len(opened.state_dict) > 1
+    assert len(read) <= 3
+
+
+def test_a_shard_with_another_checksum_is_refused(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "f", files(), zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path) as archive:
+        member = next(one for one in archive.infolist() if one.filename.endswith(".safetensors"))
+    path.write_bytes(path.read_bytes().replace(struct.pack("<L", member.CRC), struct.pack("<L", member.CRC ^ 1)))
+    with pytest.raises(CorruptCheckpoint, match="checksum"):
+        open_checkpoint(path)
 
 
 def test_tensors_that_the_index_does_not_name_are_told(tmp_path: Path) -> None:
