@@ -54,9 +54,13 @@ WITHHELD = frozenset({"api_keys", "audit", "group_members", "groups", "rates", "
 """Tables of the api alone."""
 
 _ROLE = text("""
-    select rolsuper or rolcreaterole or pg_has_role(oid, current_user, 'member') or pg_has_role(oid, (
+    select rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls
+      or pg_has_role(oid, current_user, 'member') or pg_has_role(oid, (
         select relowner from pg_class where oid = to_regclass('alembic_version')
-    ), 'member')
+    ), 'member') or exists (
+        select from pg_roles predefined where starts_with(predefined.rolname, 'pg_')
+          and predefined.rolname <> 'pg_database_owner' and pg_has_role(pg_roles.oid, predefined.oid, 'member')
+    )
     from pg_roles where rolname = :role
 """)
 _OWNS_SCHEMA = text("""
@@ -174,7 +178,8 @@ def _refuse_unbound(connection: Connection, name: str) -> None:
         )
     if unbound:
         raise WorkerRoleRefused(
-            f"Grants do not bind the role {name!r}: it is a superuser, may make roles, or may do what the owner may."
+            f"Grants do not bind the role {name!r}: it is a superuser, may make roles or databases, replicate or pass "
+            "over policies, is a member of a role of PostgreSQL's own (pg_...), or may do what the owner may."
         )
 
 

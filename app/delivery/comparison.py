@@ -94,7 +94,7 @@ async def _measured(first: Source, second: Source, one: StoredTensor, other: Sto
     elements = (one.end - one.start) // item if item else 0
     if not item or not elements:
         return TensorChange(one.name, "changed", one.shape)
-    squares = lengths = 0.0
+    difference = norm = 0.0
     measured = 0
     for start, count in _pieces(elements, budget):
         begin, size = start * item, count * item
@@ -102,10 +102,11 @@ async def _measured(first: Source, second: Source, one: StoredTensor, other: Sto
             first.read(one.start + begin, one.start + begin + size),
             second.read(other.start + begin, other.start + begin + size),
         )
-        difference, norm = await asyncio.to_thread(_norms, left, right, one.data_type)
-        squares, lengths, measured = squares + difference**2, lengths + norm**2, measured + count
+        apart, length = await asyncio.to_thread(_norms, left, right, one.data_type)
+        difference, norm, measured = math.hypot(difference, apart), math.hypot(norm, length), measured + count
     share = measured / elements
-    return TensorChange(one.name, "changed", one.shape, math.sqrt(squares / share), math.sqrt(lengths / share), share)
+    whole = math.sqrt(share)
+    return TensorChange(one.name, "changed", one.shape, difference / whole, norm / whole, share)
 
 
 def _pieces(elements: int, budget: int) -> Sequence[tuple[int, int]]:

@@ -155,8 +155,18 @@ def test_a_role_that_is_not_there_or_that_grants_do_not_bind_is_refused(
         migrate(logged_in(database_url, maker, "m"), role=WorkerRole(USER))
     migrate(logged_in(database_url, maker, "m"), role=WorkerRole(name, "password"))
     with psycopg.connect(superuser_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("grant pg_read_all_data to {}").format(sql.Identifier(name)))
-    with pytest.raises(WorkerRoleRefused, match="api_keys"):
-        migrate(database_url, role=WorkerRole(name))
+        for more, less in (
+            ("grant pg_read_all_data to {}", "revoke pg_read_all_data from {}"),
+            ("grant pg_execute_server_program to {}", "revoke pg_execute_server_program from {}"),
+            *(
+                (f"alter role {{}} {what}", f"alter role {{}} no{what}")
+                for what in ("replication", "bypassrls", "createdb")
+            ),
+        ):
+            connection.execute(sql.SQL(more).format(sql.Identifier(name)))
+            with pytest.raises(WorkerRoleRefused, match="do not bind"):
+                migrate(database_url, role=WorkerRole(name))
+            connection.execute(sql.SQL(less).format(sql.Identifier(name)))
+    migrate(database_url, role=WorkerRole(name))
     with pytest.raises(WorkerRoleRefused, match="may not make"):
         migrate(database_url, role=WorkerRole(name, "password"))

@@ -83,3 +83,9 @@ def test_a_large_tensor_is_measured_in_parts(monkeypatch):
 def test_integers_differ_without_a_norm():
     change = compared(onnx_file(w=np.arange(3)), onnx_file(w=np.arange(1, 4)))["w"]
     assert (change.change, change.difference) == ("changed", None)
+
+
+def test_numbers_whose_squares_are_beyond_any_are_measured_all_the_same():
+    change = compared(onnx_file(w=np.array([1e300, 1.0])), onnx_file(w=np.array([-1e300, 2.0])))["w"]
+    assert change.difference == pytest.approx(2e300)
+    assert change.norm == pytest.approx(1e300)
