@@ -23,7 +23,7 @@ class Spectrum(nn.Module):
         self.gain = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.transform(x) * self.gain
+        return self.transform(x * self.gain)
 
 
 def one_sided(x: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from app.targets.artifact import MalformedFile
 def ledger(case: Case) -> None:
     """Point 9: where every uploaded tensor went, and where every tensor of the artifact came from."""
     subject = case.subject
+    if case.as_loaded is not None:
+        case.as_loaded.restore()  # the file holds the tables that it was captured with, not those of a later run
     try:
         case.ledger = ledger_of(
             subject.reader.tensors(subject.artifact),

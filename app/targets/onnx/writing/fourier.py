@@ -49,10 +49,12 @@ def make_transforms_exact(model: ir.Model) -> None:
         result, graph = writer.spectrum(asked), node.graph
         assert graph is not None
         writer.name(f"fourier_{number}")
-        result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
+        given = node.outputs[0]
+        name, result.type, result.shape = given.name, given.type, given.shape
         graph.insert_before(node, writer.nodes)
-        ir.convenience.replace_all_uses_with(node.outputs[0], result, replace_graph_outputs=True)
+        ir.convenience.replace_all_uses_with(given, result, replace_graph_outputs=True)
         graph.remove(node, safe=True)
+        given.name, result.name = None, name  # which may be that of an output
 
 
 class _Writer:

@@ -53,3 +53,18 @@ def test_whatever_number_of_calls_it_remembers(limit: int, tmp_path: Path) -> No
 def test_a_cache_that_changes_no_answer_is_no_memory(tmp_path: Path) -> None:
     report = verify(torchscript_subject(Caching(), FEATURES, tmp_path, exporter="script"))
     assert Reason.nondeterministic not in [finding.reason for finding in report.findings]
+
+
+class Growing(Caching):
+    """Keeps that in a buffer, of which the file holds what there was when it was captured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.kept
+        self.register_buffer("kept", torch.arange(6.0).view(1, 6).sin(), persistent=False)
+
+
+def test_a_buffer_that_grew_meanwhile_is_held_against_what_was_captured(tmp_path: Path) -> None:
+    report = verify(torchscript_subject(Growing(), FEATURES, tmp_path, exporter="script"))
+    assert report.ledger is not None
+    assert report.ledger.passed, report.ledger.problems
