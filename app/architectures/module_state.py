@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 _INERT = (
-    *(str, bytes, int, float, complex, bool, type(None), type, ModuleType),
+    *(str, bytes, bytearray, int, float, complex, bool, type(None), type, ModuleType),
     *(FunctionType, BuiltinFunctionType, MethodType, torch.dtype, torch.device, torch.Generator),
 )
 """Types that hold nothing a forward changes."""
@@ -67,11 +67,11 @@ def _restorer(holder: Any) -> Callable[[], None] | None:
     match holder:
         case dict():
             return _dictionary(holder, dict(holder))
-        case list() | deque() | bytearray():
+        case list() | deque():
             return _sequence(holder, list(holder))
         case set():
             return _set(holder, set(holder))
-        case np.ndarray():
+        case np.ndarray() if holder.flags.writeable:
             return _array(holder, holder.copy())
         case Tensor() if _has_storage(holder):
             return _bytes(holder.untyped_storage())
@@ -85,7 +85,7 @@ def _held(holder: Any) -> Iterable[object]:
             return holder.values()
         case list() | deque() | tuple():
             return holder
-        case Tensor() | set() | bytearray() | np.ndarray():
+        case Tensor() | set() | np.ndarray():
             return ()
     attributes = getattr(holder, "__dict__", None)
     return (attributes,) if isinstance(attributes, dict) else ()
@@ -130,7 +130,7 @@ def _dictionary(held: dict[Any, Any], before: dict[Any, Any]) -> Callable[[], No
     return restore
 
 
-def _sequence(held: list[Any] | deque[Any] | bytearray, before: list[Any]) -> Callable[[], None]:
+def _sequence(held: list[Any] | deque[Any], before: list[Any]) -> Callable[[], None]:
     def restore() -> None:
         if len(held) != len(before) or any(now is not then for now, then in zip(held, before, strict=True)):
             held.clear()

@@ -121,6 +121,7 @@ def test_only_what_changed_is_bound_anew_and_objects_keep_their_identity() -> No
 def test_what_is_written_into_tables_and_queues_is_put_back_even_while_a_trace_is_recorded() -> None:
     module = nn.Module()
     module.counter, module.array, module.queue = torch.zeros(2), np.zeros(2), deque([1], maxlen=2)
+    module.fixed = np.broadcast_to(np.zeros(1), 3)
     module.register_buffer("own", torch.zeros(2), persistent=False)
     module.register_buffer("uploaded", torch.zeros(2))
 
