@@ -6,6 +6,7 @@ a crash, or an input that takes longer than SECONDS_OF_ONE ends the run with the
     scripts/fuzz pickle 900
 """
 
+import asyncio
 import json
 import sys
 import tempfile
@@ -26,6 +27,7 @@ with atheris.instrument_imports(include=["app"]):
     from app.conversion.checkpoint.safetensors_file import read_safetensors
     from app.conversion.checkpoint.torch_files import Pickles
     from app.conversion.job import ConversionOutcome
+    from app.delivery.onnx_file import NotReadable, stored_tensors, weight_free
     from app.domain.checkpoint import CheckpointInspection
     from app.domain.errors import RecastError
     from app.domain.recipe import RecipeRequest, recipe_of
@@ -112,6 +114,18 @@ def protobuf(data: bytes) -> None:
     assert (read.name, read.raw_data, read.dims[0]) == (name, data, int.from_bytes(data[:7], "little"))
 
 
+def graphs(data: bytes) -> None:
+    """What the api reads of an artifact itself: nothing beyond its bounds, and what it keeps is protobuf again."""
+
+    async def read(start: int, end: int) -> bytes:
+        return data[start:end]
+
+    for made in (weight_free, stored_tensors):
+        with suppress(NotReadable):
+            found = asyncio.run(made(read, len(data)))
+            assert len(found) <= 2 * len(data) + 64
+
+
 def programs(data: bytes) -> None:
     """The same as a container, from TorchScript archives and torch.export's on."""
     container(data)
@@ -179,7 +193,7 @@ def headers(data: bytes) -> None:
 
 TARGETS: dict[str, Target] = {
     target.__name__: target
-    for target in (pickle, container, safetensors, messages, protobuf, programs, recipes, uris, headers)
+    for target in (pickle, container, safetensors, messages, protobuf, graphs, programs, recipes, uris, headers)
 }
 BEGINNINGS = {
     "messages": (
@@ -192,6 +206,12 @@ BEGINNINGS = {
     "protobuf": (
         onnx.helper.make_tensor("w", 1, [2], [1.0, 2.0]).SerializeToString(),
         len_field(7, len_field(5, varint_field(1, 300))),
+    ),
+    "graphs": (
+        len_field(
+            7, len_field(5, varint_field(1, 300) + len_field(8, b"w") + len_field(9, b"abcd")) + len_field(1, b"n")
+        ),
+        len_field(7, len_field(5, len_field(1, b"\x02\x03"))) + varint_field(1, 8),
     ),
     "recipes": (
         b'{"name":"own/net","base":"timm/resnet50","replace":{"fc":[{"Dropout":{"p":0.2}},{"Linear":{"out_features":37}}]}}',

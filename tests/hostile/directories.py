@@ -52,6 +52,17 @@ def places(*shards: str, **named: str) -> dict[str, Any]:
     return {"weight_map": {**{f"w{number}" if number else "w": shard for number, shard in enumerate(shards)}, **named}}
 
 
+def deflated_among_many() -> bytes:
+    """Of 300 deflated shards among 30,000 files of nothing."""
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    held = {f"s{n}": safetensors({f"w{n}": entry}, bytes(8)) for n in range(300)}
+    index = {"weight_map": {f"w{n}": f"s{n}.safetensors" for n in range(300)}}
+    named = {f"{key}.safetensors": content for key, content in held.items()}
+    return zipped(
+        {INDEX: json.dumps(index).encode(), **named, **{f"{n:x}": b"" for n in range(30_000)}}, zipfile.ZIP_DEFLATED
+    )
+
+
 def shards() -> Cases:
     mapped = places("a.safetensors")
     deflated = sharded(mapped, zipfile.ZIP_DEFLATED, a=SHARD)
@@ -92,6 +103,7 @@ def shards() -> Cases:
     return cases | {
         "good": (sharded(mapped, a=SHARD), None),
         "deflated": (deflated, None),
+        "deflated-among-many": (deflated_among_many(), None),
         "nul": (sharded(places(**{"a\0": "a.safetensors"}), a=SHARD), "unsupported_tensor"),
         "surrogate": (sharded(b'{"weight_map": {"\\ud800": "a.safetensors"}}', a=SHARD), "unsupported_tensor"),
         "long-name": (sharded(places(**{"k" * 2_000: "a.safetensors"}), a=SHARD), "unsupported_tensor"),
