@@ -27,7 +27,8 @@ class Spectrum(nn.Module):
 
 
 def one_sided(x: Tensor) -> Tensor:
-    return torch.view_as_real(torch.fft.rfft(x, dim=1))
+    whole = torch.fft.fft(x, dim=1)  # of the same input
+    return torch.view_as_real(torch.fft.rfft(x, dim=1) - 0.5 * whole[:, : x.shape[1] // 2 + 1])
 
 
 def there_and_back(x: Tensor) -> Tensor:

@@ -46,9 +46,10 @@ def make_transforms_exact(model: ir.Model) -> None:
         asked = writer.stft(node) if node.op_type == "STFT" else writer.dft(node)
         if asked is None or (isinstance(asked.points, int) and asked.points & (asked.points - 1) == 0):
             continue
-        result, graph = writer.spectrum(asked), node.graph
+        prefix, graph = f"fourier_{number}", node.graph
         assert graph is not None
-        writer.name(f"fourier_{number}")
+        result = writer.spectrum(asked, prefix)
+        writer.name(prefix)
         given = node.outputs[0]
         name, result.type, result.shape = given.name, given.type, given.shape
         graph.insert_before(node, writer.nodes)
@@ -115,17 +116,20 @@ class _Writer:
 
     # --- the transform ----------------------------------------------------------------------------------------------
 
-    def spectrum(self, asked: _Transform) -> ir.Value:
-        """In the shape that DFT gives it; which way to go a branch decides where the graph's inputs give the length."""
+    def spectrum(self, asked: _Transform, prefix: str) -> ir.Value:
+        """In the shape that DFT gives it; which way to go a branch decides where the graph's inputs give the length.
+
+        ``prefix``: of the names in the branches.
+        """
         if isinstance(asked.points, int):
             return self._transformed(asked, by_matrix=asked.points <= LONGEST)
         branches = {}
         for name, by_matrix in (("then_branch", True), ("else_branch", False)):
             part = _Writer(self._opset)
             result = part._transformed(asked, by_matrix=by_matrix)
-            part.name(f"{asked.given.name}_{name}")
+            part.name(f"{prefix}_{name}")
             result.type = asked.given.type
-            branches[name] = ir.Graph((), [result], nodes=part.nodes, name=f"{asked.given.name}_{name}")
+            branches[name] = ir.Graph((), [result], nodes=part.nodes, name=f"{prefix}_{name}")
         return self("If", self("LessOrEqual", asked.points, self.whole(LONGEST)), **branches)
 
     def _transformed(self, asked: _Transform, *, by_matrix: bool) -> ir.Value:
