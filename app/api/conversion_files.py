@@ -16,14 +16,14 @@ from app.api.conversions import POLL_SECONDS, ConversionId
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.ranges import Content, respond
 from app.api.readable import ReadableRouter
-from app.api.reports import page_of
+from app.api.reports import page_of, refuse_lost
 from app.api.service import Service, ServiceDependency
 from app.database import conversions as rows
 from app.database.tables import Conversion, ConversionFile
 from app.delivery import zip_layout
 from app.delivery.bundle import Bundle, BundledFile, make_bundle
 from app.delivery.onnx_file import NotReadable, weight_free
-from app.domain.errors import Expired, NotReady, Problem, Unavailable, Unverified
+from app.domain.errors import Expired, NotReady, Problem, Unverified
 from app.domain.produced_files import MEDIA_TYPES
 from app.domain.report import Verdict
 from app.storage.objects import Chunk
@@ -84,7 +84,7 @@ async def get_artifact(
     conversion, files = await results(service, conversion_id)
     file = file_of(conversion, files, "artifact" if part == "model" else "artifact_data")
     _refuse_unverified(conversion, unverified)
-    await _refuse_lost(service, file)
+    await refuse_lost(service, file)
     if redirect and (url := service.store.url(file.sha256, PRESIGNED_FOR)) is not None:
         return RedirectResponse(url, status_code=307)
     return respond(request, _stored(service, file), _verdict_headers(conversion))
@@ -144,7 +144,7 @@ async def get_report(
     file = file_of(conversion, files, "report")
     headers = {"Vary": "Accept"}
     if not prefers_html(accept):
-        await _refuse_lost(service, file)
+        await refuse_lost(service, file)
         return respond(request, replace(_stored(service, file), disposition="inline"), headers)
     page = await page_of(service, file, _hosted_links(conversion, files), hosted=True)
     etag = f'"{hashlib.sha256(page).hexdigest()}"'
@@ -171,7 +171,7 @@ async def get_graph(conversion_id: ConversionId, request: Request, service: Serv
     file = file_of(conversion, files, "artifact")
     if not shows_graph(conversion.target):
         raise NotReady("Only ONNX artifacts are shown as a graph.", hint="Convert to onnx to see the graph.")
-    await _refuse_lost(service, file)
+    await refuse_lost(service, file)
 
     async def read(start: int, end: int) -> bytes:
         return b"".join([bytes(chunk) async for chunk in service.store.stream(file.sha256, start, end)])
@@ -204,7 +204,7 @@ async def get_statement(
     del range_header
     conversion, files = await results(service, conversion_id)
     file = file_of(conversion, files, "statement")
-    await _refuse_lost(service, file)
+    await refuse_lost(service, file)
     return respond(request, replace(_stored(service, file), disposition="inline"), _verdict_headers(conversion))
 
 
@@ -260,12 +260,6 @@ def _refuse_unverified(conversion: Conversion, asked_for: bool) -> None:
     raise Unverified(f"Verification ended with verdict {conversion.verdict or 'none'}.")
 
 
-async def _refuse_lost(service: Service, file: ConversionFile) -> None:
-    """Raises Unavailable while that can still be said: once a download has begun, it could only break off."""
-    if await service.store.size(file.sha256) is None:
-        raise Unavailable(f"The store has lost {file.filename}.", hint="Convert again with force=true.")
-
-
 def _verdict_headers(conversion: Conversion) -> dict[str, str]:
     return {"X-Recast-Verdict": conversion.verdict or "none"}
 
@@ -300,7 +294,7 @@ async def _bundle(service: Service, conversion: Conversion, files: dict[str, Con
 async def _bundled(service: Service, file: ConversionFile) -> BundledFile:
     """The file with its CRC-32, which is computed when the first bundle needs it and then kept."""
     crc32 = file.crc32
-    await _refuse_lost(service, file)
+    await refuse_lost(service, file)
     if crc32 is None:
         crc32 = 0
         async for chunk in service.store.stream(file.sha256):

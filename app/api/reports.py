@@ -28,7 +28,7 @@ _TOO_LARGE = "This report is too large to be shown. Read it as JSON: `Accept: ap
 
 async def report_of(service: Service, file: ConversionFile) -> ConversionReport | None:
     """The report; None for one that is too large to be read here. Raises Unavailable where the store has lost it."""
-    await _refuse_lost(service, file)
+    await refuse_lost(service, file)
     if file.bytes > SMALL:
         return None
     document = await _document(service, file)
@@ -37,7 +37,7 @@ async def report_of(service: Service, file: ConversionFile) -> ConversionReport 
 
 async def page_of(service: Service, file: ConversionFile, links: Mapping[str, str], *, hosted: bool = False) -> bytes:
     """The report's page. Raises Unavailable, and NotReady where even a process of its own cannot read it."""
-    await _refuse_lost(service, file)
+    await refuse_lost(service, file)
     if file.bytes > SMALL:
         return await _apart(service, file, "page", json.dumps({"links": links, "hosted": hosted}))
     # Rendering takes tenths of a second for large nets, so it is done beside the event loop.
@@ -61,7 +61,8 @@ def _page(document: bytes, links: tuple[tuple[str, str], ...], hosted: bool) -> 
 _kept = lru_cache(maxsize=32)(_page)
 
 
-async def _refuse_lost(service: Service, file: ConversionFile) -> None:
+async def refuse_lost(service: Service, file: ConversionFile) -> None:
+    """Raises Unavailable while that can still be said: once a download has begun, it could only break off."""
     if await service.store.size(file.sha256) is None:
         raise Unavailable(f"The store has lost {file.filename}.", hint="Convert again with force=true.")
 
