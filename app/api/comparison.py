@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import BaseModel
 
-from app.api.conversion_files import file_of, results
+from app.api.conversion_files import file_of, reader_of, results
 from app.api.conversions import ConversionId
 from app.api.problems import PROBLEM_RESPONSES
 from app.api.readable import ReadableRouter
@@ -141,7 +141,5 @@ async def _tensors(
 
 
 async def _source(service: Service, file: ConversionFile) -> Source:
-    async def read(start: int, end: int) -> bytes:
-        return b"".join([bytes(chunk) async for chunk in service.store.stream(file.sha256, start, end)])
-
+    read = reader_of(service, file)
     return Source(await stored_tensors(read, file.bytes), read)

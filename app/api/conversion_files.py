@@ -22,7 +22,7 @@ from app.database import conversions as rows
 from app.database.tables import Conversion, ConversionFile
 from app.delivery import zip_layout
 from app.delivery.bundle import Bundle, BundledFile, make_bundle
-from app.delivery.onnx_file import NotReadable, weight_free
+from app.delivery.onnx_file import NotReadable, Read, weight_free
 from app.domain.errors import Expired, NotReady, Problem, Unverified
 from app.domain.produced_files import MEDIA_TYPES
 from app.domain.report import Verdict
@@ -172,13 +172,9 @@ async def get_graph(conversion_id: ConversionId, request: Request, service: Serv
     if not shows_graph(conversion.target):
         raise NotReady("Only ONNX artifacts are shown as a graph.", hint="Convert to onnx to see the graph.")
     await refuse_lost(service, file)
-
-    async def read(start: int, end: int) -> bytes:
-        return b"".join([bytes(chunk) async for chunk in service.store.stream(file.sha256, start, end)])
-
     try:
         async with service.graphs:
-            graph = await weight_free(read, file.bytes)
+            graph = await weight_free(reader_of(service, file), file.bytes)
     except NotReadable as error:
         raise NotReady(f"The graph cannot be shown: {error}.", hint="Download the artifact and open it.") from None
 
@@ -252,6 +248,15 @@ def file_of(conversion: Conversion, files: dict[str, ConversionFile], role: str)
 
 def _is_proved(conversion: Conversion) -> bool:
     return conversion.state == "succeeded" or conversion.verdict in PROVED
+
+
+def reader_of(service: Service, file: ConversionFile) -> Read:
+    """Reads parts of a file out of the store."""
+
+    async def read(start: int, end: int) -> bytes:
+        return b"".join([bytes(chunk) async for chunk in service.store.stream(file.sha256, start, end)])
+
+    return read
 
 
 def _refuse_unverified(conversion: Conversion, asked_for: bool) -> None:

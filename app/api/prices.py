@@ -9,6 +9,7 @@ from app.api.reports import figures_of
 from app.api.service import Service, ServiceDependency
 from app.database import groups as rows
 from app.database.conversions import Found
+from app.delivery.report_figures import Figures
 
 router = ReadableRouter(prefix="/v1/groups", tags=["groups"], responses=PROBLEM_RESPONSES)
 
@@ -61,7 +62,7 @@ async def price_group(group_id: GroupId, service: ServiceDependency) -> PriceLis
 
 async def _price(service: Service, member: Found) -> Price:
     row, files = member.conversion, {file.role: file for file in member.files}
-    figures = await figures_of(service, files["report"]) if "report" in files and row.expired_at is None else None
+    figures = await figures_of(service, files["report"]) if "report" in files and row.expired_at is None else Figures()
     lying = [files[role].bytes for role in ("artifact", "artifact_data") if role in files]
     return Price(
         id=row.id,
@@ -71,11 +72,6 @@ async def _price(service: Service, member: Found) -> Price:
         verdict=row.verdict,
         bytes=sum(lying) if lying else None,
         size=None,
-        latency=figures and figures.latency,
-        latency_runs=figures and figures.latency_runs,
-        worst_ratio=figures and figures.worst_ratio,
-        snr_db=figures and figures.snr_db,
-        top1=figures and figures.top1,
-        fp32_layers=figures.fp32_layers if figures else [],
         problem=row.problem["detail"] if row.problem else None,
+        **figures.model_dump(),
     )

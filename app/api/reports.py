@@ -27,8 +27,7 @@ _TOO_LARGE = "This report is too large to be shown. Read it as JSON: `Accept: ap
 
 
 async def report_of(service: Service, file: ConversionFile) -> ConversionReport | None:
-    """The report; None for one that is too large to be read here. Raises Unavailable where the store has lost it."""
-    await refuse_lost(service, file)
+    """The report, which the store has; None for one that is too large to be read here."""
     if file.bytes > SMALL:
         return None
     document = await _document(service, file)
@@ -47,6 +46,7 @@ async def page_of(service: Service, file: ConversionFile, links: Mapping[str, st
 
 async def figures_of(service: Service, file: ConversionFile) -> Figures:
     """Raises as ``page_of``."""
+    await refuse_lost(service, file)
     report = await report_of(service, file)
     if report is not None:
         return Figures.of(report)

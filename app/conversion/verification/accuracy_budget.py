@@ -15,8 +15,8 @@ from app.conversion.verification.comparison import (
     result_of,
     structure_mismatch,
 )
-from app.conversion.verification.reference import Reference, is_inexact
-from app.conversion.verification.tolerance import UNBOUNDED
+from app.conversion.verification.reference import Reference
+from app.conversion.verification.tolerance import UNBOUNDED, is_inexact
 from app.domain.conversion import AccuracyBudget
 from app.domain.report import OutputParity, Reason
 from app.targets.artifact import ArtifactRefused, Runner

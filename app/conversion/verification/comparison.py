@@ -13,8 +13,8 @@ from torch import Tensor
 from app.conversion.verification.discontinuities import as_many_rows, settled
 from app.conversion.verification.eager_gate import judged_by_eager
 from app.conversion.verification.noise import with_noise
-from app.conversion.verification.reference import Reference, is_inexact
-from app.conversion.verification.tolerance import K, judge, rounding
+from app.conversion.verification.reference import Reference
+from app.conversion.verification.tolerance import K, is_inexact, judge, rounding
 from app.domain.reasons import finding_of
 from app.domain.report import Finding, OutputParity, ProbeResult, Reason
 from app.targets.artifact import ArtifactRefused, Runner

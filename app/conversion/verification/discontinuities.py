@@ -11,8 +11,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from app.conversion.verification.random_rounding import random_rounding
-from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference, is_inexact
-from app.conversion.verification.tolerance import FEW, FLIPPED, K, distances
+from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference
+from app.conversion.verification.tolerance import FEW, FLIPPED, K, distances, is_inexact
 
 DRAWS = 16
 """Evaluations of eager: the first as it was, the others rounded otherwise."""

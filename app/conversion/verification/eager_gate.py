@@ -14,12 +14,13 @@ The float64 forward is most of the cost of a verification; here it is saved, and
 import torch
 from torch import Tensor
 
-from app.conversion.verification.reference import Reference, is_inexact
+from app.conversion.verification.reference import Reference
 from app.conversion.verification.tolerance import (
     FILLING,
     FLIPPED,
     K,
     farthest,
+    is_inexact,
     magnitude,
     may_have_small_parts,
     rounding,

@@ -23,7 +23,8 @@ from app.architectures.module_state import state_kept
 from app.conversion.verification.noise import noise_of_few
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.promotion import Promoted, Trace, observing, promotion, unwrap
-from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference, is_inexact
+from app.conversion.verification.reference import Exact, ModelFailed, Oracle, Reference
+from app.conversion.verification.tolerance import is_inexact
 from app.domain.architecture import Signature
 from app.domain.text import message_of
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from app.conversion.verification.tolerance import is_inexact
 from app.targets.operators import CLAMPS, SHAPE_ONLY
 
 WIDE = {
@@ -257,15 +258,11 @@ def _observe(trace: Trace, func: Any, args: Sequence[Any], kwargs: dict[str, Any
 
 def _note_integers(trace: Trace, name: str, given: Any, result: Any) -> None:
     made = tree_leaves(result)
-    integers = [not _is_inexact(leaf) for leaf in made if isinstance(leaf, Tensor)]
-    if not any(map(_is_inexact, tree_leaves(given))):
+    integers = [not is_inexact(leaf) for leaf in made if isinstance(leaf, Tensor)]
+    if not any(isinstance(leaf, Tensor) and is_inexact(leaf) for leaf in tree_leaves(given)):
         trace.on_integers[name] += all(integers)
     elif name not in SHAPE_ONLY and (any(integers) or not any(isinstance(leaf, Tensor) for leaf in made)):
         trace.integers_of_floats = True
-
-
-def _is_inexact(value: Any) -> bool:
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 
 def _note_constants(trace: Trace, func: Any, name: str, named: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from app.conversion.verification.probes import Probe
 from app.conversion.verification.promotion import Trace
-from app.conversion.verification.tolerance import Gate, Part, gate_of, magnitude, rounding, small_parts
+from app.conversion.verification.tolerance import Gate, Part, gate_of, is_inexact, magnitude, rounding, small_parts
 
 LUCK = 8.0
 """Times c · u · scale that a small part of an output may always be off: one number may have caused all its error."""
@@ -162,11 +162,6 @@ class Reference:
     @property
     def finite(self) -> bool:
         return all(bool(torch.isfinite(self.y32[name]).all()) for name in self.float_outputs)
-
-
-def is_inexact(value: Tensor) -> bool:
-    """True for float and complex tensors, which are compared within a gate; others are compared exactly."""
-    return value.is_floating_point() or value.is_complex()
 
 
 def cheapest(references: Sequence[Reference]) -> Reference:

@@ -6,9 +6,9 @@ from torch import Tensor
 from app.conversion.verification.comparison import compare, named_outputs
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import Probe
-from app.conversion.verification.reference import Reference, is_inexact
+from app.conversion.verification.reference import Reference
 from app.conversion.verification.subject import Model
-from app.conversion.verification.tolerance import farthest
+from app.conversion.verification.tolerance import farthest, is_inexact
 from app.targets.artifact import ArtifactRefused, Runner
 
 _COARSE = 1e-3

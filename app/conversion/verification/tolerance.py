@@ -63,6 +63,11 @@ def rounding(dtype: torch.dtype, scale: float, coarseness: float = 1.0) -> float
     return C * unit_roundoff(dtype) * coarseness * scale
 
 
+def is_inexact(value: Tensor) -> bool:
+    """True for float and complex tensors, which are compared within a gate; others are compared exactly."""
+    return value.is_floating_point() or value.is_complex()
+
+
 def magnitude(value: Tensor) -> float:
     """max|value|; 0 for an empty tensor."""
     return float(value.abs().max()) if value.numel() else 0.0

@@ -14,8 +14,8 @@ from app.architectures.module_state import ModuleState
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced
 from app.conversion.verification.oracle import eager
-from app.conversion.verification.reference import Reference, is_inexact, smallest
-from app.conversion.verification.tolerance import K, farthest, magnitude, rounding
+from app.conversion.verification.reference import Reference, smallest
+from app.conversion.verification.tolerance import K, farthest, is_inexact, magnitude, rounding
 from app.domain.architecture import Signature
 from app.domain.report import Reason
 from app.targets.artifact import ArtifactRefused, Runner

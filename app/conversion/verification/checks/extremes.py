@@ -19,9 +19,9 @@ from app.conversion.verification.conditioning import amplifies_rounding
 from app.conversion.verification.forward_cost import LEAST_BYTES, LEAST_SECONDS, CostByScale, processor_seconds
 from app.conversion.verification.oracle import eager_once_more, reference
 from app.conversion.verification.probes import LARGE, LARGE_PROBE, Probe, draw_probe, has_float_inputs
-from app.conversion.verification.reference import ModelFailed, Reference, cheapest, is_inexact
+from app.conversion.verification.reference import ModelFailed, Reference, cheapest
 from app.conversion.verification.subject import Subject
-from app.conversion.verification.tolerance import farthest, magnitude
+from app.conversion.verification.tolerance import farthest, is_inexact, magnitude
 from app.domain.text import message_of
 from app.processes import memory_ceiling
 from app.targets.artifact import ArtifactRefused, Runner
