@@ -29,7 +29,7 @@ from app.storage.opening import open_store
 from app.targets.onnx.spec import OnnxOptions
 from tests.conftest import WORKERS, as_worker
 from tests.jobs.chunks import chunks_of
-from tests.remotes.servers import KEY, SECRET, s3_server
+from tests.remotes.servers import KEY, S3_SERVERS, SECRET
 
 pytestmark = pytest.mark.anyio
 
@@ -92,7 +92,7 @@ def inodes(directory: Path) -> dict[str, int]:
     return {path.name: path.stat().st_ino for path in directory.glob("objects/sha256/??/*")}
 
 
-@pytest.fixture(params=["directory", "s3"])
+@pytest.fixture(params=["directory", *S3_SERVERS])
 def stores(
     request: pytest.FixtureRequest, store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[OwnableStore, OwnableStore]]:
@@ -100,7 +100,7 @@ def stores(
     if request.param == "directory":
         yield store, DirectoryStore(tmp_path / "elsewhere")
         return
-    with s3_server(tmp_path / "s3") as endpoint:
+    with S3_SERVERS[request.param](tmp_path / "s3") as endpoint:
         for name, value in (
             ("AWS_ENDPOINT", endpoint),
             ("AWS_ACCESS_KEY_ID", KEY),

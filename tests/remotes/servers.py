@@ -1,6 +1,7 @@
 """The real counterparts of what is fetched and published: an S3-speaking store, an HTTPS server of an own authority."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import signal
@@ -10,18 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import trustme
 from obstore.store import S3Store
 
 from tests.jobs.service import TIMEOUT
 from tests.service.running import free_port
 
+MOTO_LOCK = Path(__file__).parents[2] / "requirements-moto.lock"
 KEY, SECRET = "AKIATESTTESTTESTTEST", "secretsecretsecretsecretsecret1234567890"
 
 
@@ -36,6 +39,22 @@ def s3_server(directory: Path) -> Iterator[str]:
     with _running(command, directory.parent / "nanio.log", environment):
         _until_open(port)
         yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def moto_server(directory: Path) -> Iterator[str]:
+    """Address of a moto server, which keeps ``bucket`` in memory and takes every key."""
+    port = free_port()
+    directory.mkdir(parents=True)
+    command = [str(_moto_python()), "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    with _running(command, directory / "moto.log"):
+        _until_open(port)
+        httpx.put(f"http://127.0.0.1:{port}/models").raise_for_status()
+        yield f"http://127.0.0.1:{port}"
+
+
+S3_SERVERS: dict[str, Callable[[Path], AbstractContextManager[str]]] = {"nanio": s3_server, "moto": moto_server}
+"""Whose makers know nothing of each other: what holds on both is S3, and no habit of one server."""
 
 
 def bucket(endpoint: str, name: str = "models") -> S3Store:
@@ -185,15 +204,25 @@ def mlflow_server(directory: Path) -> Iterator[str]:
 
 
 def _mlflow_python() -> Path:
-    """The interpreter of an environment of MLflow's own, made once, whoever asks first: its pins are not ours."""
-    place = Path.home() / ".cache" / "recast-tests" / f"mlflow-{MLFLOW}"
+    return _environment(f"mlflow-{MLFLOW}", f"mlflow=={MLFLOW}")
+
+
+def _moto_python() -> Path:
+    pins = hashlib.sha256(MOTO_LOCK.read_bytes()).hexdigest()[:12]
+    return _environment(f"moto-{pins}", "--require-hashes", "-r", str(MOTO_LOCK))
+
+
+def _environment(name: str, *wanted: str) -> Path:
+    """The interpreter of a server's own environment, made once, whoever asks first: its pins are not ours."""
+    place = Path.home() / ".cache" / "recast-tests" / name
     python, whole = place / "bin" / "python", place / "whole"
     place.mkdir(parents=True, exist_ok=True)
+    mirror = os.environ.get("PIP_EXTRA_ARGS", "").split()
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not whole.exists():
             subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-            subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"mlflow=={MLFLOW}"], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "--quiet", *mirror, *wanted], check=True)
             whole.touch()
     return python
 
