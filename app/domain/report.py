@@ -315,19 +315,30 @@ class Sensitivity(Value):
 
 
 class LayerDetection(Value):
-    """A negative control: one tensor of a layer perturbed in eager mode; would the probes have seen it?"""
+    """A negative control: one tensor of a layer perturbed in eager mode; would the probes have seen it?
+
+    ``ratio`` and ``seen`` are by the artifact's gate.
+    """
 
     layer: str
     tensor: str
     perturbation: str
     ratio: float
     seen: bool
+    reached: bool | None = None
+    """Whether they see it by the gate of the model's own precision, where the artifact has another; older reports do
+    not know."""
 
 
 class Detection(Value):
-    """Detection power: the share of perturbed tensors that the probes would have seen, and the blind layers."""
+    """Detection power: the share of perturbed tensors that the probes would have seen, and the blind layers.
+
+    A layer is blind where nothing was seen in it even by the gate of the model's own precision.
+    """
 
     power: float
+    reach: float | None = None
+    """The share that they see by that gate; older reports do not know."""
     trials: tuple[LayerDetection, ...]
     blind_layers: tuple[str, ...]
 

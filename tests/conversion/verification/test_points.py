@@ -247,6 +247,22 @@ def test_a_layer_that_hardly_matters_is_named_blind() -> None:
     assert 0.5 < measured.power < 1
 
 
+def test_a_coarse_gate_hides_faults_but_makes_no_layer_blind() -> None:
+    module = Perceptron().eval()
+    fine, coarse = (
+        detection_of(
+            module, FEATURES, [reference(module, FEATURES, p, c) for p in draw_probes(FEATURES, 1)], 1, unhurried
+        )
+        for c in (1.0, 2.0**13)
+    )
+    assert fine is not None
+    assert coarse is not None
+    assert fine.reach == fine.power
+    assert coarse.power < coarse.reach
+    assert {trial.layer for trial in coarse.trials if trial.reached}.isdisjoint(coarse.blind_layers)
+    assert all(trial.reached for trial in coarse.trials if trial.seen)
+
+
 def test_a_module_without_weights_has_no_negative_control() -> None:
     references = [reference(Choosing().eval(), FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
     assert detection_of(Choosing(), FEATURES, references, 1, unhurried) is None

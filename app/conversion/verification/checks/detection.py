@@ -3,9 +3,13 @@
 Weights of the eager module are perturbed one by one, in the ways in which conversions go wrong (perturbation.py), and
 the outputs held against the same gates. The share that lies outside is the detection power of the parity check alone;
 what it is blind to is left to the weight ledger, which is why the ledger exists.
+
+An artifact that was asked to round coarsely has a gate as wide as its rounding, which hides faults whatever the probes
+are. Whether it is the probes that are blind is told by the gate of the model's own precision.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import nn
 
@@ -20,8 +24,8 @@ from app.domain.architecture import Signature
 from app.domain.report import Detection, LayerDetection, Reason
 
 FEWEST, MOST = 6, 64
-LEAST_POWER = 0.5
-"""Detection power below which the report warns that parity says little about these weights."""
+LEAST_REACH = 0.5
+"""Share of faults, at the gate of the model's own precision, below which the report warns that the probes see little."""
 BUDGET = 6e10
 """Operations (multiply-adds × 2) to spend on the cheapest probe: about half a second of float32 on two cores."""
 READING = 40
@@ -52,29 +56,36 @@ def detection_of(
         trials = list(map(trial, draw_perturbations(module, count, seed, kinds)))  # no name here holds one that is done
     if not trials:
         return None
-    seen = {trial.layer for trial in trials if trial.seen}
+    reached = {trial.layer for trial in trials if trial.reached}
     return Detection(
         power=sum(trial.seen for trial in trials) / len(trials),
+        reach=sum(bool(trial.reached) for trial in trials) / len(trials),
         trials=tuple(trials),
-        blind_layers=tuple(dict.fromkeys(trial.layer for trial in trials if trial.layer not in seen)),
+        blind_layers=tuple(dict.fromkeys(trial.layer for trial in trials if trial.layer not in reached)),
     )
 
 
 def _trial(module: nn.Module, signature: Signature, probes: Sequence[Reference], drawn: Perturbation) -> LayerDetection:
-    ratio, seen = 0.0, False
+    ratio, seen, reached = 0.0, False, False
     with replaced(module, drawn.tensors):
         for probe in probes:
             try:
-                comparison = compare_outputs(eager(module, signature, probe.probe.inputs), probe)
+                outputs = eager(module, signature, probe.probe.inputs)
             except ModelFailed:
-                seen = True  # a perturbed model that no longer runs is seen
+                seen = reached = True  # a perturbed model that no longer runs is seen
             else:
-                ratio = max(ratio, comparison.result.worst_ratio)
-                seen = not comparison.result.passed
+                result = compare_outputs(outputs, probe).result
+                ratio, seen = max(ratio, result.worst_ratio), not result.passed
+                reached = reached or not compare_outputs(outputs, replace(probe, coarseness=1.0)).result.passed
             if seen:
                 break
     return LayerDetection(
-        layer=drawn.layer, tensor=next(iter(drawn.tensors)), perturbation=drawn.kind, ratio=ratio, seen=seen
+        layer=drawn.layer,
+        tensor=next(iter(drawn.tensors)),
+        perturbation=drawn.kind,
+        ratio=ratio,
+        seen=seen,
+        reached=reached,
     )
 
 
@@ -88,8 +99,8 @@ def detection(case: Case) -> None:
     if case.detection is None and "detection" not in case.not_run:
         case.detection = detection_of(subject.module, subject.signature, case.references, subject.seed, unhurried)
     measured = case.detection
-    if measured is not None and measured.power < LEAST_POWER:
+    if measured is not None and measured.reach is not None and measured.reach < LEAST_REACH:
         blind = f" and none in {', '.join(measured.blind_layers[:5])}" if measured.blind_layers else ""
-        seen = f"the probes would see {measured.power:.0%} of weight faults{blind}"
+        seen = f"the probes would see {measured.reach:.0%} of weight faults{blind}"
         detail = f"{seen}; that the weights are right rests on the ledger"
         case.find(Reason.blind_layers, detail)

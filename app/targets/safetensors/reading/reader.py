@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,13 @@ DTYPES = {
 
 
 def read_safetensors(path: Path) -> tuple[tuple[StoredTensor, ...], Mapping[str, str]]:
-    """Every tensor of the file, memory-mapped, and its metadata.
+    """Every tensor of the file, memory-mapped for itself alone, and its metadata.
 
     Raises MalformedFile for a header that is none, and for tensors that overlap, leave gaps or leave the file.
     """
     try:
-        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as _:
-            whole = np.frombuffer(mmap(file.fileno(), 0, access=ACCESS_READ), np.uint8)
+        with path.open("rb") as file:
+            whole = np.frombuffer(mmap(file.fileno(), 0, access=ACCESS_COPY), np.uint8)
         length = int.from_bytes(whole[:8].tobytes(), "little")
         header: dict[str, Any] = json.loads(whole[8 : 8 + length].tobytes())
         metadata = header.pop("__metadata__", {})
@@ -107,8 +107,7 @@ def _tensor(stored: StoredTensor) -> Tensor:
     assert stored.dtype is not None
     if not stored.data.size:
         return torch.empty(stored.dims, dtype=stored.dtype)
-    # The map is read-only and the module is known not to write into its weights.
-    return torch.from_numpy(stored.data.copy()).view(stored.dtype).reshape(stored.dims)
+    return torch.from_numpy(stored.data).view(stored.dtype).reshape(stored.dims)
 
 
 class SafetensorsReader:
