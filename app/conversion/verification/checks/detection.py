@@ -25,7 +25,7 @@ from app.domain.report import Detection, LayerDetection, Reason
 
 FEWEST, MOST = 6, 64
 LEAST_REACH = 0.5
-"""Share of faults, at the gate of the model's own precision, below which the report warns that the probes see little."""
+"""Share of faults, by the gate of the model's own precision, below which the report says that the probes see little."""
 BUDGET = 6e10
 """Operations (multiply-adds × 2) to spend on the cheapest probe: about half a second of float32 on two cores."""
 READING = 40

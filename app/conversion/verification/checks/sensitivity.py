@@ -8,8 +8,9 @@ Integers and booleans are compared exactly, so any move is evidence, and one of 
 mask of what is there. But where all outputs are such and none of them ever moves, nothing was seen.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import torch
@@ -53,7 +54,8 @@ CLEAR = 64.0
 class Asked:
     """By how many gates an output must move, and how many of the least gate there is show it without the oracle."""
 
-    gates: float = THRESHOLD
+    gates: Callable[[], float] = lambda: THRESHOLD
+    """Known once the oracle is asked."""
     least: float = CLEAR * THRESHOLD
 
 
@@ -122,7 +124,7 @@ def _spread(name: str, references: Sequence[Reference], asked: Asked) -> tuple[f
         pairs = combinations(references, 2)
         widest = max(_moved(a.y32[name], b.y32[name], _least(name, a), _least(name, b)) for a, b in pairs)
         if widest >= asked.least:
-            return widest, asked.gates
+            return widest, min(THRESHOLD, asked.least)
     gates = [taken.gate(name) for taken in references]
     widths = [gate.width for gate in gates]
     widest = max(
@@ -130,7 +132,7 @@ def _spread(name: str, references: Sequence[Reference], asked: Asked) -> tuple[f
         for i, j in combinations(range(len(references)), 2)
     )
     reachable = max((2 * gate.scale / gate.width for gate in gates if gate.width > 0), default=0.0)
-    return widest, min(asked.gates, max(FEWEST, REACH * reachable))
+    return widest, min(asked.gates(), max(FEWEST, REACH * reachable))
 
 
 def _least(name: str, taken: Reference) -> float:
@@ -193,15 +195,33 @@ def _measured(case: Case, references: Sequence[Reference]) -> Sensitivity:
 
 def _by_errors(case: Case) -> dict[str, Asked]:
     """By output. An error in least gates may be held against a move in least gates: they are one unit."""
-    judged: dict[str, list[OutputParity]] = {}
-    for output in (output for compared in case.compared for output in compared.result.outputs):
-        judged.setdefault(output.output, []).append(output)
-    asked = {}
-    for name, outputs in judged.items():
-        gates = min(THRESHOLD, max(LEAST_MOVE, TIMES_ITS_ERROR * max(output.ratio for output in outputs)))
-        in_least = all(output.judged_by == "eager" for output in outputs)
-        asked[name] = Asked(gates, max(CLEAR * LEAST_MOVE, gates if in_least else CLEAR * gates))
-    return asked
+    judged: dict[str, list[tuple[OutputParity, Reference | None]]] = {}
+    for compared in case.compared:
+        for output in compared.result.outputs:
+            judged.setdefault(output.output, []).append((output, compared.reference))
+    return {name: _by_error_of(found) for name, found in judged.items()}
+
+
+def _by_error_of(judged: Sequence[tuple[OutputParity, Reference | None]]) -> Asked:
+    """For one output, by its error on each probe."""
+    in_least = all(output.judged_by == "eager" for output, _ in judged)
+    told = _times_an_error(max(output.ratio for output, _ in judged))
+    asked = partial(_asked_by_oracle, judged)
+    return Asked(asked, max(CLEAR * LEAST_MOVE, told if in_least else CLEAR * told))
+
+
+def _asked_by_oracle(judged: Sequence[tuple[OutputParity, Reference | None]]) -> float:
+    """In the oracle's gates, which may be far wider than the least that eager was held against."""
+    return _times_an_error(
+        max(
+            taken.gate(output.output).ratio(output.error) if taken and output.judged_by == "eager" else output.ratio
+            for output, taken in judged
+        )
+    )
+
+
+def _times_an_error(ratio: float) -> float:
+    return min(THRESHOLD, max(LEAST_MOVE, TIMES_ITS_ERROR * ratio))
 
 
 def _others(case: Case) -> Iterator[Reference]:

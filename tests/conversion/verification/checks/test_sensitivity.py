@@ -149,3 +149,29 @@ def test_how_much_an_artifact_of_fewer_bits_moves_is_told_by_its_own_errors_with
         assert not alive.findings
         assert not any(taken.oracle.asked for taken in alive.references)
         assert [finding.reason for finding in dead.findings] == [Reason.insensitive]
+
+
+class Cancelling(Net):
+    """Its rounding is that of numbers hundreds of times as large as its outputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 2000 - 2000
+
+
+class OffByTenths(InPlaceOf):
+    """The model in the place of an artifact that is off by nearly the least gate of bfloat16."""
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value + 0.1 * value.abs().max() for name, value in super().run(inputs).items()}
+
+
+def test_an_artifacts_error_is_held_against_moves_in_one_unit(tmp_path: Path) -> None:
+    for seed in range(6):
+        made = subject(Cancelling(torch.float32), FEATURES, tmp_path / "model.pt", NEVER_READ, seed=seed)
+        case = Case(replace(made, coarseness=2.0**16))
+        case.adopt(take_references(case.subject, certified_probes(case.subject), unhurried))
+        case.runner = OffByTenths(made.module, made.signature)
+        parity.run(case)
+        sensitivity.run(case)
+        assert not case.findings, (case.findings, case.sensitivity)
+        assert all(output.judged_by == "eager" for c in case.compared for output in c.result.outputs)
