@@ -1,6 +1,7 @@
 """Workers that carry, and workers that convert: each does its part, and what one died over another takes up."""
 
 import asyncio
+import re
 import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,10 +10,11 @@ import pytest
 
 from app.database.conversions import NewConversion, SourceReference
 from app.domain.conversion import State
+from app.domain.publication import Publication
 from app.jobs import queue
 from app.targets.onnx.spec import OnnxOptions
 from tests.jobs.service import TIMEOUT, Client, StartWorker
-from tests.remotes.servers import FileServer, https_server
+from tests.remotes.servers import KEY, SECRET, FileServer, https_server, s3_server
 
 pytestmark = pytest.mark.anyio
 PATH = "/weights/net.pth"
@@ -48,6 +50,33 @@ async def test_a_file_that_is_to_be_fetched_waits_for_the_store_however_long_it_
         assert (conversion.state, conversion.attempt, conversion.waiting_for) == (State.succeeded, 1, None)
         assert len(files.asked) == asked + 1
         assert worker.poll() is None
+
+
+async def test_a_publication_waits_for_the_store_however_long_it_is_away(
+    client: Client, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    with TemporaryDirectory() as directory, s3_server(Path(directory) / "s3") as endpoint:
+        remotes = Path(directory) / "remotes.toml"
+        remotes.write_text(
+            f'[[remote]]\nprefix = "s3://models/"\nallow = ["publish"]\nendpoint = "{endpoint}"\ninternal = true\n'
+            f'credentials = {{ access_key_id = "{KEY}", secret_access_key = "{SECRET}" }}\n'
+        )
+        start_worker(remotes_file=remotes)
+        id = await client.submit("plain")
+        assert (await client.ended(id)).state is State.succeeded
+        (tmp_path / "objects").rename(tmp_path / "away")
+        await queue.publish(client.database, id, [Publication(uri="s3://models/triton/", name="net")])
+        tries = f"select publications -> 0 ->> 'tries' from conversions where id = '{id}'"
+        async with asyncio.timeout(TIMEOUT):
+            while len(re.findall(f"waiting .*{id}.*part=store", (tmp_path / "worker.log").read_text())) < 4:
+                await asyncio.sleep(0.05)
+        assert await client.scalar(tries) == "0"
+        (tmp_path / "away").rename(tmp_path / "objects")
+        state = f"select publications -> 0 ->> 'state' from conversions where id = '{id}'"
+        async with asyncio.timeout(TIMEOUT):
+            while await client.scalar(state) != "published":
+                await asyncio.sleep(0.05)
+        assert await client.scalar(tries) == "1"
 
 
 async def test_a_file_is_fetched_by_another_worker_when_one_dies_and_converted_by_one_without_a_way_out(
