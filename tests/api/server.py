@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -184,8 +185,11 @@ class Backstage:
         self._with_database(end)
 
     def stored_objects(self) -> set[str]:
-        root = self.settings.data_dir / "objects"
-        return {path.parent.name + path.name for path in root.glob("sha256/??/*")}
+        async def listed(_: Database, store: ObjectStore) -> set[str]:
+            return {sha256 async for sha256 in store.older_than(datetime.now(UTC) + timedelta(days=1))}
+
+        found: set[str] = self._with_database(listed)
+        return found
 
     def unfinished_uploads(self) -> list[str]:
         return [path.name for path in (self.settings.data_dir / "objects").glob("incoming/*")]

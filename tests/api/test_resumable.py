@@ -1,4 +1,4 @@
-"""Resumable uploads: the tus protocol over two replicas, broken connections, and two public clients."""
+"""Resumable uploads over two replicas on each kind of store: the protocol, broken connections, two public clients."""
 
 import base64
 import hashlib
@@ -22,10 +22,25 @@ from app.jobs.retention import clean_up
 from app.settings import Settings
 from tests.api.server import Backstage, serving, sha256, weights
 from tests.delivery.browser import running_browser
+from tests.remotes.servers import KEY, S3_SERVERS, SECRET
 
 VERSION = {"Tus-Resumable": "1.0.0"}
 BYTES = {**VERSION, "Content-Type": "application/offset+octet-stream", "Prefer": "wait=0"}
 TUS_JS = Path(__file__).with_name("vendor") / "tus-js-client-4.3.1.min.js"
+
+
+@pytest.fixture(scope="module", params=["directory", *S3_SERVERS])
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    place = tmp_path_factory.mktemp("resumable")
+    told = Settings(data_dir=place / "data", max_upload_bytes=8 << 20)
+    if request.param == "directory":
+        yield told
+        return
+    with S3_SERVERS[request.param](place / "s3") as endpoint, pytest.MonkeyPatch.context() as patched:
+        variables = {"ENDPOINT": endpoint, "ACCESS_KEY_ID": KEY, "SECRET_ACCESS_KEY": SECRET, "REGION": "us-east-1"}
+        for name, value in {**variables, "ALLOW_HTTP": "true"}.items():
+            patched.setenv(f"AWS_{name}", value)
+        yield told.model_copy(update={"store_url": "s3://models"})
 
 
 @pytest.fixture(scope="module")
