@@ -1,18 +1,22 @@
-"""Conversions per minute with 1 and 2 children and for a queue of mixed jobs; the api's latency under that load."""
+"""Conversions per minute with 1 and 2 children and for a queue of mixed jobs, or with --fleet on 1, 2 and 3 machines of
+one child each; the api's latency under that load."""
 
 import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 from latency import percentile
-from service import running_service
+from service import START_LIMIT, running_service
 
 from app.architectures.calibration import save_checkpoint
 from app.architectures.registry import Registry, load_registry
+from scripts.fleet import Fleet
 
 MIXED = (
     ("torchvision/resnet18", "onnx"),
@@ -61,8 +65,25 @@ def submit(client: httpx.Client, architecture: str, target: str, checkpoint: str
     return str(answer.json()["id"])
 
 
-def measure(registry: Registry, directory: Path, children: int, count: int) -> dict[str, float]:
-    with running_service(children=str(children)) as client:
+@contextmanager
+def running_fleet(workers: int) -> Iterator[httpx.Client]:
+    """A client of a fresh fleet: one api, and so many machines that run one child each."""
+    with tempfile.TemporaryDirectory(prefix="recast-bench-") as directory:
+        Path(directory).chmod(0o755)  # the database's system user passes through
+        fleet = Fleet(Path(directory), apis=1, workers=workers, settings={"RECAST_CHILDREN": "1"}, restarting=False)
+        try:
+            fleet.start()
+            fleet.until_ready(START_LIMIT)
+            with httpx.Client(base_url=fleet.urls[0], timeout=900) as client:
+                yield client
+        finally:
+            fleet.end()
+
+
+def measure(
+    running: AbstractContextManager[httpx.Client], registry: Registry, directory: Path, count: int
+) -> dict[str, float]:
+    with running as client:
         jobs = upload_all(client, registry, directory, variants=3)
         drain(client, jobs[: len(MIXED)])
         queue = (jobs * (count // len(jobs) + 1))[:count]
@@ -79,14 +100,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--jobs", type=int, default=200, help="length of the mixed queue")
+    parser.add_argument("--fleet", action="store_true", help="machines of one child each, on a database and a store")
     arguments = parser.parse_args()
     registry = load_registry()
+    if arguments.fleet:
+        running = {f"machines: {n}": (running_fleet(n), arguments.jobs) for n in (1, 2, 3)}
+    else:
+        one, two = running_service(children="1"), running_service(children="2")
+        long = running_service(children="2")
+        running = {"1 child": (one, 40), "2 children": (two, 40), "2 children, long queue": (long, arguments.jobs)}
     with tempfile.TemporaryDirectory(prefix="recast-bench-") as directory:
-        results = {
-            "1 child": measure(registry, Path(directory), 1, 40),
-            "2 children": measure(registry, Path(directory), 2, 40),
-            "2 children, long queue": measure(registry, Path(directory), 2, arguments.jobs),
-        }
+        results = {name: measure(of, registry, Path(directory), jobs) for name, (of, jobs) in running.items()}
     print("| | jobs | per minute | status p50 ms | status p99 ms |\n|---|---|---|---|---|")
     for name, r in results.items():
         print(f"| {name} | {r['jobs']} | {r['per_minute']:.0f} | {r['status_p50_ms']:.1f} | {r['status_p99_ms']:.1f} |")
