@@ -170,7 +170,7 @@ def restarts(system: Serving, work: Work, count: int) -> list[Struck]:
 
 
 def rolling(fleet: Fleet, work: Work, count: int, conversions: int = 20) -> dict[str, object]:
-    """Replace all workers one after the other, so often, while that many long conversions run."""
+    """Replace all workers, each once the one before it is back, so often, while that many long conversions run."""
     for _ in range(conversions):
         work.submit(seconds=60)
     statuses = []
@@ -178,6 +178,7 @@ def rolling(fleet: Fleet, work: Work, count: int, conversions: int = 20) -> dict
         for name in [name for name in fleet.machines if name.startswith("worker")]:
             statuses.append(fleet.replace(name))
             _tell(f"{number + 1:4} {name} ended with {statuses[-1]}")
+            fleet.until_ready(START_LIMIT)
     return {"replaced": len(statuses), "bad_statuses": sum(status != 0 for status in statuses)}
 
 

@@ -195,9 +195,7 @@ def _key(row: ApiKey) -> KeyResource:
 
 
 def _project(row: Project) -> ProjectResource:
-    return ProjectResource(
-        id=row.id, name=row.name, limits=Limits.model_validate(row.limits), created_at=row.created_at
-    )
+    return ProjectResource(id=row.id, name=row.name, limits=Limits.kept(row.limits), created_at=row.created_at)
 
 
 def _entry(row: AuditEntry) -> AuditResource:

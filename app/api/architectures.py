@@ -132,7 +132,7 @@ async def register_recipe(request: Request, service: ServiceDependency, patience
     row = await _checked(service, row, PATIENCE if patience is None else patience)
     location = {"Location": f"/v1/architectures/{recipe.name}"}
     if row.problem is not None:
-        raise Told(Problem.model_validate(row.problem))
+        raise Told(Problem.kept(row.problem))
     if row.description is None:
         body = RecipeCheck(name=recipe.name, digest=recipe.digest).model_dump_json()
         return Response(body, 202, {**location, "Retry-After": "1"}, "application/json")

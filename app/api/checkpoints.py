@@ -224,10 +224,10 @@ async def get_parameters(sha256: Sha256, service: ServiceDependency, patience: P
     """Name, shape, type and number of elements of every tensor, and totals."""
     checkpoint = await _read(service, sha256, patience)
     if checkpoint.problem is not None:
-        raise Told(Problem.model_validate(checkpoint.problem))
+        raise Told(Problem.kept(checkpoint.problem))
     if checkpoint.inspection is None:
         raise NotReady("The file has not been read yet.", hint="Ask again.", retry_after=1)
-    inspection = CheckpointInspection.model_validate(checkpoint.inspection)
+    inspection = CheckpointInspection.kept(checkpoint.inspection)
     module = _module(checkpoint)
     tensors = inspected_tensors(inspection.tensors, module)
     totals = ParameterTotals(
@@ -274,7 +274,7 @@ def _summary(owner: CheckpointOwner, size: int, usable: bool) -> CheckpointSumma
 
 def checkpoint_resource(row: CheckpointOwner) -> CheckpointResource:
     """The file as its project sees it."""
-    read = None if row.inspection is None else CheckpointInspection.model_validate(row.inspection)
+    read = None if row.inspection is None else CheckpointInspection.kept(row.inspection)
     path = f"/v1/checkpoints/{row.sha256}"
     return CheckpointResource(
         id=row.sha256,
@@ -285,7 +285,7 @@ def checkpoint_resource(row: CheckpointOwner) -> CheckpointResource:
         filename=row.filename,
         created_at=row.created_at,
         inspected_at=row.inspected_at,
-        problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
+        problem=None if row.problem is None else shown_problem(Problem.kept(row.problem)),
         waiting_for=row.file.waiting_for,
         format=read and read.format,
         nesting=read and list(read.nesting),
@@ -312,7 +312,7 @@ def inspected_tensors(tensors: Sequence[TensorInfo], module: ParameterReport | N
 
 
 def _module(row: CheckpointOwner) -> ParameterReport | None:
-    return None if row.parameters is None else ParameterReport.model_validate(row.parameters)
+    return None if row.parameters is None else ParameterReport.kept(row.parameters)
 
 
 async def _read(service: Service, sha256: str, patience: int | None) -> CheckpointOwner:
@@ -331,7 +331,7 @@ async def refuse_foreign(service: Service, checkpoint: CheckpointOwner) -> None:
     """
     if checkpoint.problem is None:
         return
-    problem = Problem.model_validate(checkpoint.problem)
+    problem = Problem.kept(checkpoint.problem)
     if problem.code in READING_CUT_SHORT:
         return
     with suppress(UnknownCheckpoint, InUse):

@@ -237,7 +237,7 @@ def file_of(conversion: Conversion, files: dict[str, ConversionFile], role: str)
         raise NotReady(f"The conversion is {conversion.state.value}.", retry_after=int(POLL_SECONDS))
     if conversion.problem is None:
         raise NotReady(f"The conversion has no {role}.")
-    problem = Problem.model_validate(conversion.problem)
+    problem = Problem.kept(conversion.problem)
     raise NotReady(
         f"The conversion ended {conversion.state.value}: {problem.detail}",
         hint=problem.hint,

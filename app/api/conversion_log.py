@@ -95,6 +95,6 @@ def _ending(conversion: Conversion) -> str:
         return ""
     why = ""
     if conversion.problem is not None:
-        problem = Problem.model_validate(conversion.problem)
+        problem = Problem.kept(conversion.problem)
         why = f": {problem.code}: {problem.detail}"
     return f"[{conversion.state.value}{why}]\n"

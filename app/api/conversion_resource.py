@@ -151,7 +151,7 @@ def conversion_resource(
         timings=stage_seconds(row.timings),
         peak_memory_bytes=row.peak_memory_bytes,
         template=row.template and {member: row.template[member] for member in TEMPLATE_MEMBERS},
-        problem=None if row.problem is None else shown_problem(Problem.model_validate(row.problem)),
+        problem=None if row.problem is None else shown_problem(Problem.kept(row.problem)),
         artifact=_file(by_role.get("artifact"), verified),
         artifact_data=_file(by_role.get("artifact_data"), verified),
         publications=[PublicationResource.model_validate(one) for one in row.publications],

@@ -89,7 +89,7 @@ async def create_conversion(
         return _answer(resource, 202, {**headers, "Retry-After": POLL_SECONDS})
     if patience is not None and conversion.problem is not None:
         raise Told(
-            Problem.model_validate(conversion.problem),
+            Problem.kept(conversion.problem),
             id=conversion.id,
             state=conversion.state.value,
             location=path,

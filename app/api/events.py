@@ -58,7 +58,7 @@ async def _events(service: Service, conversion_id: str, after: int) -> AsyncIter
 
 def _shown(facts: dict[str, Any]) -> dict[str, Any]:
     error = facts["error"]
-    return {**facts, "error": error and shown_problem(Problem.model_validate(error))}
+    return {**facts, "error": error and shown_problem(Problem.kept(error))}
 
 
 def event_id(told: str | None) -> int:

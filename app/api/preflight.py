@@ -215,10 +215,10 @@ async def _tensors(service: Service, asked: PreflightRequest) -> tuple[Shapes, i
     if checkpoint.inspection is None and checkpoint.problem is None:
         checkpoint = await service.changes.wait_for_inspection(sha256, READING_PATIENCE, service.database.project)
     if checkpoint.problem is not None:
-        raise Told(Problem.model_validate(checkpoint.problem))
+        raise Told(Problem.kept(checkpoint.problem))
     if checkpoint.inspection is None:
         raise NotReady("The file has not been read yet.", hint="Ask again.", retry_after=1)
-    read = await asyncio.to_thread(CheckpointInspection.model_validate, checkpoint.inspection)
+    read = await asyncio.to_thread(CheckpointInspection.kept, checkpoint.inspection)
     return {t.name: t.shape for t in read.tensors}, read.tensor_bytes, asked.filename or checkpoint.filename or ""
 
 

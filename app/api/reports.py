@@ -31,7 +31,7 @@ async def report_of(service: Service, file: ConversionFile) -> ConversionReport 
     if file.bytes > SMALL:
         return None
     document = await _document(service, file)
-    return await asyncio.to_thread(ConversionReport.model_validate_json, document)
+    return await asyncio.to_thread(ConversionReport.kept, document)
 
 
 async def page_of(service: Service, file: ConversionFile, links: Mapping[str, str], *, hosted: bool = False) -> bytes:
@@ -54,7 +54,7 @@ async def figures_of(service: Service, file: ConversionFile) -> Figures:
 
 
 def _page(document: bytes, links: tuple[tuple[str, str], ...], hosted: bool) -> bytes:
-    report = ConversionReport.model_validate_json(document)
+    report = ConversionReport.kept(document)
     return report_page(report, links=dict(links), hosted=hosted).encode()
 
 

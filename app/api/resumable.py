@@ -235,7 +235,7 @@ async def patch_upload(
         async with service.database.transaction() as session:
             upload = _living(await uploads.lease(session, upload_id))
         if upload.problem is not None:
-            raise Told(Problem.model_validate(upload.problem))
+            raise Told(Problem.kept(upload.problem))
         if offset != upload.received:
             raise _mismatch(upload.received)
         refuse_announced_size(request, upload.length - upload.received)
@@ -385,7 +385,7 @@ def _resource(upload: Upload) -> UploadResource:
         length=upload.length,
         complete=upload.ended_at is not None,
         checkpoint=checkpoint,
-        problem=None if upload.problem is None else shown_problem(Problem.model_validate(upload.problem)),
+        problem=None if upload.problem is None else shown_problem(Problem.kept(upload.problem)),
         filename=upload.filename,
         created_at=upload.created_at,
         expires=upload.expires_at,

@@ -116,8 +116,8 @@ async def find(session: AsyncSession, digest: str) -> Described | None:
     entries, broken, pending, late, abilities = row
     return Described(
         digest=digest,
-        entries=_entries.validate_json(entries),
-        broken=tuple(BrokenPlugin.model_validate(plugin) for plugin in broken),
+        entries=_entries.validate_json(entries, extra="ignore"),
+        broken=tuple(BrokenPlugin.kept(plugin) for plugin in broken),
         pending=tuple(pending),
         late=tuple(late),
         abilities=tuple(abilities),
@@ -127,7 +127,7 @@ async def find(session: AsyncSession, digest: str) -> Described | None:
 async def signature_of(session: AsyncSession, name: str) -> Signature | None:
     """The signature of an architecture, as it was described last."""
     found = await session.scalar(_SIGNATURE, {"name": name})
-    return None if found is None else Signature.model_validate(found)
+    return None if found is None else Signature.model_validate(found, extra="ignore")
 
 
 async def offered_by_others(session: AsyncSession, own: str) -> set[str]:

@@ -43,7 +43,7 @@ class Limits(Value):
 
 async def of(session: AsyncSession, project: str) -> Limits:
     found = await session.scalar(select(Project.limits).where(Project.id == project))
-    return Limits.model_validate(found or {})
+    return Limits.kept(found or {})
 
 
 async def take_request(session: AsyncSession, key: str, per_minute: int) -> None:

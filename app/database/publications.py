@@ -15,7 +15,7 @@ from app.domain.webhook import WebhookEvent
 
 
 def of(conversion: Conversion) -> list[Publication]:
-    return [Publication.model_validate(one) for one in conversion.publications]
+    return [Publication.kept(one) for one in conversion.publications]
 
 
 async def begin(session: AsyncSession, conversion: Conversion) -> None:

@@ -74,8 +74,8 @@ async def offered(session: AsyncSession) -> dict[Version, Offered]:
     query = select(Row).where(Row.project_id == owner_of_new(session), Row.description.is_not(None))
     return {
         (row.name, row.digest): Offered(
-            ArchitectureDescription.model_validate_json(row.description or ""),
-            CheckedRecipe.model_validate_json(row.checked or ""),
+            ArchitectureDescription.kept(row.description or ""),
+            CheckedRecipe.kept(row.checked or ""),
         )
         for row in await session.scalars(query)
     }
@@ -92,7 +92,7 @@ async def checked(session: AsyncSession, project: str, name: str, digest: str) -
     """What conversions of a version are made of; None where it was deleted."""
     query = select(Row.checked).where(Row.project_id == project, Row.name == name, Row.digest == digest)
     found = await session.scalar(query)
-    return None if found is None else CheckedRecipe.model_validate_json(found)
+    return None if found is None else CheckedRecipe.kept(found)
 
 
 async def hold(session: AsyncSession, name: str, digest: str) -> None:

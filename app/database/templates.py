@@ -85,7 +85,7 @@ async def find_or_claim(
     if row.state == "ready":
         row.used_at = func.now()
         assert row.object_sha256
-        return Ready(row.object_sha256, Certificate.model_validate(row.certificate))
+        return Ready(row.object_sha256, Certificate.kept(row.certificate))
     if row.state == "unsuitable":
         return Unsuitable(row.reason or "")
     if row.builder != asker.conversion_id and await _runs(session, row.builder, row.builder_attempt):

@@ -73,14 +73,14 @@ async def rotate(session: AsyncSession, id: str, overlap: timedelta) -> tuple[We
     """Give a webhook a new secret; for ``overlap`` messages are signed with the one before it too. NotFound."""
     webhook = await find(session, id, lock=True)
     secret, now = new_secret(), datetime.now(UTC)
-    before = Secret.model_validate(webhook.secrets[0]).model_copy(update={"expires_at": now + overlap})
+    before = Secret.kept(webhook.secrets[0]).model_copy(update={"expires_at": now + overlap})
     webhook.secrets = [one.model_dump(mode="json") for one in (Secret(secret=seal(session, secret)), before)]
     return webhook, secret
 
 
 def valid_secrets(webhook: Webhook) -> list[Secret]:
     """The secrets to sign a message with now, as they are kept, the newest first."""
-    known = [Secret.model_validate(one) for one in webhook.secrets]
+    known = [Secret.kept(one) for one in webhook.secrets]
     now = datetime.now(UTC)
     return [one for one in known if one.expires_at is None or one.expires_at > now]
 

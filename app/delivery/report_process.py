@@ -27,7 +27,7 @@ def main(what: str, asked: str = "{}") -> int:
     die_with_parent()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
-        report = ConversionReport.model_validate_json(sys.stdin.buffer.read())
+        report = ConversionReport.kept(sys.stdin.buffer.read())
         made = report_page(report, **json.loads(asked)) if what == "page" else Figures.of(report).model_dump_json()
         content = made.encode()
     except (MemoryError, ValueError):

@@ -1,5 +1,7 @@
 """The base of every value type: frozen, closed to unknown fields, hashable where its fields are."""
 
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -13,3 +15,11 @@ class Value(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=(), ser_json_inf_nan="strings"
     )
+
+    @classmethod
+    def kept(cls, content: Any) -> Self:
+        """From a row or an object of the store, which a later version of the service may have written, as a value or
+        as the text of its JSON: without what this version does not know. Raises ValidationError."""
+        if isinstance(content, str | bytes):
+            return cls.model_validate_json(content, extra="ignore")
+        return cls.model_validate(content, extra="ignore")

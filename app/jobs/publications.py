@@ -96,7 +96,7 @@ async def _publish(
         signature = await catalogs.signature_of(session, conversion.architecture)
     remote = tools.grants.find(publication.uri, owners, "publish")
     try:
-        report = ConversionReport.model_validate_json(
+        report = ConversionReport.kept(
             b"".join([bytes(chunk) async for chunk in tools.store.stream(files["report"].sha256)])
         )
         if report.export.weights_beside is not None:

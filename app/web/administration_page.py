@@ -27,7 +27,7 @@ async def administration_page(service: WholeService, own: ServiceDependency, act
         listed = await projects.listed(session, seen)
         values: dict[str, Any] = {
             "keys": await keys.listed(session, seen),
-            "projects": [(project, Limits.model_validate(project.limits)) for project in listed],
+            "projects": [(project, Limits.kept(project.limits)) for project in listed],
             "entries": await audit.newest(session, seen, before=None, limit=AUDITED),
             "workers": await workers.alive(session, service.settings.worker_lost_after) if acting.operator else (),
         }
