@@ -264,6 +264,7 @@ def judge(system: System, work: Work, struck: list[Struck], stuck: list[str]) ->
             )
             torn += hashlib.sha256(artifact.content).hexdigest() != conversion["artifact"]["sha256"]
         elif id not in stuck:
+            _tell(f"     {id} {conversion['state']}: {conversion['problem']}")
             code = conversion["problem"]["code"]
             failed[code] = failed.get(code, 0) + 1
     doubled, waits = _history(system, struck)

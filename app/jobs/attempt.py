@@ -117,9 +117,13 @@ class Attempt:
     async def _run(self) -> None:
         disk = Disk(self._tools.work_dir, FILES_PER_CHECKPOINT * self._checkpoint_bytes)
         while True:
+            if disk.scarce:
+                await self._waiting(DISK_SPACE)
+                await disk.until_room()
             self._job.idle = False
             try:
-                await self._convert_and_publish()
+                async with disk.watched():
+                    await self._convert_and_publish()
             except TaskFailed as error:
                 if not disk.ended(error.problem):
                     await self._failed(error)

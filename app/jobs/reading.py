@@ -57,9 +57,13 @@ class Reading:
         """What the file holds, or why nothing; None when it is to be read once more."""
         disk = Disk(self._tools.work_dir, files=0)
         while True:
+            if disk.scarce:
+                await self._waiting(DISK_SPACE)
+                await disk.until_room()
             self._job.idle = False
             try:
-                return await self._read()
+                async with disk.watched():
+                    return await self._read()
             except TaskFailed as error:
                 if not disk.ended(error.problem):
                     return await self._blamed(error)
