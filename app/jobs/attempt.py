@@ -34,7 +34,7 @@ from app.jobs.recipes import recipe_of
 from app.jobs.results import ResultsDirectory
 from app.jobs.scratch import scratch_directory
 from app.jobs.stage_seconds import StageSeconds
-from app.jobs.supervisor import LOG, Clock, TaskFailed
+from app.jobs.supervisor import LOG, Clock, FilesGone, TaskFailed
 from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
 from app.processors import available_cores
@@ -117,13 +117,13 @@ class Attempt:
     async def _run(self) -> None:
         disk = Disk(self._tools.work_dir, FILES_PER_CHECKPOINT * self._checkpoint_bytes)
         while True:
-            if disk.scarce:
-                await self._waiting(DISK_SPACE)
-                await disk.until_room()
+            await self._room(disk)
             self._job.idle = False
             try:
                 async with disk.watched():
                     await self._convert_and_publish()
+            except FilesGone:
+                continue
             except TaskFailed as error:
                 if not disk.ended(error.problem):
                     await self._failed(error)
@@ -139,6 +139,11 @@ class Attempt:
                     raise
             else:
                 return
+            await self._waiting(DISK_SPACE)
+            await disk.until_room()
+
+    async def _room(self, disk: Disk) -> None:
+        if disk.scarce:
             await self._waiting(DISK_SPACE)
             await disk.until_room()
 

@@ -19,7 +19,7 @@ from app.jobs.messages import Progress, TemplateWanted
 from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
 from app.jobs.publishing import NotStorable
 from app.jobs.scratch import scratch_directory
-from app.jobs.supervisor import TaskFailed
+from app.jobs.supervisor import FilesGone, TaskFailed
 from app.jobs.suspicion import suspect
 from app.jobs.tools import Tools
 from app.storage.objects import MissingObject
@@ -64,6 +64,8 @@ class Reading:
             try:
                 async with disk.watched():
                     return await self._read()
+            except FilesGone:
+                continue
             except TaskFailed as error:
                 if not disk.ended(error.problem):
                     return await self._blamed(error)

@@ -5,8 +5,8 @@ The chain of death: when the worker dies, the kernel kills the forkserver, and w
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,6 +67,10 @@ class TaskFailed(Exception):
         super().__init__(problem.detail)
         self.problem = problem
         self.killed = killed
+
+
+class FilesGone(Exception):
+    """A task ended without a result, and files that it was to read are not where they were: their store is away."""
 
 
 class Clock:
@@ -160,24 +164,28 @@ class Supervisor:
         The child is not believed: a result of another type, an error that is not its to tell, too many or too long
         messages are a crash.
 
-        Raises TaskFailed with what the task said, or with TimedOut, OutOfMemory or ChildCrashed.
-        Cancelling kills the child at once.
+        Raises TaskFailed with what the task said, or with TimedOut, OutOfMemory or ChildCrashed, and FilesGone instead
+        where it may have ended so because ``readable`` is away. Cancelling kills the child at once.
         """
         killed_before = _kernel_kills()
-        async with self._child(Order(task=task, arguments=arguments), limits, work_dir, readable) as (process, told):
-            try:
-                async with (clock or Clock()).runs_for(limits.timeout):
-                    ending = await self._converse(*told, answer, partial(_bound, process, limits))
-            except TimeoutError:
-                error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
-                raise TaskFailed(error.problem()) from None
-            if ending is None:
-                ended = await _last_status(process)
-                problem = _crash(ended, work_dir / LOG, _kernel_kills() > killed_before)
-                killed = ended.status in (-signal.SIGKILL, None) and ended.excess is None
-                raise TaskFailed(problem, killed=killed)
-            _pass_on_tracebacks(work_dir / LOG)
-        return await _believed(ending, result)
+        with _missing(readable):
+            async with self._child(Order(task=task, arguments=arguments), limits, work_dir, readable) as (
+                process,
+                told,
+            ):
+                try:
+                    async with (clock or Clock()).runs_for(limits.timeout):
+                        ending = await self._converse(*told, answer, partial(_bound, process, limits))
+                except TimeoutError:
+                    error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
+                    raise TaskFailed(error.problem()) from None
+                if ending is None:
+                    ended = await _last_status(process)
+                    problem = _crash(ended, work_dir / LOG, _kernel_kills() > killed_before)
+                    killed = ended.status in (-signal.SIGKILL, None) and ended.excess is None
+                    raise TaskFailed(problem, killed=killed)
+                _pass_on_tracebacks(work_dir / LOG)
+            return await _believed(ending, result)
 
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer, enter: Callable[[Stage], None]
@@ -286,6 +294,18 @@ async def confinement_here() -> Confined:
 
 async def _silence(_: Progress | TemplateWanted) -> None:
     return None
+
+
+@contextmanager
+def _missing(readable: tuple[Path, ...]) -> Iterator[None]:
+    """Raises FilesGone for a TaskFailed of the block where any of these files is not there."""
+    try:
+        yield
+    except TaskFailed as error:
+        if all(path.exists() for path in readable):
+            raise
+        log.warning("files_gone", error=error.problem.detail)
+        raise FilesGone from error
 
 
 def _places(work_dir: Path, readable: tuple[Path, ...]) -> Places:

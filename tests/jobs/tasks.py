@@ -168,7 +168,17 @@ def find_no_room_while_told(job: ConversionJob) -> None:
         find_no_room(job)
 
 
+def stumble_unless_told(job: ConversionJob) -> None:
+    (job.work_dir / f"sleeps-{job.conversion_id}").touch()
+    assert job.plugins_dir
+    while not (job.plugins_dir / "back").exists():
+        if (job.plugins_dir / "gone").exists():
+            raise FileNotFoundError(job.checkpoint)
+        time.sleep(0.05)
+
+
 MISDEEDS = {
+    "stumble": stumble_unless_told,
     "kill_worker": wish_the_worker_dead,
     "find_no_room": find_no_room,
     "write": find_no_room_while_told,

@@ -261,6 +261,22 @@ async def test_a_store_that_is_away_is_waited_for(client: Client, start_worker: 
     assert read.file.waiting_for is None
 
 
+async def test_a_conversion_whose_store_went_away_as_its_process_began_waits_for_it(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker()
+    objects, told = client.directory / "objects", client.directory / "told"
+    id = await client.submit("stumble")
+    await client.started(id)
+    objects.rename(client.directory / "away")
+    (told / "gone").touch()
+    await until(client, "select waiting_for from conversions", "store")
+    (told / "back").touch()
+    (client.directory / "away").rename(objects)
+    conversion = await client.ended(id)
+    assert (conversion.state, conversion.attempt, conversion.waiting_for) == (State.succeeded, 1, None)
+
+
 async def test_a_conversion_that_a_full_disk_ended_is_done_again(client: Client, start_worker: StartWorker) -> None:
     start_worker()
     full = client.directory / "told" / "full"

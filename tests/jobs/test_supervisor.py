@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from app.domain.conversion import Stage
 from app.jobs.confinement import Limits
 from app.jobs.messages import Progress, TemplateWanted
-from app.jobs.supervisor import Supervisor, TaskFailed
+from app.jobs.supervisor import FilesGone, Supervisor, TaskFailed
 
 pytestmark = pytest.mark.anyio
 
@@ -217,3 +217,16 @@ async def test_a_dead_forkserver_is_replaced(run: Any, supervisor: Supervisor) -
     assert forkserver
     forkserver.kill()
     assert await run("echo", "again") == "again"
+
+
+async def test_what_ends_while_its_files_are_not_there_did_not_fail(supervisor: Supervisor, tmp_path: Path) -> None:
+    async def read(path: Path) -> Any:
+        told = dict(limits=LIMITS, work_dir=tmp_path / "work", answer=silent, readable=(path,))
+        return await supervisor.run("tests.jobs.tasks:inspect", str(path), **told)
+
+    (tmp_path / "work").mkdir()
+    (tmp_path / "bad").write_bytes(b"bad")
+    with pytest.raises(TaskFailed):
+        await read(tmp_path / "bad")
+    with pytest.raises(FilesGone):
+        await read(tmp_path / "gone")
