@@ -18,7 +18,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import bind
+from app.architectures.calling import EagerModel, bind
 from app.domain.architecture import Axis, InputSpec, Integers, Mask, Normal, Signature, Uniform
 
 JUDGED = 30.0
@@ -111,7 +111,7 @@ def _runner(artifact: Path, module: nn.Module, signature: Signature) -> Run:
     script = torch.jit.load(str(artifact))
 
     def run_script(values: Inputs) -> list[Tensor]:
-        args, kwargs = bind(module, signature, _cloned(values))
+        args, kwargs = bind(EagerModel(module, signature), _cloned(values))
         with torch.no_grad():
             return list(tensors_of(script(*args, **kwargs)))
 
@@ -200,7 +200,7 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 def _eager(module: nn.Module, signature: Signature, inputs: Inputs) -> list[Tensor]:
     """The outputs by plain operators: fused attention gives other values at padding, as a note of the report tells."""
-    args, kwargs = bind(module, signature, _cloned(inputs))
+    args, kwargs = bind(EagerModel(module, signature), _cloned(inputs))
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

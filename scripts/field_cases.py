@@ -26,7 +26,7 @@ import torch
 from recast_plugins import Declaration, declarations
 from torch import nn
 
-from app.architectures.calling import bind
+from app.architectures.calling import EagerModel, bind
 from app.architectures.sample import sample_inputs
 from app.conversion.job import ConversionJob
 from app.conversion.pipeline import convert
@@ -149,7 +149,7 @@ def uploaded_file(case: ModuleType, weights: Path) -> Path:
 def _calibrate(module: nn.Module, declaration: Declaration, options: dict[str, Any]) -> None:
     signature, generator = declaration.signature(options), torch.Generator().manual_seed(5)
     for _ in range(6):
-        args, kwargs = bind(module, signature, sample_inputs(signature, {"batch": 4}, generator))
+        args, kwargs = bind(EagerModel(module, signature), sample_inputs(signature, {"batch": 4}, generator))
         with torch.no_grad():
             module(*args, **kwargs)
 

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from app.architectures.calibration import save_checkpoint
-from app.architectures.calling import bind
+from app.architectures.calling import EagerModel, bind
 from app.architectures.registry import Registry, load_registry
 from app.architectures.sample import sample_inputs
 from app.conversion.job import ConversionJob
@@ -249,7 +249,7 @@ class Positional(nn.Module):
     def forward(self, *inputs: Tensor | list[Tensor]) -> tuple[Tensor, ...]:
         tensors = [value[0] if isinstance(value, list) else value for value in inputs]  # of a list, its only element
         named = dict(zip((spec.name for spec in self._signature.inputs), tensors, strict=True))
-        args, kwargs = bind(self.module, self._signature, named)
+        args, kwargs = bind(EagerModel(self.module, self._signature), named)
         return tuple(tensors_of(self.module(*args, **kwargs)))
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.architectures.calling import call
+from app.architectures.calling import EagerModel, call
 from app.architectures.registry import Registry
 from app.architectures.sample import sample_inputs
-from app.domain.architecture import Signature
 
 
 def calibrated_state_dict(
@@ -26,7 +25,7 @@ def calibrated_state_dict(
     torch.manual_seed(seed)
     module = registry.build(name, options, initialised=True)
     _spread(module)
-    _calibrate(module, registry.resolve(name, options).signature, seed)
+    _calibrate(EagerModel(module, registry.resolve(name, options).signature), seed)
     state = module.state_dict()
     for key, tensor in state.items():
         state[key] = tensor.detach().clone()
@@ -52,21 +51,21 @@ def _spread(module: nn.Module) -> None:
                 parameter.mul_(1 + 0.02 * torch.randn(()))
 
 
-def _calibrate(module: nn.Module, signature: Signature, seed: int) -> None:
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+def _calibrate(model: EagerModel, seed: int) -> None:
+    norms = [norm for norm in model.module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     hooks = [norm.register_forward_pre_hook(_learn_where_there_is_a_variance) for norm in norms]
-    sizes = {axis.name: max(axis.sample, 4) if axis.name == "batch" else axis.sample for axis in signature.axes}
+    sizes = {axis.name: max(axis.sample, 4) if axis.name == "batch" else axis.sample for axis in model.signature.axes}
     for step in range(2):
         generator = torch.Generator().manual_seed(seed + step)
-        call(module, signature, sample_inputs(signature, sizes, generator))
+        call(model, sample_inputs(model.signature, sizes, generator))
     for hook in hooks:
         hook.remove()
-    module.eval()
+    model.module.eval()
 
 
 def _learn_where_there_is_a_variance(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

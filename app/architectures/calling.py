@@ -7,7 +7,7 @@ do.
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -19,32 +19,38 @@ from app.domain.errors import ExportFailed, InvalidRequest
 KEYWORD_KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def bind(
-    module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+@dataclass(frozen=True)
+class EagerModel:
+    """A module in eager PyTorch, and by which names it takes and gives what."""
+
+    module: nn.Module
+    signature: Signature
+
+
+def bind(model: EagerModel, inputs: Mapping[str, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of ``module.forward`` for these inputs.
 
     By keyword when every input name is a parameter of forward, else by position in the signature's order.
     Raises InvalidRequest when an input is missing.
     """
-    missing = [spec.name for spec in signature.inputs if spec.name not in inputs]
+    missing = [spec.name for spec in model.signature.inputs if spec.name not in inputs]
     if missing:
         raise InvalidRequest(f"No value for input {', '.join(missing)}.")
-    values = [_argument(spec, inputs[spec.name]) for spec in signature.inputs]
-    names = [spec.argument or spec.name for spec in signature.inputs]
-    if takes_by_keyword(module, names):
+    values = [_argument(spec, inputs[spec.name]) for spec in model.signature.inputs]
+    names = [spec.argument or spec.name for spec in model.signature.inputs]
+    if takes_by_keyword(model.module, names):
         return (), dict(zip(names, values, strict=True))
     return tuple(values), {}
 
 
-def call(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def call(model: EagerModel, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The module's outputs by name, in order, and copies of them: a module may keep, and change, what it gives.
 
     Inputs are copied likewise: a module may write into what it is given.
     """
-    args, kwargs = bind(module, signature, {name: tensor.clone() for name, tensor in inputs.items()})
+    args, kwargs = bind(model, {name: tensor.clone() for name, tensor in inputs.items()})
     with torch.inference_mode():
-        return copied(flatten(module(*args, **kwargs), signature))
+        return copied(flatten(model.module(*args, **kwargs), model.signature))
 
 
 def copied(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from app.architectures import construction
-from app.architectures.calling import bind
+from app.architectures.calling import EagerModel, bind
 from app.architectures.entry import Entry
 from app.architectures.module_state import state_kept
 from app.architectures.recipes import assembled, base_options, layer_module, output_names, replace_inputs
@@ -91,7 +91,7 @@ def _run(module: nn.Module, mode: FakeTensorMode, signature: Signature, batch: i
     sizes = {axis.name: batch if axis.name == BATCH else axis.sample for axis in signature.axes}
     inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(0))
     fake = {name: mode.from_tensor(tensor) for name, tensor in inputs.items()}
-    args, kwargs = bind(module, signature, fake)
+    args, kwargs = bind(EagerModel(module, signature), fake)
     with torch.random.fork_rng(devices=[]), state_kept(module), torch.no_grad(), mode:
         try:
             return list(_tensors(module(*args, **kwargs)))

@@ -8,14 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from app.architectures.calling import bind
+from app.architectures.calling import EagerModel, bind
 from app.architectures.module_state import state_kept
-from app.domain.architecture import Signature
 from app.domain.conversion import Stage
 from app.domain.errors import MemoryEstimateExceeded
 from app.processes import memory_left
@@ -34,7 +33,7 @@ def refuse_beyond_limit(request: ExportRequest) -> None:
     limit = memory_left()
     if limit is None or sum(tensor.numel() for tensor in request.sample.values()) < LARGE:
         return
-    held = held_by_forward(request.module, request.signature, request.sample)
+    held = held_by_forward(request, request.sample)
     if held > limit:
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in request.sample.items())
         raise MemoryEstimateExceeded(
@@ -46,15 +45,15 @@ def refuse_beyond_limit(request: ExportRequest) -> None:
         )
 
 
-def held_by_forward(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> int:
+def held_by_forward(model: EagerModel, inputs: Mapping[str, Tensor]) -> int:
     """Bytes of the tensors that one forward makes and holds at once, at most; as far as it can be followed without
     values, which is a lower bound."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     held = _Held(time.process_time() + SECONDS)
-    with torch.random.fork_rng(devices=[]), plain_attention(), state_kept(module):
-        args, kwargs = bind(module, signature, {name: mode.from_tensor(tensor) for name, tensor in inputs.items()})
+    with torch.random.fork_rng(devices=[]), plain_attention(), state_kept(model.module):
+        args, kwargs = bind(model, {name: mode.from_tensor(tensor) for name, tensor in inputs.items()})
         with suppress(Exception), mode, torch.no_grad(), held:
-            module(*args, **kwargs)
+            model.module(*args, **kwargs)
     return held.most
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import call
+from app.architectures.calling import EagerModel, call
 from app.architectures.module_state import state_kept
 from app.architectures.sample import sample_inputs
 from app.conversion.verification.ledger.sources import raw_bytes, same_bytes
@@ -42,8 +42,7 @@ def inputs_to_try(signature: Signature, *, certified: bool = False) -> Iterator[
 
 
 def without_influence(
-    module: nn.Module,
-    signature: Signature,
+    model: EagerModel,
     tensors: Mapping[str, Tensor],
     inputs: Iterable[Inputs],
     most: int | None = None,
@@ -53,15 +52,15 @@ def without_influence(
     The module is left as it was. A forward that raises with other values depends on them, and so do the outputs on
     whatever is left when ``most`` tensors were found on which they do. Raises whatever the forward raises as it is.
     """
-    aliased = _memory_beside(module, tensors.values())
+    aliased = _memory_beside(model.module, tensors.values())
     left = [name for name, tensor in tensors.items() if tensor.untyped_storage().data_ptr() not in aliased]
-    module.eval()  # modules that cache what they made of their weights forget it here
+    model.module.eval()  # modules that cache what they made of their weights forget it here
     for given in inputs:
-        left = _Forward(module, signature, given, tensors).unmoving(left, most)
+        left = _Forward(model, given, tensors).unmoving(left, most)
     return set(left)
 
 
-def acting(module: nn.Module, signature: Signature, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def acting(model: EagerModel, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The names of those of the module's ``tensors`` whose values reach an output on a sample input.
 
     Whatever cannot be told, because the forward raises or is not reproducible, counts as acting.
@@ -70,8 +69,8 @@ def acting(module: nn.Module, signature: Signature, tensors: Mapping[str, Tensor
     idle: set[str] = set()
     if wanted:
         with suppress(Exception):  # a module's forward may raise anything
-            inputs = next(inputs_to_try(signature))
-            idle = without_influence(module, signature, wanted, [inputs], MOST_NAMED)
+            inputs = next(inputs_to_try(model.signature))
+            idle = without_influence(model, wanted, [inputs], MOST_NAMED)
     return tuple(name for name in wanted if name not in idle)
 
 
@@ -79,15 +78,17 @@ def acting(module: nn.Module, signature: Signature, tensors: Mapping[str, Tensor
 class _Forward:
     """One forward of the module, the same whenever it is called."""
 
-    module: nn.Module
-    signature: Signature
+    model: EagerModel
     inputs: Inputs
     tensors: Mapping[str, Tensor]
 
     def __call__(self) -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]), state_kept(self.module):  # it may bind anew what it is called with
+        with (
+            torch.random.fork_rng(devices=[]),
+            state_kept(self.model.module),
+        ):  # it may bind anew what it is called with
             torch.manual_seed(_SEED)
-            return call(self.module, self.signature, self.inputs)
+            return call(self.model, self.inputs)
 
     def unmoving(self, names: list[str], most: int | None) -> list[str]:
         """Those names whose tensors can have any values while the outputs stay; tried together, and then in halves."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.architectures.construction import replace_tensors
 from app.architectures.named_tensors import named_tensors, tied_groups
 from app.architectures.registry import Registry
@@ -83,7 +84,7 @@ def load_module(
     lacking = {key: held[key] for key in wanted if key in held}
     repair = attempt.reading.repair(attempt.named)
     left_out = _left_out(attempt, opened.state_dict)
-    unloaded = acting(place.module, signature, lacking) if signature and lacking else tuple(lacking)
+    unloaded = acting(EagerModel(place.module, signature), lacking) if signature and lacking else tuple(lacking)
     report = LoadReport(
         strict=strict,
         nesting=opened.inspection.nesting,

@@ -78,7 +78,7 @@ class ReferencePrefetch:
             with suppress(EOFError, pickle.UnpicklingError):
                 self._decisions = pickle.load(self._answer)
         if self._decisions is None:
-            self._decisions = find_decisions(self._model.module, self._model.signature)
+            self._decisions = find_decisions(self._model)
         return self._decisions
 
     def end(self) -> None:
@@ -104,12 +104,9 @@ class ReferencePrefetch:
             side, self.memory_bytes = pickle.loads(content)
         except (EOFError, pickle.UnpicklingError):  # it was killed before or while it told
             return None
-        again = partial(eager_once_more, self._model.module, self._model.signature)
-        module, signature = self._model.module, self._model.signature
+        again = partial(eager_once_more, self._model)
         references = [replace(taken, again=again) for taken in side.references]
-        references = pooled(
-            [t if t.oracle.asked else replace(t, oracle=oracle(module, signature, t)) for t in references]
-        )
+        references = pooled([t if t.oracle.asked else replace(t, oracle=oracle(self._model, t)) for t in references])
         seconds = {**side.seconds, "waiting": time.perf_counter() - began}
         found: EagerSide = replace(side, references=references, seconds=seconds)
         return found
@@ -129,7 +126,7 @@ def _prefetch(model: Model, answer: int, hurry: int) -> None:
             return hurried
 
         file = os.fdopen(answer, "wb")
-        pickle.dump(find_decisions(model.module, model.signature), file)
+        pickle.dump(find_decisions(model), file)
         file.flush()
         side = full_eager_side(replace(model, threads=1), pace, ahead=True)
         portable = replace(side, references=[replace(r, again=_elsewhere, peers=()) for r in side.references])

@@ -5,9 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from torch import nn
-
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel
 from app.domain.conversion import TargetName
 from app.targets.artifact import Evaluator, Runner, StoredTensor
 
@@ -37,8 +35,7 @@ class Reader(Protocol):
     def open(
         self,
         path: Path,
-        module: nn.Module,
-        signature: Signature,
+        model: EagerModel,
         *,
         threads: int,
         optimise: bool = True,

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from app.architectures.calling import EagerModel
 from app.architectures.sample import concrete_shape, sample_inputs
 from app.domain.architecture import ArchitectureDescription, Axis, InputSpec, OutputSpec, Signature
 from app.domain.conversion import CommonOptions
@@ -32,10 +33,9 @@ class CheckpointFile:
 
 
 @dataclass(frozen=True)
-class ExportRequest:
-    module: nn.Module
-    signature: Signature
-    """Inputs, axes and outputs as they shall stand in the artifact."""
+class ExportRequest(EagerModel):
+    """``signature``: inputs, axes and outputs as they shall stand in the artifact."""
+
     options: CommonOptions
     sample: dict[str, torch.Tensor]
     """Inputs by name at the sample sizes; every dynamic axis has a size of at least 2, so that none is taken for 1."""

@@ -10,7 +10,7 @@ from recast_plugins import InputSpec, OutputSpec, Signature
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from app.architectures.calling import bind, call, flatten
+from app.architectures.calling import EagerModel, bind, call, flatten
 from app.architectures.registry import Registry
 from app.architectures.sample import sample_inputs
 from app.domain.errors import ExportFailed, InvalidRequest
@@ -81,15 +81,15 @@ def test_inputs_go_by_keyword_where_forward_has_their_names_and_by_position_else
     by_name = Signature(inputs=(InputSpec(name="a", shape=(1,)), InputSpec(name="b", shape=(1,))))
     by_place = Signature(inputs=(InputSpec(name="first", shape=(1,)), InputSpec(name="second", shape=(1,))))
     for module in (Difference(), torch.jit.script(Difference())):
-        assert bind(module, by_name, {"a": ONE, "b": TWO}) == ((), {"a": ONE, "b": TWO})
-        assert bind(module, by_place, {"first": ONE, "second": TWO}) == ((ONE, TWO), {})
-        assert call(module, by_name, {"a": ONE, "b": TWO})["output"].item() == -1.0
-        assert call(module, by_place, {"first": ONE, "second": TWO})["output"].item() == 1.0
+        assert bind(EagerModel(module, by_name), {"a": ONE, "b": TWO}) == ((), {"a": ONE, "b": TWO})
+        assert bind(EagerModel(module, by_place), {"first": ONE, "second": TWO}) == ((ONE, TWO), {})
+        assert call(EagerModel(module, by_name), {"a": ONE, "b": TWO})["output"].item() == -1.0
+        assert call(EagerModel(module, by_place), {"first": ONE, "second": TWO})["output"].item() == 1.0
 
 
 def test_a_missing_input_is_named() -> None:
     with pytest.raises(InvalidRequest, match="input x"):
-        bind(nn.Identity(), FREE, {})
+        bind(EagerModel(nn.Identity(), FREE), {})
 
 
 def test_a_module_that_writes_into_its_input_does_not_change_the_callers() -> None:
@@ -98,7 +98,7 @@ def test_a_module_that_writes_into_its_input_does_not_change_the_callers() -> No
             return x.mul_(2)
 
     x = torch.ones(2, 1)
-    assert call(Writing(), FREE, {"x": x})["output"].tolist() == [[2.0], [2.0]]
+    assert call(EagerModel(Writing(), FREE), {"x": x})["output"].tolist() == [[2.0], [2.0]]
     assert x.tolist() == [[1.0], [1.0]]
 
 
@@ -127,7 +127,7 @@ def test_architectures_give_what_their_signature_declares(
     signature = registry.resolve(name, options).signature
     module = registry.build(name, options, initialised=True)
     sizes = {axis.name: axis.sample + axis.multiple_of for axis in signature.axes}
-    outputs = call(module, signature, sample_inputs(signature, sizes, generator))
+    outputs = call(EagerModel(module, signature), sample_inputs(signature, sizes, generator))
 
     if signature.outputs:
         assert list(outputs) == [spec.name for spec in signature.outputs]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from recast_plugins import InputSpec, Signature, architecture
 
-from app.architectures.calling import call
+from app.architectures.calling import EagerModel, call
 from app.architectures.plugin_files import find_plugins, names_in
 from app.architectures.plugins import load_plugins
 from app.architectures.registry import load_registry
@@ -45,7 +45,7 @@ def test_the_documented_example_works(tmp_path: Path) -> None:
     assert description.options_schema["properties"]["hidden"]["maximum"] == 4096
     module = registry.build("acme/scorer", {"features": 5}, initialised=True)
     inputs = sample_inputs(description.signature, {"batch": 3}, torch.Generator().manual_seed(0))
-    assert call(module, description.signature, inputs)["score"].shape == (3,)
+    assert call(EagerModel(module, description.signature), inputs)["score"].shape == (3,)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.architectures.calling import call
+from app.architectures.calling import EagerModel, call
 from app.architectures.registry import Registry
 from app.architectures.sample import sample_inputs
 from app.domain.errors import InvalidOptions
@@ -61,7 +61,7 @@ def test_models_run_on_what_their_signature_declares(
     module = registry.build(name, options, initialised=True)
     for batch in (1, 3):
         inputs = sample_inputs(signature, {"batch": batch}, torch.Generator().manual_seed(0))
-        results = call(module, signature, inputs)
+        results = call(EagerModel(module, signature), inputs)
         assert list(results) == outputs
         assert all(tensor.shape[0] == batch for tensor in results.values())
 
@@ -72,10 +72,10 @@ def test_a_sequence_may_be_as_long_as_declared_and_no_longer(registry: Registry)
     assert signature.axis("sequence").maximum == 16
     module = registry.build("transformers/roberta", options, initialised=True)
     generator = torch.Generator().manual_seed(0)
-    call(module, signature, sample_inputs(signature, {"sequence": 16}, generator))
+    call(EagerModel(module, signature), sample_inputs(signature, {"sequence": 16}, generator))
     ids = torch.full((1, 17), 5)
     with pytest.raises((IndexError, RuntimeError)):
-        call(module, signature, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        call(EagerModel(module, signature), {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 
 def test_a_classifier_of_text_that_cannot_tell_padding_is_refused_in_words(registry: Registry) -> None:

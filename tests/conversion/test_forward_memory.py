@@ -7,6 +7,7 @@ import torch
 from recast_plugins import InputSpec, Signature
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.conversion import forward_memory
 from app.conversion.forward_memory import held_by_forward, refuse_beyond_limit
 from app.domain.errors import MemoryEstimateExceeded
@@ -47,12 +48,12 @@ def inputs() -> dict[str, Tensor]:
 
 def test_what_is_let_go_of_does_not_count() -> None:
     passing = nn.Sequential(*(nn.Linear(8, 8) for _ in range(5)))
-    assert 2 * LAYER <= held_by_forward(passing, SIGNATURE, inputs()) < 3 * LAYER
-    assert held_by_forward(Kept(), SIGNATURE, inputs()) >= 5 * LAYER
+    assert 2 * LAYER <= held_by_forward(EagerModel(passing, SIGNATURE), inputs()) < 3 * LAYER
+    assert held_by_forward(EagerModel(Kept(), SIGNATURE), inputs()) >= 5 * LAYER
 
 
 def test_as_far_as_it_can_be_followed() -> None:
-    assert 5 * LAYER <= held_by_forward(Asking(), SIGNATURE, inputs()) < 6 * LAYER
+    assert 5 * LAYER <= held_by_forward(EagerModel(Asking(), SIGNATURE), inputs()) < 6 * LAYER
 
 
 def test_attention_counts_its_scores() -> None:
@@ -60,7 +61,7 @@ def test_attention_counts_its_scores() -> None:
         def forward(self, features: Tensor) -> Tensor:
             return nn.functional.scaled_dot_product_attention(features, features, features)
 
-    assert held_by_forward(Attending(), SIGNATURE, inputs()) >= ROWS * ROWS * 4
+    assert held_by_forward(EagerModel(Attending(), SIGNATURE), inputs()) >= ROWS * ROWS * 4
 
 
 def test_more_than_may_be_used_is_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ def failure_at(request: ExportRequest, sizes: Mapping[str, int]) -> str | None:
     inputs = sample_inputs(request.signature, sizes, torch.Generator().manual_seed(SAMPLE_SEED))
     try:
         with torch.random.fork_rng(devices=[]), collected(), plain_attention():
-            call(request.module, request.signature, inputs)
+            call(request, inputs)
     except Exception as error:  # noqa: BLE001 - whatever the model's code raises at sizes that it does not take
         return first_lines(str(error)) or type(error).__name__
     return None

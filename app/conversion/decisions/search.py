@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import sympy  # type: ignore[import-untyped]
-from torch import nn
 
+from app.architectures.calling import EagerModel
 from app.conversion.decisions.nearest_sizes import Sizes, far_sides, greatest_size, smallest_size, written
 from app.conversion.decisions.symbolic_forward import Followed, SizeGuard, ValueRead, Work, follow
 from app.conversion.decisions.trace_comparison import differing_sizes
@@ -69,9 +69,9 @@ class Decisions:
     """Sizes at which the code would have been followed, had there been time."""
 
 
-def find_decisions(module: nn.Module, signature: Signature) -> Decisions:
+def find_decisions(model: EagerModel) -> Decisions:
     """Follow the forward from the exported sizes, and again from each size at which the model's own code turns."""
-    search = _Search(module, signature)
+    search = _Search(model)
     first = search.first()
     if first.error is not None and not first.operators and not first.too_dear:
         return Decisions(unfollowed=first.error, stopped=first.stopped)  # the model refuses its inputs
@@ -96,9 +96,9 @@ def find_decisions(module: nn.Module, signature: Signature) -> Decisions:
 class _Search:
     """Decisions found so far, from one start to the sizes that they lead to."""
 
-    def __init__(self, module: nn.Module, signature: Signature) -> None:
-        self._module, self._signature = module, signature
-        self.start = distinct_sizes(signature)
+    def __init__(self, model: EagerModel) -> None:
+        self._model = model
+        self.start = distinct_sizes(model.signature)
         self.values: dict[ValueRead, None] = {}
         self.left_out: list[Sizes] = []
         self._seen: list[Sizes] = [self.start]
@@ -119,9 +119,9 @@ class _Search:
 
     def _followed(self, hints: Mapping[str, int], seconds: float) -> Followed:
         """One forward; once more with data where it asks for values, if that leads further."""
-        followed = follow(self._module, self._signature, hints, seconds=seconds)
+        followed = follow(self._model, hints, seconds=seconds)
         if followed.data_dependent:
-            answered = follow(self._module, self._signature, hints, with_values=True, seconds=seconds)
+            answered = follow(self._model, hints, with_values=True, seconds=seconds)
             if answered.too_dear:  # where it would have stopped is not known
                 return replace(followed, reads=(*followed.reads, *answered.reads), too_dear=True)
             if len(answered.operators) >= len(followed.operators):
@@ -142,7 +142,7 @@ class _Search:
         place = guard.place if guard.by_model else None
         if any((str(asked), place) in self._guards for asked in (guard.condition, sympy.Not(guard.condition))):
             return
-        sides = far_sides(guard.condition, self._signature, hints, path)
+        sides = far_sides(guard.condition, self._model.signature, hints, path)
         self._guards[str(guard.condition), place] = guard, sides
         if guard.by_model and sides:
             heapq.heappush(self._beyond, (self._distance(sides[0]), len(self._guards), sides[0]))
@@ -163,7 +163,7 @@ class _Search:
 
     def look_at_one(self) -> None:
         """Likewise from a size of 1, which a symbol never is: whether it is that, the code need not ask."""
-        for axis in self._signature.axes:
+        for axis in self._model.signature.axes:
             if smallest_size(axis) <= 1 and axis.multiple_of == 1:
                 heapq.heappush(self._beyond, (0.0, len(self._beyond), {**self.start, axis.name: 1}))
         self.look_beyond()
@@ -182,7 +182,7 @@ class _Search:
 
     def spread(self, first: Followed) -> None:
         """Other sizes of axes that the code took as numbers: those at which it calls other operators."""
-        for axis in self._signature.axes:
+        for axis in self._model.signature.axes:
             if axis.name in first.fixed:
                 place = next((g.place for g in first.guards if axis.name in map(str, g.condition.free_symbols)), None)
                 self._unnamed[axis.name] = SizeDecision(
@@ -194,7 +194,7 @@ class _Search:
         otherwise: list[Sizes] = []
         for size in _sizes_of_interest(axis, self.start[axis.name]):
             sizes = {**self.start, axis.name: size}
-            followed = self._further(sizes) if _distinct(sizes, self._signature) else None
+            followed = self._further(sizes) if _distinct(sizes, self._model.signature) else None
             if followed is None:
                 continue
             self.values.update(dict.fromkeys(followed.reads))
@@ -209,11 +209,11 @@ class _Search:
     def compare_traces(self) -> None:
         """What the symbolic forward did not reach: traces of the model at other sizes, as long as it took itself."""
         ends = time.process_time() + self._first_seconds
-        for axis in self._signature.axes:
+        for axis in self._model.signature.axes:
             near = _sizes_of_interest(axis, self.start[axis.name])
             sizes = dict.fromkeys((*near[:TRACED], *near[-TRACED:]))
             others = self._until(ends, [{**self.start, axis.name: size} for size in sizes])
-            differing = differing_sizes(self._module, self._signature, self.start, others)
+            differing = differing_sizes(self._model, self.start, others)
             if differing:
                 condition = f"{axis.name} = {self.start[axis.name]}"
                 known = self._unnamed.get(axis.name)
@@ -229,7 +229,7 @@ class _Search:
                 self.left_out.append(sizes)
 
     def found(self) -> Iterator[SizeDecision]:
-        axes = {axis.name for axis in self._signature.axes}
+        axes = {axis.name for axis in self._model.signature.axes}
         of_the_model = {condition for condition, place in self._guards if place is not None}
         for (condition, place), (guard, sides) in self._guards.items():
             if sides and (place is not None or condition not in of_the_model):

@@ -15,7 +15,7 @@ from typing import Any
 
 import sympy  # type: ignore[import-untyped]
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._functorch import config as functorch_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import (
@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from app.architectures.calling import bind
+from app.architectures.calling import EagerModel, bind
 from app.architectures.module_state import state_kept
 from app.architectures.sample import sample_inputs
 from app.domain.architecture import Signature
@@ -111,8 +111,7 @@ class TooDear(Exception):
 
 
 def follow(
-    module: nn.Module,
-    signature: Signature,
+    model: EagerModel,
     hints: Mapping[str, int],
     *,
     with_values: bool = False,
@@ -125,26 +124,26 @@ def follow(
     back.
     """
     generator = torch.Generator().manual_seed(_SEED)
-    inputs = sample_inputs(signature, hints, generator)
+    inputs = sample_inputs(model.signature, hints, generator)
     with (
         functorch_config.patch(fake_tensor_propagate_real_tensors=with_values),
         torch.random.fork_rng(devices=[]),
         collected(),
         plain_attention(),
-        state_kept(module),
+        state_kept(model.module),
     ):
         environment = _Environment()
         mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
         mode.cache_enabled = False  # with symbolic sizes its keys and checks take more time than the kernels
-        fake = _symbolic(mode, signature, inputs, shared=len({*hints.values()}) == len(hints))
-        environment.name_axes(signature, fake)
+        fake = _symbolic(mode, model.signature, inputs, shared=len({*hints.values()}) == len(hints))
+        environment.name_axes(model.signature, fake)
         operators = _Operators(environment, fake.values(), with_values=with_values)
         failure: Exception | None = None
         try:
-            args, kwargs = bind(module, signature, fake)
+            args, kwargs = bind(model, fake)
             environment.until = time.process_time() + seconds
             with mode, torch.no_grad(), operators:
-                module(*args, **kwargs)
+                model.module(*args, **kwargs)
         except Exception as raised:  # noqa: BLE001 - whatever the model's code raises without data
             failure = raised
         return environment.followed(operators, failure)

@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
 
+from app.architectures.calling import EagerModel
 from app.architectures.module_state import state_kept
 from app.architectures.sample import sample_inputs
-from app.domain.architecture import Signature
 from app.targets.capturing.attention import plain_attention
 from app.targets.capturing.flat_module import FlatModule
 from app.targets.capturing.tracing import tracing
@@ -23,26 +22,26 @@ _NAME = re.compile(r"%[\w.]+")
 
 
 def differing_sizes(
-    module: nn.Module, signature: Signature, start: Mapping[str, int], others: Iterable[Mapping[str, int]]
+    model: EagerModel, start: Mapping[str, int], others: Iterable[Mapping[str, int]]
 ) -> list[dict[str, int]]:
     """Those of ``others`` at which the model, as it was loaded, is traced to another graph than at ``start``.
 
     Sizes that the model does not take are left out; so are all where it takes not even ``start``.
     """
-    traced = _graph(module, signature, start)
+    traced = _graph(model, start)
     if traced is None:
         return []
-    graphs = ((sizes, _graph(module, signature, sizes)) for sizes in others)
+    graphs = ((sizes, _graph(model, sizes)) for sizes in others)
     return [dict(sizes) for sizes, graph in graphs if graph not in (traced, None)]
 
 
-def _graph(module: nn.Module, signature: Signature, sizes: Mapping[str, int]) -> str | None:
-    inputs = sample_inputs(signature, sizes, torch.Generator().manual_seed(_SEED))
-    flat = FlatModule(module, signature).eval()
+def _graph(model: EagerModel, sizes: Mapping[str, int]) -> str | None:
+    inputs = sample_inputs(model.signature, sizes, torch.Generator().manual_seed(_SEED))
+    flat = FlatModule(model).eval()
     try:
-        with state_kept(module), torch.random.fork_rng(devices=[]), tracing(), plain_attention(), torch.no_grad():
+        with state_kept(model.module), torch.random.fork_rng(devices=[]), tracing(), plain_attention(), torch.no_grad():
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                flat, tuple(inputs[spec.name] for spec in signature.inputs), check_trace=False, strict=False
+                flat, tuple(inputs[spec.name] for spec in model.signature.inputs), check_trace=False, strict=False
             )
             return _comparable(traced.inlined_graph)
     except Exception:  # noqa: BLE001 - whatever the model raises at sizes that it does not take

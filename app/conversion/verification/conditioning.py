@@ -7,26 +7,26 @@ by 3.7e-5 in onnxruntime, while inputs moved by their last bit moved eager by 1e
 nudged or not.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from app.architectures.calling import EagerModel
 from app.conversion.verification.noise import nudged
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.reference import ModelFailed, Reference
 from app.conversion.verification.tolerance import farthest, rounding
-from app.domain.architecture import Signature
 
 LIMIT = 8.0
 """Times c · u · scale (tolerance.py) beyond which an error shows that the model amplifies rounding."""
 NUDGES = 2
 
 
-def amplifies_rounding(module: nn.Module, signature: Signature, reference: Reference) -> bool:
+def amplifies_rounding(model: EagerModel, reference: Reference) -> bool:
     """True if eager, on the probe or on its inputs moved by their last bit, departs from the oracle by over LIMIT."""
     if _departs(reference.y32, reference):
         return True
     for seed in range(NUDGES):
         try:
-            if _departs(eager(module, signature, nudged(reference.probe.inputs, seed)), reference):
+            if _departs(eager(model, nudged(reference.probe.inputs, seed)), reference):
                 return True
         except ModelFailed:
             return True

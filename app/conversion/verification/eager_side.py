@@ -66,7 +66,7 @@ def refuse_unfit_probes(model: Model) -> None:
 
 def _failing(model: Model, probe: Probe) -> ModelFailed | None:
     try:
-        eager_once_more(model.module, model.signature, probe.inputs)
+        eager_once_more(model, probe.inputs)
     except ModelFailed as failed:
         return failed
     return None
@@ -102,17 +102,16 @@ def _asked_ahead(model: Model, side: EagerSide, pace: Pace) -> EagerSide:
 
 def _looked_at_closer(model: Model, side: EagerSide, as_loaded: ModuleState, pace: Pace) -> EagerSide:
     """With points 3, 5 and 8. A check that raises is left to the verification, whose failure it is."""
-    module, signature, references = model.module, model.signature, side.references
-    clock, not_run = Stopwatch(), dict(side.not_run)
+    references, clock, not_run = side.references, Stopwatch(), dict(side.not_run)
     repeats = way = found = None
     with clock.part("determinism"), _logged("determinism"):
-        repeats = model_repeats(module, signature, smallest(references), as_loaded)
+        repeats = model_repeats(model, smallest(references), as_loaded)
     if model.reader.exporting is not None:
         pace()
         with clock.part("export_branch"), _logged("export_branch"):
             way = other_way(model, cheapest(references))
     with clock.part("detection"), _logged("detection", not_run):
-        found = detection_of(module, signature, references, model.seed, pace)
+        found = detection_of(model, references, model.seed, pace)
     seconds = {**side.seconds, **clock.seconds}
     return replace(side, repeats=repeats, other_way=way, detection=found, seconds=seconds, not_run=not_run)
 
@@ -157,7 +156,7 @@ def take_references(model: Model, probes: Sequence[Probe], pace: Pace, *, fused:
                 findings.append(finding_of(Reason.non_finite, detail))
     taken_together = pooled(references)
     with clock.part("fused_attention"), _logged("fused_attention"):
-        departure = fused_departure(model.module, model.signature, taken_together) if fused else None
+        departure = fused_departure(model, taken_together) if fused else None
         if departure is not None:
             findings.append(finding_of(Reason.fused_attention, departure))
     return EagerSide(taken_together, skipped, findings, seconds=clock.seconds)
@@ -165,14 +164,14 @@ def take_references(model: Model, probes: Sequence[Probe], pace: Pace, *, fused:
 
 def unfit_at_scale(model: Model, taken: Reference) -> str | None:
     """Why a probe outside the declared distribution is no evidence, or None. Asks the oracle."""
-    if taken.probe.scaled and amplifies_rounding(model.module, model.signature, taken):
+    if taken.probe.scaled and amplifies_rounding(model, taken):
         return "the model itself amplifies rounding at this scale"
     return None
 
 
 def _reference(model: Model, probe: Probe, findings: list[Finding]) -> Reference | None:
     try:
-        return reference(model.module, model.signature, probe, model.coarseness)
+        return reference(model, probe, model.coarseness)
     except ModelFailed as failed:
         if probe.seed is None:
             raise InvalidOptions(_refused_by_the_model(model.signature, probe, failed)) from failed
@@ -205,7 +204,7 @@ def _scaled_reference(model: Model, probe: Probe, skipped: list[ProbeResult]) ->
     """As ``_reference``, for what lies outside the declared distribution: the model may refuse it, or cost too much."""
     try:
         with memory_ceiling(LEAST_BYTES):
-            return reference(model.module, model.signature, probe, model.coarseness)
+            return reference(model, probe, model.coarseness)
     except ModelFailed as failed:
         skipped.append(skipped_probe(probe, f"the model itself does not run at this scale: {failed}"))
         return None

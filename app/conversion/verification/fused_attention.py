@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.conversion.verification.checks.determinism import agree
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.reference import ModelFailed, Reference
@@ -18,14 +19,14 @@ from app.conversion.verification.tolerance import farthest
 from app.domain.architecture import Integers, Mask, Signature
 
 
-def fused_departure(module: nn.Module, signature: Signature, references: Sequence[Reference]) -> str | None:
+def fused_departure(model: EagerModel, references: Sequence[Reference]) -> str | None:
     """Where the fused way gives more than another rounding, in words; None where it does not, or there is none."""
-    if not any(isinstance(part, nn.MultiheadAttention) for part in module.modules()):
+    if not any(isinstance(part, nn.MultiheadAttention) for part in model.module.modules()):
         return None
-    for taken in _that_differ(signature, references):
+    for taken in _that_differ(model.signature, references):
         try:
             with _fused():
-                fused = eager(module, signature, taken.probe.inputs)
+                fused = eager(model, taken.probe.inputs)
         except ModelFailed:
             return f"the fused way does not run on {taken.probe.name}"
         if not agree(taken.y32, fused):

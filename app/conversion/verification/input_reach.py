@@ -4,28 +4,27 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from app.architectures.calling import bind, flatten
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel, bind, flatten
 from app.targets.operators import SHAPE_ONLY, SHOWN, name_of
 
 
-def reached_outputs(module: nn.Module, signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, bool]:
+def reached_outputs(model: EagerModel, inputs: Mapping[str, Tensor]) -> dict[str, bool]:
     """Of each output by name, whether any element of an input may have come into it. Raises what the forward raises."""
-    args, kwargs = bind(module, signature, {name: tensor.clone() for name, tensor in inputs.items()})
+    args, kwargs = bind(model, {name: tensor.clone() for name, tensor in inputs.items()})
     reach = _Reach(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.inference_mode(), reach:
-            result = module(*args, **kwargs)
+            result = model.module(*args, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return {name: reach.read or reach.reaches(value) for name, value in flatten(result, signature).items()}
+    return {name: reach.read or reach.reaches(value) for name, value in flatten(result, model.signature).items()}
 
 
 class _Reach(TorchDispatchMode):  # type: ignore[no-untyped-call]

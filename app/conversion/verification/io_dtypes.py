@@ -13,9 +13,7 @@ from app.targets.artifact import ArtifactRefused, Evaluator, GraphFacts, ModuleV
 
 def opened(subject: Subject, *, threads: int, optimise: bool = True, repack: bool = True) -> Runner:
     """The artifact in its runtime (targets/reader.py). Raises ArtifactRefused."""
-    runner = subject.reader.open(
-        subject.artifact, subject.module, subject.signature, threads=threads, optimise=optimise, repack=repack
-    )
+    runner = subject.reader.open(subject.artifact, subject, threads=threads, optimise=optimise, repack=repack)
     return runner if subject.io_dtype is None else Narrow(runner, subject.io_dtype)
 
 

@@ -20,13 +20,13 @@ def disagreement(model: Model, runner: Runner, probe: Probe) -> str | None:
 
     Raises ModelFailed where the model itself cannot run on the probe.
     """
-    taken = reference(model.module, model.signature, probe, model.coarseness)
+    taken = reference(model, probe, model.coarseness)
     return compare(runner, taken).result.reason if taken.finite else _other_places(runner, taken)
 
 
 def disagreement_beyond_numbers(model: Model, runner: Runner, probe: Probe) -> str | None:
     """Likewise where the model's answer is not finite; a finite one is not looked at: of ties either order is right."""
-    taken = reference(model.module, model.signature, probe, model.coarseness)
+    taken = reference(model, probe, model.coarseness)
     return None if taken.finite else _other_places(runner, taken)
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from app.architectures.calling import EagerModel
 from app.domain.architecture import Signature
 from app.domain.checkpoint import LoadReport
 from app.domain.conversion import AccuracyBudget, IoDType, Measurement, TargetName
@@ -17,14 +18,12 @@ from app.targets.reader import Reader, reader_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(EagerModel):
     """The eager module and how it is probed.
 
     ``signature`` is the one exported with: a symbolic axis in it was asked to be dynamic.
     """
 
-    module: nn.Module
-    signature: Signature
     target: TargetName
     seed: int
     threads: int = 1

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.architectures.calling import bind, flatten
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel, bind, flatten
 
 PREFIX = "module."
 """What wrapping puts before every state-dict key; captures take it off again."""
@@ -19,15 +18,15 @@ class FlatModule(nn.Module):
     in ways of their own; here it is decided once, by the same functions that run the module for verification.
     """
 
-    def __init__(self, module: nn.Module, signature: Signature) -> None:
+    def __init__(self, model: EagerModel) -> None:
         super().__init__()
-        self.module = module
-        self._signature = signature
-        self.train(module.training)
+        self.module = model.module
+        self._signature = model.signature
+        self.train(model.module.training)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         named = dict(zip((spec.name for spec in self._signature.inputs), inputs, strict=True))
-        args, kwargs = bind(self.module, self._signature, named)
+        args, kwargs = bind(EagerModel(self.module, self._signature), named)
         result: Any = self.module(*args, **kwargs)
         outputs = flatten(result, self._signature)
         self.output_names = tuple(outputs)

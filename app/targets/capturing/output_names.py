@@ -12,7 +12,7 @@ def output_names(request: ExportRequest) -> tuple[str, ...]:
     """In the order of flattening. Raises ExportFailed where the model does not run on its own sample."""
     try:
         with plain_attention(), state_kept(request.module):
-            return tuple(call(request.module, request.signature, request.sample))
+            return tuple(call(request, request.sample))
     except RecastError:
         raise
     except Exception as error:

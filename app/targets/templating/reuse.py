@@ -92,7 +92,7 @@ def _written_in_code(compiled: torch.jit.ScriptModule) -> str | None:
 def _written_without_data(request: ExportRequest) -> set[str]:
     """What the forward pass writes into, run on tensors that have shapes only. Raises whatever it raises."""
     mode = FakeTensorMode()
-    arguments: tuple[tuple[Any, ...], dict[str, Any]] = bind(request.module, request.signature, request.sample)
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = bind(request, request.sample)
     args, kwargs = tree_map_only(Tensor, mode.from_tensor, arguments)
     with FakeCopyMode(mode):
         module = copy.deepcopy(request.module)
@@ -103,7 +103,7 @@ def _written_without_data(request: ExportRequest) -> set[str]:
 
 def _written_with_data(request: ExportRequest) -> set[str]:
     with suppress(Exception), watching(request.module) as written:
-        call(request.module, request.signature, request.sample)
+        call(request, request.sample)
     return written
 
 

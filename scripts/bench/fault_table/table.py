@@ -18,6 +18,7 @@ from fault_table.nets import NETS, Net, trained
 from fault_table.rules import RULES, accepts
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.conversion.verification.comparison import compare
 from app.conversion.verification.oracle import eager, reference
 from app.conversion.verification.perturbation import draw_perturbations
@@ -204,10 +205,10 @@ class _Trial:
         """(model's, artifact's) on one draw at the exported sizes, as other tools compare; None: it did not run."""
         signature = self.net.signature
         inputs = draw_probe(signature, sample_sizes(signature), self.seed).inputs
-        expected = eager(self.module, signature, inputs)
+        expected = eager(EagerModel(self.module, signature), inputs)
         try:
             runner = reader_of(self.artifact.target).open(
-                self.artifact.path, self.module, signature, threads=torch.get_num_threads()
+                self.artifact.path, EagerModel(self.module, signature), threads=torch.get_num_threads()
             )
             return expected, runner.run(inputs)
         except ArtifactRefused:
@@ -272,10 +273,10 @@ def _weights(table: Table, net: Net, number: int, faults: int, directory: Path) 
 
 def _observe_power(power: Power, module: nn.Module, signature: Signature, write: Writer, path: Path) -> None:
     """Put further weight faults into artifacts and see which of them the probes alone notice."""
-    references = [reference(module, signature, probe) for probe in draw_probes(signature, OBSERVED_SEED)]
+    references = [reference(EagerModel(module, signature), probe) for probe in draw_probes(signature, OBSERVED_SEED)]
     for fault in draw_perturbations(module, OBSERVED_FAULTS, seed=OBSERVED_SEED):
         artifact = write(with_faults(module.state_dict(), fault), path)
-        runner = reader_of(artifact.target).open(artifact.path, module, signature, threads=1)
+        runner = reader_of(artifact.target).open(artifact.path, EagerModel(module, signature), threads=1)
         power.injected += 1
         power.seen += any(not compare(runner, taken).result.passed for taken in references)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._sympy.functions import FloorDiv
 
+from app.architectures.calling import EagerModel
 from app.conversion.decisions import search
 from app.conversion.decisions.search import find_decisions
 from app.conversion.decisions.symbolic_forward import Work
@@ -67,7 +68,7 @@ class OfAWeight(Net):
 
 
 def test_a_condition_is_told_with_its_line_and_sizes_on_both_sides() -> None:
-    (decision,) = find_decisions(Long(), SEQUENCES).sizes
+    (decision,) = find_decisions(EagerModel(Long(), SEQUENCES)).sizes
     assert decision.condition == "n <= 64"
     assert decision.by_model
     assert str(decision.place).startswith("test_search.py:")
@@ -75,29 +76,29 @@ def test_a_condition_is_told_with_its_line_and_sizes_on_both_sides() -> None:
 
 
 def test_a_size_taken_as_a_number_is_looked_at_where_other_operators_are_called() -> None:
-    (decision,) = find_decisions(ByLength(), SEQUENCES).sizes
+    (decision,) = find_decisions(EagerModel(ByLength(), SEQUENCES)).sizes
     assert decision.sides[0]["n"] > 64
 
 
 def test_what_is_asked_beyond_the_first_question_is_found() -> None:
-    conditions = [decision.condition for decision in find_decisions(Nested(), SEQUENCES).sizes]
+    conditions = [decision.condition for decision in find_decisions(EagerModel(Nested(), SEQUENCES)).sizes]
     assert conditions == ["n <= 64", "n <= 200"]
 
 
 @pytest.mark.parametrize("kind", [Plain, OfAWeight])
 def test_a_model_that_decides_on_nothing_of_its_inputs_has_no_decisions(kind: type[Net]) -> None:
-    decisions = find_decisions(kind(), SEQUENCES)
+    decisions = find_decisions(EagerModel(kind(), SEQUENCES))
     assert (decisions.sizes, decisions.values) == ((), ())
 
 
 def test_a_size_that_values_decide_is_a_read_of_values() -> None:
-    (read,) = find_decisions(Reading(), SEQUENCES).values
+    (read,) = find_decisions(EagerModel(Reading(), SEQUENCES)).values
     assert str(read.place).startswith("test_search.py:")
 
 
 def test_the_module_is_left_as_it_was() -> None:
     module = Keeping()
-    find_decisions(module, SEQUENCES)
+    find_decisions(EagerModel(module, SEQUENCES))
     assert module.table is None
 
 
@@ -127,12 +128,12 @@ class LongAlone(Net):
 def test_what_is_asked_at_equal_sizes_or_at_one_is_found_with_sizes_at_which_it_is_asked(
     kind: type[Net], side: dict[str, int]
 ) -> None:
-    assert side in [sizes for decision in find_decisions(kind(), VOLUMES).sizes for sizes in decision.sides]
+    assert side in [sizes for decision in find_decisions(EagerModel(kind(), VOLUMES)).sizes for sizes in decision.sides]
 
 
 def test_other_sides_that_were_not_followed_are_named_and_still_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "OPERATORS", 0)
-    found = find_decisions(Nested(), SEQUENCES)
+    found = find_decisions(EagerModel(Nested(), SEQUENCES))
     assert [(decision.condition, decision.sides[0]["n"]) for decision in found.sizes] == [("n <= 64", 65)]
     assert found.left_out[0] == {"batch": 2, "n": 65}
     assert not found.too_dear
@@ -140,12 +141,12 @@ def test_other_sides_that_were_not_followed_are_named_and_still_tried(monkeypatc
 
 def test_sizes_at_which_operators_were_not_compared_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "OPERATORS", 0)
-    assert {17, 500} < {sizes["n"] for sizes in find_decisions(ByLength(), SEQUENCES).left_out}
+    assert {17, 500} < {sizes["n"] for sizes in find_decisions(EagerModel(ByLength(), SEQUENCES)).left_out}
 
 
 def test_a_first_forward_that_is_ended_early_gives_way_to_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "FIRST_SECONDS", 0.0)
-    found = find_decisions(Long(), SEQUENCES)
+    found = find_decisions(EagerModel(Long(), SEQUENCES))
     assert found.too_dear
     assert found.stopped is None
     (decision,) = found.sizes
@@ -160,7 +161,7 @@ def test_what_a_forward_asked_before_it_was_ended_early_is_kept(monkeypatch: pyt
             monkeypatch.setattr("time.process_time", lambda: 1e9)
             return self.last(x)
 
-    found = find_decisions(Clock(), SEQUENCES)
+    found = find_decisions(EagerModel(Clock(), SEQUENCES))
     assert found.too_dear
     assert "n <= 64" in [decision.condition for decision in found.sizes]
 
@@ -172,7 +173,7 @@ def test_the_other_sides_of_a_models_own_questions_are_followed_nearest_first(mo
             return self.last(x.relu() if x.shape[1] > 20 else x)
 
     monkeypatch.setattr(search, "OPERATORS", 1)
-    found = find_decisions(Twice(), SEQUENCES)
+    found = find_decisions(EagerModel(Twice(), SEQUENCES))
     assert found.left_out[0] == {"batch": 2, "n": 201}
 
 

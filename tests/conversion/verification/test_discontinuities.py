@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.conversion.verification.comparison import compared_with_oracle
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import Probe
@@ -102,7 +103,7 @@ def detections() -> Reference:
         axes=(Axis(name="rows", sample=5),),
         outputs=(OutputSpec(name="scores"), OutputSpec(name="order")),
     )
-    return reference(Selecting(), signature, Probe("rows", {"rows": 5}, {"x": inputs}))
+    return reference(EagerModel(Selecting(), signature), Probe("rows", {"rows": 5}, {"x": inputs}))
 
 
 def test_one_row_more_or_fewer_passes_only_where_rounding_decides() -> None:
@@ -146,7 +147,7 @@ def ranked() -> tuple[Reference, Tensor]:
     order = (inputs * 3).sum(1).sort(descending=True).indices
     pairs = {row: row ^ 1 for row in range(12)}
     exchanged = torch.tensor([pairs.get(int(row), int(row)) for row in order])
-    return reference(Ranking(), signature, Probe("rows", {"rows": 300}, {"x": inputs})), exchanged
+    return reference(EagerModel(Ranking(), signature), Probe("rows", {"rows": 300}, {"x": inputs})), exchanged
 
 
 def test_rows_that_rounding_orders_may_change_places() -> None:

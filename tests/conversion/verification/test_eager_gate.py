@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.conversion.verification import comparison
 from app.conversion.verification.comparison import compare_outputs, compared_with_eager
 from app.conversion.verification.eager_gate import judged_by_eager
@@ -170,7 +171,7 @@ def test_the_report_says_which_way_an_output_was_judged_and_honest_artifacts_nee
     assert output.judged_by == "eager"
     assert 0 <= output.ratio <= 1
     assert output.error <= output.gate
-    taken = reference(Perceptron(), FEATURES, draw_probe(FEATURES, {"batch": 2}, 1))
+    taken = reference(EagerModel(Perceptron(), FEATURES), draw_probe(FEATURES, {"batch": 2}, 1))
     assert not taken.oracle.asked
     assert taken.gate("y").width > 0
     assert taken.oracle.asked

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.architectures.module_state import ModuleState, state_kept
 from app.conversion.verification.checks.determinism import model_repeats
 from app.conversion.verification.oracle import eager, reference
@@ -62,13 +63,13 @@ PLACES: dict[str, Callable[[], Cached]] = {
 def test_the_float64_forward_leaves_the_module_as_it_found_it(place: str) -> None:
     module = PLACES[place]()
     x = draw_probe(FEATURES, {"batch": 2}, 1)
-    expected = eager(module, FEATURES, x.inputs)["y"]
+    expected = eager(EagerModel(module, FEATURES), x.inputs)["y"]
     calls = module.calls
-    taken = reference(module, FEATURES, x)
+    taken = reference(EagerModel(module, FEATURES), x)
     assert taken.kind == "fp64", taken.oracle.answer.detours
     assert module.calls == calls + 1  # the float32 one, which is the model's own
     assert type(module.take(module.place)) is Tensor
-    assert torch.equal(eager(module, FEATURES, x.inputs)["y"], expected)
+    assert torch.equal(eager(EagerModel(module, FEATURES), x.inputs)["y"], expected)
 
 
 def test_what_lies_outside_of_the_module_can_still_be_used_by_a_float32_forward() -> None:
@@ -87,11 +88,11 @@ def test_what_lies_outside_of_the_module_can_still_be_used_by_a_float32_forward(
 
     module = Global()
     probe = draw_probe(FEATURES, {"batch": 3}, 1)
-    expected = eager(module, FEATURES, probe.inputs)["y"]
+    expected = eager(EagerModel(module, FEATURES), probe.inputs)["y"]
     _elsewhere.clear()
     with state_kept(module):
         _float64_first(module, FEATURES, probe.inputs)
-    again = eager(module, FEATURES, probe.inputs)["y"]
+    again = eager(EagerModel(module, FEATURES), probe.inputs)["y"]
     assert type(again) is Tensor
     assert torch.allclose(again, expected, rtol=1e-6)
 
@@ -100,7 +101,7 @@ def _float64_first(module: nn.Module, signature: Signature, inputs: dict[str, Te
     from app.conversion.verification.oracle import _widened
     from app.conversion.verification.promotion import Trace
 
-    _widened(module, signature, inputs, Trace())
+    _widened(EagerModel(module, signature), inputs, Trace())
 
 
 def test_only_what_changed_is_bound_anew_and_objects_keep_their_identity() -> None:
@@ -154,5 +155,5 @@ def test_a_module_that_remembers_in_a_tensor_that_is_no_buffer_does_not_answer_a
 
     module = WarmingUp()
     as_loaded = ModuleState(module)
-    taken = [reference(module, FEATURES, draw_probe(FEATURES, {"batch": 2}, seed)) for seed in range(4)]
-    assert not model_repeats(module, FEATURES, taken[0], as_loaded)
+    taken = [reference(EagerModel(module, FEATURES), draw_probe(FEATURES, {"batch": 2}, seed)) for seed in range(4)]
+    assert not model_repeats(EagerModel(module, FEATURES), taken[0], as_loaded)

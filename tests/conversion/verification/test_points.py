@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.conversion.verification.case import unhurried
 from app.conversion.verification.checks import detection as detection_check
 from app.conversion.verification.checks.audit import GraphConstants, complaints_of
@@ -57,7 +58,7 @@ def test_another_choice_passes_only_between_scores_that_tie(gap: float, passed: 
     module, signature = Choosing().eval(), FEATURES
     probe = draw_probe(signature, {"batch": 2}, 3)
     probe.inputs["x"][:] = torch.tensor([0.0, 1.0, 1.0 - gap, 0.2, 0.3, 0.4])
-    taken = reference(module, signature, probe)
+    taken = reference(EagerModel(module, signature), probe)
     compared = compare_outputs({"y": torch.tensor([1, 2])}, taken)
     assert compared.result.passed is passed
     assert [finding.detail[:15] for finding in ties([compared])] == (["y: 1 of 2 indic"] if passed else [])
@@ -69,7 +70,7 @@ def test_integers_that_no_choice_gave_are_exact() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return (x * 10).round().long()
 
-    taken = reference(Rounded().eval(), FEATURES, draw_probe(FEATURES, {"batch": 2}, 3))
+    taken = reference(EagerModel(Rounded().eval(), FEATURES), draw_probe(FEATURES, {"batch": 2}, 3))
     wrong = taken.y32["y"].clone()
     wrong[0, 0] += 1
     judged = compare_outputs({"y": wrong}, taken).result
@@ -83,7 +84,7 @@ def test_where_rounding_decides_how_many_rows_come_out_the_oracle_stays_with_flo
             rounded = x * 3 / 3
             return x[(rounded - x).abs().sum(1) > 0]
 
-    taken = reference(Selecting().eval(), FEATURES, draw_probe(FEATURES, {"batch": 40}, 3))
+    taken = reference(EagerModel(Selecting().eval(), FEATURES), draw_probe(FEATURES, {"batch": 40}, 3))
     assert taken.kind == "fp32-reordered"
     assert taken.y64["y"].shape == taken.y32["y"].shape
     assert "in float64" in taken.oracle.answer.detours[0]
@@ -203,8 +204,9 @@ def test_every_kind_of_perturbation_changes_something() -> None:
 
 @pytest.mark.parametrize(("coarseness", "none"), [(1.0, set()), (2.0**13, {HALF}), (2.0**16, {HALF, BRAIN})])
 def test_what_a_precision_rounds_anyway_is_no_fault_of_its_file(coarseness: float, none: set[str]) -> None:
-    references = [reference(Perceptron().eval(), FEATURES, probe, coarseness) for probe in draw_probes(FEATURES, 1)]
-    measured = detection_of(Perceptron().eval(), FEATURES, references, 1, unhurried)
+    model = EagerModel(Perceptron().eval(), FEATURES)
+    references = [reference(model, probe, coarseness) for probe in draw_probes(FEATURES, 1)]
+    measured = detection_of(model, references, 1, unhurried)
     assert measured is not None
     assert {HALF, BRAIN} - {trial.perturbation for trial in measured.trials} == none
 
@@ -220,8 +222,8 @@ def test_one_perturbation_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
         return replaced_by(module, tensors)
 
     monkeypatch.setattr(detection_check, "replaced", watched)
-    references = [reference(Perceptron().eval(), FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
-    measured = detection_of(Perceptron().eval(), FEATURES, references, 1, unhurried)
+    references = [reference(EagerModel(Perceptron().eval(), FEATURES), probe) for probe in draw_probes(FEATURES, 1)]
+    measured = detection_of(EagerModel(Perceptron().eval(), FEATURES), references, 1, unhurried)
     assert measured is not None
     assert len(measured.trials) > 8
     assert held[0]() is None
@@ -240,19 +242,17 @@ def test_a_layer_that_hardly_matters_is_named_blind() -> None:
             return super().forward(x) + 1e-12 * self.side(x)
 
     module = Drowned()
-    references = [reference(module, FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
-    measured = detection_of(module, FEATURES, references, 1, unhurried)
+    references = [reference(EagerModel(module, FEATURES), probe) for probe in draw_probes(FEATURES, 1)]
+    measured = detection_of(EagerModel(module, FEATURES), references, 1, unhurried)
     assert measured is not None
     assert measured.blind_layers == ("side",)
     assert 0.5 < measured.power < 1
 
 
 def test_a_coarse_gate_hides_faults_but_makes_no_layer_blind() -> None:
-    module = Perceptron().eval()
+    model = EagerModel(Perceptron().eval(), FEATURES)
     fine, coarse = (
-        detection_of(
-            module, FEATURES, [reference(module, FEATURES, p, c) for p in draw_probes(FEATURES, 1)], 1, unhurried
-        )
+        detection_of(model, [reference(model, probe, c) for probe in draw_probes(FEATURES, 1)], 1, unhurried)
         for c in (1.0, 2.0**13)
     )
     assert fine is not None
@@ -264,8 +264,8 @@ def test_a_coarse_gate_hides_faults_but_makes_no_layer_blind() -> None:
 
 
 def test_a_module_without_weights_has_no_negative_control() -> None:
-    references = [reference(Choosing().eval(), FEATURES, probe) for probe in draw_probes(FEATURES, 1)]
-    assert detection_of(Choosing(), FEATURES, references, 1, unhurried) is None
+    references = [reference(EagerModel(Choosing().eval(), FEATURES), probe) for probe in draw_probes(FEATURES, 1)]
+    assert detection_of(EagerModel(Choosing(), FEATURES), references, 1, unhurried) is None
 
 
 # --- matrix and localisation ---------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ def test_the_golden_set_holds_inputs_oracle_outputs_and_gates(tmp_path: Path) ->
     with np.load(io.BytesIO(content)) as golden:
         assert set(golden.files) == {"input/x", "output/y", "gate/y"}
         assert golden["output/y"].dtype == np.float64
-        y32 = eager(made.module, FEATURES, {"x": torch.from_numpy(golden["input/x"])})["y"]
+        y32 = eager(EagerModel(made.module, FEATURES), {"x": torch.from_numpy(golden["input/x"])})["y"]
         assert np.abs(y32.numpy() - golden["output/y"]).max() <= golden["gate/y"]
     assert examine(made).golden == content
 

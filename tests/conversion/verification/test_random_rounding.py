@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import call
+from app.architectures.calling import EagerModel, call
 from app.conversion.verification.noise import with_noise
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import draw_probe
@@ -42,7 +42,7 @@ class Biased(Perceptron):
 
 @pytest.mark.parametrize(("module", "signature"), [(Bag(), TOKENS), (Biased(), FEATURES)])
 def test_rounding_further_on_is_seen(module: nn.Module, signature: Signature) -> None:
-    taken = reference(module, signature, draw_probe(signature, {"batch": 1}, 1))
+    taken = reference(EagerModel(module, signature), draw_probe(signature, {"batch": 1}, 1))
     assert with_noise(taken).gate("y").eager_error >= taken.gate("y").eager_error > 0
     assert with_noise(taken).noise["y", ""] > 2.0**-24 * float(taken.y64["y"].abs().max())
 
@@ -50,11 +50,11 @@ def test_rounding_further_on_is_seen(module: nn.Module, signature: Signature) ->
 def test_results_are_moved_by_their_last_bit_and_nothing_else() -> None:
     module, x = nn.Linear(6, 400, bias=False).eval(), torch.randn(2, 6)
     kept, given = module.weight.detach().clone(), x.clone()
-    plain = call(module, FEATURES, {"x": x})["y"]
+    plain = call(EagerModel(module, FEATURES), {"x": x})["y"]
     with random_rounding(0):
-        moved = call(module, FEATURES, {"x": x})["y"]
+        moved = call(EagerModel(module, FEATURES), {"x": x})["y"]
     with random_rounding(0):
-        again = call(module, FEATURES, {"x": x})["y"]
+        again = call(EagerModel(module, FEATURES), {"x": x})["y"]
     assert torch.equal(moved, again)
     assert 0.1 < float((moved != plain).float().mean()) < 0.4
     assert torch.allclose(moved, plain, rtol=2.0**-22, atol=0)

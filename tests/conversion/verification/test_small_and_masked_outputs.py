@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.conversion.verification.noise import pooled
 from app.conversion.verification.oracle import reference
 from app.conversion.verification.probes import draw_probe
@@ -68,8 +69,8 @@ def test_small_scores_of_a_sigmoid_pass(bias: float, mode: Mode, tmp_path: Path)
 
 def test_only_what_a_sigmoid_gave_counts_as_computed_at_size_one() -> None:
     probe = draw_probe(FEATURES, {"batch": 2}, 0)
-    assert reference(Detector(0.0), FEATURES, probe).oracle.answer.trace.sigmoids == {"y"}
-    assert reference(Perceptron(), FEATURES, probe).oracle.answer.trace.sigmoids == set()
+    assert reference(EagerModel(Detector(0.0), FEATURES), probe).oracle.answer.trace.sigmoids == {"y"}
+    assert reference(EagerModel(Perceptron(), FEATURES), probe).oracle.answer.trace.sigmoids == set()
 
 
 @pytest.mark.parametrize("mode", ["full", "certified"])
@@ -105,14 +106,16 @@ def spread(errors: list[float]) -> float:
 
 
 def test_one_number_that_is_right_by_luck_does_not_narrow_its_gate() -> None:
-    taken = [reference(Regressor(0.0), FEATURES, draw_probe(FEATURES, {"batch": 1}, seed)) for seed in range(40)]
+    model = EagerModel(Regressor(0.0), FEATURES)
+    taken = [reference(model, draw_probe(FEATURES, {"batch": 1}, seed)) for seed in range(40)]
     alone = [gate_of(one.y32["y"], one.y64["y"]).eager_error for one in taken]
     nudged = [one.gate("y").eager_error for one in taken]
     assert spread(alone) > 3 * spread(nudged)
 
 
 def test_draws_tell_of_each_others_error_where_nudging_the_inputs_changes_nothing() -> None:
-    taken = [reference(Regressor(300.0), FEATURES, draw_probe(FEATURES, {"batch": 1}, seed)) for seed in range(5)]
+    model = EagerModel(Regressor(300.0), FEATURES)
+    taken = [reference(model, draw_probe(FEATURES, {"batch": 1}, seed)) for seed in range(5)]
     relative = {one.gate("y").eager_error / one.gate("y").scale for one in taken}
     together = {one.gate("y").eager_error / one.gate("y").scale for one in pooled(taken)}
     assert min(together) == pytest.approx(max(relative))

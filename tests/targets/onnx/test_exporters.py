@@ -45,7 +45,7 @@ def serialized(captured: CapturedOnnx) -> bytes:
 def worst_error(captured: CapturedOnnx, request: ExportRequest, sizes: dict[str, int], seed: int = 1) -> float:
     """max|onnxruntime - eager| over all outputs, at these sizes of the symbolic axes."""
     inputs = sample_inputs(request.signature, sizes, torch.Generator().manual_seed(seed))
-    expected = call(request.module, request.signature, inputs)
+    expected = call(request, inputs)
     session = onnxruntime.InferenceSession(serialized(captured), providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == list(expected)
     got = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})

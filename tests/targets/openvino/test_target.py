@@ -52,7 +52,7 @@ def written(kind: type[nn.Module], directory: Path, **facts: str) -> tuple[Path,
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_weights_and_another_batch_compute_what_the_model_computes(kind: type[nn.Module], tmp_path: Path) -> None:
     path, _, request = written(kind, tmp_path)
-    runner = READER.open(path, request.module, request.signature, threads=1)
+    runner = READER.open(path, request, threads=1)
     for batch in (1, 3):
         x = draw(request.signature.inputs[0], batch)
         with torch.inference_mode():
@@ -93,7 +93,7 @@ def test_the_graph_says_what_it_is_and_nothing_of_this_server(tmp_path: Path) ->
 
 def test_what_is_audited_is_read_from_the_file(tmp_path: Path) -> None:
     path, _, request = written(ConvNet, tmp_path)
-    facts = READER.open(path, request.module, request.signature, threads=1).facts()
+    facts = READER.open(path, request, threads=1).facts()
     assert facts.constants is not None
     assert facts.constants.norms == (("batch_norm", pytest.approx(1e-5)),)
     assert facts.axes == {"x": ("?", 3, 8, 8)}
@@ -101,7 +101,7 @@ def test_what_is_audited_is_read_from_the_file(tmp_path: Path) -> None:
 
 def test_it_computes_in_float32_where_the_processor_would_rather_not(tmp_path: Path) -> None:
     path, _, request = written(ConvNet, tmp_path)
-    runner = READER.open(path, request.module, request.signature, threads=1)
+    runner = READER.open(path, request, threads=1)
     assert runner._compiled.get_property("INFERENCE_PRECISION_HINT") == openvino().Type.f32
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_or_hidden_byte_of_the_constants_is_found(tmp_path: Path) -> N
         with pytest.raises(MalformedFile):
             READER.tensors(path)
         with pytest.raises(ArtifactRefused):
-            READER.open(path, request.module, request.signature, threads=1)
+            READER.open(path, request, threads=1)
     data.write_bytes(content)
     path.write_bytes(path.read_bytes().replace(b"<net", b'<!DOCTYPE net [<!ENTITY a "b">]><net', 1))
     with pytest.raises(MalformedFile):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.architectures.sample import sample_inputs
 from app.domain.architecture import Axis, InputSpec, Signature
 from app.domain.errors import ExportFailed, StaticAxis, TemplateMismatch
@@ -41,7 +42,7 @@ def test_other_weights_and_another_batch_compute_what_the_model_computes(kind: t
     template = template_of(request_of(train_a_little(kind(), 1)), tmp_path)
     request = request_of(train_a_little(kind(), 2))
     written = WRITER.fill(template, request.module.state_dict(), request, tmp_path / "model.pt2")
-    runner = READER.open(written.path, request.module, request.signature, threads=1)
+    runner = READER.open(written.path, request, threads=1)
     for batch in (1, 3):
         x = draw(request.signature.inputs[0], batch)
         with torch.inference_mode():
@@ -133,7 +134,7 @@ def test_recurrent_layers_take_sequences_of_any_length(tmp_path: Path) -> None:
     request = ExportRequest(module, signature, Pt2Options(), sample)
     template = template_of(request, tmp_path)
     written = WRITER.fill(template, module.state_dict(), request, tmp_path / "model.pt2")
-    runner = READER.open(written.path, module, signature, threads=1)
+    runner = READER.open(written.path, EagerModel(module, signature), threads=1)
     for batch, length in ((1, 7), (3, 2), (2, 1), (2, 40)):
         x = torch.randn(batch, length, 4)
         with torch.inference_mode():
@@ -173,13 +174,13 @@ def test_records_that_torch_would_unpickle_are_refused_before_torch_sees_them(re
     with pytest.raises(MalformedFile):
         READER.tensors(path)
     with pytest.raises(ArtifactRefused):
-        READER.open(path, request.module, request.signature, threads=1)
+        READER.open(path, request, threads=1)
 
 
 def test_what_the_program_says_of_itself_is_read_without_torch_loading_it(tmp_path: Path) -> None:
     request = request_of(train_a_little(ConvNet(), 1))
     WRITER.fill(template_of(request, tmp_path), request.module.state_dict(), request, tmp_path / "model.pt2")
-    facts = READER.open(tmp_path / "model.pt2", request.module, request.signature, threads=1).facts()
+    facts = READER.open(tmp_path / "model.pt2", request, threads=1).facts()
     assert facts.constants is not None
     assert facts.constants.norms == (("batch_norm", 1e-5),)
     assert facts.training == []

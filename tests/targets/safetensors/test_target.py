@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_model
 from torch import nn
 
+from app.architectures.calling import EagerModel
 from app.targets.artifact import MalformedFile
 from app.targets.safetensors.reading.reader import READER
 from app.targets.safetensors.spec import SafetensorsOptions
@@ -48,7 +49,7 @@ def test_the_runner_computes_with_the_tensors_of_the_file(tmp_path: Path) -> Non
     x = draw(request.signature.inputs[0], 2)
     with torch.inference_mode():
         expected = module(x)
-    given = READER.open(path, ConvNet().eval(), request.signature, threads=1).run({"x": x})
+    given = READER.open(path, EagerModel(ConvNet().eval(), request.signature), threads=1).run({"x": x})
     torch.testing.assert_close(*given.values(), expected, rtol=0, atol=0)
 
 

@@ -34,10 +34,10 @@ def written(request: ExportRequest, method: Method, path: Path) -> bytes:
 def worst_error(content: bytes, request: ExportRequest, seed: int = 1) -> float:
     loaded = torch.jit.load(io.BytesIO(content))
     inputs = sample_inputs(request.signature, {"batch": 3, "length": 4}, torch.Generator().manual_seed(seed))
-    args, kwargs = bind(request.module, request.signature, inputs)
+    args, kwargs = bind(request, inputs)
     with torch.inference_mode():
         got = flatten(loaded(*args, **kwargs), request.signature)
-    expected = call(request.module, request.signature, inputs)
+    expected = call(request, inputs)
     assert list(got) == list(expected)
     return max(float((got[name] - expected[name]).abs().max()) for name in got)
 
@@ -70,8 +70,8 @@ def test_script_keeps_a_branch_and_trace_warns_that_it_froze_it(tmp_path: Path) 
 def test_a_dataclass_is_a_tuple_of_its_fields_in_a_trace_and_refused_in_words_by_script(tmp_path: Path) -> None:
     request = case("dataclass").request(TorchScriptOptions())
     loaded = torch.jit.load(io.BytesIO(written(request, "trace", tmp_path / "model.pt")))
-    args, kwargs = bind(request.module, request.signature, request.sample)
-    expected = call(request.module, request.signature, request.sample).values()
+    args, kwargs = bind(request, request.sample)
+    expected = call(request, request.sample).values()
     given = loaded(*args, **kwargs)
     assert isinstance(given, tuple)
     assert all(torch.equal(left, right) for left, right in zip(given, expected, strict=True))

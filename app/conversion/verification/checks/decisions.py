@@ -197,7 +197,7 @@ def value_findings(decisions: Decisions, kept: Sequence[Place]) -> list[Finding]
 def decisions(case: Case) -> None:
     """Point 4: both sides of what the model's Python decides on sizes; what it decides on values is a doubt."""
     subject = case.subject
-    find = case.find_decisions or partial(find_decisions, subject.module, subject.signature)
+    find = case.find_decisions or partial(find_decisions, subject)
     found = find()
     case.decisions = try_sides(subject, case.artifact, found)
     if (sizes := left_out(found)) is not None:

@@ -11,8 +11,7 @@ are. Whether it is the probes that are blind is told by the gate of the model's 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from torch import nn
-
+from app.architectures.calling import EagerModel
 from app.architectures.module_state import state_kept
 from app.conversion.verification.case import Case, unhurried
 from app.conversion.verification.check import check
@@ -20,7 +19,6 @@ from app.conversion.verification.comparison import compare_outputs
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.perturbation import Perturbation, draw_perturbations, faults_at, replaced
 from app.conversion.verification.reference import ModelFailed, Reference
-from app.domain.architecture import Signature
 from app.domain.report import Detection, LayerDetection, Reason
 
 FEWEST, MOST = 6, 64
@@ -35,11 +33,11 @@ SECOND_LOOKS = 5e9
 
 
 def detection_of(
-    module: nn.Module, signature: Signature, references: Sequence[Reference], seed: int, pace: Callable[[], object]
+    model: EagerModel, references: Sequence[Reference], seed: int, pace: Callable[[], object]
 ) -> Detection | None:
     """The negative control on these probes; None for a module without float weights. ``pace``: before each trial."""
     probes = sorted(references, key=lambda reference: reference.trace.operations)
-    weights = sum(parameter.numel() for parameter in module.parameters())
+    weights = sum(parameter.numel() for parameter in model.module.parameters())
     prices = [reference.trace.operations + READING * weights for reference in probes]
     count = int(min(max(BUDGET / max(prices[0], 1), FEWEST), MOST))
     if sum(prices) > SECOND_LOOKS:
@@ -49,11 +47,13 @@ def detection_of(
 
     def trial(drawn: Perturbation) -> LayerDetection:
         pace()
-        return _trial(module, signature, probes, drawn)
+        return _trial(model, probes, drawn)
 
-    with state_kept(module):
+    with state_kept(model.module):
         kinds = faults_at(probes[0].coarseness)
-        trials = list(map(trial, draw_perturbations(module, count, seed, kinds)))  # no name here holds one that is done
+        trials = list(
+            map(trial, draw_perturbations(model.module, count, seed, kinds))
+        )  # no name here holds one that is done
     if not trials:
         return None
     reached = {trial.layer for trial in trials if trial.reached}
@@ -65,12 +65,12 @@ def detection_of(
     )
 
 
-def _trial(module: nn.Module, signature: Signature, probes: Sequence[Reference], drawn: Perturbation) -> LayerDetection:
+def _trial(model: EagerModel, probes: Sequence[Reference], drawn: Perturbation) -> LayerDetection:
     ratio, seen, reached = 0.0, False, False
-    with replaced(module, drawn.tensors):
+    with replaced(model.module, drawn.tensors):
         for probe in probes:
             try:
-                outputs = eager(module, signature, probe.probe.inputs)
+                outputs = eager(model, probe.probe.inputs)
             except ModelFailed:
                 seen = reached = True  # a perturbed model that no longer runs is seen
             else:
@@ -97,7 +97,7 @@ def detection(case: Case) -> None:
         case.detection = None
         return
     if case.detection is None and "detection" not in case.not_run:
-        case.detection = detection_of(subject.module, subject.signature, case.references, subject.seed, unhurried)
+        case.detection = detection_of(subject, case.references, subject.seed, unhurried)
     measured = case.detection
     if measured is not None and measured.reach is not None and measured.reach < LEAST_REACH:
         blind = f" and none in {', '.join(measured.blind_layers[:5])}" if measured.blind_layers else ""

@@ -8,29 +8,29 @@ More than rounding in eager is a module that draws, or that remembers its calls,
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from app.architectures.calling import EagerModel
 from app.architectures.module_state import ModuleState
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, loaded, referenced
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.reference import Reference, smallest
 from app.conversion.verification.tolerance import K, farthest, is_inexact, magnitude, rounding
-from app.domain.architecture import Signature
 from app.domain.report import Reason
 from app.targets.artifact import ArtifactRefused, Runner
 
 
-def model_repeats(module: nn.Module, signature: Signature, taken: Reference, as_loaded: ModuleState) -> bool:
+def model_repeats(model: EagerModel, taken: Reference, as_loaded: ModuleState) -> bool:
     """Whether the model, called as often as it was, answers a probe as it does in the state in which it was loaded.
 
     Both are run by the same number of threads: deep nets differ by more than rounding of another order between one
     thread and two (resnet50: 3e-6 of the output).
     """
     inputs = taken.probe.inputs
-    again = eager(module, signature, inputs)
+    again = eager(model, inputs)
     as_loaded.restore()
-    return agree(again, eager(module, signature, inputs))
+    return agree(again, eager(model, inputs))
 
 
 def artifact_repeats(runner: Runner, inputs: Mapping[str, Tensor]) -> bool:
@@ -64,7 +64,7 @@ def determinism(case: Case) -> None:
     subject = case.subject
     taken = smallest(case.references)
     if case.model_repeats is None and case.as_loaded is not None:
-        case.model_repeats = model_repeats(subject.module, subject.signature, taken, case.as_loaded)
+        case.model_repeats = model_repeats(subject, taken, case.as_loaded)
     case.artifact_repeats = artifact_repeats(case.artifact, taken.probe.inputs)
     if case.model_repeats is False:
         detail = (

@@ -152,7 +152,7 @@ def dims(case: Case) -> None:
 
     def trial(sizes: Mapping[str, int]) -> Comparison:
         probe = draw_probe(subject.signature, sizes, subject.seed)
-        taken = reference(subject.module, subject.signature, probe, subject.coarseness)
+        taken = reference(subject, probe, subject.coarseness)
         return compare(case.artifact, taken) if budget is None else held_to(budget, case.artifact, taken)
 
     outcomes = try_axes(subject.signature, case.compared, trial)

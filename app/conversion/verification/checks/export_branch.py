@@ -30,7 +30,7 @@ def other_way(model: Model, taken: Reference) -> OtherWay:
         return OtherWay(Counter())
     try:
         with state_kept(model.module):
-            theirs: Trace = exporting(observed)(model.module, model.signature, taken.probe.inputs)[1]
+            theirs: Trace = exporting(observed)(model, taken.probe.inputs)[1]
     except ModelFailed:
         return OtherWay(Counter())
     ours = taken.trace

@@ -61,7 +61,7 @@ def screen(subject: Subject, runner: Runner, references: Sequence[Reference]) ->
         try:
             with memory_ceiling(LEAST_BYTES):
                 begun = time.process_time()
-                y32 = eager_once_more(subject.module, subject.signature, probe.inputs)
+                y32 = eager_once_more(subject, probe.inputs)
                 cost.measured(abs(scale), time.process_time() - begun)
                 outputs = list(runner.run(probe.inputs).values())
                 if not _close(list(y32.values()), outputs):
@@ -95,7 +95,7 @@ def _cost_by_scale(subject: Subject, references: Sequence[Reference]) -> CostByS
 def _seconds_at(scale: float, subject: Subject, taken: Reference) -> float:
     probe = draw_probe(subject.signature, taken.probe.sizes, subject.seed, scale=scale)
     with memory_ceiling(LEAST_BYTES), suppress(ModelFailed):
-        return processor_seconds(lambda: eager_once_more(subject.module, subject.signature, probe.inputs))
+        return processor_seconds(lambda: eager_once_more(subject, probe.inputs))
     return LEAST_SECONDS
 
 
@@ -108,13 +108,13 @@ def _draws(subject: Subject, taken: Reference, scales: Sequence[float]) -> Itera
 
 def _judged(subject: Subject, runner: Runner, probe: Probe) -> Iterator[Comparison]:
     try:
-        taken = reference(subject.module, subject.signature, probe, subject.coarseness)
+        taken = reference(subject, probe, subject.coarseness)
     except ModelFailed:
         return
     if not taken.finite:
         return
     compared = compare(runner, taken)
-    if compared.failure is None or not amplifies_rounding(subject.module, subject.signature, taken):
+    if compared.failure is None or not amplifies_rounding(subject, taken):
         yield compared
 
 

@@ -3,13 +3,11 @@
 import time
 from collections.abc import Callable
 
-from torch import nn
-
+from app.architectures.calling import EagerModel
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import asked_for, check, loaded, referenced, unrefuted
 from app.conversion.verification.oracle import eager
 from app.conversion.verification.probes import Probe, sample_sizes
-from app.domain.architecture import Signature
 from app.domain.report import Latency
 from app.targets.artifact import Runner
 
@@ -19,9 +17,9 @@ SECONDS = 0.2
 """For each side; a slow model is measured by fewer runs."""
 
 
-def latency_of(module: nn.Module, signature: Signature, runner: Runner, probe: Probe) -> Latency:
+def latency_of(model: EagerModel, runner: Runner, probe: Probe) -> Latency:
     """Percentiles over the calls that fit in SECONDS. Both sides have run before, so nothing is warmed up here."""
-    eager_times = _times(lambda: eager(module, signature, probe.inputs))
+    eager_times = _times(lambda: eager(model, probe.inputs))
     artifact_times = _times(lambda: runner.run(probe.inputs))
     return Latency(
         eager_p50=percentile(eager_times, 50),
@@ -53,4 +51,4 @@ def latency(case: Case) -> None:
     subject = case.subject
     exported = sample_sizes(subject.signature)
     probe = next((r.probe for r in case.references if r.probe.sizes == exported), case.references[0].probe)
-    case.latency = latency_of(subject.module, subject.signature, case.artifact, probe)
+    case.latency = latency_of(subject, case.artifact, probe)

@@ -55,7 +55,7 @@ def module_values(subject: Subject, reference: Reference) -> list[ModuleValue]:
         if name and not any(True for _ in module.children())
     ]
     try:
-        call(subject.module, subject.signature, reference.probe.inputs)
+        call(subject, reference.probe.inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -102,7 +102,7 @@ def _captured_outputs(
 
     Both at the same sizes. Raises whatever capturing or running raises.
     """
-    flat = FlatModule(subject.module, subject.signature).eval()
+    flat = FlatModule(subject).eval()
     examples = tuple(sample[spec.name].clone() for spec in subject.signature.inputs)
     with collected(), torch.no_grad():
         program = writer_of(subject.target).program(flat, examples, subject.export.exporter)

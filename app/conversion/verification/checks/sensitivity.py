@@ -14,15 +14,15 @@ from functools import partial
 from itertools import combinations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from app.architectures.calling import EagerModel
 from app.conversion.verification.case import Case
 from app.conversion.verification.check import check, referenced
 from app.conversion.verification.input_reach import reached_outputs
 from app.conversion.verification.probes import DRAWS, Probe, draw_probe, latin_sizes, sample_sizes
 from app.conversion.verification.reference import Exact, Oracle, Reference
 from app.conversion.verification.tolerance import K, farthest, magnitude, rounding, unit_roundoff
-from app.domain.architecture import Signature
 from app.domain.reasons import finding_of
 from app.domain.report import Finding, OutputParity, Reason, Sensitivity
 from app.targets.artifact import ArtifactRefused
@@ -98,9 +98,7 @@ def sensitivity_findings(measured: Sensitivity, constant: Collection[str]) -> li
     ]
 
 
-def constants_beside(
-    module: nn.Module, signature: Signature, measured: Sensitivity, references: Sequence[Reference]
-) -> set[str]:
+def constants_beside(model: EagerModel, measured: Sensitivity, references: Sequence[Reference]) -> set[str]:
     """Still outputs that no input reaches, beside at least one that moves: of a constant, agreement proves all.
 
     Where the forward cannot be followed, none are known.
@@ -109,7 +107,7 @@ def constants_beside(
     if not names or not any(_moves(name, references) for name in references[0].y32 if name not in names):
         return set()
     try:
-        reached = reached_outputs(module, signature, inputs)
+        reached = reached_outputs(model, inputs)
     except Exception:  # noqa: BLE001 - a module's forward may raise anything under a dispatch mode
         return set()
     return {name for name in names if not reached[name]}
@@ -184,7 +182,7 @@ def sensitivity(case: Case) -> None:
     if measured is None:
         return
     subject, case.sensitivity = case.subject, measured
-    constant = constants_beside(subject.module, subject.signature, measured, references)
+    constant = constants_beside(subject, measured, references)
     case.findings += sensitivity_findings(measured, constant)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.architectures.named_tensors import named_tensors
 from app.conversion.influence import inputs_to_try, without_influence
 from app.conversion.verification.ledger.books import Books
@@ -42,9 +43,10 @@ def ledger_of(
     _mark_counters(books, module)
     _check_claims(books, claims)
     if signature is not None:
+        model = EagerModel(module, signature)
         if not certified:
-            judge_writes(books, module, signature)
-        _prove_unused(books, module, signature, certified=certified)
+            judge_writes(books, model)
+        _prove_unused(books, model, certified=certified)
     return books.close(uploaded, load)
 
 
@@ -84,15 +86,15 @@ def _check_claims(books: Books, claims: Mapping[str, Claim]) -> None:
     books.problems += [f"{place}: claimed, but not in the artifact" for place in sorted(claims.keys() - present)]
 
 
-def _prove_unused(books: Books, module: nn.Module, signature: Signature, *, certified: bool) -> None:
+def _prove_unused(books: Books, model: EagerModel, *, certified: bool) -> None:
     """Mark what no output depends on as unused; say of the others that they should be there."""
     open_ = books.open_sources()
     if not open_:
         return
     try:
-        held = named_tensors(module)  # as they are now: a forward may have bound others
-        inputs = inputs_to_try(signature, certified=certified)
-        unused = without_influence(module, signature, {name: held[name] for name in open_}, inputs)
+        held = named_tensors(model.module)  # as they are now: a forward may have bound others
+        inputs = inputs_to_try(model.signature, certified=certified)
+        unused = without_influence(model, {name: held[name] for name in open_}, inputs)
     except Exception as error:  # noqa: BLE001 - a module's forward may raise anything; the report says what
         reason = f"the model could not be run without it: {type(error).__name__}: {error}"
         books.doubts |= dict.fromkeys(open_, reason)

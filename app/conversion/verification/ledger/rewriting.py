@@ -6,34 +6,34 @@ with what the model made of the upload, and the books say identical. A counter t
 
 from contextlib import suppress
 
-from torch import nn
-
-from app.architectures.calling import call
+from app.architectures.calling import EagerModel, call
 from app.architectures.named_tensors import named_tensors
 from app.conversion.influence import inputs_to_try, without_influence
 from app.conversion.verification.ledger.books import Books
-from app.domain.architecture import Signature
 from app.targets.capturing.weight_writes import watching
 
 _COUNTER = "a counter that the forward writes and no output depends on"
 
 
-def judge_writes(books: Books, module: nn.Module, signature: Signature) -> None:
+def judge_writes(books: Books, model: EagerModel) -> None:
     """Make a problem of every uploaded tensor that one forward writes into and has a use for, and excuse counters.
 
     Where the forward raises, everything that it wrote counts as used.
     """
-    inputs = next(iter(inputs_to_try(signature, certified=True)))
-    with watching(module) as written, suppress(Exception):  # a module's forward may raise anything; parity says what
-        call(module, signature, inputs)
+    inputs = next(iter(inputs_to_try(model.signature, certified=True)))
+    with (
+        watching(model.module) as written,
+        suppress(Exception),
+    ):  # a module's forward may raise anything; parity says what
+        call(model, inputs)
     by_name = books.sources.by_name
     names = sorted(name for name in written if name in by_name and by_name[name].kind == "uploaded")
     if not names:
         return
     idle: set[str] = set()
     with suppress(Exception):
-        held = named_tensors(module)  # as they are now: the forward may have bound others
-        idle = without_influence(module, signature, {name: held[name] for name in names}, [inputs])
+        held = named_tensors(model.module)  # as they are now: the forward may have bound others
+        idle = without_influence(model, {name: held[name] for name in names}, [inputs])
     for name in names:
         if name in idle:
             _excuse(books, name)

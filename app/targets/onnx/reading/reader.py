@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
 from torch.onnx._internal.exporter import _flags
 
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel
 from app.targets.artifact import StoredTensor
 from app.targets.onnx.reading import graph, tensors
 from app.targets.onnx.reading.evaluators import OnnxEvaluator, TractEvaluator
@@ -29,8 +28,7 @@ class OnnxReader:
     def open(
         self,
         path: Path,
-        module: nn.Module,
-        signature: Signature,
+        model: EagerModel,
         *,
         threads: int,
         optimise: bool = True,

@@ -34,7 +34,7 @@ def capture(request: ExportRequest) -> CapturedOnnx:
     assert_eval(request.module)
     operator_library.read_once()
     forget_recurrent_kernels()  # torch.onnx puts its own in their place
-    flat = FlatModule(request.module, request.signature).eval()
+    flat = FlatModule(request).eval()
     # Where gradients are kept, torch.export chooses attention kernels by other strides than the decompositions find.
     with collected() as said, plain_attention(), torch.no_grad():
         try:

@@ -69,7 +69,7 @@ def _captured(request: ExportRequest, exporter: str) -> CapturedOnnx:
 
 def _program(request: ExportRequest, exporter: str) -> nn.Module:
     if exporter != SCRIPTED:
-        return FlatModule(request.module, request.signature).eval()
+        return FlatModule(request).eval()
     try:
         scripted: torch.jit.ScriptModule = torch.jit.script(request.module)
     except Exception as error:  # the compiler wraps whatever it meets

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
 from torch.onnx._internal.exporter import _flags
 
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel
 from app.targets.artifact import StoredTensor
 from app.targets.openvino.reading.ir import OpenVinoFile
 from app.targets.openvino.reading.runtime import OpenVinoRuntime
@@ -28,14 +27,13 @@ class OpenVinoReader:
     def open(
         self,
         path: Path,
-        module: nn.Module,
-        signature: Signature,
+        model: EagerModel,
         *,
         threads: int,
         optimise: bool = True,
         repack: bool = True,
     ) -> OpenVinoRuntime:
-        return OpenVinoRuntime(path, signature, threads=threads)
+        return OpenVinoRuntime(path, model.signature, threads=threads)
 
 
 READER: Reader = OpenVinoReader()

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from torch._export.utils import _compiling_state_context
 
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel
 from app.targets.artifact import StoredTensor
 from app.targets.pt2.reading.archive import Pt2Archive
 from app.targets.pt2.reading.runtime import Pt2Runtime
@@ -34,14 +33,13 @@ class Pt2Reader:
     def open(
         self,
         path: Path,
-        module: nn.Module,
-        signature: Signature,
+        model: EagerModel,
         *,
         threads: int,
         optimise: bool = True,
         repack: bool = True,
     ) -> Pt2Runtime:
-        return Pt2Runtime(path, signature)
+        return Pt2Runtime(path, model.signature)
 
 
 READER: Reader = Pt2Reader()

@@ -39,7 +39,7 @@ def capture(request: ExportRequest) -> CapturedPt2:
     why.
     """
     assert_eval(request.module)
-    flat = FlatModule(request.module, request.signature).eval()
+    flat = FlatModule(request).eval()
     # Where gradients are kept, torch.export chooses attention kernels by other strides.
     with collected() as said, plain_attention(), torch.no_grad():
         try:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from app.architectures.calling import bind, copied, flatten
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel, bind, copied, flatten
 from app.domain.text import message_of
 from app.targets.artifact import ArtifactRefused, GraphFacts, MalformedFile, ModuleValue, StoredTensor
 from app.targets.reader import Reader
@@ -73,28 +72,30 @@ class LoadedWeights:
 
     names_outputs = False
 
-    def __init__(self, path: Path, module: nn.Module, signature: Signature) -> None:
+    def __init__(self, path: Path, model: EagerModel) -> None:
         try:
             stored, metadata = read_safetensors(path)
         except MalformedFile as refusal:
             raise ArtifactRefused(str(refusal)) from refusal
         tensors = {tensor.name: _tensor(tensor) for tensor in stored}
         tied = {other: tensors[key] for other, key in metadata.items() if key in tensors}
-        self._module, self._signature, self._tensors = module, signature, {**tensors, **tied}
+        self._model, self._tensors = model, {**tensors, **tied}
         missing = [
-            key for key, value in module.state_dict().items() if isinstance(value, Tensor) and key not in self._tensors
+            key
+            for key, value in model.module.state_dict().items()
+            if isinstance(value, Tensor) and key not in self._tensors
         ]
         if missing:
             raise ArtifactRefused(f"the file lacks {', '.join(missing[:5])}")
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        args, kwargs = bind(self._module, self._signature, {name: value.clone() for name, value in inputs.items()})
+        args, kwargs = bind(self._model, {name: value.clone() for name, value in inputs.items()})
         try:
             with torch.inference_mode():
-                result = torch.func.functional_call(self._module, self._tensors, args, kwargs, tie_weights=False)
+                result = torch.func.functional_call(self._model.module, self._tensors, args, kwargs, tie_weights=False)
         except Exception as refusal:
             raise ArtifactRefused(message_of(refusal)) from refusal
-        return copied(flatten(result, self._signature))
+        return copied(flatten(result, self._model.signature))
 
     def facts(self) -> GraphFacts:
         return GraphFacts(constants=None)
@@ -124,14 +125,13 @@ class SafetensorsReader:
     def open(
         self,
         path: Path,
-        module: nn.Module,
-        signature: Signature,
+        model: EagerModel,
         *,
         threads: int,
         optimise: bool = True,
         repack: bool = True,
     ) -> LoadedWeights:
-        return LoadedWeights(path, module, signature)
+        return LoadedWeights(path, model)
 
 
 READER: Reader = SafetensorsReader()

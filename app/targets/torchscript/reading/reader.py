@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
-
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel
 from app.targets.artifact import StoredTensor
 from app.targets.reader import Reader
 from app.targets.torchscript.reading import tensors
@@ -27,14 +25,13 @@ class TorchScriptReader:
     def open(
         self,
         path: Path,
-        module: nn.Module,
-        signature: Signature,
+        model: EagerModel,
         *,
         threads: int,
         optimise: bool = True,
         repack: bool = True,
     ) -> TorchScriptRuntime:
-        return TorchScriptRuntime(path, module, signature, optimise=optimise)
+        return TorchScriptRuntime(path, model, optimise=optimise)
 
 
 READER: Reader = TorchScriptReader()

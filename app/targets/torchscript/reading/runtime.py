@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import bind, copied, flatten
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel, bind, copied, flatten
 from app.domain.text import message_of
 from app.targets.artifact import ArtifactRefused, GraphFacts, ModuleValue
 from app.targets.torchscript.reading import audited
@@ -18,8 +17,8 @@ class TorchScriptRuntime:
 
     names_outputs = False
 
-    def __init__(self, path: Path, eager: nn.Module, signature: Signature, *, optimise: bool = True) -> None:
-        self._eager, self._signature, self._optimise = eager, signature, optimise
+    def __init__(self, path: Path, model: EagerModel, *, optimise: bool = True) -> None:
+        self._model, self._optimise = model, optimise
         try:
             self.loaded = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except Exception as refusal:
@@ -27,10 +26,10 @@ class TorchScriptRuntime:
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         cloned = {name: value.clone() for name, value in inputs.items()}
-        args, kwargs = bind(self._eager, self._signature, cloned)
+        args, kwargs = bind(self._model, cloned)
         try:
             with torch.inference_mode(), torch.jit.optimized_execution(self._optimise):  # type: ignore[attr-defined]
-                return copied(flatten(self.loaded(*args, **kwargs), self._signature))
+                return copied(flatten(self.loaded(*args, **kwargs), self._model.signature))
         except Exception as refusal:
             raise ArtifactRefused(message_of(refusal)) from refusal
 

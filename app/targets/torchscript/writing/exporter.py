@@ -100,7 +100,7 @@ def _checked(request: ExportRequest, said: Said) -> torch.jit.ScriptModule:
 
 def _trace(request: ExportRequest, *, check: bool) -> torch.jit.ScriptModule:
     inputs = {name: tensor.clone() for name, tensor in request.sample.items()}
-    args, kwargs = bind(request.module, request.signature, inputs)
+    args, kwargs = bind(request, inputs)
     with torch.no_grad(), dataclasses_opened(request.module):
         traced: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
             request.module,

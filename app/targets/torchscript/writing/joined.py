@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from app.architectures.calling import bind
+from app.architectures.calling import EagerModel, bind
 from app.architectures.module_state import ModuleState
 from app.targets.capturing.dataclass_results import dataclasses_opened
 from app.targets.capturing.side import Side, at_side, axis_places, renamed
@@ -30,7 +30,7 @@ def trace_sides(request: ExportRequest, sides: Sequence[Side]) -> torch.jit.Scri
         return module(*args, **kwargs)
 
     names = [f"side{number}" for number in range(len(sides))]
-    bound = [bind(module, request.signature, at_side(request, side).sample) for side in sides]
+    bound = [bind(EagerModel(module, request.signature), at_side(request, side).sample) for side in sides]
     by_name = not bound[0][0]
     vars(module).update(dict.fromkeys(names, called))
     try:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from app.architectures.calling import EagerModel
 from app.conversion.decisions.search import find_decisions
 from app.conversion.verification.checks.decisions import value_findings
 from app.domain.architecture import Signature
@@ -120,7 +121,7 @@ class OwnChecks(nn.Module):
 def test_shapes_weights_and_torch_s_own_checks_are_no_reads_of_values(kind: type[nn.Module]) -> None:
     module = kind()
     kept = torchscript.capture(_request(module, FEATURES), "trace").kept
-    assert value_findings(find_decisions(module, FEATURES), kept) == []
+    assert value_findings(find_decisions(EagerModel(module, FEATURES)), kept) == []
 
 
 def test_the_state_of_the_random_generator_is_left_alone() -> None:
@@ -130,7 +131,7 @@ def test_the_state_of_the_random_generator_is_left_alone() -> None:
 
     module = Noisy()
     before = torch.random.get_rng_state()
-    find_decisions(module, FEATURES)
+    find_decisions(EagerModel(module, FEATURES))
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -139,7 +140,7 @@ def test_of_a_forward_that_fails_nothing_is_known_but_why() -> None:
         def forward(self, x: Tensor) -> Tensor:
             raise ValueError("no")
 
-    decisions = find_decisions(Broken(), FEATURES)
+    decisions = find_decisions(EagerModel(Broken(), FEATURES))
     assert (decisions.sizes, decisions.values, decisions.unfollowed) == ((), (), "ValueError: no")
 
 

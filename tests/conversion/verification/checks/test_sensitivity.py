@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import call
+from app.architectures.calling import EagerModel, call
 from app.conversion.verification.case import Case, unhurried
 from app.conversion.verification.checks.parity import parity
 from app.conversion.verification.checks.sensitivity import sensitivity
@@ -60,18 +60,18 @@ class InPlaceOf:
 
     names_outputs = True
 
-    def __init__(self, module: nn.Module, signature: Signature) -> None:
-        self.module, self.signature = module, signature
+    def __init__(self, model: EagerModel) -> None:
+        self.model = model
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return call(self.module, self.signature, inputs)
+        return call(self.model, inputs)
 
 
 def judged(made: Subject, *, full: bool = False) -> Case:
     case = Case(made)
     probes = full_probes(made) if full else certified_probes(made)
     case.adopt(take_references(made, probes, unhurried))
-    case.runner = InPlaceOf(made.module, made.signature)
+    case.runner = InPlaceOf(made)
     parity.run(case)
     sensitivity.run(case)
     return case
@@ -123,8 +123,8 @@ def test_a_net_in_half_precision_moves_enough_and_one_with_a_dead_head_does_not(
 class Rounded(InPlaceOf):
     """The model in the place of an artifact whose outputs were computed with fewer bits."""
 
-    def __init__(self, module: nn.Module, signature: Signature, dtype: torch.dtype) -> None:
-        super().__init__(module, signature)
+    def __init__(self, model: EagerModel, dtype: torch.dtype) -> None:
+        super().__init__(model)
         self.dtype = dtype
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ def test_how_much_an_artifact_of_fewer_bits_moves_is_told_by_its_own_errors_with
         made = subject(Net(torch.float32, weight), FEATURES, tmp_path / "model.pt", NEVER_READ, seed=seed)
         case = Case(replace(made, coarseness=coarseness))
         case.adopt(take_references(case.subject, certified_probes(case.subject), unhurried))
-        case.runner = Rounded(made.module, made.signature, dtype)
+        case.runner = Rounded(made, dtype)
         parity.run(case)
         sensitivity.run(case)
         return case
@@ -170,7 +170,7 @@ def test_an_artifacts_error_is_held_against_moves_in_one_unit(tmp_path: Path) ->
         made = subject(Cancelling(torch.float32), FEATURES, tmp_path / "model.pt", NEVER_READ, seed=seed)
         case = Case(replace(made, coarseness=2.0**16))
         case.adopt(take_references(case.subject, certified_probes(case.subject), unhurried))
-        case.runner = OffByTenths(made.module, made.signature)
+        case.runner = OffByTenths(made)
         parity.run(case)
         sensitivity.run(case)
         assert not case.findings, (case.findings, case.sensitivity)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from app.architectures.calling import call
+from app.architectures.calling import EagerModel, call
 from app.conversion.verification.case import Case, unhurried
 from app.conversion.verification.checks.sensitivity import sensitivity
 from app.conversion.verification.eager_side import take_references
@@ -38,7 +38,7 @@ class Itself:
         self.module = module
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return call(self.module, SIGNATURE, inputs)
+        return call(EagerModel(self.module, SIGNATURE), inputs)
 
 
 def test_one_token_that_is_drawn_again_is_no_lack_of_sensitivity(tmp_path):

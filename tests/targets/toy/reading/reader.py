@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from app.architectures.calling import bind, flatten
-from app.domain.architecture import Signature
+from app.architectures.calling import EagerModel, bind, flatten
 from app.targets.artifact import GraphFacts, MalformedFile, ModuleValue, StoredTensor
 from app.targets.reader import Reader
 
@@ -19,15 +18,14 @@ from app.targets.reader import Reader
 @dataclass
 class ToyRunner:
     tensors: Mapping[str, Tensor]
-    module: nn.Module
-    signature: Signature
+    model: EagerModel
     names_outputs: bool = False
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        args, kwargs = bind(self.module, self.signature, {name: value.clone() for name, value in inputs.items()})
+        args, kwargs = bind(self.model, {name: value.clone() for name, value in inputs.items()})
         with torch.inference_mode():
-            result = torch.func.functional_call(self.module, dict(self.tensors), args, kwargs, tie_weights=False)
-        return flatten(result, self.signature)
+            result = torch.func.functional_call(self.model.module, dict(self.tensors), args, kwargs, tie_weights=False)
+        return flatten(result, self.model.signature)
 
     def facts(self) -> GraphFacts:
         return GraphFacts(constants=None)
@@ -58,12 +56,12 @@ class ToyReader:
             start = end
         return found
 
-    def open(self, path: Path, module: nn.Module, signature: Signature, **_: Any) -> ToyRunner:
+    def open(self, path: Path, model: EagerModel, **_: Any) -> ToyRunner:
         tensors = {
             stored.name: torch.frombuffer(bytearray(stored.data), dtype=stored.dtype).reshape(stored.dims)
             for stored in self.tensors(path)
         }
-        return ToyRunner(tensors, module, signature)
+        return ToyRunner(tensors, model)
 
 
 READER: Reader = ToyReader()
