@@ -36,8 +36,8 @@ class Candidate:
     """An artifact on disk that has not been verified yet.
 
     ``claims`` is what the template says of each of its tensors, ``filled`` the template itself. ``template`` is the
-    file of one built for this candidate, ``against_reuse`` why no other weights may fill it, ``certificate`` that of a
-    stored template.
+    file of one built for this candidate, ``against_reuse`` why no other weights may fill it, ``of_weights`` why these
+    need one of their own, ``certificate`` that of a stored template.
     """
 
     written: WrittenFile
@@ -46,6 +46,7 @@ class Candidate:
     filled: Any = None
     template: Path | None = None
     against_reuse: str | None = None
+    of_weights: str | None = None
     template_seconds: float | None = None
     certificate: Certificate | None = None
     kept: tuple[Place, ...] = ()
@@ -131,6 +132,7 @@ def new_template(work: Workpiece, exporter: str, directory: Path, sides: Sequenc
         candidate,
         template=path,
         against_reuse=template.against_reuse,
+        of_weights=template.of_weights,
         template_seconds=seconds,
         kept=captured.kept,
     )

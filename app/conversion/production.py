@@ -314,15 +314,15 @@ class _Climb:
 
         A stored template is discarded only where a new capture of the same weights is accepted: then the graph is at
         fault, and not the checkpoint. What other weights may not use is a fact of the architecture and kept as such.
+        What these weights alone need says nothing of a template for others.
         """
         if candidate.certificate is not None:
             return None, TemplateUse(state="reused", key=self._key, certificate=candidate.certificate)
         accepted = report.verdict in (Verdict.passed, Verdict.pass_with_notes)
-        if isinstance(self._known, StoredTemplate):
-            refused = accepted and self._stored_was_refused
-            return None, TemplateUse(
-                state="discarded" if refused else "not_reusable", key=self._key, reason=self._misfit
-            )
+        if isinstance(self._known, StoredTemplate) or candidate.of_weights is not None:
+            refused = accepted and self._stored_was_refused and candidate.of_weights is None
+            reason = candidate.of_weights or self._misfit
+            return None, TemplateUse(state="discarded" if refused else "not_reusable", key=self._key, reason=reason)
         if isinstance(self._known, UnsuitableTemplate):
             return None, TemplateUse(state="not_reusable", key=self._key, reason=self._known.reason)
         steered = next((finding for finding in report.findings if rests_in("weights", finding.reason)), None)

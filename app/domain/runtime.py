@@ -1,6 +1,8 @@
 """What a runtime reads: the limits that a file made for it keeps."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+
+from pydantic import Field
 
 from app.domain.base import Value
 
@@ -18,6 +20,8 @@ class RuntimeLimits(Value):
     """Whether weights may lie in a file beside the graph."""
     operators: frozenset[str] | None = None
     lacks: frozenset[str] = frozenset()
+    refuses: Mapping[str, str] = Field(default_factory=dict)
+    """Why it does not run files of a precision, by that."""
 
     def __str__(self) -> str:
         beside = "" if self.external_data else ", all in one file"

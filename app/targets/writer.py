@@ -31,7 +31,11 @@ class Template(Protocol):
 
     @property
     def against_reuse(self) -> str | None:
-        """Why other weights may not fill it, in words."""
+        """Why no other weights may fill it, in words."""
+
+    @property
+    def of_weights(self) -> str | None:
+        """Why it serves only the weights that it was made with, in words; what is made with others may serve all."""
 
 
 CapturedT = TypeVar("CapturedT", bound=Captured)

@@ -50,11 +50,20 @@ def test_what_goes_with_one_precision_is_refused_with_others(options: dict[str, 
         target_options(SPECS["onnx"], options)
 
 
-@pytest.mark.parametrize("runtime", ["tensorrt-10", "opencv-4"])
-def test_a_runtime_without_ranges_that_are_found_as_it_runs_is_told_of_before_any_work(runtime: str) -> None:
+def test_a_runtime_without_ranges_that_are_found_as_it_runs_is_told_of_before_any_work() -> None:
+    static = {"runtime": "opencv-4", "precision": "int8", "activations": "static"}
     with pytest.raises(InvalidOptions, match=r"^onnx: runtime .* activations=static"):
-        target_options(SPECS["onnx"], {"runtime": runtime, "precision": "int8"})
-    assert target_options(SPECS["onnx"], {"runtime": runtime, "precision": "int8", "activations": "static"}).limits
+        target_options(SPECS["onnx"], {**static, "activations": "dynamic"})
+    assert target_options(SPECS["onnx"], static).limits
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "more"),
+    [("opencv-4", "bf16", {}), ("tensorrt-10", "int8", {}), ("tensorrt-10", "int8", {"activations": "static"})],
+)
+def test_a_precision_that_a_runtime_does_not_run_is_refused(runtime: str, precision: str, more: dict[str, str]) -> None:
+    with pytest.raises(InvalidOptions, match=f"^onnx: runtime {runtime} does not run precision {precision}: "):
+        target_options(SPECS["onnx"], {"runtime": runtime, "precision": precision, **more})
 
 
 @pytest.mark.parametrize("opset", [-1, 0, 24, 65, 2**31 - 1])

@@ -68,8 +68,14 @@ PRESETS: Mapping[str, RuntimeLimits] = {
         ir_version=10,
         external_data=False,
         operators=frozenset(_OPENCV.split()),
+        refuses={"bf16": "its importer reads no bfloat16"},
     ),
     "tensorrt-10": RuntimeLimits(
-        name="tensorrt-10", title="TensorRT 10", opset=20, ir_version=10, lacks=frozenset(_TENSORRT_LACKS.split())
+        name="tensorrt-10",
+        title="TensorRT 10",
+        opset=20,
+        ir_version=10,
+        lacks=frozenset(_TENSORRT_LACKS.split()),
+        refuses={"int8": "it quantizes around zero alone, and int8 here is unsigned with zero points of its own"},
     ),
 }

@@ -79,6 +79,12 @@ class OnnxOptions(CommonOptions):
         return self
 
     @model_validator(mode="after")
+    def _of_the_runtime(self) -> Self:
+        if self.limits is not None and (why := self.limits.refuses.get(self.precision)) is not None:
+            raise ValueError(f"runtime {self.limits.name} does not run precision {self.precision}: {why}")
+        return self
+
+    @model_validator(mode="after")
     def _ranges_as_it_runs(self) -> Self:
         if self.limits is not None and self.precision == "int8" and self.activations == "dynamic":
             lacking = self.limits.objections(

@@ -36,6 +36,7 @@ class ArchiveTemplate:
     records: tuple[Record, ...]
     against_reuse: str | None = None
     """Why other weights may not use it, in words; such a template is not kept, so the file does not say."""
+    of_weights: str | None = None
 
     def save(self) -> None:
         """Write the template to its path."""

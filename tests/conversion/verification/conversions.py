@@ -20,7 +20,7 @@ from recast_plugins import Axis, InputSpec, OutputSpec, Signature, architecture
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.last = nn.Linear(6, 4)
+        {layers}
 
     def forward(self, x):
 {body}
@@ -35,6 +35,9 @@ class Net(nn.Module):
 def net() -> nn.Module:
     return Net()
 """
+
+
+LAST = "self.last = nn.Linear(6, 4)"
 
 
 class NoTemplates:
@@ -52,19 +55,26 @@ def converted(
     shape: str = '("batch", 6)',
     axes: str = '(Axis(name="batch"),)',
     outputs: int = 1,
+    layers: str = LAST,
     threads: int = 1,
     weights: nn.Module | None = None,
     templates: TemplateSource | None = None,
     probes: Path | None = None,
 ) -> ConversionOutcome:
-    """The outcome for a net whose forward has this body; files lie in ``directory``/work."""
+    """The outcome for a net whose forward has this body; files lie in ``directory``/work.
+
+    ``weights``: of its last layer, or of all ``layers`` where those are others.
+    """
     (directory / "plugins").mkdir(parents=True)
     names = "".join(f'OutputSpec(name="{name}"), ' for name in ("y", "z", "v", "w")[:outputs])
-    (directory / "plugins" / "net.py").write_text(_PLUGIN.format(body=body, shape=shape, axes=axes, outputs=names))
+    (directory / "plugins" / "net.py").write_text(
+        _PLUGIN.format(layers=layers, body=body, shape=shape, axes=axes, outputs=names)
+    )
     (directory / "work").mkdir()
     torch.manual_seed(0)
     weights = weights or nn.Linear(6, 4)
-    torch.save({f"last.{name}": value for name, value in weights.state_dict().items()}, directory / "net.pt")
+    prefix = "last." if layers == LAST else ""
+    torch.save({f"{prefix}{name}": value for name, value in weights.state_dict().items()}, directory / "net.pt")
     job = ConversionJob(
         conversion_id="00000000-0000-0000-0000-000000000001",
         checkpoint=directory / "net.pt",

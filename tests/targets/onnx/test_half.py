@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from app.conversion.job import ConversionOutcome
+from app.conversion.job import BuiltTemplate, ConversionOutcome, TemplateSource
 from app.conversion.verification.io_dtypes import Narrow
 from app.domain.architecture import InputSpec
 from app.domain.report import Verdict
@@ -18,6 +18,7 @@ from app.targets.artifact import ArtifactRefused
 from app.targets.onnx.reading.runtime import OnnxRuntime
 from app.targets.onnx.spec import OnnxOptions
 from app.targets.onnx.writing.writer import WRITER
+from tests.conversion.test_production import kept
 from tests.conversion.verification.conversions import converted
 from tests.conversion.verification.test_selfcheck import check, write_manifest
 from tests.targets.capturing import Attention, ConvNet, Recurrent, Tied, draw, request_for, train_a_little
@@ -155,3 +156,64 @@ def test_what_float16_cannot_hold_stays_in_float32_and_is_named(body: str, why: 
     assert report.verification.verdict in (Verdict.passed, Verdict.pass_with_notes), report.verification.findings
     (told,) = [warning for warning in report.export.warnings if warning.startswith("fp16:")]
     assert why in told
+
+
+class Scaled(nn.Module):
+    """Three layers whose scales cancel."""
+
+    def __init__(self, first: float = 1.0, second: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.second, self.last = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+        with torch.no_grad():
+            for layer, factor in ((self.first, first), (self.second, second), (self.last, 1 / (first * second))):
+                layer.weight.mul_(factor)
+            self.first.bias.mul_(first)
+            self.second.bias.mul_(first * second)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.second(self.first(x)))
+        return result
+
+
+SCALED = """        h = self.second(self.first(x))
+        return self.last(h)
+"""
+SCALED_LAYERS = "self.first, self.second, self.last = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 4)"
+
+
+def scaled(directory: Path, factors: tuple[float, float], templates: TemplateSource | None = None) -> ConversionOutcome:
+    directory.mkdir()
+    weights = Scaled(*factors)
+    return converted(SCALED, FP16, directory, layers=SCALED_LAYERS, weights=weights, templates=templates)
+
+
+@pytest.mark.parametrize(
+    ("factors", "why"),
+    [((1.0, 1e6), "weights up to"), ((1e-6, 1e3), "weights of at most"), ((1e6, 1.0), "up to")],
+)
+def test_weights_that_float16_cannot_hold_stay_in_float32_and_are_named(
+    factors: tuple[float, float], why: str, tmp_path: Path
+) -> None:
+    report = scaled(tmp_path / "conversion", factors).report
+    assert report.verification.verdict in (Verdict.passed, Verdict.pass_with_notes), report.verification.findings
+    (told,) = [warning for warning in report.export.warnings if warning.startswith("fp16:")]
+    assert why in told
+
+
+def test_what_one_checkpoint_keeps_in_float32_is_kept_of_no_other(tmp_path: Path) -> None:
+    large = scaled(tmp_path / "large", (1e6, 1.0))
+    assert large.template is None
+    assert large.report.export.template is not None
+    assert large.report.export.template.state == "not_reusable"
+    usual = scaled(tmp_path / "usual", (1.0, 1.0))
+    assert isinstance(usual.template, BuiltTemplate)
+    assert not [warning for warning in usual.report.export.warnings if warning.startswith("fp16:")]
+
+    later = scaled(tmp_path / "later", (1e6, 1.0), kept(usual))
+    assert later.report.verification.verdict in (Verdict.passed, Verdict.pass_with_notes)
+    assert later.discarded_template is None
+    again = scaled(tmp_path / "again", (1.5, 1.0), kept(usual))
+    assert again.report.export.template is not None
+    assert again.report.export.template.state == "reused"

@@ -16,7 +16,7 @@ from app.targets.onnx.writing.bfloat16 import TOLD, in_bfloat16
 from app.targets.onnx.writing.captured import CapturedOnnx
 from app.targets.onnx.writing.finish import strip_debug
 from app.targets.onnx.writing.fourier import make_transforms_exact
-from app.targets.onnx.writing.half import to_half
+from app.targets.onnx.writing.half import Kept, to_half
 from app.targets.onnx.writing.optimise import lift_constants, optimise
 from app.targets.onnx.writing.prologue import fold_prologue, no_prologue
 from app.targets.onnx.writing.reworked import serialised
@@ -30,6 +30,9 @@ from app.targets.templating.structure import structure_digest
 from app.targets.templating.tensor_bytes import FLOATS, TORCH_DTYPES, to_torch
 
 _log = logging.getLogger(__name__)
+
+NAMED = 5
+"""Operators that a reason names."""
 
 
 def build_template(
@@ -57,7 +60,7 @@ def build_template(
     template = OnnxTemplate(
         path=path,
         exporter=captured.exporter,
-        warnings=(*captured.warnings, *kept),
+        warnings=(*captured.warnings, *_told(kept)),
         structure=structure_digest(module),
         weights=weight_table(prologue.slots, forms, groups),
         slots=prologue.slots,
@@ -67,6 +70,7 @@ def build_template(
         graph_tail=graph_tail,
         model_tail=model_tail,
         against_reuse=_against_reuse(captured, module, request),
+        of_weights=_of_weights(kept),
     )
     if request is not None and cast(OnnxOptions, request.options).precision == "bf16":
         template = replace(in_bfloat16(template), warnings=(*template.warnings, TOLD))
@@ -74,13 +78,24 @@ def build_template(
     return template
 
 
-def _lowered(model: ir.Model, weights: Mapping[str, ir.Value], request: ExportRequest | None) -> tuple[str, ...]:
-    """Bring the graph to the precision that was asked for; in words, what stays in float32."""
+def _lowered(model: ir.Model, weights: Mapping[str, ir.Value], request: ExportRequest | None) -> Mapping[str, Kept]:
+    """Bring the graph to the precision that was asked for; gives the operators that stay in float32."""
     if request is None or cast(OnnxOptions, request.options).precision != "fp16":
-        return ()
+        return {}
     state = request.module.state_dict()
-    kept = to_half(model, weights, request.sample, state, keep_io_types=request.options.io_dtype is None)
-    return (f"fp16: {len(kept)} operators stay in float32: {', '.join(kept)}",) if kept else ()
+    return to_half(model, weights, request.sample, state, keep_io_types=request.options.io_dtype is None)
+
+
+def _told(kept: Mapping[str, Kept]) -> tuple[str, ...]:
+    if not kept:
+        return ()
+    named = ", ".join(f"{operator} ({why.reason})" for operator, why in kept.items())
+    return (f"fp16: {len(kept)} operators stay in float32: {named}",)
+
+
+def _of_weights(kept: Mapping[str, Kept]) -> str | None:
+    by_values = [f"{operator} ({why.reason})" for operator, why in kept.items() if why.by_values]
+    return f"these weights alone need float32 in {', '.join(by_values[:NAMED])}" if by_values else None
 
 
 def _against_reuse(captured: CapturedOnnx, module: nn.Module, request: ExportRequest | None) -> str | None:

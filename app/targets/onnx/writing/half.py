@@ -1,7 +1,8 @@
 """A graph in half precision: weights and values in float16, inputs and outputs as they were or in float16 too.
 
-Operators that do arithmetic on positions or draw numbers stay in float32, and so do those whose values come near to the
-largest float16 on the sample, or that add a number which float16 takes for zero. Each is named.
+Operators that do arithmetic on positions or draw numbers stay in float32. So do those whose weights, or whose values on
+the sample, float16 does not hold: near its largest number, or all below its least. And those that add a number which it
+takes for zero. Each is named.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ LARGEST = 65504.0
 HEADROOM = 8.0
 """Times which other inputs than the sample may drive a value further before it overflows."""
 SMALLEST = 2.0**-14
-"""The least float16 with all its bits; smaller constants lose theirs, or are zero."""
+"""The least float16 with all its bits; smaller numbers lose theirs, or are zero."""
 _IN_SINGLE = frozenset(
     {"Range", "CumSum", "Resize", "Upsample", "NonMaxSuppression", "TopK", "RoiAlign", "MaxRoiPool", "GridSample"}
     | {"DeformConv", "DFT", "STFT", "MelWeightMatrix", "EyeLike", "Bernoulli", "Multinomial", "RandomNormal"}
@@ -32,7 +33,27 @@ _IN_SINGLE = frozenset(
 recurrent ones, which CPU runtimes have for float32 only."""
 _SENSITIVE = frozenset({"Sqrt", "Div", "Reciprocal", "Log", "Pow"})
 """Operators that make much of a small number: behind one that stays in float32 they do so too."""
-_SMALL = "a small number"
+
+
+_MULTIPLYING = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Mul", *_SENSITIVE})
+"""Operators that make something of a number however small it is."""
+_MOVING = frozenset(
+    {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Tile"}
+    | {"Transpose", "Unsqueeze"}
+)
+"""Operators that compute nothing."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Why an operator stays in float32."""
+
+    reason: str
+    by_values: bool = False
+    """Because of these weights or of what they make of the sample: with others it might not."""
+
+
+_SMALL = Kept("a small number")
 
 
 def to_half(
@@ -42,11 +63,11 @@ def to_half(
     state: Mapping[str, Tensor],
     *,
     keep_io_types: bool = True,
-) -> list[str]:
+) -> dict[str, Kept]:
     """Change the graph in place; ``weights`` are its values without a producer, by key, whose tensors are ``state``.
     Inputs and outputs of float32 stay so, or become float16.
 
-    Gives the operators that stay in float32, with the reason. Raises ExportFailed for graphs with branches or loops,
+    Gives the operators that stay in float32. Raises ExportFailed for graphs with branches or loops,
     and where the graph cannot be run on the sample.
     """
     graph = model.graph
@@ -60,10 +81,15 @@ def to_half(
         largest = _largest(model, {**sample, **{key: state[key] for key in weights}})
     finally:
         del graph.inputs[len(graph.inputs) - len(weights) :]
-    kept = _kept(graph, largest)
+    sizes = {str(value.name): _magnitude(state[key]) for key, value in weights.items() if value.dtype == SINGLE}
+    kept = _kept(graph, largest, sizes)
     _Lowering(graph, set(kept), keep_io_types).run()
     _drop_unused(graph)
-    return [f"{node.op_type} {node.name or node.outputs[0].name} ({why})" for node, why in kept.items()]
+    return {f"{node.op_type} {node.name or node.outputs[0].name}": why for node, why in kept.items()}
+
+
+def _magnitude(tensor: Tensor) -> float:
+    return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
 def _floats(values: Iterable[ir.Value | None]) -> list[ir.Value]:
@@ -121,26 +147,48 @@ def _largest(model: ir.Model, feed: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: float(largest) for (name, _), largest in zip(names, found, strict=True)}
 
 
-def _kept(graph: ir.Graph, largest: Mapping[str, float]) -> dict[ir.Node, str]:
-    """Nodes that stay in float32, in the graph's order, with the reason."""
-    kept: dict[ir.Node, str] = {}
+def _kept(graph: ir.Graph, largest: Mapping[str, float], weights: Mapping[str, float]) -> dict[ir.Node, Kept]:
+    """Nodes that stay in float32, in the graph's order. ``largest`` of values, and of weights, by name."""
+    kept: dict[ir.Node, Kept] = {}
     for node in graph:
-        touched = _floats((*node.inputs, *node.outputs))
-        if not touched:
+        if not _floats((*node.inputs, *node.outputs)):
             continue
-        most = max(largest.get(str(value.name), 0.0) for value in touched)
         if node.op_type in _IN_SINGLE or node.domain != "":
-            kept[node] = "no float16"
+            kept[node] = Kept("no float16")
         elif is_multiplied_behind(node):
-            kept[node] = "onnxruntime crashes on it in float16"
-        elif not most <= LARGEST / HEADROOM:
-            kept[node] = f"values up to {most:.2g}"
+            kept[node] = Kept("onnxruntime crashes on it in float16")
+        elif (told := _too_large(node, largest, weights) or _too_small(node, largest, weights, kept)) is not None:
+            kept[node] = Kept(told, by_values=True)
         elif any(_is_small(value, kept, node) for value in _floats(node.inputs)):
             kept[node] = _SMALL
     return kept
 
 
-def _is_small(value: ir.Value, kept: Mapping[ir.Node, str], reader: ir.Node) -> bool:
+def _too_large(node: ir.Node, largest: Mapping[str, float], weights: Mapping[str, float]) -> str | None:
+    for value in _floats((*node.inputs, *node.outputs)):
+        name = str(value.name)
+        if not weights.get(name, 0.0) <= LARGEST:
+            return f"weights up to {weights[name]:.2g}"
+        if not largest.get(name, 0.0) <= LARGEST / HEADROOM:
+            return f"values up to {largest[name]:.2g}"
+    return None
+
+
+def _too_small(
+    node: ir.Node, largest: Mapping[str, float], weights: Mapping[str, float], kept: Mapping[ir.Node, Kept]
+) -> str | None:
+    """Where a number matters of which float16 has few bits or none: it is a result, or is multiplied. What is added to
+    larger ones may be lost."""
+    for value in _floats((*node.inputs, *node.outputs)):
+        name, made = str(value.name), value.producer()
+        most = weights.get(name, largest.get(name, 0.0))
+        read = node.op_type in _MULTIPLYING or (made in kept and node.op_type in _MOVING)
+        if 0 < most < SMALLEST and (read or (made is node and node.op_type not in _MOVING)):
+            return f"{'weights' if name in weights else 'values'} of at most {most:.2g}"
+    return None
+
+
+def _is_small(value: ir.Value, kept: Mapping[ir.Node, Kept], reader: ir.Node) -> bool:
     """A constant that float16 does not hold, or what follows from one where its size matters."""
     producer = value.producer()
     if producer is not None and kept.get(producer) == _SMALL:

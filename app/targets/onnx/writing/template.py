@@ -41,6 +41,8 @@ class OnnxTemplate:
     model_tail: bytes
     against_reuse: str | None = None
     """Why other weights may not use it, in words; such a template is not kept, so the file does not say."""
+    of_weights: str | None = None
+    """Why it serves only the weights that it was made with, in words; what is made with others may serve all."""
     checkpoint: CheckpointFile | None = None
     """The uploaded file that its artifact points into; a fact of one conversion, of which the file says nothing."""
 

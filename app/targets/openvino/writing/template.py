@@ -35,6 +35,7 @@ class OpenVinoTemplate:
     constants: Mapping[str, Tensor]
     against_reuse: str | None = None
     """Why other weights may not use it, in words; such a template is not kept, so the file does not say."""
+    of_weights: str | None = None
 
     def save(self, path: Path) -> None:
         header: dict[str, Any] = {

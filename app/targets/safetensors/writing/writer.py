@@ -67,6 +67,7 @@ class SafetensorsTemplate:
     structure: str
     weights: WeightTable
     against_reuse: str | None = None
+    of_weights: str | None = None
     """A state dict depends on no values."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the file says of itself beside the names of tied tensors; no part of the template's own file."""

@@ -32,6 +32,7 @@ class Template:
     greeting: str
     slots: tuple[Slot, ...]
     against_reuse: str | None = None
+    of_weights: str | None = None
 
     @property
     def pieces(self) -> list[Piece]:
