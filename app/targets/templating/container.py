@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 MAGIC = b"RECASTT1"
-FORMAT_VERSION = 2
-"""Part of every template key: a new version of the format, of what is folded or refused makes old ones unreachable."""
+FORMAT_VERSION = 3
+"""Part of every template key: a new version of the format, or of what is folded, lowered or refused, makes old ones
+unreachable."""
 
 
 class BrokenTemplate(ValueError):
