@@ -8,12 +8,13 @@ import tempfile
 import venv
 from pathlib import Path
 
+from app.api.conversion_request import target_options
 from app.architectures.calibration import save_checkpoint
 from app.architectures.registry import load_registry
 from app.conversion.job import ConversionJob
 from app.conversion.pipeline import convert
 from app.domain.errors import RecastError
-from app.targets.onnx.spec import OnnxOptions
+from app.targets.specs import SPECS
 from scripts.field_cases import NoTemplates, unheard
 
 PLUGINS = Path(__file__).parent.parent / "tests" / "plugins"
@@ -38,8 +39,12 @@ def environment(directory: Path, name: str) -> Path:
     return python
 
 
-def tried(runtime: str, architecture: str, precision: str, python: Path, place: Path) -> str:
-    """What became of one file, in words."""
+def tried(runtime: str, architecture: str, precision: str, python: Path, place: Path) -> tuple[str, bool]:
+    """What became of one file, in words, and whether its runtime failed on it."""
+    try:
+        asked = target_options(SPECS["onnx"], {"runtime": runtime, "precision": precision})
+    except RecastError as error:
+        return f"refused: {error.detail[:100]}", False
     registry = load_registry(PLUGINS)
     options = SMALL.get(architecture, {})
     checkpoint = save_checkpoint(registry, architecture, options, place / "weights.pth")
@@ -50,22 +55,22 @@ def tried(runtime: str, architecture: str, precision: str, python: Path, place: 
         checkpoint_sha256="0" * 64,
         architecture=architecture,
         architecture_options=options,
-        options=OnnxOptions.model_validate({"runtime": runtime, "precision": precision}),
+        options=asked,
         work_dir=place / "work",
         plugins_dir=PLUGINS,
     )
     try:
         report = convert(job, unheard, NoTemplates()).report
     except RecastError as error:
-        return f"refused: {error.detail[:100]}"
+        return f"refused: {error.detail[:100]}", False
     verdict = report.verification.verdict.value
     if not report.verification.verdict.proved:
-        return f"{verdict}: {report.verification.findings[0].detail[:100]}"
+        return f"{verdict}: {report.verification.findings[0].detail[:100]}", False
     files = [str(job.work_dir / report.artifact.filename), str(job.work_dir / "golden.npz")]
     trial = subprocess.run([str(python), str(TRIAL), *files], capture_output=True, text=True, check=False)
     ran = json.loads(trial.stdout) if trial.returncode == 0 else {"error": trial.stderr.strip()[-160:]}
     told = ran.get("error") or f"worst {ran['ratio']:.2f} of its gate in {ran['runtime']}"
-    return f"{verdict}, opset {report.export.opset}, IR {report.export.ir_version}; {told}"
+    return f"{verdict}, opset {report.export.opset}, IR {report.export.ir_version}; {told}", "error" in ran
 
 
 def main() -> int:
@@ -75,15 +80,17 @@ def main() -> int:
     parser.add_argument("--architectures", nargs="+", default=ARCHITECTURES)
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS)
     arguments = parser.parse_args()
+    failed = False
     print("| runtime | architecture | precision | outcome |\n|---|---|---|---|")
     for runtime in arguments.only:
         python = environment(arguments.environments, runtime)
         for architecture in arguments.architectures:
             for precision in arguments.precisions:
                 with tempfile.TemporaryDirectory() as place:
-                    outcome = tried(runtime, architecture, precision, python, Path(place))
+                    outcome, failing = tried(runtime, architecture, precision, python, Path(place))
+                failed |= failing
                 print(f"| {runtime} | {architecture} | {precision} | {outcome} |", flush=True)
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -87,15 +88,16 @@ def _lowered(model: ir.Model, weights: Mapping[str, ir.Value], request: ExportRe
 
 
 def _told(kept: Mapping[str, Kept]) -> tuple[str, ...]:
-    if not kept:
-        return ()
-    named = ", ".join(f"{operator} ({why.reason})" for operator, why in kept.items())
-    return (f"fp16: {len(kept)} operators stay in float32: {named}",)
+    return (f"fp16: {len(kept)} operators stay in float32: {_named(kept)}",) if kept else ()
 
 
 def _of_weights(kept: Mapping[str, Kept]) -> str | None:
-    by_values = [f"{operator} ({why.reason})" for operator, why in kept.items() if why.by_values]
-    return f"these weights alone need float32 in {', '.join(by_values[:NAMED])}" if by_values else None
+    by_values = {operator: why for operator, why in kept.items() if why.by_values}
+    return f"these weights alone need float32 in {_named(by_values, NAMED)}" if by_values else None
+
+
+def _named(kept: Mapping[str, Kept], most: int | None = None) -> str:
+    return ", ".join(f"{operator} ({why.reason})" for operator, why in islice(kept.items(), most))
 
 
 def _against_reuse(captured: CapturedOnnx, module: nn.Module, request: ExportRequest | None) -> str | None:
