@@ -46,11 +46,19 @@ def test_every_line_of_the_service_on_a_conversion_has_its_id_and_that_of_the_re
     weights = saved(TiedLanguageModel(120, 24).state_dict())
     id = convert(client, weights, "sample/tied", "onnx", force="true").json()["id"]
     client.get(f"/v1/conversions/{id}")
-    lines = [json.loads(line) for line in service.log.splitlines() if id in line]
-    ended = [line for line in lines if line["event"] == "conversion_ended"]
+    deadline = time.monotonic() + 60
+    while not (asked := told_of(service, id, "request")):  # written behind the answer
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ended = told_of(service, id, "conversion_ended")
     assert [(line["conversion"], line["request_id"]) for line in ended] == [(id, "req-of-the-log-test")]
-    asked = [line for line in lines if line["event"] == "request"]
     assert {(line["conversion"], line["request_id"]) for line in asked} == {(id, "req-of-the-log-test")}
+
+
+def told_of(service, id, event):
+    """The lines of the service's log of one event on a conversion."""
+    lines = [json.loads(line) for line in service.log.splitlines() if id in line]
+    return [line for line in lines if line["event"] == event]
 
 
 def test_what_workers_count_of_messages_and_files_shows_at_the_api(client):
