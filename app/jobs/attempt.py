@@ -28,7 +28,7 @@ from app.jobs.consumer import Job
 from app.jobs.conversion_log import ConversionLog
 from app.jobs.disk import Disk
 from app.jobs.messages import Progress, TemplateAnswer, TemplateWanted
-from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
+from app.jobs.patience import DATABASE, DatabaseAway, away, patiently
 from app.jobs.publishing import NotStorable, Origin, publish
 from app.jobs.recipes import recipe_of
 from app.jobs.results import ResultsDirectory
@@ -117,7 +117,7 @@ class Attempt:
     async def _run(self) -> None:
         disk = Disk(self._tools.work_dir, FILES_PER_CHECKPOINT * self._checkpoint_bytes)
         while True:
-            await self._room(disk)
+            await disk.before_a_try(self._waiting)
             self._job.idle = False
             try:
                 async with disk.watched():
@@ -139,13 +139,7 @@ class Attempt:
                     raise
             else:
                 return
-            await self._waiting(DISK_SPACE)
-            await disk.until_room()
-
-    async def _room(self, disk: Disk) -> None:
-        if disk.scarce:
-            await self._waiting(DISK_SPACE)
-            await disk.until_room()
+            await disk.until_room(self._waiting)
 
     async def _failed(self, error: TaskFailed) -> None:
         """End the conversion for what its process did; one whose process was killed is tried again, alone."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.domain.errors import InsufficientStorage, Problem
-from app.jobs.patience import delays
+from app.jobs.patience import DISK_SPACE, Tell, delays
 
 FULL_BELOW = 16 << 20
 """Bytes left below which whatever went wrong is taken to have gone wrong for want of room: libraries say it in words of
@@ -73,8 +73,17 @@ class Disk:
         full = problem.code == InsufficientStorage.code or min(self._least, self._free) < FULL_BELOW
         return full and self._ended <= MOST_TRIES
 
-    async def until_room(self) -> None:
-        """Wait, at least a moment, until there is room. Raises InsufficientStorage where there never can be."""
+    async def before_a_try(self, tell: Tell) -> None:
+        """Where room is scarce, ``until_room``."""
+        if self.scarce:
+            await self.until_room(tell)
+
+    async def until_room(self, tell: Tell) -> None:
+        """``tell`` that it is waited for, and wait, at least a moment, until there is room.
+
+        Raises InsufficientStorage where there never can be.
+        """
+        await tell(DISK_SPACE)
         await asyncio.sleep(next(self._delays))
         while (usage := shutil.disk_usage(self.directory)).free < self._needed:
             if usage.total < self._needed:

@@ -16,7 +16,7 @@ from app.jobs.admission import processor_seconds
 from app.jobs.consumer import Job
 from app.jobs.disk import Disk
 from app.jobs.messages import Progress, TemplateWanted
-from app.jobs.patience import DATABASE, DISK_SPACE, DatabaseAway, away, patiently
+from app.jobs.patience import DATABASE, DatabaseAway, away, patiently
 from app.jobs.publishing import NotStorable
 from app.jobs.scratch import scratch_directory
 from app.jobs.supervisor import FilesGone, TaskFailed
@@ -57,9 +57,7 @@ class Reading:
         """What the file holds, or why nothing; None when it is to be read once more."""
         disk = Disk(self._tools.work_dir, files=0)
         while True:
-            if disk.scarce:
-                await self._waiting(DISK_SPACE)
-                await disk.until_room()
+            await disk.before_a_try(self._waiting)
             self._job.idle = False
             try:
                 async with disk.watched():
@@ -74,8 +72,7 @@ class Reading:
             except OSError as error:
                 if away(error) is None:
                     raise
-            await self._waiting(DISK_SPACE)
-            await disk.until_room()
+            await disk.until_room(self._waiting)
 
     async def _read(self) -> CheckpointInspection:
         store = self._tools.store

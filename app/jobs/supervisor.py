@@ -167,25 +167,39 @@ class Supervisor:
         Raises TaskFailed with what the task said, or with TimedOut, OutOfMemory or ChildCrashed, and FilesGone instead
         where it may have ended so because ``readable`` is away. Cancelling kills the child at once.
         """
-        killed_before = _kernel_kills()
         with _missing(readable):
-            async with self._child(Order(task=task, arguments=arguments), limits, work_dir, readable) as (
-                process,
-                told,
-            ):
-                try:
-                    async with (clock or Clock()).runs_for(limits.timeout):
-                        ending = await self._converse(*told, answer, partial(_bound, process, limits))
-                except TimeoutError:
-                    error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
-                    raise TaskFailed(error.problem()) from None
-                if ending is None:
-                    ended = await _last_status(process)
-                    problem = _crash(ended, work_dir / LOG, _kernel_kills() > killed_before)
-                    killed = ended.status in (-signal.SIGKILL, None) and ended.excess is None
-                    raise TaskFailed(problem, killed=killed)
-                _pass_on_tracebacks(work_dir / LOG)
+            order = Order(task=task, arguments=arguments)
+            ending = await self._last_word(
+                order, limits, work_dir, readable=readable, answer=answer, clock=clock or Clock()
+            )
             return await _believed(ending, result)
+
+    async def _last_word(
+        self,
+        order: Order,
+        limits: Limits,
+        work_dir: Path,
+        *,
+        readable: tuple[Path, ...],
+        answer: Answer,
+        clock: Clock,
+    ) -> Done | Failed:
+        """The last word of a child, of which nothing is left then. Raises TaskFailed where it had none."""
+        killed_before = _kernel_kills()
+        async with self._child(order, limits, work_dir, readable) as (process, told):
+            try:
+                async with clock.runs_for(limits.timeout):
+                    ending = await self._converse(*told, answer, partial(_bound, process, limits))
+            except TimeoutError:
+                error = TimedOut(f"It ran longer than {limits.timeout:g} seconds.")
+                raise TaskFailed(error.problem()) from None
+            if ending is None:
+                ended = await _last_status(process)
+                problem = _crash(ended, work_dir / LOG, _kernel_kills() > killed_before)
+                killed = ended.status in (-signal.SIGKILL, None) and ended.excess is None
+                raise TaskFailed(problem, killed=killed)
+            _pass_on_tracebacks(work_dir / LOG)
+        return ending
 
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer, enter: Callable[[Stage], None]

@@ -45,15 +45,16 @@ def detection_of(
     for probe in probes:
         probe.oracle.ask()  # while the weights are the right ones
 
+    gates = [(probe, probe if probe.coarseness == 1 else replace(probe, coarseness=1.0)) for probe in probes]
+
     def trial(drawn: Perturbation) -> LayerDetection:
         pace()
-        return _trial(model, probes, drawn)
+        return _trial(model, gates, drawn)
 
     with state_kept(model.module):
         kinds = faults_at(probes[0].coarseness)
-        trials = list(
-            map(trial, draw_perturbations(model.module, count, seed, kinds))
-        )  # no name here holds one that is done
+        # No name here holds a perturbation that is done: it may be as large as all weights.
+        trials = list(map(trial, draw_perturbations(model.module, count, seed, kinds)))
     if not trials:
         return None
     reached = {trial.layer for trial in trials if trial.reached}
@@ -65,10 +66,11 @@ def detection_of(
     )
 
 
-def _trial(model: EagerModel, probes: Sequence[Reference], drawn: Perturbation) -> LayerDetection:
+def _trial(model: EagerModel, gates: Sequence[tuple[Reference, Reference]], drawn: Perturbation) -> LayerDetection:
+    """``gates``: each probe with the artifact's gate, and with that of the model's own precision."""
     ratio, seen, reached = 0.0, False, False
     with replaced(model.module, drawn.tensors):
-        for probe in probes:
+        for probe, own in gates:
             try:
                 outputs = eager(model, probe.probe.inputs)
             except ModelFailed:
@@ -76,7 +78,8 @@ def _trial(model: EagerModel, probes: Sequence[Reference], drawn: Perturbation) 
             else:
                 result = compare_outputs(outputs, probe).result
                 ratio, seen = max(ratio, result.worst_ratio), not result.passed
-                reached = reached or not compare_outputs(outputs, replace(probe, coarseness=1.0)).result.passed
+                within = result.passed if own is probe else compare_outputs(outputs, own).result.passed
+                reached = reached or not within
             if seen:
                 break
     return LayerDetection(

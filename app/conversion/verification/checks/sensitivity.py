@@ -192,7 +192,7 @@ def _measured(case: Case, references: Sequence[Reference]) -> Sensitivity:
 
 
 def _by_errors(case: Case) -> dict[str, Asked]:
-    """By output. An error in least gates may be held against a move in least gates: they are one unit."""
+    """By output."""
     judged: dict[str, list[tuple[OutputParity, Reference | None]]] = {}
     for compared in case.compared:
         for output in compared.result.outputs:
@@ -201,7 +201,7 @@ def _by_errors(case: Case) -> dict[str, Asked]:
 
 
 def _by_error_of(judged: Sequence[tuple[OutputParity, Reference | None]]) -> Asked:
-    """For one output, by its error on each probe."""
+    """For one output, by its error on each probe. One in least gates is held against moves in least gates."""
     in_least = all(output.judged_by == "eager" for output, _ in judged)
     told = _times_an_error(max(output.ratio for output, _ in judged))
     asked = partial(_asked_by_oracle, judged)

@@ -33,8 +33,6 @@ _IN_SINGLE = frozenset(
 recurrent ones, which CPU runtimes have for float32 only."""
 _SENSITIVE = frozenset({"Sqrt", "Div", "Reciprocal", "Log", "Pow"})
 """Operators that make much of a small number: behind one that stays in float32 they do so too."""
-
-
 _MULTIPLYING = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "Mul", *_SENSITIVE})
 """Operators that make something of a number however small it is."""
 _MOVING = frozenset(
@@ -67,8 +65,8 @@ def to_half(
     """Change the graph in place; ``weights`` are its values without a producer, by key, whose tensors are ``state``.
     Inputs and outputs of float32 stay so, or become float16.
 
-    Gives the operators that stay in float32. Raises ExportFailed for graphs with branches or loops,
-    and where the graph cannot be run on the sample.
+    Gives the operators that stay in float32. Raises ExportFailed for graphs with branches or loops, and where the graph
+    cannot be run on the sample.
     """
     graph = model.graph
     kinds = {attribute.type for node in graph for attribute in node.attributes.values()}
@@ -165,6 +163,7 @@ def _kept(graph: ir.Graph, largest: Mapping[str, float], weights: Mapping[str, f
 
 
 def _too_large(node: ir.Node, largest: Mapping[str, float], weights: Mapping[str, float]) -> str | None:
+    """In words, a number that float16 does not hold, or that comes near to what it does not."""
     for value in _floats((*node.inputs, *node.outputs)):
         name = str(value.name)
         if not weights.get(name, 0.0) <= LARGEST:
